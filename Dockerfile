@@ -1,0 +1,19 @@
+# The three verbs on a GPU or without one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the
+# base needs none; the host needs NVIDIA's driver and container toolkit.
+#   docker build -t isc .
+#   docker run --rm --gpus all -v "$PWD:/data" isc isc-extract images=photos output=photos.h5
+FROM python:3.12-slim
+
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility PYTHONUNBUFFERED=1
+
+WORKDIR /opt/isc
+COPY setup.cfg pyproject.toml requirements.lock LICENSE README.md ./
+COPY isc isc
+RUN python -m venv --without-pip .venv \
+ && python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock .
+
+ENV PATH=/opt/isc/.venv/bin:$PATH
+RUN useradd --create-home isc
+USER isc
+WORKDIR /data
+CMD ["isc-match", "--help"]

@@ -1,0 +1,45 @@
+# make demo · make test · make check · make bench; all of them set up .venv first
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format bench lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
+
+setup: .venv/ready  ## a virtual environment in .venv with the locked versions
+
+# pip runs from outside, so that a Python without ensurepip (Debian's, say) will do. PDQ, an outside baseline, compiles
+# itself; where there is no C++ compiler the demo says so and leaves it out.
+.venv/ready: setup.cfg pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock -e '.[dev]'
+	$(PYTHON) -m pip --python $(BIN)/python install -q -c requirements.lock pdqhash || echo 'PDQ is left out: no C++ compiler'
+	@touch $@
+
+demo: setup  ## train, extract, match and judge on the sample photos; at most 5 minutes
+	$(BIN)/isc-demo demo
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest
+
+check: setup  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: setup  ## format and mend what can be
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## speed figures, and docs/results.md from them
+	$(BIN)/python -m benchmarks
+
+lock:  ## choose versions anew (needs uv)
+	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines \
+		--no-header --no-annotate --quiet -o requirements.lock
+
+clean:  ## remove the environment and everything made
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

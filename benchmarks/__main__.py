@@ -1,0 +1,7 @@
+"""make bench: every benchmark, then docs/results.md."""
+
+from benchmarks import results, score, search
+
+score.main()
+search.main()
+results.main()

@@ -1,0 +1,63 @@
+"""benchmarks/results/*.json → docs/results.md and the table of the README, so that no figure is typed by hand."""
+
+import json
+import re
+from pathlib import Path
+
+from benchmarks import RESULTS
+
+ROOT = Path(__file__).parent.parent
+TITLES = {
+    "demo": "The demo: `make demo`",
+    "photos": "17,000 photos through the same verbs: `isc-demo demo-photos --images PHOTOS --experiment small`",
+    "score": "Judging: `python -m benchmarks.score`",
+    "search": "Search: `python -m benchmarks.search`",
+}
+
+
+def markdown_table(rows: list[dict[str, object]]) -> str:
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def adopt(folder: Path, name: str) -> None:
+    """Take over the table of a finished demo folder."""
+    rows = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+    table = [
+        {
+            "": what,
+            "μAP": f"{row['average_precision']:.3f}",
+            "recall at 90 % precision": f"{row['recall_at_p90']:.3f}",
+            "recall at rank 1": f"{row['recall_at_rank1']:.3f}",
+        }
+        for what, row in rows.items()
+    ]
+    (RESULTS / f"{name}.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    for folder, name in ((ROOT / "demo", "demo"), (ROOT / "demo-photos", "photos")):
+        if (folder / "demo.json").exists():
+            adopt(folder, name)
+    tables = {
+        name: markdown_table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+        for name in TITLES
+        if (RESULTS / f"{name}.json").exists()
+    }
+    parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
+    parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
+    (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    readme = ROOT / "README.md"
+    marked = re.sub(
+        r"(<!-- demo -->\n).*?(\n<!-- /demo -->)",
+        lambda found: found.group(1) + tables["demo"] + found.group(2),
+        readme.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    readme.write_text(marked, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The command line: Hydra → dataclass → verb. The only module that imports hydra.
+
+Bad input of any kind ends with one line on stderr and status 2; Ctrl-C with status 130. Nothing is left half written
+in either case, because every verb writes beside its output and renames.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from isc.config import ExtractConfig, MatchConfig, TrainConfig
+from isc.errors import InputError
+
+CONF = Path(__file__).parent / "conf"
+
+Config = TrainConfig | ExtractConfig | MatchConfig
+
+
+def train() -> None:
+    def verb(config: TrainConfig) -> None:
+        from isc.train import train
+
+        train(config)
+
+    _main("train", TrainConfig, verb)
+
+
+def extract() -> None:
+    def verb(config: ExtractConfig) -> None:
+        from isc.extract import extract
+
+        extract(config)
+
+    _main("extract", ExtractConfig, verb)
+
+
+def match() -> None:
+    def verb(config: MatchConfig) -> None:
+        from isc.match import match
+
+        match(config)
+
+    _main("match", MatchConfig, verb)
+
+
+def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
+    ConfigStore.instance().store(name=f"{name}_defaults", node=schema)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("isc").setLevel(logging.INFO)
+    sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    def job(raw: DictConfig) -> None:
+        # Hydra reports an Exception on its own; SystemExit passes it by
+        _run(lambda: verb(to_config(raw)), schema)
+
+    _run(job, schema)
+
+
+def to_config(raw: DictConfig) -> Any:
+    """The checked dataclass of a composed Hydra configuration."""
+    try:
+        return OmegaConf.to_object(raw)
+    except MissingMandatoryValue as error:
+        name = error.full_key or ""
+        raise InputError(f"{name}= is missing; expected {name}={name.upper()} (see --help)") from error
+
+
+def _run(action: Callable[[], None], schema: type[Any]) -> None:
+    """Run the action; turn the failures a user can cause into one line and an exit status."""
+    try:
+        action()
+    except InputError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error, schema))
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left half written", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def explain(error: Exception, schema: type[Any]) -> str:
+    """One line for what Hydra or OmegaConf refused; an unknown key gets the nearest known one."""
+    messages = [str(part) for part in (error, error.__cause__, error.__cause__ and error.__cause__.__cause__) if part]
+    text = "\n".join(messages)
+    inner = re.search(r"(InputError: |^)([\w.]+=.*: expected .*)", text)
+    if inner:
+        return inner.group(2)
+    if unknown := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?(?:\n\s*full_key: (\S+))?", text):
+        key = unknown.group(2) or unknown.group(1)
+        close = difflib.get_close_matches(key, keys(schema), n=1, cutoff=0.5)
+        return f"unknown key {key!r}; expected one of those that --help lists" + (
+            f": did you mean {close[0]}?" if close else ""
+        )
+    if absent := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, name = absent.groups()
+        known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}={name}: no such {group}; expected one of {', '.join(known)}, or a file of --config-dir"
+    return re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", text.replace("\n", " "))
+
+
+def keys(schema: type[Any], prefix: str = "") -> list[str]:
+    """All keys of a configuration dataclass, nested ones with dots."""
+    hints = get_type_hints(schema)
+    found: list[str] = []
+    for field in fields(schema):
+        kind: type[Any] = hints[field.name]
+        found += keys(kind, f"{prefix}{field.name}.") if is_dataclass(kind) else [prefix + field.name]
+    return found
+
+
+def _quoted(argument: str, schema: type[Any]) -> str:
+    """A text value in quotes, so that Hydra's grammar takes paths with commas or brackets as they are."""
+    key, equals, value = argument.partition("=")
+    hints: Sequence[str] = [name for name, kind in get_type_hints(schema).items() if kind in (str, str | None)]
+    if not equals or key not in hints or not re.search(r"[^\w./+:~-]", value) or value[:1] in "'\"" or "${" in value:
+        return argument
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"

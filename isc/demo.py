@@ -1,0 +1,181 @@
+"""The main job on real photos, in minutes: benchmark → train → extract → match → judge, before and after training.
+
+Every step is one of the package's own commands, printed as it is run; nothing passes between them but files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isc.benchmark import Sizes, make_benchmark
+from isc.descriptors import Descriptors
+from isc.errors import InputError
+from isc.images import list_images, read_image
+from isc.io import write_descriptors, write_json
+
+log = logging.getLogger(__name__)
+
+SAMPLE = Path(__file__).parent / "sample"
+SEED = 2021
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    metrics: dict[str, Any]
+
+
+def main() -> None:
+    """The command isc-demo."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("output", nargs="?", default="demo", type=Path, help="folder to write to (default: demo)")
+    parser.add_argument(
+        "--images", default=SAMPLE, type=Path, help="folder of your own photos (default: the 118 shipped)"
+    )
+    parser.add_argument("--experiment", default="demo", help="isc-train's experiment (default: demo)")
+    parser.add_argument("--steps", type=int, help="training steps (default: those of the experiment)")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("isc").setLevel(logging.INFO)
+    try:
+        demo(arguments.output, images=arguments.images, experiment=arguments.experiment, steps=arguments.steps)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # the command has said why
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def sizes_for(photos: int) -> Sizes:
+    """How a benchmark divides this many photos: the rest of them, most where there are many, is for training."""
+    references = min(2000, photos * 44 // 118)
+    copied = min(500, references * 10 // 11)
+    distractors = min(1000, photos * 20 // 118)
+    if copied < 1 or distractors < 1:
+        raise InputError(f"{photos} photos; expected at least 6 to make a benchmark of")
+    positive = min(500, 3 * copied)
+    return Sizes(
+        references=references,
+        copied=copied,
+        distractors=distractors,
+        training=photos - references - distractors,
+        positive_queries=positive,
+        distractor_queries=4 * positive,
+    )
+
+
+def demo(output: Path, *, images: Path = SAMPLE, experiment: str = "demo", steps: int | None = None) -> list[Row]:
+    """Run everything below `output` and print the table; what is there already is not made again."""
+    started = time.monotonic()
+    sizes = sizes_for(len(list_images(images)))
+    log.info("making a benchmark of edited copies from %d photos", sizes.photos)
+    benchmark = output / "benchmark"
+    make_benchmark(images, benchmark, sizes=sizes, seed=SEED)
+    rows = pdq(benchmark, output / "pdq")
+    rows += [Row("ImageNet start, before training", run_model("imagenet", benchmark, output / "before"))]
+    run_training(benchmark / "training", output / "run", experiment=experiment, steps=steps)
+    rows += [Row("after training", run_model(str(output / "run"), benchmark, output / "after"))]
+    rows += [
+        Row("after training + local verification", run_matching_track(benchmark, output / "after", output / "matching"))
+    ]
+    write_json(output / "demo.json", {row.name: row.metrics for row in rows})
+    print(table(rows))
+    queries = sizes.positive_queries + sizes.distractor_queries
+    print(f"\n{sizes.positive_queries} edited copies among {queries} queries, {sizes.references} references")
+    print(f"{time.monotonic() - started:.0f} s")
+    print(f"report, descriptor track: {output / 'after' / 'report' / 'index.html'}")
+    print(f"report, matching track:   {output / 'matching' / 'report' / 'index.html'}")
+    return rows
+
+
+def run_training(images: Path, run: Path, *, experiment: str, steps: int | None) -> None:
+    options = [] if steps is None else [f"train.steps={steps}"]
+    _command("train", f"images={images}", f"output={run}", f"experiment={experiment}", "resume=true", *options)
+
+
+def run_model(model: str, benchmark: Path, output: Path) -> dict[str, Any]:
+    """Extract with this model, match and judge; the metrics."""
+    for role in ("queries", "references"):
+        _command(
+            "extract", f"images={benchmark / role}", f"output={output / role}.h5", f"model={model}", "overwrite=true"
+        )
+    return run_match(benchmark, output, output)
+
+
+def run_match(benchmark: Path, descriptors: Path, output: Path, *options: str) -> dict[str, Any]:
+    _command(
+        "match",
+        f"queries={descriptors / 'queries.h5'}",
+        f"references={descriptors / 'references.h5'}",
+        f"ground_truth={benchmark / 'ground_truth.csv'}",
+        f"query_images={benchmark / 'queries'}",
+        f"reference_images={benchmark / 'references'}",
+        f"edits={benchmark / 'edits.jsonl'}",
+        f"output={output}",
+        *options,
+    )
+    metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def run_matching_track(benchmark: Path, descriptors: Path, output: Path) -> dict[str, Any]:
+    return run_match(benchmark, descriptors, output, "track=matching")
+
+
+def pdq(benchmark: Path, output: Path) -> list[Row]:
+    """PDQ hashes matched by the same command: squared distance of 256 bits as 0 and 1 is their Hamming distance.
+
+    No row where the package pdqhash, which compiles itself, is not installed.
+    """
+    try:
+        import pdqhash
+    except ImportError:
+        log.warning("PDQ is left out: pip install pdqhash (it needs a C++ compiler)")
+        return []
+    for role in ("queries", "references"):
+        images = list_images(benchmark / role)
+        bits = np.array([pdqhash.compute(read_image(path))[0] for path in images.values()], np.float32)
+        write_descriptors(
+            output / f"{role}.h5", Descriptors(np.array(list(images), dtype=object), bits), {"model": "PDQ"}
+        )
+    return [Row("PDQ, an outside baseline", run_match(benchmark, output, output))]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The figures side by side."""
+    width = max(len(row.name) for row in rows)
+    lines = [f"{'':{width}}     μAP  recall at P90  recall at rank 1"]
+    lines += [
+        f"{row.name:{width}}  {row.metrics['average_precision']:6.3f}  {row.metrics['recall_at_p90']:13.3f}"
+        f"  {row.metrics['recall_at_rank1']:16.3f}"
+        for row in rows
+    ]
+    return "\n" + "\n".join(lines)
+
+
+def _command(verb: str, *arguments: str) -> None:
+    """Run one of the three verbs in a process of its own: torch and faiss do not meet in one."""
+    print(f"\n$ isc-{verb} {shlex.join(arguments)}", flush=True)
+    code = f"import sys; from isc.cli import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

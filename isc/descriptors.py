@@ -1,0 +1,219 @@
+"""The values that travel between the stages. They check themselves, so one that exists is right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.errors import InputError
+
+Ids = npt.NDArray[np.object_]
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.int64]
+
+
+_USABLE_ID = re.compile(r"(?!\s)[^,\n\r\0\ud800-\udfff]+(?<!\s)")
+
+
+def as_ids(ids: Iterable[str]) -> Ids:
+    """Ids as a one-dimensional object array of `str`, order kept.
+
+    Raises InputError for an id that is empty, has blanks round it, or holds a comma or a line break: such an id would
+    not come back from a CSV file as it went in.
+    """
+    names = list(ids)
+    for row, name in enumerate(names):
+        problem = id_problem(name)
+        if problem:
+            raise InputError(f"row {row}: id {name!r} {problem}")
+    return np.array(names, dtype=object)
+
+
+def id_problem(name: object) -> str | None:
+    """What is wrong with an id, or None."""
+    if isinstance(name, str) and _USABLE_ID.fullmatch(name):
+        return None
+    if not isinstance(name, str):
+        return f"is of type {type(name).__name__}; expected text"
+    problems = {
+        "is empty; expected a name": not name,
+        "has blanks round it; expected none": name != name.strip(),
+        "holds a comma or a line break; rename it": any(letter in name for letter in ",\n\r"),
+        "holds a NUL; rename it": "\0" in name,
+    }
+    return next((problem for problem, holds in problems.items() if holds), "is not UTF-8 text; rename it")
+
+
+def first_repeat(names: Sequence[str] | Ids) -> tuple[int, int] | None:
+    """Positions (first, second) of the first value that occurs twice, or None."""
+    seen: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name in seen:
+            return seen[name], row
+        seen[name] = row
+    return None
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """One set of images: `ids` [N] unique strings, `vectors` [N, D] finite float32, row i belongs to id i."""
+
+    ids: Ids
+    vectors: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", as_ids(self.ids))
+        object.__setattr__(self, "vectors", _as_vectors(self.vectors))
+        if not len(self.ids):
+            raise InputError("holds no descriptors; expected at least one row")
+        if len(self.ids) != len(self.vectors):
+            raise InputError(f"{len(self.ids)} ids for {len(self.vectors)} rows of vectors; expected one id a row")
+        repeat = first_repeat(self.ids)
+        if repeat:
+            raise InputError(f"rows {repeat[0]} and {repeat[1]}: id {self.ids[repeat[0]]!r} occurs twice")
+        bad = non_finite_row(self.vectors)
+        if bad is not None:
+            raise InputError(f"row {bad}: id {self.ids[bad]!r} has NaN or infinite values; expected finite float32")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        return int(self.vectors.shape[1])
+
+    def sorted(self) -> Descriptors:
+        """The same set with its rows in the order of their ids (by code point, as the challenge sorts)."""
+        order = np.argsort(self.ids, kind="stable")
+        return Descriptors(self.ids[order], self.vectors[order])
+
+
+def _as_vectors(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    array = np.asarray(vectors)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"vectors have shape {array.shape}; expected [N, D] with D ≥ 1")
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise InputError(f"vectors have type {array.dtype}; expected float32")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite and is refused by row
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def non_finite_row(vectors: npt.NDArray[np.float32]) -> int | None:
+    """The first row of [N, D] that holds a NaN or an infinity, or None."""
+    for start in range(0, len(vectors), 65536):
+        finite = np.isfinite(vectors[start : start + 65536]).all(axis=1)
+        if not finite.all():
+            return start + int(np.argmin(finite))
+    return None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Scored query-reference pairs; a higher score means more alike.
+
+    `query` and `reference` [M] are positions in `query_ids` and `reference_ids`; `score` [M] is finite. No pair occurs
+    twice. The order of the rows carries no meaning.
+    """
+
+    query_ids: Ids
+    reference_ids: Ids
+    query: IntArray
+    reference: IntArray
+    score: FloatArray
+
+    def __post_init__(self) -> None:
+        if not len(self.query) == len(self.reference) == len(self.score):
+            raise InputError(f"{len(self.query)} queries, {len(self.reference)} references, {len(self.score)} scores")
+        for name in ("query", "reference"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(np.int64, copy=False))
+        for what, positions, ids in (
+            ("query", self.query, self.query_ids),
+            ("reference", self.reference, self.reference_ids),
+        ):
+            if len(set(ids)) < len(ids) and (twice := first_repeat(ids)):
+                raise InputError(f"{what} ids {twice[0]} and {twice[1]}: {ids[twice[0]]!r} occurs twice; expected once")
+            if len(positions) and not 0 <= positions.min() <= positions.max() < len(ids):
+                raise InputError(f"a {what} position lies outside 0…{len(ids) - 1}")
+        if not np.isfinite(self.score).all():
+            row = int(np.argmin(np.isfinite(self.score)))
+            raise InputError(f"row {row}: score {self.score[row]} of {self.pair(row)}; expected a finite number")
+        repeat = repeated_key(self.keys())
+        if repeat:
+            raise InputError(f"rows {repeat[0]} and {repeat[1]}: the pair {self.pair(repeat[1])} occurs twice")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def keys(self) -> IntArray:
+        """One number a pair [M]: equal exactly where query and reference are."""
+        return self.query * len(self.reference_ids) + self.reference
+
+    def pair(self, row: int) -> str:
+        return f"{self.query_ids[self.query[row]]},{self.reference_ids[self.reference[row]]}"
+
+    def order(self) -> IntArray:
+        """Positions of the pairs by falling score; at equal scores by query, then reference position."""
+        return np.lexsort((self.reference, self.query, -self.score)).astype(np.int64)
+
+    def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Matches:
+        """These rows alone, with the same id tables."""
+        return Matches(self.query_ids, self.reference_ids, self.query[rows], self.reference[rows], self.score[rows])
+
+    @classmethod
+    def from_ids(cls, query: Sequence[str], reference: Sequence[str], score: npt.ArrayLike) -> Matches:
+        """Pairs given by their ids; the id tables hold each id once, in order of first appearance."""
+        query_table = {name: i for i, name in enumerate(dict.fromkeys(query))}
+        reference_table = {name: i for i, name in enumerate(dict.fromkeys(reference))}
+        return cls(
+            query_ids=np.array(list(query_table), dtype=object),
+            reference_ids=np.array(list(reference_table), dtype=object),
+            query=np.fromiter((query_table[q] for q in query), np.int64, len(query)),
+            reference=np.fromiter((reference_table[r] for r in reference), np.int64, len(reference)),
+            score=np.asarray(score, dtype=np.float64),
+        )
+
+
+def repeated_key(keys: IntArray) -> tuple[int, int] | None:
+    """Positions (first, second) of a value that occurs twice, the earliest such second position, or None."""
+    order = np.argsort(keys, kind="stable")
+    twice = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    if not len(twice):
+        return None
+    at = twice[np.argmin(order[twice + 1])]
+    return int(order[at]), int(order[at + 1])
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Which queries are judged, and the true pairs among them.
+
+    `queries` holds every query of the file, distractors included; `pairs` the distinct (query id, reference id).
+    """
+
+    queries: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+    num_repeated: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "queries", self.queries | {query for query, _ in self.pairs})
+
+    def right(self, matches: Matches) -> npt.NDArray[np.bool_]:
+        """For each match [M] whether it is a true pair."""
+        queries, references = {q for q, _ in self.pairs}, {r for _, r in self.pairs}
+        query_at = {name: i for i, name in enumerate(matches.query_ids) if name in queries}
+        reference_at = {name: i for i, name in enumerate(matches.reference_ids) if name in references}
+        keys = [
+            query_at[q] * len(matches.reference_ids) + reference_at[r]
+            for q, r in self.pairs
+            if q in query_at and r in reference_at
+        ]
+        return np.isin(matches.keys(), np.array(keys, dtype=np.int64))
+
+    def judged(self, matches: Matches) -> npt.NDArray[np.bool_]:
+        """For each match [M] whether its query occurs in the ground truth."""
+        known = np.fromiter((name in self.queries for name in matches.query_ids), bool, len(matches.query_ids))
+        return known[matches.query] if len(matches) else np.zeros(0, bool)

@@ -1,0 +1,110 @@
+"""Photos → descriptors."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from isc.config import ExtractConfig, Precision
+from isc.data import Photos, photo_loader
+from isc.descriptors import Descriptors
+from isc.errors import InputError
+from isc.images import list_images
+from isc.io import read_provenance, write_csv, write_descriptors
+from isc.model import CopyModel, choose_device, describe, load_model, place
+
+log = logging.getLogger(__name__)
+
+
+def extract(config: ExtractConfig) -> Path:
+    """Write the descriptors of all photos below `config.images` to `config.output`; the path written.
+
+    A file that was made by the same model from the same folder is left as it is; one made differently is refused
+    unless config.overwrite.
+    """
+    output = Path(config.output)
+    images = list_images(Path(config.images))
+    model = load_model(config.model)
+    size = config.image_size or model.config.image_size
+    provenance = describe(model) | {
+        "image_size": str(size),
+        "precision": config.precision.value,
+        "images": str(len(images)),
+    }
+    if output.exists() and not config.overwrite:
+        _refuse_other(output, provenance)
+        log.info("%s is there already, made the same way; overwrite=true makes it again", output)
+        return output
+    device = choose_device(config.device.value)
+    log.info("extracting %d photos at %d px on %s", len(images), size, device)
+    ids, paths = list(images), list(images.values())
+    vectors, failures = embed(
+        place(model, device),
+        paths,
+        image_size=size,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        precision=config.precision,
+    )
+    if failures and config.strict:
+        raise InputError(f"{next(iter(failures.values()))} (strict=true)")
+    kept = [row for row in range(len(ids)) if row not in failures]
+    if not kept:
+        raise InputError(f"images={config.images}: none of {len(ids)} photos can be read; the first: {failures[0]}")
+    _report_failures(output, ids, paths, failures)
+    write_descriptors(output, Descriptors(np.array(ids, dtype=object)[kept], vectors[kept]), provenance)
+    log.info("wrote %s: %d descriptors of %d dimensions", output, len(kept), vectors.shape[1])
+    return output
+
+
+def embed(
+    model: CopyModel,
+    paths: list[Path],
+    *,
+    image_size: int | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    precision: Precision = Precision.float32,
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Descriptors float32 [N, D] of unit length for the N files, and {row: reason} of those that cannot be read.
+
+    The rows of unreadable files are zero. The model runs where its weights are.
+    """
+    device = next(model.parameters()).device
+    model = place(model.eval(), device)
+    vectors = np.zeros((len(paths), model.config.dim), np.float32)
+    failures: dict[int, str] = {}
+    photos = Photos(paths, size=image_size or model.config.image_size)
+    with torch.inference_mode(), tqdm(total=len(paths), unit="photo", disable=None) as bar:
+        for batch in photo_loader(photos, batch_size=batch_size, workers=workers):
+            failures |= dict(batch.failures)
+            if batch.rows:
+                pixels = batch.pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bfloat16):
+                    vectors[batch.rows] = model(pixels).float().cpu().numpy()
+            bar.update(len(batch.rows) + len(batch.failures))
+    return vectors, failures
+
+
+def _report_failures(output: Path, ids: list[str], paths: list[Path], failures: dict[int, str]) -> None:
+    """List the photos left out beside the output; remove the list of an earlier run when there are none."""
+    listing = output.with_name(output.name + ".failures.csv")
+    listing.unlink(missing_ok=True)
+    if failures:
+        write_csv(listing, ("id", "file", "reason"), ((ids[r], paths[r], why) for r, why in sorted(failures.items())))
+        log.warning("%d of %d photos cannot be read and were left out; see %s", len(failures), len(ids), listing)
+
+
+def _refuse_other(output: Path, provenance: dict[str, str]) -> None:
+    """InputError unless the file was made as `provenance` says."""
+    before = read_provenance(output)
+    for name, value in provenance.items():
+        if before.get(name) != value:
+            raise InputError(
+                f"output={output}: was made with {name}={before.get(name)}, now {name}={value}; "
+                "give another file or overwrite=true"
+            )

@@ -1,0 +1,274 @@
+"""Descriptors, or a submission → the best pairs, their scores, and a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from isc import __version__
+from isc.config import MatchConfig, Normalize, Track
+from isc.descriptors import Descriptors, GroundTruth, Ids, Matches
+from isc.errors import InputError
+from isc.io import (
+    MAX_DIM,
+    atomic_folder,
+    check_same_dim,
+    check_submission,
+    read_descriptors,
+    read_ground_truth,
+    read_predictions,
+    read_provenance,
+    read_submission,
+    write_json,
+    write_predictions,
+    write_submission,
+    write_text,
+)
+from isc.metrics import Metrics, evaluate
+from isc.report import Pictures, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from isc.report import Evidence
+    from isc.search import Progress
+
+log = logging.getLogger(__name__)
+
+PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The two sides of a run, and where they came from."""
+
+    queries: Descriptors
+    references: Descriptors
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def match(config: MatchConfig) -> Metrics | None:
+    """Match, or read a submission; judge it where there is a ground truth; write everything to `config.output`.
+
+    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same),
+    metrics.json (with a ground truth), evidence.jsonl (where pixels were compared) and report/index.html. Nothing is
+    written when anything is refused.
+    """
+    pictures = _pictures(config)
+    edits = _read_edits(Path(config.edits)) if config.edits else None
+    sets = _read_sets(config)
+    truth = _read_truth(config, sets)
+    given = config.submission is not None and not _is_hdf5(config.submission)
+    if config.submission is not None and given:
+        matches = _read_submitted_predictions(config, sets)
+        evidence: Mapping[tuple[str, str], Evidence] = {}
+    else:
+        assert sets is not None  # without a submission the configuration demands both sets
+        matches, evidence = _find(sets, config, pictures)
+    metrics = evaluate(matches, truth) if truth else None
+    with atomic_folder(Path(config.output)) as folder:
+        if not given:
+            write_predictions(folder / "predictions.csv", matches)
+        if sets is not None and config.submission is None and sets.queries.dim <= MAX_DIM:
+            write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
+        if evidence:
+            write_evidence(folder / "evidence.jsonl", evidence)
+        if metrics:
+            write_json(folder / "metrics.json", metrics.as_dict())
+        write_report(
+            folder / "report" / "index.html",
+            matches,
+            title=f"{config.track.value} track",
+            metrics=metrics,
+            ground_truth=truth,
+            pictures=pictures,
+            edits=edits,
+            evidence=evidence,
+            provenance=_provenance(config, sets),
+        )
+    _log_result(config, matches, metrics)
+    return metrics
+
+
+def _is_hdf5(path: str) -> bool:
+    return Path(path).suffix.lower() in {".h5", ".hdf5", ".hdf"}
+
+
+def _read_sets(config: MatchConfig) -> Sets | None:
+    """The descriptors of the run, normalised; None where predictions alone are given."""
+    if config.submission is not None and _is_hdf5(config.submission):
+        path = Path(config.submission)
+        return Sets(*read_submission(path, strict=config.strict), read_provenance(path))
+    if config.queries is None or config.references is None:
+        return None
+    queries = read_descriptors(Path(config.queries), role="query")
+    references = read_descriptors(Path(config.references), role="reference")
+    _refuse_mixed_models(Path(config.queries), Path(config.references))
+    check_same_dim(queries, references)
+    if config.training is not None and config.normalize is Normalize.none:
+        log.warning("training=%s has no effect with normalize=none", config.training)
+    if config.training is not None and config.normalize is not Normalize.none:
+        from isc.normalize import normalize
+
+        training = read_descriptors(Path(config.training), role="training")
+        queries, references = normalize(config.normalize, queries, references, training)
+    if config.track is Track.descriptor and config.submission is None:
+        check_submission(queries, references)
+    provenance = read_provenance(Path(config.queries)) | {"normalize": config.normalize.value, "code": __version__}
+    return Sets(queries, references, provenance)
+
+
+def _refuse_mixed_models(queries: Path, references: Path) -> None:
+    """Two files that both say which weights made them must say the same."""
+    key = "weights_sha256"
+    one, two = read_provenance(queries).get(key), read_provenance(references).get(key)
+    if one and two and one != two:
+        raise InputError(
+            f"{references}: made by weights {two[:12]}…, {queries} by {one[:12]}…; expected the same model"
+        )
+
+
+def _read_truth(config: MatchConfig, sets: Sets | None) -> GroundTruth | None:
+    if config.ground_truth is None:
+        return None
+    query_ids, reference_ids = _known_ids(config, sets)
+    truth = read_ground_truth(Path(config.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
+    if truth.num_repeated:
+        log.warning("%s repeats %d pairs; each counts once", config.ground_truth, truth.num_repeated)
+    return truth
+
+
+def _known_ids(config: MatchConfig, sets: Sets | None) -> tuple[Ids | None, Ids | None]:
+    return (sets.queries.ids, sets.references.ids) if sets and config.strict else (None, None)
+
+
+def _read_submitted_predictions(config: MatchConfig, sets: Sets | None) -> Matches:
+    query_ids, reference_ids = _known_ids(config, sets)
+    return read_predictions(
+        Path(str(config.submission)),
+        max_rows=config.max_predictions,
+        query_ids=query_ids,
+        reference_ids=reference_ids,
+    )
+
+
+def _find(
+    sets: Sets, config: MatchConfig, pictures: Pictures | None
+) -> tuple[Matches, Mapping[tuple[str, str], Evidence]]:
+    """The best pairs by distance; for the matching track with pictures, rescored by what their pixels share."""
+    from isc.search import best_pairs, knn
+
+    with _bar("searching", "query") as progress:
+        if config.k is not None:
+            matches = knn(sets.queries, sets.references, k=config.k, progress=progress)
+        else:
+            num_pairs = config.num_pairs or PAIRS_PER_QUERY * len(sets.queries)
+            matches = best_pairs(sets.queries, sets.references, num_pairs=num_pairs, progress=progress)
+    if config.track is Track.descriptor:
+        return matches, {}
+    if pictures is None:
+        log.info("track=matching without query_images= and reference_images=: the scores are the distances alone")
+        return matches, {}
+    from isc.verify import verify
+
+    candidates = knn(sets.queries, sets.references, k=config.candidates)
+    with _bar("comparing pixels", "query") as progress:
+        verified, evidence, problems = verify(candidates, pictures.queries, pictures.references, progress=progress)
+    for problem in problems:
+        log.warning("not compared, its pairs keep their distance score: %s", problem)
+    return replace_scores(matches, verified, keep=len(matches)), evidence
+
+
+def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
+    """The `keep` best of both sets of pairs over the same id tables; a pair in both has its score in `better`."""
+    old = matches.take(~np.isin(matches.keys(), better.keys()))
+    joined = Matches(
+        matches.query_ids,
+        matches.reference_ids,
+        np.r_[better.query, old.query],
+        np.r_[better.reference, old.reference],
+        np.r_[better.score, old.score],
+    )
+    return joined.take(joined.order()[:keep])
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    with tqdm(desc=what, unit=unit, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _pictures(config: MatchConfig) -> Pictures | None:
+    if config.query_images is None or config.reference_images is None:
+        return None
+    from isc.images import list_images
+
+    return Pictures(list_images(Path(config.query_images)), list_images(Path(config.reference_images)))
+
+
+def _read_edits(path: Path) -> dict[str, list[str]]:
+    """What was done to each query, in words."""
+    from isc.benchmark import read_edits
+
+    return {query: [edit.describe() for edit in edits] for query, edits in read_edits(path).items()}
+
+
+def write_evidence(path: Path, evidence: Mapping[tuple[str, str], Evidence]) -> None:
+    """One JSON object a line for each pair whose pixels agree: ids, inliers, and the region in both pictures, corners
+    (x, y) as fractions of width and height."""
+    records = [
+        {
+            "query_id": query,
+            "reference_id": reference,
+            "inliers": one.inliers,
+            "query_region": one.query_region.round(4).tolist(),
+            "reference_region": one.reference_region.round(4).tolist(),
+        }
+        for (query, reference), one in evidence.items()
+    ]
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _provenance(config: MatchConfig, sets: Sets | None) -> dict[str, str]:
+    """What the report says of where it came from: the options given, then the descriptors' own attributes."""
+    options = {key: str(getattr(value, "value", value)) for key, value in vars(config).items() if value is not None}
+    return options | dict(sets.provenance if sets else {})
+
+
+def _log_result(config: MatchConfig, matches: Matches, metrics: Metrics | None) -> None:
+    log.info("%d pairs; see %s", len(matches), Path(config.output) / "report" / "index.html")
+    if metrics:
+        print(summary(metrics))
+        if metrics.ties_matter:
+            log.warning(
+                "equal scores: μAP lies between %.6f and %.6f by their order; the worst counts", *metrics.tie_range
+            )
+        if metrics.num_dropped:
+            log.warning("%d predictions dropped: their queries are not in the ground truth", metrics.num_dropped)
+
+
+def summary(metrics: Metrics) -> str:
+    """The figures as a few lines of text."""
+    threshold = "never reached" if metrics.threshold_at_p90 is None else f"score ≥ {metrics.threshold_at_p90:.4f}"
+    lines = {
+        "μAP": f"{metrics.average_precision:.4f}",
+        "recall at 90 % precision": f"{metrics.recall_at_p90:.4f}  ({threshold})",
+        "recall at rank 1, 10": f"{metrics.recall_at_rank1:.4f}, {metrics.recall_at_rank10:.4f}",
+        "predictions, dropped": f"{metrics.num_predictions:,}, {metrics.num_dropped:,}",
+        "true pairs": f"{metrics.num_positives:,}",
+    }
+    return "\n".join(f"{name:26}{value}" for name, value in lines.items())

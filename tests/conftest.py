@@ -1,0 +1,161 @@
+"""What several test files share: a workplace to run the three verbs in, and one small real benchmark."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: sums keep one order, here and in subprocesses
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import isc
+from isc.benchmark import Sizes, make_benchmark
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SAMPLE = Path(isc.__file__).parent / "sample"
+SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
+# a Python started in the background of a script ignores Ctrl-C; this one does not
+INTERRUPTIBLE = (
+    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder that the verbs are run in, as a user would."""
+
+    folder: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def run(self, verb: str, *arguments: str) -> Finished:
+        """`python verb.py arguments…` with the folder as working directory."""
+        command = [sys.executable, str(REPOSITORY / f"{verb}.py"), *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def done(self, verb: str, *arguments: str) -> Finished:
+        """The same for a command that must succeed."""
+        finished = self.run(verb, *arguments)
+        assert finished.status == 0, finished.err
+        return finished
+
+    def refused(self, verb: str, *arguments: str, naming: Sequence[str] = ()) -> str:
+        """The one line with which a command is refused: status 2, no output of any kind, every file as it was."""
+        before = self.contents()
+        finished = self.run(verb, *arguments)
+        assert finished.status == 2, (finished.out, finished.err)
+        assert finished.err.startswith("error: ")
+        assert finished.err.endswith("\n")
+        assert finished.err.count("\n") == 1, finished.err
+        assert finished.out == ""
+        assert "Traceback" not in finished.err
+        assert self.contents() == before
+        for part in naming:
+            assert part in finished.err, f"{part!r} is not in {finished.err!r}"
+        return finished.err
+
+    def signalled(
+        self, which: signal.Signals, verb: str, *arguments: str, when: Callable[[str], bool], expected: bool = True
+    ) -> Finished:
+        """The command after `which` reached its whole process group as soon as `when(stderr so far)` held.
+
+        With `expected` it fails where the command ended before that moment came.
+        """
+        log = self.folder.parent / f"{self.folder.name}.stderr"  # outside, so that it does not count as litter
+        command = [sys.executable, "-c", INTERRUPTIBLE, str(REPOSITORY / f"{verb}.py"), *arguments]
+        with log.open("w+", encoding="utf-8") as err:
+            process = subprocess.Popen(
+                command, cwd=self.folder, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True
+            )
+            try:
+                deadline = time.monotonic() + 60
+                while process.poll() is None and not when(log.read_text(encoding="utf-8")):
+                    assert time.monotonic() < deadline, "the moment never came"
+                    time.sleep(0.002)
+                assert process.poll() is None or not expected, log.read_text(encoding="utf-8")
+                if process.poll() is None:
+                    os.killpg(process.pid, which)
+                out, _ = process.communicate(timeout=60)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        return Finished(process.returncode, out, log.read_text(encoding="utf-8"))
+
+    def contents(self) -> dict[str, bytes | None]:
+        """Every file below the folder with its bytes, and every folder with None; hidden ones too."""
+        return {
+            path.relative_to(self.folder).as_posix(): path.read_bytes() if path.is_file() else None
+            for path in self.folder.rglob("*")
+        }
+
+    def text(self, name: str, content: str) -> Path:
+        path = self.folder / name
+        path.write_text(content, encoding="utf-8")
+        return path
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    def hdf5(self, name: str, attributes: Mapping[str, str] | None = None, **datasets: Any) -> Path:
+        """An HDF5 file, written past the library's own checks; lists of str become byte strings."""
+        path = self.folder / name
+        with h5py.File(path, "w") as file:
+            for key, values in datasets.items():
+                file[key] = np.array([v.encode() for v in values]) if isinstance(values, list) else values
+            file.attrs.update(attributes or {})
+        return path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    return Workplace(folder)
+
+
+@pytest.fixture(scope="session")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A benchmark of edited sample photos in the challenge's layout, small enough for every run."""
+    folder = tmp_path_factory.mktemp("benchmark") / "made"
+    make_benchmark(SAMPLE, folder, sizes=SIZES, seed=7, max_side=128, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def descriptors(benchmark: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """queries.h5, references.h5 and training.h5 of the benchmark, by the untrained start at 64 pixels."""
+    from isc.config import ExtractConfig
+    from isc.extract import extract
+
+    folder = tmp_path_factory.mktemp("descriptors")
+    for role in ("queries", "references", "training"):
+        images, output = str(benchmark / role), str(folder / f"{role}.h5")
+        extract(ExtractConfig(images=images, output=output, image_size=64, workers=0))
+    return folder

@@ -1,0 +1,269 @@
+"""A benchmark out of the sample photos: whole, repeatable, and honest about what is in it."""
+
+import csv
+import itertools
+import json
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import isc
+import isc.benchmark
+from isc.benchmark import Sizes, make_benchmark, read_edits
+from isc.edits import RECOMPRESSION, Edit
+from isc.edits.pixels import DEGRADATION
+from isc.errors import InputError
+from isc.images import fit_within, list_images, read_image
+from isc.io import read_ground_truth
+
+SAMPLE = Path(isc.__file__).parent / "sample"
+SIZES = Sizes(references=12, copied=8, distractors=6, training=7, positive_queries=20, distractor_queries=26)
+SIDE = 160
+NOT_A_MOVE = set(DEGRADATION) | {"text", "photo_on_top", "emoji", "stripes"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    output = tmp_path_factory.mktemp("benchmark") / "made"
+    make_benchmark(SAMPLE, output, sizes=SIZES, seed=3, max_side=SIDE, workers=1)
+    return output
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "edits.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def photo_files(folder):
+    with (folder / "photos.csv").open(newline="", encoding="utf-8") as file:
+        return {row["id"]: row["file"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_same_bytes_again_whatever_the_workers(made, tmp_path, workers):
+    make_benchmark(SAMPLE, tmp_path / "again", sizes=SIZES, seed=3, max_side=SIDE, workers=workers)
+    assert contents(tmp_path / "again") == contents(made)
+
+
+def test_another_seed_gives_another_benchmark(made, tmp_path):
+    make_benchmark(SAMPLE, tmp_path / "other", sizes=SIZES, seed=4, max_side=SIDE)
+    assert photo_files(tmp_path / "other") != photo_files(made)
+    assert [line["edits"] for line in lines_of(tmp_path / "other")] != [line["edits"] for line in lines_of(made)]
+
+
+def test_layout(made):
+    assert sorted(list_images(made / "references")) == [f"R{i:06d}" for i in range(12)]
+    assert sorted(list_images(made / "training")) == [f"T{i:06d}" for i in range(7)]
+    assert sorted(list_images(made / "queries")) == [f"Q{i:05d}" for i in range(46)]
+    assert not [path for path in made.parent.iterdir() if path != made]
+    for path in list_images(made / "queries").values():
+        height, width = read_image(path).shape[:2]
+        assert 64 <= min(height, width) <= max(height, width) <= 640
+
+
+def test_references_and_training_are_the_photos_named(made):
+    for name, file in photo_files(made).items():
+        folder = made / ("references" if name.startswith("R") else "training")
+        written, source = read_image(folder / f"{name}.jpg"), fit_within(read_image(SAMPLE / file), SIDE)
+        assert written.shape == source.shape
+        assert np.abs(written.astype(int) - source).mean() < 6
+
+
+def test_splits_are_disjoint(made):
+    files = photo_files(made)
+    distractors = {line["source"] for line in lines_of(made) if not line["reference_id"]}
+    assert len(files) == len(set(files.values())) == 19
+    assert len(distractors) == 6
+    assert not distractors & set(files.values())
+
+
+def test_ground_truth_agrees_with_the_edits(made):
+    truth, lines, files = read_ground_truth(made / "ground_truth.csv"), lines_of(made), photo_files(made)
+    assert [line["query_id"] for line in lines] == [f"Q{i:05d}" for i in range(46)]
+    assert truth.queries == {line["query_id"] for line in lines}
+    assert truth.pairs == {(line["query_id"], line["reference_id"]) for line in lines if line["reference_id"]}
+    positives = [line for line in lines if line["reference_id"]]
+    assert len(positives) == 20
+    assert all(files[line["reference_id"]] == line["source"] for line in positives)
+    assert [line["seed"] for line in lines] == [[3, i] for i in range(46)]
+
+
+def test_queries_are_spread_evenly_and_mixed(made):
+    lines = lines_of(made)
+    for number, uses in ((8, [line["reference_id"] for line in lines if line["reference_id"]]),
+                         (6, [line["source"] for line in lines if not line["reference_id"]])):  # fmt: skip
+        counts = [uses.count(name) for name in set(uses)]
+        assert len(counts) == number
+        assert max(counts) - min(counts) <= 1
+    kinds = [bool(line["reference_id"]) for line in lines]
+    assert sum(one != two for one, two in itertools.pairwise(kinds)) > 8
+
+
+def test_the_region_is_where_the_photo_is(made):
+    """Pulled back by its region, a query that was moved alone looks like its source."""
+    checked = 0
+    for line in lines_of(made):
+        names = {edit["name"] for edit in line["edits"]}
+        if not names & NOT_A_MOVE and not {"crop", "rotate"} & names:  # what these cut off may be filled by the next
+            query = read_image(made / "queries" / f"{line['query_id']}.jpg")
+            source = fit_within(read_image(SAMPLE / line["source"]), SIDE)
+            height, width = source.shape[:2]
+            there = (np.array(line["region"]) * query.shape[1::-1]).astype(np.float32)
+            here = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+            matrix = cv2.getPerspectiveTransform(there, here)
+            back = cv2.warpPerspective(query, matrix, (width, height))
+            inside = cv2.warpPerspective(np.ones(query.shape[:2], np.uint8), matrix, (width, height))
+            inside = cv2.erode(inside, np.ones((7, 7), np.uint8)) > 0
+            pair = [cv2.GaussianBlur(picture, (0, 0), 2).astype(float)[inside].ravel() for picture in (source, back)]
+            assert np.corrcoef(*pair)[0, 1] > 0.8, line
+            checked += 1
+    assert checked >= 4
+
+
+def test_overlays_never_show_a_reference_or_the_source(made, tmp_path, monkeypatch):
+    shown = {}
+
+    def spy(pixels, rng, other):
+        others = [other() for _ in range(25)]
+        assert not any(picture is pixels for picture in others)
+        shown.update({picture.tobytes(): picture for picture in others})
+        return pixels.copy(), (Edit("invert", {}),), np.eye(3)
+
+    monkeypatch.setattr(isc.benchmark, "edit_chain", spy)
+    make_benchmark(SAMPLE, tmp_path / "spied", sizes=SIZES, seed=3, max_side=SIDE)
+    allowed = {file for name, file in photo_files(made).items() if name.startswith("T")}
+    allowed |= {line["source"] for line in lines_of(made) if not line["reference_id"]}
+    assert shown.keys() == {fit_within(read_image(SAMPLE / file), SIDE).tobytes() for file in allowed}
+
+
+def test_a_recompressed_query_keeps_its_artefacts(tmp_path, monkeypatch):
+    asked = []
+    encode = isc.benchmark.encode_jpeg
+
+    def spy(pixels, *, quality):
+        asked.append(quality)
+        return encode(pixels, quality=quality)
+
+    monkeypatch.setattr(isc.benchmark, "encode_jpeg", spy)
+    make_benchmark(SAMPLE, tmp_path / "spied", sizes=SIZES, seed=3, max_side=SIDE, workers=1)
+    wanted = [95 if line["edits"][-1]["name"] in RECOMPRESSION else 92 for line in lines_of(tmp_path / "spied")]
+    assert asked == [92] * 19 + wanted
+    assert 95 in wanted
+
+
+def test_made_once_is_left_alone(made, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    monkeypatch.setattr(isc.benchmark, "edit_chain", None)  # whoever draws again fails
+    make_benchmark(SAMPLE, made, sizes=SIZES, seed=3, max_side=SIDE)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 4}, "seed 3 there, 4 asked for"),
+        ({"max_side": 200}, "max_side 160 there, 200 asked for"),
+        ({"sizes": replace(SIZES, training=9)}, "sizes.training 7 there, 9 asked for"),
+    ],
+)
+def test_made_differently_is_refused_by_name(made, changed, named):
+    before = contents(made)
+    with pytest.raises(InputError, match=named):
+        make_benchmark(SAMPLE, made, **({"sizes": SIZES, "seed": 3, "max_side": SIDE} | changed))
+    assert contents(made) == before
+
+
+def test_made_of_other_photos_is_refused(made, tmp_path):
+    for path in list(list_images(SAMPLE).values())[:40]:
+        shutil.copy(path, tmp_path)
+    with pytest.raises(InputError, match="photos_sha256"):
+        make_benchmark(tmp_path, made, sizes=SIZES, seed=3, max_side=SIDE)
+
+
+def test_a_folder_of_something_else_is_refused_and_an_empty_one_used(tmp_path):
+    (tmp_path / "mine").mkdir()
+    few = Sizes(references=1, copied=1, distractors=1, training=2, positive_queries=1, distractor_queries=1)
+    make_benchmark(SAMPLE, tmp_path / "mine", sizes=few, seed=0, max_side=SIDE)
+    (tmp_path / "mine" / "benchmark.json").unlink()
+    with pytest.raises(InputError, match="exists but is no benchmark"):
+        make_benchmark(SAMPLE, tmp_path / "mine", sizes=few, seed=0, max_side=SIDE)
+
+
+def test_too_few_photos(tmp_path):
+    with pytest.raises(InputError, match=r"holds 118 photos; expected at least 213 = 200 references \+ 6 .* \+ 7"):
+        make_benchmark(SAMPLE, tmp_path / "never", sizes=replace(SIZES, references=200), seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, failure, workers):
+    calls = []
+
+    def fail_at_the_tenth(pixels, rng, other):
+        calls.append(1)
+        if len(calls) == 10:
+            raise failure
+        time.sleep(0.005)
+        return pixels.copy(), (Edit("invert", {}),), np.eye(3)
+
+    monkeypatch.setattr(isc.benchmark, "edit_chain", fail_at_the_tenth)
+    with pytest.raises(failure):
+        make_benchmark(SAMPLE, tmp_path / "never", sizes=SIZES, seed=3, max_side=SIDE, workers=workers)
+    begun = len(calls)
+    time.sleep(0.05)
+    assert begun == len(calls) < 40  # no thread draws on
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("knob", asdict(SIZES))
+def test_sizes_check_themselves(knob):
+    with pytest.raises(InputError, match=f"sizes.{knob}=0; expected at least 1"):
+        replace(SIZES, **{knob: 0})
+
+
+@pytest.mark.parametrize(("knob", "value"), [("copied", 13), ("copied", 21), ("distractors", 27)])
+def test_every_photo_that_is_asked_for_can_be_used(knob, value):
+    with pytest.raises(InputError, match=f"sizes.{knob}={value}; expected at most"):
+        replace(SIZES, **{knob: value})
+
+
+def test_edits_read_back(made):
+    edits = read_edits(made / "edits.jsonl")
+    lines = lines_of(made)
+    assert list(edits) == [line["query_id"] for line in lines]
+    for line in lines:
+        assert [{"name": e.name, "params": dict(e.params)} for e in edits[line["query_id"]]] == line["edits"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "list indices"),
+        ('{"query_id": "Q2"}', "'edits'"),
+        ('{"query_id": "", "edits": []}', "query_id '' is no name"),
+        ('{"query_id": "Q2", "edits": [{"name": "melt", "params": {}}]}', "edit 'melt' is unknown"),
+        ('{"query_id": "Q2", "edits": [{"name": "crop", "params": {}}]}', "area_percent"),
+        ('{"query_id": "Q2", "edits": [{"name": "crop", "params": {"area_percent": "much"}}]}', "format code"),
+        ('{"query_id": "Q1", "edits": []}', "'Q1' was already given"),
+    ],
+)
+def test_malformed_edits_are_refused_by_row(tmp_path, line, problem):
+    path = tmp_path / "edits.jsonl"
+    path.write_text('{"query_id": "Q1", "edits": [{"name": "invert", "params": {}}]}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"edits\.jsonl: row 2: .*" + problem):
+        read_edits(path)
+
+
+def test_missing_edits_are_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_edits(tmp_path / "none.jsonl")

@@ -1,0 +1,298 @@
+"""The command line: what it takes, what it refuses and in which words, and that it leaves no traces."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from isc.cli import keys
+from isc.config import ExtractConfig, MatchConfig, TrainConfig
+
+SCHEMAS = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
+GIVEN = {
+    "train": ("images=photos", "output=out"),
+    "extract": ("images=photos", "output=out.h5"),
+    "match": ("queries=q.h5", "references=r.h5", "output=out"),
+}
+CONTRACT = {
+    "train": ["images=", "output=", "experiment=", "resume=true", "model.*", "train.*", "augment.*", "loss.*"],
+    "extract": ["images=DIR", "output=FILE.h5", "model=NAME|RUN_DIR|FILE.safetensors"],
+    "match": [
+        "queries=",
+        "references=",
+        "training=",
+        "output=",
+        "ground_truth=",
+        "num_pairs=N",
+        "k=K",
+        "track=descriptor|matching",
+        "normalize=whiten|subtract|stretch",
+        "submission=FILE.h5|FILE.csv",
+    ],
+}
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_help_names_every_key_of_the_contract_and_every_default(place, verb):
+    finished = place.done(verb, "--help")
+    for part in CONTRACT[verb]:
+        assert part in finished.out
+    listed = yaml.safe_load(re.search(r"(?s)All keys.*?:\n\n(.*)\nExamples:", finished.out).group(1))
+
+    def flat(values, prefix=""):
+        for name, value in values.items():
+            yield from flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+
+    assert list(flat(listed)) == keys(SCHEMAS[verb])
+    assert finished.err == ""
+    assert place.contents() == {}
+
+
+def test_help_of_train_lists_the_experiments(place):
+    assert re.search(r"experiment: .*\bdemo\b", place.done("train", "--help").out)
+
+
+# --- keys and values -------------------------------------------------------------------------------------------------
+
+UNKNOWN = [
+    ("match", "outptu=x", "output"),
+    ("match", "num_pair=3", "num_pairs"),
+    ("match", "qeuries=q.h5", "queries"),
+    ("extract", "image=photos", "images"),
+    ("extract", "modle=imagenet", "model"),
+    ("train", "train.step=3", "train.steps"),
+    ("train", "augment.blr=0", "augment.blur"),
+    ("train", "loss.temprature=1", "loss.temperature"),
+]
+
+
+@pytest.mark.parametrize(("verb", "argument", "meant"), UNKNOWN, ids=[a for _, a, _ in UNKNOWN])
+def test_a_misspelt_key_is_named_with_the_one_that_was_meant(place, verb, argument, meant):
+    key = argument.partition("=")[0]
+    place.refused(verb, *GIVEN[verb], argument, naming=(f"unknown key {key!r}", f"did you mean {meant}?"))
+
+
+IMPOSSIBLE = [
+    ("match", "num_pairs=0", "at least 1"),
+    ("match", "num_pairs=-5", "at least 1"),
+    ("match", "k=0", "at least 1"),
+    ("match", "candidates=0", "at least 1"),
+    ("match", "max_predictions=0", "at least 1"),
+    ("match", "num_pairs=many", "Integer"),
+    ("match", "num_pairs=2.5", "Integer"),
+    ("match", "num_pairs=true", "Integer"),
+    ("match", "num_pairs=", "Integer"),
+    ("match", "k=[1,2]", "k"),
+    ("match", "strict=maybe", "bool"),
+    ("match", "track=both", "descriptor, matching"),
+    ("match", "normalize=magic", "whiten"),
+    ("match", "output=null", "output"),
+    ("match", "output=", "output"),
+    ("match", "queries=", "queries"),
+    ("extract", "output=", "output"),
+    ("extract", "images=", "images"),
+    ("extract", "batch_size=0", "at least 1"),
+    ("extract", "workers=-2", "at least -1"),
+    ("extract", "image_size=8", "at least 32"),
+    ("extract", "device=tpu", "cuda"),
+    ("extract", "precision=float16", "bfloat16"),
+    ("train", "output=", "output"),
+    ("train", "train.steps=many", "Integer"),
+    ("train", "train.steps=0", "at least 1"),
+    ("train", "train.batch_size=1", "at least 2"),
+    ("train", "train.lr=0", "above 0"),
+    ("train", "train.lr=nan", "above 0"),
+    ("train", "train.lr=inf", "finite"),
+    ("train", "train.weight_decay=-1", "at least 0"),
+    ("train", "train.weight_decay=inf", "finite"),
+    ("train", "train.warmup=1.5", "0…1"),
+    ("train", "train.clip=0", "above 0"),
+    ("train", "train.image_size=16", "at least 32"),
+    ("train", "train.checkpoint_every=0", "at least 1"),
+    ("train", "model.dim=1", "at least 2"),
+    ("train", "model.gem_power=0.5", "at least 1"),
+    ("train", "model.gem_power=inf", "finite"),
+    ("train", "augment.blur=2", "0…1"),
+    ("train", "augment.min_crop=0", "above 0"),
+    ("train", "loss.temperature=0", "above 0"),
+    ("train", "loss.temperature=inf", "finite"),
+    ("train", "loss.koleo_weight=-1", "at least 0"),
+    ("train", "seed=-1", "at least 0"),
+    ("train", "max_unreadable=2", "0…1"),
+]
+
+
+@pytest.mark.parametrize(("verb", "argument", "expected"), IMPOSSIBLE, ids=[f"{v} {a}" for v, a, _ in IMPOSSIBLE])
+def test_a_wrong_type_or_an_impossible_value_is_refused_by_name(place, verb, argument, expected):
+    place.refused(verb, *GIVEN[verb], argument, naming=(argument.partition("=")[0], expected))
+
+
+MISSING = [
+    ("train", ["output=o"], "images="),
+    ("train", ["images=i"], "output="),
+    ("extract", ["output=o"], "images="),
+    ("extract", ["images=i"], "output="),
+    ("match", ["queries=q", "references=r"], "output="),
+    ("match", ["queries=q", "output=o"], "references="),
+    ("match", ["references=r", "output=o"], "queries="),
+    ("match", ["output=o"], "queries="),
+    ("match", ["submission=s.h5", "output=o"], "ground_truth="),
+    ("match", [*GIVEN["match"], "query_images=q"], "reference_images="),
+    ("match", [*GIVEN["match"], "normalize=whiten"], "training="),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "absent"), MISSING, ids=[f"{verb} {' '.join(a)}" for verb, a, _ in MISSING]
+)
+def test_a_missing_key_is_named(place, verb, arguments, absent):
+    place.refused(verb, *arguments, naming=(absent, "expected" if absent != "training=" else "needs"))
+
+
+EXCLUDING = {
+    "num_pairs and k": ([*GIVEN["match"], "num_pairs=3", "k=2"], ("num_pairs=3", "k=2")),
+    "submission and normalize": (
+        ["submission=s.h5", "ground_truth=g.csv", "output=o", "training=t.h5", "normalize=whiten"],
+        ("normalize=", "submission"),
+    ),
+    "submission and training": (["submission=s.h5", "ground_truth=g.csv", "output=o", "training=t"], ("training=",)),
+}
+
+
+@pytest.mark.parametrize(("arguments", "naming"), EXCLUDING.values(), ids=EXCLUDING)
+def test_keys_that_exclude_each_other(place, arguments, naming):
+    place.refused("match", *arguments, naming=naming)
+
+
+def test_an_unknown_experiment_is_refused_with_the_known_ones(place):
+    place.refused("train", *GIVEN["train"], "experiment=nope", naming=("experiment=nope", "demo"))
+
+
+def test_an_experiment_of_ones_own_is_found_and_checked(place):
+    (place / "mine" / "experiment").mkdir(parents=True)
+    path = place.text("mine/experiment/try.yaml", "# @package _global_\ntrain: {steps: 3, lr: 0.5}\n")
+    arguments = (f"--config-dir={place / 'mine'}", "experiment=try", *GIVEN["train"])
+    shown = place.done("train", *arguments, "--cfg", "job")
+    assert yaml.safe_load(shown.out)["train"]["steps"] == 3
+    path.write_text("# @package _global_\ntrain: {stepz: 3}\n", encoding="utf-8")
+    place.refused("train", *arguments, naming=("stepz", "train.steps"))
+
+
+@pytest.mark.parametrize("argument", ["output", "=x", "output='open", "output=${nowhere}", "k=1,2"])
+def test_what_cannot_be_parsed_is_refused_in_one_line(place, argument):
+    place.refused("match", "queries=q.h5", "references=r.h5", argument)
+
+
+def test_a_sweep_is_refused_for_it_would_leave_its_own_files(place):
+    place.refused("match", "-m", *GIVEN["match"], "k=1,2")
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+ODD_NAMES = [
+    "with space",
+    "a,b",
+    "[x]",
+    "{y}",
+    "key=value",
+    "it's",
+    'say "hi"',
+    "(p)#100%",
+    "a:b",
+    "dollar$x",
+    "ünï – ©",
+    "two  blanks",
+    "back\\slash",
+    "-dash",
+    "null.d",
+    "007",
+    "1e3",
+    "2024_01",
+    "true",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_path_may_hold_any_letter(place, name):
+    folder = place / name
+    folder.mkdir()
+    (folder / "p.csv").write_text("Q1,R1,0.5\nQ2,R2,0.25\n", encoding="utf-8")
+    (folder / "g.csv").write_text("Q1,R1\nQ2,\n", encoding="utf-8")
+    arguments = (f"submission={name}/p.csv", f"ground_truth={name}/g.csv", f"output={name}")
+    finished = place.done("match", *arguments)
+    assert {path.name for path in place.folder.iterdir()} == {name}
+    assert {path.name for path in folder.iterdir()} == {"p.csv", "g.csv", "metrics.json", "report"}
+    assert f"{name}/report/index.html" in finished.err
+
+
+@pytest.mark.parametrize("name", ["a,b", "it's [x]=1"])
+@pytest.mark.parametrize("verb", ["extract", "train"])
+def test_a_missing_folder_with_an_odd_name_is_named_as_it_is(place, verb, name):
+    arguments = (f"images={name}", *GIVEN[verb][1:])
+    place.refused(verb, *arguments, naming=(f"images={name}", "no such folder"))
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", SCHEMAS)
+def test_a_refusal_leaves_the_working_directory_as_it_was(place, verb):
+    place.text("kept.txt", "mine")
+    place.refused(verb, *GIVEN[verb])  # the photos or descriptors do not exist
+    assert place.contents() == {"kept.txt": b"mine"}
+
+
+def test_a_run_writes_below_output_alone(place):
+    place.text("p.csv", "Q1,R1,0.5\n")
+    place.text("g.csv", "Q1,R1\n")
+    place.done("match", "submission=p.csv", "ground_truth=g.csv", "output=deep/down/out")
+    found = {name for name, content in place.contents().items() if content is not None}
+    assert found == {"p.csv", "g.csv", "deep/down/out/metrics.json", "deep/down/out/report/index.html"}
+
+
+# --- what is loaded --------------------------------------------------------------------------------------------------
+
+LOADED = "print(*sorted({'torch', 'timm', 'faiss', 'hydra', 'cv2', 'h5py', 'albumentations'} & set(sys.modules)))"
+
+
+def loaded_after(code, place):
+    command = [sys.executable, "-c", f"import sys\n{code}\n{LOADED}"]
+    done = subprocess.run(command, cwd=place.folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_loads_nothing_heavy(place):
+    assert loaded_after("import isc", place) == set()
+
+
+def test_the_command_line_loads_nothing_heavy(place):
+    assert loaded_after("import isc.cli", place) == {"hydra"}
+
+
+def test_scoring_a_csv_loads_neither_torch_nor_faiss(place):
+    place.text("p.csv", "Q1,R1,0.5\n")
+    place.text("g.csv", "Q1,R1\n")
+    code = (
+        "sys.argv = ['match.py', 'submission=p.csv', 'ground_truth=g.csv', 'output=out']\n"
+        "from isc.cli import match\n"
+        "match()\n"
+    )
+    assert loaded_after(code, place) <= {"hydra"}
+    assert (place / "out" / "metrics.json").is_file()
+
+
+def test_matching_loads_faiss_and_not_torch(place, descriptors):
+    code = (
+        f"sys.argv = ['match.py', 'queries={descriptors}/queries.h5', 'references={descriptors}/references.h5',"
+        " 'output=out']\n"
+        "from isc.cli import match\n"
+        "match()\n"
+    )
+    assert loaded_after(code, place) & {"torch", "timm", "faiss"} == {"faiss"}
