@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from isc.edits import EDITS, RECOMPRESSION, Edit, edit_chain, region
 from isc.errors import InputError
 from isc.images import Pixels, encode_jpeg, fit_within, list_images, read_image
 from isc.io import write_csv, write_ground_truth, write_json, write_text
+from isc.progress import progress
 
 VERSION = 1  # raise it whenever the same seed and photos give other files
 QUALITY, RECOMPRESSED_QUALITY = 92, 95  # of JPEG; the second keeps the artefacts of a recompression as they are
@@ -187,14 +187,14 @@ def _write(run: _Run, photos: Sequence[Path], sizes: Sizes, workers: int) -> Non
     plain = [_Photo(path, f"R{i:06d}") for i, path in enumerate(references)]
     plain += [_Photo(path, f"T{i:06d}") for i, path in enumerate(training)]
     queries = _plan(references[: sizes.copied], distractors, sizes, rng)
-    bar = tqdm(total=len(plain) + len(queries), desc="benchmark", unit="image", disable=None)
-    lines = []
-    with bar, _threads(workers) as pool:
-        for _ in pool.map(functools.partial(_write_photo, run), plain):
-            bar.update()
+    total = len(plain) + len(queries)
+    lines: list[str] = []
+    with progress("making a benchmark", "picture") as report, _threads(workers) as pool:
+        for done, _ in enumerate(pool.map(functools.partial(_write_photo, run), plain), 1):
+            report(done, total)
         for line in pool.map(functools.partial(_make_query, run, tuple(training + distractors)), queries):
             lines.append(f"{line}\n")
-            bar.update()
+            report(len(plain) + len(lines), total)
     write_ground_truth(run.folder / "ground_truth.csv", [(query.id, query.reference_id) for query in queries])
     write_text(run.folder / "edits.jsonl", "".join(lines))
     write_csv(run.folder / "photos.csv", ("id", "file"), ((photo.id, run.name_of(photo.source)) for photo in plain))

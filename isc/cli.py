@@ -60,6 +60,9 @@ def match() -> None:
 def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     ConfigStore.instance().store(name=f"{name}_defaults", node=schema)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # threads that spin while they wait starve the loader's processes
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("isc").setLevel(logging.INFO)
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]

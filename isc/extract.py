@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from isc.config import ExtractConfig, Precision
 from isc.data import Photos, photo_loader
@@ -16,6 +15,7 @@ from isc.errors import InputError
 from isc.images import list_images
 from isc.io import read_provenance, write_csv, write_descriptors
 from isc.model import CopyModel, choose_device, describe, load_model, place
+from isc.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +78,17 @@ def embed(
     model = place(model.eval(), device)
     vectors = np.zeros((len(paths), model.config.dim), np.float32)
     failures: dict[int, str] = {}
+    done = 0
     photos = Photos(paths, size=image_size or model.config.image_size)
-    with torch.inference_mode(), tqdm(total=len(paths), unit="photo", disable=None) as bar:
+    with torch.inference_mode(), progress("extracting", "photo") as report:
         for batch in photo_loader(photos, batch_size=batch_size, workers=workers):
             failures |= dict(batch.failures)
             if batch.rows:
                 pixels = batch.pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bfloat16):
                     vectors[batch.rows] = model(pixels).float().cpu().numpy()
-            bar.update(len(batch.rows) + len(batch.failures))
+            done += len(batch.rows) + len(batch.failures)
+            report(done, len(paths))
     return vectors, failures
 
 

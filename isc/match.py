@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from isc import __version__
 from isc.config import MatchConfig, Normalize, Track
@@ -33,13 +31,11 @@ from isc.io import (
     write_text,
 )
 from isc.metrics import Metrics, evaluate
+from isc.progress import progress
 from isc.report import Pictures, write_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from isc.report import Evidence
-    from isc.search import Progress
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +162,12 @@ def _find(
     """The best pairs by distance; for the matching track with pictures, rescored by what their pixels share."""
     from isc.search import best_pairs, knn
 
-    with _bar("searching", "query") as progress:
+    with progress("searching", "query") as report:
         if config.k is not None:
-            matches = knn(sets.queries, sets.references, k=config.k, progress=progress)
+            matches = knn(sets.queries, sets.references, k=config.k, progress=report)
         else:
             num_pairs = config.num_pairs or PAIRS_PER_QUERY * len(sets.queries)
-            matches = best_pairs(sets.queries, sets.references, num_pairs=num_pairs, progress=progress)
+            matches = best_pairs(sets.queries, sets.references, num_pairs=num_pairs, progress=report)
     if config.track is Track.descriptor:
         return matches, {}
     if pictures is None:
@@ -180,8 +176,8 @@ def _find(
     from isc.verify import verify
 
     candidates = knn(sets.queries, sets.references, k=config.candidates)
-    with _bar("comparing pixels", "query") as progress:
-        verified, evidence, problems = verify(candidates, pictures.queries, pictures.references, progress=progress)
+    with progress("comparing pixels", "query") as report:
+        verified, evidence, problems = verify(candidates, pictures.queries, pictures.references, progress=report)
     for problem in problems:
         log.warning("not compared, its pairs keep their distance score: %s", problem)
     return replace_scores(matches, verified, keep=len(matches)), evidence
@@ -198,18 +194,6 @@ def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
         np.r_[better.score, old.score],
     )
     return joined.take(joined.order()[:keep])
-
-
-@contextmanager
-def _bar(what: str, unit: str) -> Iterator[Progress]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    with tqdm(desc=what, unit=unit, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 def _pictures(config: MatchConfig) -> Pictures | None:

@@ -8,7 +8,6 @@ float64, so the result does not depend on blocks, threads or device, and identic
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -17,17 +16,17 @@ import numpy.typing as npt
 from isc.descriptors import Descriptors, Matches
 from isc.errors import InputError
 from isc.io import check_same_dim
+from isc.progress import Report
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]  # (queries finished, of how many)
 
 GPU_MAX_K = 2048  # faiss keeps no longer lists on a GPU
 LIST_CELLS = 1 << 24  # (query, neighbour) cells held at once: 200 MB of distances and positions
 
 
-def knn(queries: Descriptors, references: Descriptors, *, k: int, progress: Progress | None = None) -> Matches:
+def knn(queries: Descriptors, references: Descriptors, *, k: int, progress: Report | None = None) -> Matches:
     """The `k` nearest references of each query (all of them where there are fewer), exact.
 
     At equal distances the earlier reference comes first.
@@ -40,7 +39,7 @@ def knn(queries: Descriptors, references: Descriptors, *, k: int, progress: Prog
 
 
 def best_pairs(
-    queries: Descriptors, references: Descriptors, *, num_pairs: int, progress: Progress | None = None
+    queries: Descriptors, references: Descriptors, *, num_pairs: int, progress: Report | None = None
 ) -> Matches:
     """The `num_pairs` nearest (query, reference) pairs over all queries together, exact; all pairs where fewer exist.
 
@@ -104,7 +103,7 @@ def squared_distances(queries: Vectors, references: Vectors, query: Indices, ref
 
 
 def _complete_lists(
-    queries: Vectors, references: Vectors, k: int, wide: int, progress: Progress | None
+    queries: Vectors, references: Vectors, k: int, wide: int, progress: Report | None
 ) -> tuple[Indices, Indices, Distances]:
     """The k nearest of every query, each list settled: nothing unseen could be as near as its kth."""
     error = expansion_error(queries, references)

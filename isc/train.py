@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from isc.augment import Augmenter
 from isc.config import LossConfig, OptimConfig, Precision, TrainConfig
@@ -24,6 +23,7 @@ from isc.images import list_images
 from isc.io import atomic_path, write_csv, write_json
 from isc.loss import info_nce, koleo
 from isc.model import MODEL_FILE, CopyModel, choose_device, describe, initial_model, place, save_model
+from isc.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -92,14 +92,13 @@ class Trainer:
             workers=self.config.workers,
         )
         set_training(self.model, freeze_norms=options.freeze_norms)
-        with tqdm(total=options.steps, initial=self.step, unit="step", disable=None) as bar:
+        with progress("training", "step") as report:
             started, first = time.monotonic(), self.step
             for batch in loader:
                 values = self._one_step(batch)
                 rate = (self.step - first) * options.batch_size / (time.monotonic() - started)
                 self.rows.append([self.step, *values.values(), rate])
-                bar.update()
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items() if name != "lr"})
+                report(self.step, options.steps)
                 if self.step % options.checkpoint_every == 0 or self.step == options.steps:
                     self.save()
                     log.info("step %d/%d %s %.0f photos/s", self.step, options.steps, _line(values), rate)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from isc.descriptors import Matches
 from isc.errors import InputError
 from isc.images import Pixels, fit_within, path_of, read_image
-from isc.search import Progress
+from isc.progress import Report
 
 Floats = npt.NDArray[np.float64]
 
@@ -118,7 +118,7 @@ def verify(
     query_images: Mapping[str, Path],
     reference_images: Mapping[str, Path],
     *,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> tuple[Matches, dict[tuple[str, str], Evidence], list[str]]:
     """The same pairs with raised scores where pixels agree, the evidence by (query id, reference id), and what could
     not be compared: one line for each picture that is missing or unreadable, whose pairs keep their score."""

@@ -178,3 +178,12 @@ def test_one_row():
     value.backward()
     assert value.item() == 0
     assert (z.grad == 0).all()
+
+
+def test_koleo_of_one_instance_has_nothing_to_part():
+    """No row has a neighbour of another instance, so nothing counts; as for info_nce, which gives 0."""
+    z = torch.tensor([E1, E2, E1], requires_grad=True)
+    value = koleo(z, torch.tensor([7, 7, 7]))
+    value.backward()
+    assert value.item() == 0
+    assert (z.grad == 0).all()

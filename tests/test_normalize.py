@@ -224,3 +224,17 @@ def test_a_vector_at_the_mean_stays_finite():
     mean, projection = fit_whitening(training, dim=2)
     found = whiten(Descriptors(["q"], mean[None]), mean, projection)
     assert np.isfinite(found.vectors).all()
+
+
+def test_whitening_of_one_dimension():
+    training = Descriptors(["a", "b"], [[1.0], [3.0]])  # mean 2, variance 2
+    mean, projection = fit_whitening(training, dim=1, ridge=0.0)
+    assert mean.tolist() == [2]
+    assert abs(projection[0, 0]) == pytest.approx(1 / math.sqrt(2))
+
+
+def test_training_without_variance_is_refused_by_name():
+    queries, references, training = three()
+    same = Descriptors(training.ids, np.repeat(training.vectors[:1], len(training), axis=0))
+    with pytest.raises(InputError, match="training"):
+        normalize(Normalize.whiten, queries, references, same)

