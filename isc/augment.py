@@ -31,22 +31,22 @@ class Augmenter:
 
     def __init__(self, config: AugmentConfig, *, size: int) -> None:
         self.size = size
-        self._mild = [A.RandomResizedCrop((size, size), scale=(0.7, 1.0), ratio=(0.8, 1.25)), A.HorizontalFlip(p=0.5)]
+        self._flip = A.HorizontalFlip(p=0.5)
         self._compositions: list[tuple[float, Composition]] = [
             (config.overlay, _overlay),
             (config.emoji, _emoji),
             (config.text, _text),
             (config.frame, _frame),
         ]
-        self._crop = A.RandomResizedCrop((size, size), scale=(config.min_crop, 1.0), ratio=(0.5, 2.0))
+        self._min_crop = config.min_crop
         self._attacks = _attacks(config)
 
     def mild(self, photo: Pixels, rng: np.random.Generator) -> Pixels:
-        return _apply(self._mild, photo, rng)
+        return _apply([self._flip], random_crop(photo, rng, size=self.size, least=0.7, stretch=1.25), rng)
 
     def hard(self, photo: Pixels, other: Pixels, rng: np.random.Generator) -> Pixels:
         """Crop, then compositions and attacks in random order, recompression last."""
-        picture = _apply([self._crop], photo, rng) if rng.random() < 0.8 else resize(photo, self.size)
+        picture = random_crop(photo, rng, size=self.size, least=self._min_crop, stretch=2.0)
         steps: list[Callable[[Pixels], Pixels]] = [
             lambda p, make=make: make(p, other, rng)  # type: ignore[misc]
             for chance, make in self._compositions
@@ -56,6 +56,22 @@ class Augmenter:
         for i in rng.permutation(len(steps)):
             picture = steps[i](picture)
         return resize(_apply(self._attacks[-1:], picture, rng), self.size)
+
+
+def random_crop(photo: Pixels, rng: np.random.Generator, *, size: int, least: float, stretch: float) -> Pixels:
+    """A part of the photo, `least`…1 of its area, squeezed to [size, size, 3].
+
+    Its aspect differs from the photo's own by up to a factor of `stretch`, where the area allows. (The aspect range of
+    albumentations' RandomResizedCrop is absolute, which always cuts the same middle out of a panorama.)
+    """
+    share = rng.uniform(least, 1.0)
+    factor = np.exp(rng.uniform(-1, 1) * min(np.log(stretch), -np.log(share)))  # neither side exceeds the photo's
+    sides = np.sqrt([share / factor, share * factor])
+    height, width = (max(1, round(side * full)) for side, full in zip(sides, photo.shape[:2], strict=True))
+    top, left = (
+        int(rng.integers(0, full - part + 1)) for full, part in zip(photo.shape, (height, width), strict=False)
+    )
+    return resize(photo[top : top + height, left : left + width], size)
 
 
 def _apply(transforms: Sequence[A.BasicTransform], picture: Pixels, rng: np.random.Generator) -> Pixels:

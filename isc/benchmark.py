@@ -189,7 +189,7 @@ def _write(run: _Run, photos: Sequence[Path], sizes: Sizes, workers: int) -> Non
     queries = _plan(references[: sizes.copied], distractors, sizes, rng)
     total = len(plain) + len(queries)
     lines: list[str] = []
-    with progress("making a benchmark", "picture") as report, _threads(workers) as pool:
+    with progress("making a benchmark", "pictures") as report, _threads(workers) as pool:
         for done, _ in enumerate(pool.map(functools.partial(_write_photo, run), plain), 1):
             report(done, total)
         for line in pool.map(functools.partial(_make_query, run, tuple(training + distractors)), queries):

@@ -172,7 +172,7 @@ class ExtractConfig:
     output: str = REQUIRED
     model: str = "imagenet"
     image_size: int | None = None  # pixels; the model's own where not given
-    batch_size: int = 64
+    batch_size: int = 32
     workers: int = -1  # processes that read photos; −1: one a core, 8 at most
     device: Device = Device.auto
     precision: Precision = Precision.float32

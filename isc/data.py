@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,17 @@ def worker_count(workers: int) -> int:
 
 def _single_thread(_worker: int) -> None:
     torch.set_num_threads(1)
+
+
+def _loader_options(workers: int) -> dict[str, Any]:
+    """What both loaders share. OpenCV's thread pool must be off before workers are forked: in a child it hangs."""
     cv2.setNumThreads(1)
+    return {
+        "num_workers": workers,
+        "worker_init_fn": _single_thread,
+        "pin_memory": torch.cuda.is_available(),
+        "prefetch_factor": 4 if workers else None,
+    }
 
 
 @dataclass(frozen=True)
@@ -93,16 +104,12 @@ def training_loader(
     dataset: TrainingViews, *, batch_size: int, first_step: int, last_step: int, workers: int
 ) -> DataLoader[_Sample]:
     """Batches for the steps first_step … last_step − 1; the same whatever the number of workers."""
-    count = worker_count(workers)
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=range(first_step * batch_size, last_step * batch_size),
-        num_workers=count,
         collate_fn=_collate_views,
-        worker_init_fn=_single_thread,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if count else None,
+        **_loader_options(worker_count(workers)),
     )
 
 
@@ -143,11 +150,5 @@ def _collate_photos(samples: list[tuple[int, Pixels | str]]) -> Pictures:
 
 def photo_loader(photos: Photos, *, batch_size: int, workers: int) -> DataLoader[tuple[int, Pixels | str]]:
     """The photos in order, in batches."""
-    return DataLoader(
-        photos,
-        batch_size=batch_size,
-        num_workers=min(worker_count(workers), -(-len(photos) // batch_size)),
-        collate_fn=_collate_photos,
-        worker_init_fn=_single_thread,
-        pin_memory=torch.cuda.is_available(),
-    )
+    useful = min(worker_count(workers), -(-len(photos) // batch_size))
+    return DataLoader(photos, batch_size=batch_size, collate_fn=_collate_photos, **_loader_options(useful))

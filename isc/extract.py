@@ -11,10 +11,11 @@ import torch
 from isc.config import ExtractConfig, Precision
 from isc.data import Photos, photo_loader
 from isc.descriptors import Descriptors
+from isc.device import choose_device, keep_freed_memory, place
 from isc.errors import InputError
 from isc.images import list_images
 from isc.io import read_provenance, write_csv, write_descriptors
-from isc.model import CopyModel, choose_device, describe, load_model, place
+from isc.model import CopyModel, describe, load_model
 from isc.progress import progress
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def extract(config: ExtractConfig) -> Path:
         log.info("%s is there already, made the same way; overwrite=true makes it again", output)
         return output
     device = choose_device(config.device.value)
+    keep_freed_memory()
     log.info("extracting %d photos at %d px on %s", len(images), size, device)
     ids, paths = list(images), list(images.values())
     vectors, failures = embed(
@@ -66,7 +68,7 @@ def embed(
     paths: list[Path],
     *,
     image_size: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 32,
     workers: int = 0,
     precision: Precision = Precision.float32,
 ) -> tuple[np.ndarray, dict[int, str]]:
@@ -80,7 +82,7 @@ def embed(
     failures: dict[int, str] = {}
     done = 0
     photos = Photos(paths, size=image_size or model.config.image_size)
-    with torch.inference_mode(), progress("extracting", "photo") as report:
+    with torch.inference_mode(), progress("extracting", "photos") as report:
         for batch in photo_loader(photos, batch_size=batch_size, workers=workers):
             failures |= dict(batch.failures)
             if batch.rows:

@@ -32,7 +32,8 @@ def koleo(embeddings: Tensor, instances: Tensor, *, floor: float = 1e-6) -> Tens
     """
     z = embeddings.float()
     same = instances[:, None] == instances[None, :]
+    alone = same.all(dim=1)  # rows without another instance do not count
     with torch.no_grad():
         nearest = (z @ z.T).masked_fill(same, -torch.inf).argmax(dim=1)
     distance = (z - z[nearest]).square().sum(dim=1).clamp(min=floor**2).sqrt()
-    return -distance.log().mean()
+    return -distance.log().masked_fill(alone, 0.0).sum() / (~alone).sum().clamp(min=1)

@@ -32,7 +32,7 @@ from isc.io import (
 )
 from isc.metrics import Metrics, evaluate
 from isc.progress import progress
-from isc.report import Pictures, write_report
+from isc.report import Pictures, apart, write_report
 
 if TYPE_CHECKING:
     from isc.report import Evidence
@@ -238,9 +238,8 @@ def _log_result(config: MatchConfig, matches: Matches, metrics: Metrics | None) 
     if metrics:
         print(summary(metrics))
         if metrics.ties_matter:
-            log.warning(
-                "equal scores: μAP lies between %.6f and %.6f by their order; the worst counts", *metrics.tie_range
-            )
+            low, high = apart(*metrics.tie_range)
+            log.warning("equal scores: μAP lies between %s and %s by their order; the worst counts", low, high)
         if metrics.num_dropped:
             log.warning("%d predictions dropped: their queries are not in the ground truth", metrics.num_dropped)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -33,7 +34,11 @@ def gem(features: Tensor, power: float, *, floor: float = 1e-6) -> Tensor:
 
     Radenović et al., arXiv:1711.02512, eq. 3. p = 1 is the average, p → ∞ the maximum.
     """
-    return features.float().clamp(min=floor).pow(power).mean(dim=(2, 3)).pow(1.0 / power)
+    x = features.float().clamp(min=floor)
+    largest = x.amax(dim=(2, 3), keepdim=True)  # taken out, so that no power overflows
+    if math.isinf(power):
+        return largest.flatten(1)
+    return largest.flatten(1) * (x / largest).pow(power).mean(dim=(2, 3)).pow(1.0 / power)
 
 
 class CopyModel(nn.Module):
@@ -84,15 +89,26 @@ def initial_model(config: ModelConfig, *, seed: int = 0) -> CopyModel:
     this is the backbone's own descriptor, shortened.
     """
     if config.weights not in ("imagenet", "none"):
-        return load_model(config.weights)
-    model = CopyModel(config)
+        return _load_start(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CopyModel(config)
+        nn.init.orthogonal_(model.linear.weight)
     if config.weights == "imagenet":
         if config.backbone == OFFLINE_BACKBONE:
             _load_efficientnet_lite0(model.backbone)
         else:
             model.backbone = _create_backbone(config.backbone, pretrained=True)
-    generator = torch.Generator().manual_seed(seed)
-    nn.init.orthogonal_(model.linear.weight, generator=generator)
+    return model
+
+
+def _load_start(config: ModelConfig) -> CopyModel:
+    """The model that model.weights names, refused where it is not what the other options describe."""
+    model = load_model(config.weights)
+    for name in ("backbone", "dim", "gem_power", "batch_norm"):
+        there, asked = getattr(model.config, name), getattr(config, name)
+        if there != asked:
+            raise InputError(f"model.{name}={asked}: model.weights={config.weights} has {there}; expected the same")
     return model
 
 
@@ -143,11 +159,12 @@ def load_model(name: str) -> CopyModel:
         raise InputError(f"{path}: not a safetensors file, or cut short ({error}); write it again") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: its metadata does not say {FORMAT}; expected a model that train.py wrote")
-    model = CopyModel(ModelConfig(**json.loads(metadata["config"])))
     try:
+        model = CopyModel(ModelConfig(**json.loads(metadata["config"])))
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: its configuration and weights cannot be used ({reason}); train it again") from error
     return model.eval()
 
 
@@ -162,17 +179,6 @@ def describe(model: CopyModel) -> dict[str, str]:
         "weights_sha256": digest.hexdigest(),
         "preprocessing": "RGB, squeezed to a square (area-averaged or bilinear), (x − mean) / std of the backbone",
         "dim": str(model.config.dim),
+        "gem_power": str(model.config.gem_power),
         "code_version": __version__,
     }
-
-
-def place(model: CopyModel, device: torch.device) -> CopyModel:
-    """The same model on this device, its kernels laid out channels last, which is the faster layout on both kinds."""
-    return cast(CopyModel, model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda`; InputError where CUDA is asked for and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: no CUDA device is visible; use device=cpu or device=auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -48,8 +48,10 @@ def fit_whitening(training: Descriptors, *, dim: int, ridge: float = 1e-3) -> tu
         raise InputError(f"{len(training)} training descriptors; whitening expects at least 2")
     x = training.vectors.astype(np.float64)
     mean = x.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(x - mean, rowvar=False))
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x - mean, rowvar=False)))
     values, vectors = values[::-1][:dim].clip(min=0), vectors[:, ::-1][:, :dim]
+    if values[0] <= 0:
+        raise InputError("the training descriptors are all the same; whitening expects them to differ")
     return mean.astype(np.float32), (vectors / np.sqrt(values + ridge * values[0])).astype(np.float32)
 
 
@@ -82,6 +84,9 @@ def stretch(queries: Descriptors, training: Descriptors, *, factor: float = 2.5,
 
 def _nearest(descriptors: Descriptors, training: Descriptors, neighbours: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Cosines [N, k] and rows [N, k] of the nearest training vectors of each descriptor; all have unit length."""
+    for what, one in (("descriptors", descriptors), ("training descriptors", training)):
+        if np.abs(np.linalg.norm(one.vectors, axis=1) - 1).max() > 1e-3:
+            raise InputError(f"the {what} are not of unit length; this normalisation expects them to be")
     found = knn(descriptors, training, k=neighbours)
     k = min(neighbours, len(training))
     order = np.lexsort((-found.score, found.query))

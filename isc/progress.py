@@ -19,10 +19,10 @@ EVERY = 10.0  # seconds between two lines
 
 
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Report]:
+def progress(what: str, units: str) -> Iterator[Report]:
     """A function to call with (done, total) as the work goes on; quick work prints nothing but the bar."""
     if sys.stderr.isatty():
-        with logging_redirect_tqdm(), tqdm(desc=what, unit=unit) as bar:
+        with logging_redirect_tqdm(), tqdm(desc=what, unit=f" {units}") as bar:
 
             def draw(done: int, total: int) -> None:
                 bar.total = total
@@ -41,6 +41,6 @@ def progress(what: str, unit: str) -> Iterator[Report]:
                 spoken = now
                 rate = (done - first) / (now - started)
                 left = f", {(total - done) / rate:.0f} s left" if rate else ""
-                log.info("%s %d/%d %ss, %.3g/s%s", what, done, total, unit, rate, left)
+                log.info("%s %d/%d %s, %.3g/s%s", what, done, total, units, rate, left)
 
         yield say

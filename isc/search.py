@@ -55,6 +55,7 @@ def best_pairs(
     error = expansion_error(queries.vectors, references.vectors)
     k = min(len(references), max(2, -(-num_pairs // len(queries))))
     unfinished = np.arange(len(queries))
+    searched = 0
     query, reference, distance = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     while len(unfinished):
         # what these queries gave before is given again by their longer lists
@@ -69,7 +70,8 @@ def best_pairs(
             best = np.lexsort((reference, query, distance))[:num_pairs]
             query, reference, distance = query[best], reference[best], distance[best]
             if progress:
-                progress(len(queries) - len(unfinished) + min(start + step, len(unfinished)), len(queries))
+                progress(searched + start + len(block), searched + len(unfinished))
+        searched += len(unfinished)
         if k == len(references):
             break
         if len(distance) == num_pairs:
@@ -88,6 +90,8 @@ def expansion_error(queries: Vectors, references: Vectors) -> float:
     """
     n = (queries.shape[1] + 3) * 2.0**-24
     longest = sum(float(np.sqrt(np.max(np.einsum("nd,nd->n", v, v, dtype=np.float64)))) for v in (queries, references))
+    if longest**2 > np.finfo(np.float32).max:
+        raise InputError(f"a descriptor is {longest:.1e} long, too much for float32 distances; scale them down")
     return float(n / (1 - n) * longest**2)
 
 

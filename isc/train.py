@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from isc.augment import Augmenter
 from isc.config import LossConfig, OptimConfig, Precision, TrainConfig
 from isc.data import Batch, TrainingViews, training_loader
+from isc.device import choose_device, keep_freed_memory, place
 from isc.errors import InputError
 from isc.images import list_images
 from isc.io import atomic_path, write_csv, write_json
 from isc.loss import info_nce, koleo
-from isc.model import MODEL_FILE, CopyModel, choose_device, describe, initial_model, place, save_model
+from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model
 from isc.progress import progress
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def train(config: TrainConfig) -> Path:
             "expected at least a batch: add photos or lower train.batch_size"
         )
     device = choose_device(config.device.value)
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     trainer = Trainer(config, run, device, paths=list(photos.values()))
     if checkpoint:
@@ -92,7 +94,7 @@ class Trainer:
             workers=self.config.workers,
         )
         set_training(self.model, freeze_norms=options.freeze_norms)
-        with progress("training", "step") as report:
+        with progress("training", "steps") as report:
             started, first = time.monotonic(), self.step
             for batch in loader:
                 values = self._one_step(batch)

@@ -81,8 +81,7 @@ class Workplace:
             try:
                 getattr(cli, verb)()
             except SystemExit as end:
-                assert isinstance(end.code, int | None)
-                status = end.code or 0
+                status = end.code if isinstance(end.code, int) else int(end.code is not None)
             assert Path.cwd() == self.folder.resolve()
         return Finished(status, out.getvalue(), err.getvalue())
 

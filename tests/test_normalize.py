@@ -94,9 +94,7 @@ def test_stretched_distances_rank_as_the_formula():
     queries, references, training = three(3, dim=8)
     new_queries, new_references = normalize(Normalize.stretch, queries, references, training)
     found = best_pairs(new_queries, new_references, num_pairs=63)
-    a = [
-        2.5 * sum(dot(q, t) for t in by_cosine(q, training.vectors.tolist(), 5)) / 5 for q in queries.vectors.tolist()
-    ]
+    a = [2.5 * sum(dot(q, t) for t in by_cosine(q, training.vectors.tolist(), 5)) / 5 for q in queries.vectors.tolist()]
     score = {
         (i, j): 2 * a[i] * dot(q, r) - a[i] ** 2
         for i, q in enumerate(queries.vectors.tolist())

@@ -18,7 +18,7 @@ from isc.verify import CHANCE_INLIERS, FULL_INLIERS, GAIN, Evidence, compare, fe
 
 SAMPLE = Path(module.__file__).parent / "sample"
 PHOTOS = list_images(SAMPLE)
-NAMES = ["S000", "S010", "S020", "S030", "S040", "S050"]
+NAMES = ["S000", "S010", "S020", "S030", "S040", "S048"]
 Map = Callable[[np.ndarray], np.ndarray]  # points of the photo → points of the copy, as shares of width and height
 
 
