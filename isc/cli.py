@@ -65,6 +65,7 @@ def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     )  # threads that spin while they wait starve the loader's processes
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("isc").setLevel(logging.INFO)
+    _refuse_shared_output(sys.argv[1:])
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
@@ -135,10 +136,27 @@ def keys(schema: type[Any], prefix: str = "") -> list[str]:
 
 
 def _quoted(argument: str, schema: type[Any]) -> str:
-    """A text value in quotes, so that Hydra's grammar takes paths with commas or brackets as they are."""
+    """A text value in quotes, so that Hydra's grammar takes every path as it is: `1e3`, `a,b (1)`, `x=y`, `it's`.
+
+    Values that are quoted already, empty, null, or hold an interpolation are left alone.
+    """
     key, equals, value = argument.partition("=")
-    hints: Sequence[str] = [name for name, kind in get_type_hints(schema).items() if kind in (str, str | None)]
-    if not equals or key not in hints or not re.search(r"[^\w./+:~-]", value) or value[:1] in "'\"" or "${" in value:
+    known = [name for name in keys(schema) if _type_of(schema, name) in (str, str | None)]
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not equals or key.lstrip("+") not in known or quoted or value in ("", "null", "???") or "${" in value:
         return argument
-    escaped = value.replace("'", "\\'")
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"{key}='{escaped}'"
+
+
+def _type_of(schema: type[Any], key: str) -> Any:
+    """The type of a dotted key."""
+    head, _, rest = key.partition(".")
+    kind = get_type_hints(schema)[head]
+    return _type_of(kind, rest) if rest else kind
+
+
+def _refuse_shared_output(arguments: Sequence[str]) -> None:
+    """Several jobs of one call would write over one another."""
+    if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("output=") and "${" in a for a in arguments):
+        _fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra.job.num}'")

@@ -6,6 +6,7 @@ value that cannot be is refused here, by name, before the first image is read.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -52,7 +53,13 @@ def _check(holds: bool, name: str, value: object, expected: str) -> None:
 
 def _check_at_least(least: float, **values: float) -> None:
     for name, value in values.items():
-        _check(value >= least, name.replace("__", "."), value, f"at least {least:g}")
+        _check(least <= value < math.inf, name.replace("__", "."), value, f"a finite number, at least {least:g}")
+
+
+def _check_texts(config: object) -> None:
+    """No text may be empty: an empty path would mean the working directory."""
+    for name, value in vars(config).items():
+        _check(value != "", name, value, "a name or a path")
 
 
 def _check_share(**values: float) -> None:
@@ -69,11 +76,12 @@ class ModelConfig:
         "imagenet"  # imagenet (offline for the default backbone, else timm's), none, or a RUN_DIR or FILE.safetensors
     )
     dim: int = 256  # length of a descriptor
-    gem_power: float = 3.0  # 1 = average, ∞ = maximum pooling
+    gem_power: float = 3.0  # 1 = average pooling; towards maximum pooling as it grows
     batch_norm: bool = True  # after the linear layer; without it short runs collapse
     image_size: int = 224  # pixels; pictures are squeezed to a square of this side
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         _check_at_least(2, model__dim=self.dim)
         _check_at_least(1, model__gem_power=self.gem_power)
         _check_at_least(32, model__image_size=self.image_size)
@@ -99,7 +107,7 @@ class OptimConfig:
         _check_at_least(1, train__steps=self.steps, train__checkpoint_every=self.checkpoint_every)
         _check_at_least(2, train__batch_size=self.batch_size)
         _check_at_least(0, train__weight_decay=self.weight_decay, train__backbone_lr=self.backbone_lr)
-        _check(self.lr > 0, "train.lr", self.lr, "a rate above 0")
+        _check(0 < self.lr < math.inf, "train.lr", self.lr, "a finite rate above 0")
         _check(self.clip > 0, "train.clip", self.clip, "a norm above 0")
         _check_share(train__warmup=self.warmup)
         _check_at_least(32, train__image_size=self.image_size)
@@ -138,7 +146,7 @@ class LossConfig:
     koleo_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.temperature > 0, "loss.temperature", self.temperature, "a temperature above 0")
+        _check(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "a finite temperature above 0")
         _check_at_least(0, loss__koleo_weight=self.koleo_weight)
 
 
@@ -159,6 +167,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         _check_at_least(0, seed=self.seed)
         _check_at_least(-1, workers=self.workers)
         _check_share(max_unreadable=self.max_unreadable)
@@ -180,6 +189,7 @@ class ExtractConfig:
     strict: bool = False  # an unreadable photo ends the run instead of being skipped and listed
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         _check_at_least(1, batch_size=self.batch_size)
         _check_at_least(-1, workers=self.workers)
         if self.image_size is not None:
@@ -208,6 +218,7 @@ class MatchConfig:
     candidates: int = 5  # best references of each query whose pixels track=matching compares
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         for name, value in {"num_pairs": self.num_pairs, "k": self.k}.items():
             if value is not None:
                 _check_at_least(1, **{name: value})

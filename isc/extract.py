@@ -13,7 +13,7 @@ from isc.data import Photos, photo_loader
 from isc.descriptors import Descriptors
 from isc.device import choose_device, keep_freed_memory, place
 from isc.errors import InputError
-from isc.images import list_images
+from isc.images import list_hash, list_images
 from isc.io import read_provenance, write_csv, write_descriptors
 from isc.model import CopyModel, describe, load_model
 from isc.progress import progress
@@ -35,6 +35,7 @@ def extract(config: ExtractConfig) -> Path:
         "image_size": str(size),
         "precision": config.precision.value,
         "images": str(len(images)),
+        "image_list_sha256": list_hash(images),
     }
     if output.exists() and not config.overwrite:
         _refuse_other(output, provenance)
@@ -57,8 +58,8 @@ def extract(config: ExtractConfig) -> Path:
     kept = [row for row in range(len(ids)) if row not in failures]
     if not kept:
         raise InputError(f"images={config.images}: none of {len(ids)} photos can be read; the first: {failures[0]}")
-    _report_failures(output, ids, paths, failures)
     write_descriptors(output, Descriptors(np.array(ids, dtype=object)[kept], vectors[kept]), provenance)
+    _report_failures(output, ids, paths, failures)
     log.info("wrote %s: %d descriptors of %d dimensions", output, len(kept), vectors.shape[1])
     return output
 

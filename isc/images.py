@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +24,15 @@ Image.MAX_IMAGE_PIXELS = None  # read_image refuses by MAX_PIXELS, before decodi
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
     """All image files below `folder`, by id, in the order of their ids.
 
     An id is the path below the folder without its suffix, with "/" between its parts. Hidden files are left out.
+    `key` is what error messages call the folder.
     Raises InputError where the folder is missing or holds no image, an id is unusable, or two files share one.
     """
     if not folder.is_dir():
-        raise InputError(f"images={folder}: no such folder; expected a folder of photos")
+        raise InputError(f"{key}={folder}: no such folder; expected a folder of photos")
     found: dict[str, Path] = {}
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_refuse_listing):
         above = {Path(root).resolve(), *Path(root).resolve().parents}  # a link back up would list everything again
@@ -46,8 +48,14 @@ def list_images(folder: Path) -> dict[str, Path]:
                 raise InputError(f"{found[key]} and {path} would both get the id {key!r}; rename one")
             found[key] = path
     if not found:
-        raise InputError(f"images={folder}: holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{key}={folder}: holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return dict(sorted(found.items()))
+
+
+def list_hash(images: Mapping[str, Path]) -> str:
+    """What identifies a list of photos: the SHA-256 of its ids and file sizes."""
+    lines = (f"{name},{path.stat().st_size}\n" for name, path in images.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _refuse_listing(error: OSError) -> None:

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,9 +67,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
     """A folder beside the contents of `path` to write to; on success its files take their places in `path`, replacing
-    those of the same name; on any failure none does."""
+    those of the same name; on any failure none does. Of the `owned` names those that were not written are removed, so
+    that no file of an earlier run stays beside those of this one."""
     if path.exists() and not path.is_dir():
         raise InputError(f"output={path}: is a file; expected a folder")
     try:
@@ -78,17 +80,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"output={path}: cannot be written ({error.strerror or error})") from error
     try:
         yield beside
-        for source in sorted(beside.rglob("*")):
-            target = path / source.relative_to(beside)
-            if source.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
+        with _uninterrupted():
+            stale = [path / name for name in owned if not (beside / name).exists()]
+            for source in sorted(beside.rglob("*")):
+                target = path / source.relative_to(beside)
+                if source.is_dir():
+                    target.mkdir(parents=True, exist_ok=True)
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    source.replace(target)
+            for leftover in stale:
+                leftover.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"output={path}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment that files take their places."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _umask() -> int:

@@ -18,8 +18,6 @@ from isc.errors import InputError
 from isc.io import (
     MAX_DIM,
     atomic_folder,
-    check_same_dim,
-    check_submission,
     read_descriptors,
     read_ground_truth,
     read_predictions,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OWNED = ("predictions.csv", "submission.h5", "metrics.json", "evidence.jsonl")
 PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
 
 
@@ -70,7 +69,7 @@ def match(config: MatchConfig) -> Metrics | None:
         assert sets is not None  # without a submission the configuration demands both sets
         matches, evidence = _find(sets, config, pictures)
     metrics = evaluate(matches, truth) if truth else None
-    with atomic_folder(Path(config.output)) as folder:
+    with atomic_folder(Path(config.output), owned=OWNED if config.submission is None else ()) as folder:
         if not given:
             write_predictions(folder / "predictions.csv", matches)
         if sets is not None and config.submission is None and sets.queries.dim <= MAX_DIM:
@@ -108,18 +107,50 @@ def _read_sets(config: MatchConfig) -> Sets | None:
     queries = read_descriptors(Path(config.queries), role="query")
     references = read_descriptors(Path(config.references), role="reference")
     _refuse_mixed_models(Path(config.queries), Path(config.references))
-    check_same_dim(queries, references)
+    _refuse_own_input(config)
+    _refuse_other_dim(config.references, references, config.queries, queries)
     if config.training is not None and config.normalize is Normalize.none:
         log.warning("training=%s has no effect with normalize=none", config.training)
     if config.training is not None and config.normalize is not Normalize.none:
         from isc.normalize import normalize
 
         training = read_descriptors(Path(config.training), role="training")
+        _refuse_other_dim(config.training, training, config.queries, queries)
+        if config.normalize is not Normalize.whiten:
+            for path, one in ((config.queries, queries), (config.references, references), (config.training, training)):
+                _refuse_other_length(path, one)
         queries, references = normalize(config.normalize, queries, references, training)
-    if config.track is Track.descriptor and config.submission is None:
-        check_submission(queries, references)
+    if config.track is Track.descriptor and config.submission is None and queries.dim > MAX_DIM:
+        raise InputError(
+            f"{config.queries}: {queries.dim} dimensions; the descriptor track allows {MAX_DIM}: use track=matching"
+        )
     provenance = read_provenance(Path(config.queries)) | {"normalize": config.normalize.value, "code": __version__}
     return Sets(queries, references, provenance)
+
+
+def _refuse_own_input(config: MatchConfig) -> None:
+    """No input may be a file that this run would replace."""
+    outputs = {(Path(config.output) / name).resolve() for name in OWNED}
+    for name in ("queries", "references", "training", "ground_truth"):
+        value = getattr(config, name)
+        if value is not None and Path(value).resolve() in outputs and config.submission is None:
+            raise InputError(f"{name}={value} lies where output={config.output} would replace it; give another folder")
+
+
+def _refuse_other_dim(path: str | None, one: Descriptors, other_path: str | None, other: Descriptors) -> None:
+    if one.dim != other.dim:
+        raise InputError(
+            f"{path}: {one.dim} dimensions, {other_path}: {other.dim}; expected descriptors of the same model"
+        )
+
+
+def _refuse_other_length(path: str, descriptors: Descriptors) -> None:
+    from isc.normalize import require_unit
+
+    try:
+        require_unit(descriptors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _refuse_mixed_models(queries: Path, references: Path) -> None:
@@ -201,7 +232,10 @@ def _pictures(config: MatchConfig) -> Pictures | None:
         return None
     from isc.images import list_images
 
-    return Pictures(list_images(Path(config.query_images)), list_images(Path(config.reference_images)))
+    return Pictures(
+        list_images(Path(config.query_images), key="query_images"),
+        list_images(Path(config.reference_images), key="reference_images"),
+    )
 
 
 def _read_edits(path: Path) -> dict[str, list[str]]:

@@ -90,7 +90,7 @@ def recall_at_precision(curve: Curve, precision: float) -> tuple[float, float | 
     if not len(recall) or recall.max() == 0.0:
         return 0.0, None
     best = int(np.argmax(recall))
-    return float(recall[best]), float(curve.score[best])
+    return float(recall[best]), float(str(curve.score[best]))  # the decimals that predictions.csv gives it
 
 
 def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:

@@ -82,11 +82,19 @@ def stretch(queries: Descriptors, training: Descriptors, *, factor: float = 2.5,
     return _replace(queries, (queries.vectors * scale).astype(np.float32))
 
 
+def require_unit(descriptors: Descriptors) -> None:
+    """InputError naming the row that is farthest from unit length, if it is far."""
+    length = np.linalg.norm(descriptors.vectors, axis=1)
+    row = int(np.argmax(np.abs(length - 1)))
+    if abs(length[row] - 1) > 1e-3:
+        where = f"row {row}: id {descriptors.ids[row]!r}"
+        raise InputError(f"{where} has length {length[row]:.3g}; expected unit length, or normalize=whiten")
+
+
 def _nearest(descriptors: Descriptors, training: Descriptors, neighbours: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Cosines [N, k] and rows [N, k] of the nearest training vectors of each descriptor; all have unit length."""
-    for what, one in (("descriptors", descriptors), ("training descriptors", training)):
-        if np.abs(np.linalg.norm(one.vectors, axis=1) - 1).max() > 1e-3:
-            raise InputError(f"the {what} are not of unit length; this normalisation expects them to be")
+    require_unit(descriptors)
+    require_unit(training)
     found = knn(descriptors, training, k=neighbours)
     k = min(neighbours, len(training))
     order = np.lexsort((-found.score, found.query))

@@ -7,7 +7,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from isc.config import LossConfig, OptimConfig, Precision, TrainConfig
 from isc.data import Batch, TrainingViews, training_loader
 from isc.device import choose_device, keep_freed_memory, place
 from isc.errors import InputError
-from isc.images import list_images
+from isc.images import list_hash, list_images
 from isc.io import atomic_path, write_csv, write_json
 from isc.loss import info_nce, koleo
 from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model
@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "workers",
     "max_unreadable",
     "train.steps",
+    "train.lr",
     "train.checkpoint_every",
 )
 
@@ -60,12 +61,10 @@ def train(config: TrainConfig) -> Path:
     device = choose_device(config.device.value)
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    trainer = Trainer(config, run, device, paths=list(photos.values()))
+    trainer = Trainer(config, run, device, photos)
     if checkpoint:
         trainer.load(checkpoint)
-    else:
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "config.json", flat_config(config))
+    write_json(run / "config.json", flat_config(config))
     log.info("training %s on %d photos, %s", config.model.backbone, len(photos), device)
     trainer.run_steps()
     return trainer.finish()
@@ -74,8 +73,9 @@ def train(config: TrainConfig) -> Path:
 class Trainer:
     """What one run holds between steps; all of it goes into the checkpoint."""
 
-    def __init__(self, config: TrainConfig, run: Path, device: torch.device, *, paths: list[Path]) -> None:
-        self.config, self.run, self.device, self.paths = config, run, device, paths
+    def __init__(self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path]) -> None:
+        self.config, self.run, self.device, self.paths = config, run, device, list(photos.values())
+        self.photos_hash = list_hash(photos)
         self.model = place(initial_model(config.model, seed=config.seed), device)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.train), lr=config.train.lr)
         self.step = 0
@@ -149,6 +149,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
+            "photos_sha256": self.photos_hash,
+            "num_photos": len(self.paths),
             "rows": self.rows,
             "failures": self.failures,
         }
@@ -157,6 +159,13 @@ class Trainer:
         write_csv(self.run / LOG_FILE, LOG_COLUMNS, ([f"{value:.6g}" for value in row] for row in self.rows))
 
     def load(self, state: dict[str, Any]) -> None:
+        if state["photos_sha256"] != self.photos_hash:
+            raise InputError(
+                f"images={self.config.images}: {len(self.paths)} photos, not the {state['num_photos']} that the run "
+                "began with; expected the same"
+            )
+        if state["step"] > self.config.train.steps:
+            raise InputError(f"train.steps={self.config.train.steps}: {state['step']} steps are made already")
         self.step, self.rows, self.failures = state["step"], state["rows"], state["failures"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -237,6 +246,8 @@ def flat_config(config: object) -> dict[str, Any]:
 def _checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The checkpoint to go on from, None for a new run; InputError where the folder does not fit the request."""
     path = run / CHECKPOINT_FILE
+    if run.exists() and not run.is_dir():
+        raise InputError(f"output={run}: is a file; expected a folder")
     if not path.exists():
         return None
     if not config.resume:

@@ -216,7 +216,7 @@ def test_a_finished_run_taken_up_again_is_the_same(straight, photos, tmp_path):
 
 OTHER = {
     "loss.temperature": {"loss": LossConfig(temperature=0.1)},
-    "train.lr": {"train": dataclasses.replace(TINY, lr=0.01)},
+    "train.clip": {"train": dataclasses.replace(TINY, clip=0.5)},
     "train.batch_size": {"train": dataclasses.replace(TINY, batch_size=3)},
     "model.dim": {"model": ModelConfig(dim=64)},
     "augment.blur": {"augment": AugmentConfig(blur=0.0)},
@@ -243,10 +243,11 @@ def test_other_photos_are_not_gone_on_with(straight, photos, tmp_path):
         train(config(fewer, tmp_path / "run", train=longer, resume=True))
 
 
-def test_fewer_steps_than_were_made_are_refused(straight, photos):
-    """A model of four steps must not be written as one of two."""
+def test_fewer_steps_than_were_made_are_refused(straight, photos, tmp_path):
+    """A model of four steps must not be given for one of two."""
+    shutil.copytree(straight, tmp_path / "run")
     with pytest.raises(InputError, match=r"train\.steps=2"):
-        train(config(photos, straight, resume=True, train=dataclasses.replace(TINY, steps=2)))
+        train(config(photos, tmp_path / "run", resume=True, train=dataclasses.replace(TINY, steps=2)))
 
 
 def test_an_existing_run_is_not_overwritten(straight, photos):

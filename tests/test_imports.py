@@ -1,0 +1,173 @@
+"""The import rules, read from the sources: levels go down, and each heavy library has its one door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import isc
+
+PACKAGE = Path(isc.__file__).parent
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# a module imports modules of lower levels alone; a new module has to find its place here
+LEVELS = [
+    {"isc", "isc.errors", "isc.progress", "isc.conf", "isc.conf.experiment"},
+    {"isc.config", "isc.descriptors", "isc.device", "isc.loss"},
+    {"isc.images", "isc.io", "isc.metrics"},
+    {"isc.augment", "isc.charts", "isc.edits", "isc.model", "isc.search"},
+    {"isc.benchmark", "isc.data", "isc.normalize", "isc.report", "isc.verify"},
+    {"isc.extract", "isc.match", "isc.train"},
+    {"isc.cli", "isc.demo"},
+]
+LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+TORCH = {"torch", "torchvision", "timm", "safetensors"}
+MATCH_HALF = {
+    "config",
+    "descriptors",
+    "images",
+    "io",
+    "search",
+    "match",
+    "normalize",
+    "metrics",
+    "report",
+    "verify",
+    "benchmark",
+}
+TRAIN_HALF = {"train", "extract", "model", "loss", "data", "augment", "device"}
+DOORS = {
+    "faiss": {"isc.search"},
+    "h5py": {"isc.io"},
+    "hydra": {"isc.cli"},
+    "omegaconf": {"isc.cli"},
+    "jinja2": {"isc.report"},
+    "albumentations": {"isc.augment"},
+    "timm": {"isc.model"},
+    "safetensors": {"isc.model"},
+    "torch": {"isc.data", "isc.device", "isc.extract", "isc.loss", "isc.model", "isc.train"},
+    # images opens files; the others draw on pictures already decoded
+    "PIL": {"isc.augment", "isc.edits.drawing", "isc.edits.screens", "isc.images"},
+    "pdqhash": {"isc.demo"},
+}
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(tree):
+    """Every module that is imported anywhere in the tree: at the top, in a function, or for a type checker."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add(node.module)
+            # `from isc import images` names a module, `from isc.images import resize` does not
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & TREES.keys()
+    return found
+
+
+IMPORTS = {module: imports_of(tree) for module, tree in TREES.items()}
+
+
+def outside(module):
+    return {name.partition(".")[0] for name in IMPORTS[module]}
+
+
+def reached_from(module):
+    """The modules of the package that come with this one, itself included."""
+    reached, waiting = set(), [module]
+    while waiting:
+        current = waiting.pop()
+        if current not in reached:
+            reached.add(current)
+            waiting += [name for name in IMPORTS[current] if name in TREES]
+    return reached
+
+
+def level_of(module):
+    return LEVEL["isc.edits" if module.startswith("isc.edits.") else module]
+
+
+def test_the_table_of_levels_lists_the_modules_that_there_are():
+    assert {name for name in TREES if not name.startswith("isc.edits.")} == set(LEVEL)
+    assert sum(len(modules) for modules in LEVELS) == len(LEVEL)
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_imports_go_down(module):
+    for name in IMPORTS[module] & TREES.keys():
+        if not (module.startswith("isc.edits") and name.startswith("isc.edits.")):
+            assert level_of(name) < level_of(module), f"{module} imports {name}"
+
+
+def test_no_module_imports_itself_through_others():
+    for module in TREES:
+        for name in IMPORTS[module] & TREES.keys():
+            assert module not in reached_from(name), f"{module} → {name} → {module}"
+
+
+@pytest.mark.parametrize("module", sorted(MATCH_HALF))
+def test_the_match_half_never_reaches_torch(module):
+    for reached in reached_from(f"isc.{module}"):
+        assert not outside(reached) & TORCH, f"{module} reaches {reached}"
+
+
+@pytest.mark.parametrize("module", sorted(TRAIN_HALF))
+def test_the_train_half_never_reaches_faiss(module):
+    reached = reached_from(f"isc.{module}")
+    assert "isc.search" not in reached
+    assert not any("faiss" in outside(name) for name in reached)
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_library_has_its_door(library):
+    assert {module for module in TREES if library in outside(module)} <= DOORS[library]
+
+
+def test_only_images_opens_a_picture():
+    openers = set()
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and (
+                node.attr.startswith("imread") or (node.attr == "open" and ast.unparse(node.value).endswith("Image"))
+            ):
+                openers.add(module)
+            if isinstance(node, ast.ImportFrom) and node.module in {"cv2", "PIL.Image"}:
+                assert not {"imread", "open"} & {alias.name for alias in node.names}, module
+    assert openers == {"isc.images"}
+
+
+def test_nothing_is_imported_by_a_name_made_at_run_time():
+    for module, tree in TREES.items():
+        assert "importlib" not in outside(module), module
+        assert not any(isinstance(node, ast.Name) and node.id == "__import__" for node in ast.walk(tree)), module
+
+
+def test_heavy_libraries_wait_until_they_are_needed():
+    """At the top of the light modules, which a refusal or the scoring of a CSV goes through, none is imported."""
+    heavy = TORCH | {"faiss", "h5py", "cv2", "PIL", "albumentations", "jinja2"}
+    light = ("isc", "isc.cli", "isc.config", "isc.descriptors", "isc.io", "isc.match", "isc.metrics", "isc.report")
+    for module in (*light, "isc.search"):
+        top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert not {name.partition(".")[0] for name in imports_of(top)} & heavy, module
+
+
+@pytest.mark.parametrize("verb", ["train", "extract", "match"])
+def test_a_script_is_a_shell_over_the_command(verb):
+    path = REPOSITORY / f"{verb}.py"
+    assert imports_of(ast.parse(path.read_text(encoding="utf-8"))) == {"isc.cli"}
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_every_module_has_a_name_that_says_what_it_is_for():
+    assert not {name.rpartition(".")[2] for name in TREES} & {"utils", "util", "common", "helpers", "misc"}

@@ -1,0 +1,144 @@
+"""The wheel: everything is in it, and its commands work where there is no checkout."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = (
+    "import sys; from importlib.metadata import distribution; import isc; assert isc.__file__.startswith(sys.argv[1]); "
+    "sys.argv = sys.argv[2:]; "
+    "[entry] = [e for e in distribution('isc').entry_points if e.name == sys.argv[0]]; "
+    "entry.load()()"
+)
+
+
+def data_files():
+    """Every file of the package in the checkout, as a path below it."""
+    return {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "isc").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy of the sources, so that the checkout stays as it is."""
+    pytest.importorskip("build")
+    source = tmp_path_factory.mktemp("source")
+    shutil.copytree(REPOSITORY / "isc", source / "isc", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
+        if (REPOSITORY / name).exists():
+            shutil.copy(REPOSITORY / name, source)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = (source / "dist").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def command(installed, tmp_path):
+    """Runs a console command of the installed wheel, far from the checkout."""
+
+    def run(name, *arguments):
+        return subprocess.run(
+            [sys.executable, "-c", COMMAND, str(installed), name, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_the_whole_package_is_in_the_wheel_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    assert {name for name in names if ".dist-info/" not in name} == data_files()
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_what_a_user_needs_is_among_it(installed):
+    for name in (
+        "isc/conf/train.yaml",
+        "isc/conf/extract.yaml",
+        "isc/conf/match.yaml",
+        "isc/conf/quiet.yaml",
+        "isc/conf/experiment/demo.yaml",
+        "isc/templates/report.html",
+        "isc/edits/__init__.py",
+        "isc/sample/sample.csv",
+        "isc/sample/S000.jpg",
+    ):
+        assert (installed / name).is_file(), name
+    photos = {path.name for path in (installed / "isc" / "sample").glob("*.jpg")}
+    listed = (installed / "isc" / "sample" / "sample.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert {line.partition(",")[0] for line in listed} == photos
+
+
+def test_every_subpackage_of_the_tree_is_declared():
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    declared = {name.strip() for name in config["options"]["packages"].split(",")}
+    tree = {p.parent.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "isc").rglob("__init__.py")}
+    assert declared == {name.replace("/", ".") for name in tree}
+
+
+def test_the_commands_are_declared(installed):
+    [path] = installed.glob("*.dist-info/entry_points.txt")
+    config = configparser.ConfigParser()
+    config.read(path, encoding="utf-8")
+    assert dict(config["console_scripts"]) == {
+        "isc-train": "isc.cli:train",
+        "isc-extract": "isc.cli:extract",
+        "isc-match": "isc.cli:match",
+        "isc-demo": "isc.demo:main",
+    }
+
+
+@pytest.mark.parametrize("name", ["isc-train", "isc-extract", "isc-match", "isc-demo"])
+def test_help_of_each_command(command, tmp_path, name):
+    done = command(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "output" in done.stdout
+    assert not any(tmp_path.iterdir())
+
+
+def test_extract_and_match_work_from_the_wheel(command, installed, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for source in sorted((installed / "isc" / "sample").glob("*.jpg"))[:8]:
+        shutil.copy(source, tmp_path / "photos")
+    done = command("isc-extract", "images=photos", "output=d.h5", "model=imagenet", "image_size=64", "workers=0")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "gt.csv").write_text("".join(f"S00{i},S00{i}\n" for i in range(8)), encoding="utf-8")
+    done = command("isc-match", "queries=d.h5", "references=d.h5", "ground_truth=gt.csv", "output=out")
+    assert done.returncode == 0, done.stderr
+    assert '"average_precision": 1.0' in (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "d.h5", "gt.csv", "out"}
+
+
+def test_a_refusal_from_the_wheel(command):
+    done = command("isc-match", "outptu=x")
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown key 'outptu'; expected one of those that --help lists: did you mean output?\n"
