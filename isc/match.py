@@ -5,29 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isc import __version__
-from isc.config import MatchConfig, Normalize, Track
-from isc.descriptors import Descriptors, GroundTruth, Ids, Matches
+from isc.config import MatchConfig, Track
+from isc.descriptors import Matches
 from isc.errors import InputError
-from isc.io import (
-    MAX_DIM,
-    atomic_folder,
-    read_descriptors,
-    read_ground_truth,
-    read_predictions,
-    read_provenance,
-    read_submission,
-    write_json,
-    write_predictions,
-    write_submission,
-    write_text,
-)
+from isc.inputs import OUTPUTS, Sets, read_inputs
+from isc.io import MAX_DIM, atomic_folder, write_json, write_predictions, write_submission, write_text
 from isc.metrics import Metrics, evaluate
 from isc.progress import progress
 from isc.report import Pictures, apart, write_report
@@ -37,17 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OWNED = ("predictions.csv", "submission.h5", "metrics.json", "evidence.jsonl")
 PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
-
-
-@dataclass(frozen=True)
-class Sets:
-    """The two sides of a run, and where they came from."""
-
-    queries: Descriptors
-    references: Descriptors
-    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 def match(config: MatchConfig) -> Metrics | None:
@@ -59,18 +36,18 @@ def match(config: MatchConfig) -> Metrics | None:
     """
     pictures = _pictures(config)
     edits = _read_edits(Path(config.edits)) if config.edits else None
-    sets = _read_sets(config)
-    truth = _read_truth(config, sets)
-    given = config.submission is not None and not _is_hdf5(config.submission)
-    if config.submission is not None and given:
-        matches = _read_submitted_predictions(config, sets)
-        evidence: Mapping[tuple[str, str], Evidence] = {}
-    else:
-        assert sets is not None  # without a submission the configuration demands both sets
+    inputs = read_inputs(config)
+    sets, truth = inputs.sets, inputs.ground_truth
+    evidence: Mapping[tuple[str, str], Evidence] = {}
+    if inputs.predictions is not None:
+        matches = inputs.predictions
+    elif sets is not None:
         matches, evidence = _find(sets, config, pictures)
+    else:
+        raise InputError("neither descriptors nor predictions; expected queries= and references=, or submission=")
     metrics = evaluate(matches, truth) if truth else None
-    with atomic_folder(Path(config.output), owned=OWNED if config.submission is None else ()) as folder:
-        if not given:
+    with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
+        if inputs.predictions is None:
             write_predictions(folder / "predictions.csv", matches)
         if sets is not None and config.submission is None and sets.queries.dim <= MAX_DIM:
             write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
@@ -93,107 +70,13 @@ def match(config: MatchConfig) -> Metrics | None:
     return metrics
 
 
-def _is_hdf5(path: str) -> bool:
-    return Path(path).suffix.lower() in {".h5", ".hdf5", ".hdf"}
-
-
-def _read_sets(config: MatchConfig) -> Sets | None:
-    """The descriptors of the run, normalised; None where predictions alone are given."""
-    if config.submission is not None and _is_hdf5(config.submission):
-        path = Path(config.submission)
-        return Sets(*read_submission(path, strict=config.strict), read_provenance(path))
-    if config.queries is None or config.references is None:
-        return None
-    queries = read_descriptors(Path(config.queries), role="query")
-    references = read_descriptors(Path(config.references), role="reference")
-    _refuse_mixed_models(Path(config.queries), Path(config.references))
-    _refuse_own_input(config)
-    _refuse_other_dim(config.references, references, config.queries, queries)
-    if config.training is not None and config.normalize is Normalize.none:
-        log.warning("training=%s has no effect with normalize=none", config.training)
-    if config.training is not None and config.normalize is not Normalize.none:
-        from isc.normalize import normalize
-
-        training = read_descriptors(Path(config.training), role="training")
-        _refuse_other_dim(config.training, training, config.queries, queries)
-        if config.normalize is not Normalize.whiten:
-            for path, one in ((config.queries, queries), (config.references, references), (config.training, training)):
-                _refuse_other_length(path, one)
-        queries, references = normalize(config.normalize, queries, references, training)
-    if config.track is Track.descriptor and config.submission is None and queries.dim > MAX_DIM:
-        raise InputError(
-            f"{config.queries}: {queries.dim} dimensions; the descriptor track allows {MAX_DIM}: use track=matching"
-        )
-    provenance = read_provenance(Path(config.queries)) | {"normalize": config.normalize.value, "code": __version__}
-    return Sets(queries, references, provenance)
-
-
-def _refuse_own_input(config: MatchConfig) -> None:
-    """No input may be a file that this run would replace."""
-    outputs = {(Path(config.output) / name).resolve() for name in OWNED}
-    for name in ("queries", "references", "training", "ground_truth"):
-        value = getattr(config, name)
-        if value is not None and Path(value).resolve() in outputs and config.submission is None:
-            raise InputError(f"{name}={value} lies where output={config.output} would replace it; give another folder")
-
-
-def _refuse_other_dim(path: str | None, one: Descriptors, other_path: str | None, other: Descriptors) -> None:
-    if one.dim != other.dim:
-        raise InputError(
-            f"{path}: {one.dim} dimensions, {other_path}: {other.dim}; expected descriptors of the same model"
-        )
-
-
-def _refuse_other_length(path: str, descriptors: Descriptors) -> None:
-    from isc.normalize import require_unit
-
-    try:
-        require_unit(descriptors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _refuse_mixed_models(queries: Path, references: Path) -> None:
-    """Two files that both say which weights made them must say the same."""
-    key = "weights_sha256"
-    one, two = read_provenance(queries).get(key), read_provenance(references).get(key)
-    if one and two and one != two:
-        raise InputError(
-            f"{references}: made by weights {two[:12]}…, {queries} by {one[:12]}…; expected the same model"
-        )
-
-
-def _read_truth(config: MatchConfig, sets: Sets | None) -> GroundTruth | None:
-    if config.ground_truth is None:
-        return None
-    query_ids, reference_ids = _known_ids(config, sets)
-    truth = read_ground_truth(Path(config.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
-    if truth.num_repeated:
-        log.warning("%s repeats %d pairs; each counts once", config.ground_truth, truth.num_repeated)
-    return truth
-
-
-def _known_ids(config: MatchConfig, sets: Sets | None) -> tuple[Ids | None, Ids | None]:
-    return (sets.queries.ids, sets.references.ids) if sets and config.strict else (None, None)
-
-
-def _read_submitted_predictions(config: MatchConfig, sets: Sets | None) -> Matches:
-    query_ids, reference_ids = _known_ids(config, sets)
-    return read_predictions(
-        Path(str(config.submission)),
-        max_rows=config.max_predictions,
-        query_ids=query_ids,
-        reference_ids=reference_ids,
-    )
-
-
 def _find(
     sets: Sets, config: MatchConfig, pictures: Pictures | None
 ) -> tuple[Matches, Mapping[tuple[str, str], Evidence]]:
     """The best pairs by distance; for the matching track with pictures, rescored by what their pixels share."""
     from isc.search import best_pairs, knn
 
-    with progress("searching", "query") as report:
+    with progress("searching", "queries") as report:
         if config.k is not None:
             matches = knn(sets.queries, sets.references, k=config.k, progress=report)
         else:
@@ -207,7 +90,7 @@ def _find(
     from isc.verify import verify
 
     candidates = knn(sets.queries, sets.references, k=config.candidates)
-    with progress("comparing pixels", "query") as report:
+    with progress("comparing pixels", "queries") as report:
         verified, evidence, problems = verify(candidates, pictures.queries, pictures.references, progress=report)
     for problem in problems:
         log.warning("not compared, its pairs keep their distance score: %s", problem)

@@ -16,9 +16,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LEVELS = [
     {"isc", "isc.errors", "isc.progress", "isc.conf", "isc.conf.experiment"},
     {"isc.config", "isc.descriptors", "isc.device", "isc.loss"},
-    {"isc.images", "isc.io", "isc.metrics"},
+    {"isc.images", "isc.io.files", "isc.metrics"},
+    {"isc.io.tables", "isc.io.hdf5"},
+    {"isc.io"},
     {"isc.augment", "isc.charts", "isc.edits", "isc.model", "isc.search"},
     {"isc.benchmark", "isc.data", "isc.normalize", "isc.report", "isc.verify"},
+    {"isc.inputs"},
     {"isc.extract", "isc.match", "isc.train"},
     {"isc.cli", "isc.demo"},
 ]
@@ -40,7 +43,7 @@ MATCH_HALF = {
 TRAIN_HALF = {"train", "extract", "model", "loss", "data", "augment", "device"}
 DOORS = {
     "faiss": {"isc.search"},
-    "h5py": {"isc.io"},
+    "h5py": {"isc.io.hdf5"},
     "hydra": {"isc.cli"},
     "omegaconf": {"isc.cli"},
     "jinja2": {"isc.report"},

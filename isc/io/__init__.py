@@ -1,0 +1,46 @@
+"""Reading and writing the challenge's files.
+
+Readers refuse anything malformed with the file, row and id. Writers write beside the target and rename, so that a file
+is either whole or absent.
+"""
+
+from isc.io.files import atomic_folder, atomic_path, write_json, write_text
+from isc.io.hdf5 import (
+    MAX_DIM,
+    check_same_dim,
+    check_submission,
+    read_descriptors,
+    read_provenance,
+    read_submission,
+    write_descriptors,
+    write_submission,
+)
+from isc.io.tables import (
+    MAX_PREDICTIONS,
+    read_ground_truth,
+    read_predictions,
+    write_csv,
+    write_ground_truth,
+    write_predictions,
+)
+
+__all__ = [
+    "MAX_DIM",
+    "MAX_PREDICTIONS",
+    "atomic_folder",
+    "atomic_path",
+    "check_same_dim",
+    "check_submission",
+    "read_descriptors",
+    "read_ground_truth",
+    "read_predictions",
+    "read_provenance",
+    "read_submission",
+    "write_csv",
+    "write_descriptors",
+    "write_ground_truth",
+    "write_json",
+    "write_predictions",
+    "write_submission",
+    "write_text",
+]

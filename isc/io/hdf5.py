@@ -1,0 +1,174 @@
+"""HDF5: descriptors and submissions. Row 0 is the first row of a dataset. The only module that opens h5py."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.descriptors import Descriptors, Ids, first_repeat, id_problem, non_finite_row
+from isc.errors import InputError
+from isc.io.files import atomic_path
+
+if TYPE_CHECKING:
+    import h5py
+
+MAX_DIM = 256  # of the descriptor track
+
+
+def write_descriptors(path: Path, descriptors: Descriptors, provenance: Mapping[str, str]) -> None:
+    """One set in the layout of the challenge's tools: `vectors` float32 [N, D], `image_names` bytes [N].
+
+    `provenance` (model, weight hash, preprocessing, code version …) goes into the file's attributes.
+    """
+    _write_hdf5(path, {"vectors": descriptors.vectors, "image_names": _encode(descriptors.ids)}, provenance)
+
+
+def write_submission(path: Path, queries: Descriptors, references: Descriptors, provenance: Mapping[str, str]) -> None:
+    """The descriptor-track file: `query`, `reference`, `query_ids`, `reference_ids`, rows sorted by id."""
+    check_submission(queries, references)
+    queries, references = queries.sorted(), references.sorted()
+    _write_hdf5(
+        path,
+        {
+            "query": queries.vectors,
+            "reference": references.vectors,
+            "query_ids": _encode(queries.ids),
+            "reference_ids": _encode(references.ids),
+        },
+        provenance,
+    )
+
+
+def check_submission(queries: Descriptors, references: Descriptors) -> None:
+    """Raise InputError unless the two sets may be compared by distance and are short enough for the track."""
+    check_same_dim(queries, references)
+    if queries.dim > MAX_DIM:
+        raise InputError(
+            f"descriptors have {queries.dim} dimensions; the descriptor track allows {MAX_DIM}: use track=matching"
+        )
+
+
+def check_same_dim(queries: Descriptors, references: Descriptors) -> None:
+    if queries.dim != references.dim:
+        raise InputError(
+            f"queries have {queries.dim} dimensions and references {references.dim}; expected the same model for both"
+        )
+
+
+def read_descriptors(path: Path, *, role: Literal["query", "reference", "training"] = "query") -> Descriptors:
+    """One set of descriptors, from either layout; of a submission file the `role` half (it has no training half)."""
+    with _open_hdf5(path) as file:
+        if "vectors" in file or role not in file:
+            return _read_set(path, file, "vectors", "image_names")
+        return _read_set(path, file, role, f"{role}_ids")
+
+
+def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, Descriptors]:
+    """Queries and references of a descriptor-track file; `strict` refuses rows that are not sorted by id."""
+    with _open_hdf5(path) as file:
+        queries = _read_set(path, file, "query", "query_ids", sorted_by_id=strict)
+        references = _read_set(path, file, "reference", "reference_ids", sorted_by_id=strict)
+    try:
+        check_submission(queries, references)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return queries, references
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """The attributes that the file was written with."""
+    with _open_hdf5(path) as file:
+        return {str(key): _text(value) for key, value in file.attrs.items()}
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _encode(ids: Ids) -> npt.NDArray[np.bytes_]:
+    return np.array([name.encode() for name in ids], dtype=np.bytes_)
+
+
+def _write_hdf5(path: Path, datasets: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, str]) -> None:
+    import h5py
+
+    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
+        for name, values in datasets.items():
+            file.create_dataset(name, data=values)
+        for key, value in attributes.items():
+            file.attrs[key] = np.bytes_(value.encode())  # of fixed length: a damaged heap of texts can hang HDF5
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[h5py.File]:
+    import h5py
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected HDF5 descriptors")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: not an HDF5 file, or cut short ({error}); write it again") from error
+    try:
+        with file:
+            yield file
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({error}); write it again") from error
+
+
+def _read_set(path: Path, file: h5py.File, vectors: str, names: str, *, sorted_by_id: bool = False) -> Descriptors:
+    for key in (vectors, names):
+        if key not in file:
+            raise InputError(f"{path}: has no dataset {key!r}; found {sorted(file)}, expected vectors and image_names, "
+                             "or query, reference, query_ids and reference_ids")  # fmt: skip
+    try:
+        values, raw = file[vectors][()], file[names][()]
+    except (OSError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path}: dataset {vectors!r} or {names!r} cannot be read ({error}); write it again"
+        ) from error
+    ids = _decode_ids(path, names, raw)
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f":
+        shape, kind = getattr(values, "shape", ()), getattr(values, "dtype", type(values).__name__)
+        raise InputError(f"{path}: {vectors!r} is {kind} of shape {shape}; expected float32 [N, D], N and D ≥ 1")
+    if len(ids) != len(values):
+        raise InputError(f"{path}: {len(ids)} {names} for {len(values)} rows of {vectors!r}; expected one id a row")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    if (row := non_finite_row(values)) is not None:
+        raise InputError(f"{path}: {vectors!r} row {row}: id {ids[row]!r} has NaN or infinite values; expected finite")
+    if repeat := first_repeat(ids):
+        before, again = repeat
+        what = f"{names} row {again}: id {ids[again]!r}"
+        raise InputError(f"{path}: {what} was already given in row {before}; expected each once")
+    if sorted_by_id:
+        for row, (one, two) in enumerate(itertools.pairwise(ids), 1):
+            if two < one:
+                raise InputError(
+                    f"{path}: {names} row {row}: id {two!r} comes after {one!r}; "
+                    "expected rows sorted by id (or strict=false)"
+                )
+    return Descriptors(np.array(ids, dtype=object), values)
+
+
+def _decode_ids(path: Path, names: str, raw: object) -> list[str]:
+    if not isinstance(raw, np.ndarray) or raw.ndim != 1 or raw.dtype.kind not in "SOU":
+        raise InputError(f"{path}: {names!r} is not a list of byte strings; expected one id a row")
+    ids: list[str] = []
+    for row, value in enumerate(raw.tolist()):
+        if not isinstance(value, bytes | str):
+            raise InputError(f"{path}: {names} row {row}: {value!r} is no byte string; expected one id a row")
+        try:
+            name = value.decode("utf-8") if isinstance(value, bytes) else value
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {names} row {row}: id {value!r} is not UTF-8 text") from error
+        if problem := id_problem(name):
+            raise InputError(f"{path}: {names} row {row}: id {name!r} {problem}")
+        ids.append(name)
+    return ids

@@ -1,0 +1,163 @@
+"""CSV: predictions and ground truth. Row 1 is the first line of a file, header included."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.descriptors import GroundTruth, Ids, Matches, id_problem, repeated_key
+from isc.errors import InputError
+from isc.io.files import atomic_path
+
+MAX_PREDICTIONS = 500_000  # of the matching track
+PREDICTION_COLUMNS = ("query_id", "reference_id", "score")
+GROUND_TRUTH_COLUMNS = ("query_id", "reference_id")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
+    with atomic_path(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_predictions(path: Path, matches: Matches) -> None:
+    """`query_id,reference_id,score`, best first. A score is written with the digits its own float type needs."""
+    order = matches.order()
+    score = [str(value) for value in matches.score[order]]  # numpy's shortest text that reads back as the same number
+    query, reference = matches.query_ids[matches.query[order]], matches.reference_ids[matches.reference[order]]
+    write_csv(path, PREDICTION_COLUMNS, zip(query, reference, score, strict=True))
+
+
+def write_ground_truth(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """`query_id,reference_id`; a distractor's reference id is empty."""
+    write_csv(path, GROUND_TRUTH_COLUMNS, iter(rows))
+
+
+def read_predictions(
+    path: Path,
+    *,
+    max_rows: int = MAX_PREDICTIONS,
+    query_ids: Ids | None = None,
+    reference_ids: Ids | None = None,
+) -> Matches:
+    """A matching-track submission: `query_id,reference_id,score`, header optional, any order.
+
+    `query_ids` and `reference_ids` are the known images, where they are known; an id that is not among them is
+    refused, as are a repeated pair, a score that is not a finite number, and more than `max_rows` rows.
+    """
+    rows, first = _read_rows(path, PREDICTION_COLUMNS, max_rows)
+    query, reference, text = zip(*rows, strict=True) if rows else ((), (), ())
+    _check_ids(path, query, first, "query", query_ids)
+    _check_ids(path, reference, first, "reference", reference_ids)
+    score = _parse_scores(path, text, first, query, reference)
+    query_at = {name: i for i, name in enumerate(dict.fromkeys(query))}
+    reference_at = {name: i for i, name in enumerate(dict.fromkeys(reference))}
+    q = np.fromiter(map(query_at.__getitem__, query), np.int64, len(query))
+    r = np.fromiter(map(reference_at.__getitem__, reference), np.int64, len(reference))
+    repeat = repeated_key(q * len(reference_at) + r)
+    if repeat:
+        one, two = (row + first for row in repeat)
+        pair = f"{query[repeat[1]]},{reference[repeat[1]]}"
+        raise InputError(f"{path}: row {two}: the pair {pair} was already given in row {one}; expected each pair once")
+    return Matches(np.array(list(query_at), dtype=object), np.array(list(reference_at), dtype=object), q, r, score)
+
+
+def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids: Ids | None = None) -> GroundTruth:
+    """`query_id,reference_id`, header optional; an empty reference id marks a distractor. Repeated lines count once."""
+    rows, first = _read_rows(path, GROUND_TRUTH_COLUMNS, None)
+    if not rows:
+        raise InputError(f"{path}: holds no rows; expected query_id,reference_id")
+    query, reference = zip(*rows, strict=True)
+    _check_ids(path, query, first, "query", query_ids)
+    _check_ids(path, reference, first, "reference", reference_ids, may_be_empty=True)
+    pairs = [(q, r) for q, r in rows if r]
+    if not pairs:
+        raise InputError(f"{path}: holds distractors alone; expected at least one query with a reference id")
+    return GroundTruth(frozenset(query), frozenset(pairs), num_repeated=len(pairs) - len(set(pairs)))
+
+
+def _read_rows(path: Path, columns: Sequence[str], max_rows: int | None) -> tuple[list[list[str]], int]:
+    """The data rows of a CSV file and the row number of the first of them."""
+    rows: list[list[str]] = []
+    first = 1
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                if reader.line_num == 1 and tuple(field.strip().lower() for field in row) == tuple(columns):
+                    first = 2
+                    continue
+                rows.append(row)
+                if max_rows is not None and len(rows) > max_rows and any(row):
+                    raise InputError(
+                        f"{path}: row {len(rows) - 1 + first}: {','.join(row)!r}: more than {max_rows:,} predictions; "
+                        "keep the best, or raise max_predictions"
+                    )
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: row {_row_of_bad_byte(path)}: not UTF-8 text; expected a CSV file in UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise InputError(f"{path}: row {len(rows) + first}: not CSV ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a CSV file") from error
+    while rows and not rows[-1]:
+        rows.pop()
+    width = len(columns)
+    for number, row in enumerate(rows, first):
+        if len(row) != width:
+            raise InputError(
+                f"{path}: row {number}: {','.join(row)!r} has {len(row)} field{'s' * (len(row) != 1)}; "
+                f"expected {width}: {','.join(columns)}"
+            )
+    return rows, first
+
+
+def _row_of_bad_byte(path: Path) -> int:
+    """The line of the first byte that is not UTF-8, counted from 1; decoding in blocks does not tell."""
+    data = path.read_bytes()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    return 1
+
+
+def _check_ids(
+    path: Path, names: Sequence[str], first: int, what: str, known: Ids | None, *, may_be_empty: bool = False
+) -> None:
+    wrong = {name: problem for name in set(names) if name or not may_be_empty if (problem := id_problem(name))}
+    if known is not None:
+        allowed = set(known) | ({""} if may_be_empty else set())
+        wrong |= {n: f"is not among the {len(known):,} {what} images" for n in set(names) - allowed if n not in wrong}
+    if wrong:
+        row = next(i for i, name in enumerate(names) if name in wrong)
+        raise InputError(f"{path}: row {row + first}: {what} id {names[row]!r} {wrong[names[row]]}")
+
+
+def _parse_scores(
+    path: Path, text: Sequence[str], first: int, query: Sequence[str], reference: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    try:
+        # Python's float takes 1_0 for ten
+        score = np.array([float("nan") if "_" in field else field for field in text], dtype=object).astype(np.float64)
+    except ValueError:
+        score = np.array([_number_or_nan(field) for field in text])
+    if not np.isfinite(score).all():
+        row = int(np.argmin(np.isfinite(score)))
+        raise InputError(
+            f"{path}: row {row + first}: score {text[row]!r} of {query[row]},{reference[row]}; expected a finite number"
+        )
+    return score
+
+
+def _number_or_nan(field: str) -> float:
+    try:
+        return float("nan") if "_" in field else float(field)
+    except ValueError:
+        return float("nan")
