@@ -15,7 +15,7 @@ setup: .venv/ready  ## a virtual environment in .venv with the locked versions
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv --without-pip .venv
 	$(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock -e '.[dev]'
-	$(PYTHON) -m pip --python $(BIN)/python install -q -c requirements.lock pdqhash || echo 'PDQ is left out: no C++ compiler'
+	$(PYTHON) -m pip --python $(BIN)/python install -q -c requirements.lock pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
 	@touch $@
 
 demo: setup  ## train, extract, match and judge on the sample photos; at most 5 minutes

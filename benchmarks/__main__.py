@@ -1,7 +1,8 @@
 """make bench: every benchmark, then docs/results.md."""
 
-from benchmarks import results, score, search
+from benchmarks import network, results, score, search
 
 score.main()
 search.main()
+network.main()
 results.main()

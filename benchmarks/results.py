@@ -12,6 +12,7 @@ TITLES = {
     "photos": "17,000 photos through the same verbs: `isc-demo demo-photos --images PHOTOS --experiment small`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
+    "network": "The network on a CPU, keeping freed memory: `python -m benchmarks.network`",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,3 +143,16 @@ def test_a_refusal_from_the_wheel(command):
     done = command("isc-match", "outptu=x")
     assert done.returncode == 2
     assert done.stderr == "error: unknown key 'outptu'; expected one of those that --help lists: did you mean output?\n"
+
+
+def test_the_dockerfile_installs_as_make_setup_does():
+    """The same two steps; the image leaves out the development tools and installs the package itself."""
+    make, docker = (REPOSITORY / name for name in ("Makefile", "Dockerfile"))
+    steps = re.findall(
+        r"-m (venv --without-pip \.venv|pip --python \S+ install .*-c requirements\.lock)", make.read_text()
+    )
+    assert len(steps) == 3  # the third tries the outside baseline
+    image = docker.read_text()
+    assert "-m venv --without-pip .venv" in image
+    assert re.search(r"-m pip --python \.venv/bin/python install .*-c requirements\.lock \.$", image, re.MULTILINE)
+    assert re.search(r"^USER (?!root)", image, re.MULTILINE)
