@@ -10,7 +10,6 @@ benchmark.json     what it was made with
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -23,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from isc.cores import cores
 from isc.edits import EDITS, RECOMPRESSION, Edit, edit_chain, region
 from isc.errors import InputError
-from isc.images import Pixels, encode_jpeg, fit_within, list_images, read_image
+from isc.images import Pixels, encode_jpeg, fit_within, list_hash, list_images, read_image
 from isc.io import write_csv, write_ground_truth, write_json, write_text
 from isc.progress import progress
 
@@ -122,14 +122,13 @@ def make_benchmark(
             f"references + {sizes.distractors:,} distractors + {sizes.training:,} training"
         )
     with _folder_beside(output) as beside:
-        _write(_Run(images, beside, seed, max_side), list(photos.values()), sizes, workers or _cores())
+        _write(_Run(images, beside, seed, max_side), list(photos.values()), sizes, workers or cores())
         write_json(beside / "benchmark.json", made_with)
 
 
 def _made_with(photos: dict[str, Path], sizes: Sizes, seed: int, max_side: int) -> dict[str, Any]:
-    listing = "".join(f"{name}\t{path.suffix}\t{path.stat().st_size}\n" for name, path in photos.items())
-    digest = hashlib.sha256(listing.encode()).hexdigest()
-    return {"version": VERSION, "sizes": asdict(sizes), "seed": seed, "max_side": max_side, "photos_sha256": digest}
+    what = {"version": VERSION, "sizes": asdict(sizes), "seed": seed, "max_side": max_side}
+    return what | {"photos_sha256": list_hash(photos)}
 
 
 def _is_made(output: Path, made_with: dict[str, Any]) -> bool:
@@ -170,10 +169,6 @@ def _folder_beside(output: Path) -> Iterator[Path]:
         raise InputError(f"output={output}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write(run: _Run, photos: Sequence[Path], sizes: Sizes, workers: int) -> None:

@@ -7,6 +7,7 @@ in either case, because every verb writes beside its output and renames.
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -65,6 +66,9 @@ def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     )  # threads that spin while they wait starve the loader's processes
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("isc").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without μ is no reason to fail after the work
     _refuse_shared_output(sys.argv[1:])
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
@@ -78,11 +82,23 @@ def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
 
 def to_config(raw: DictConfig) -> Any:
     """The checked dataclass of a composed Hydra configuration."""
+    unknown = sorted(_flat_keys(raw) - set(keys(cast(type[Any], OmegaConf.get_type(raw)))))
+    if unknown:
+        raise InputError(f"unknown key {unknown[0]!r}; expected one of those that --help lists")
     try:
         return OmegaConf.to_object(raw)
     except MissingMandatoryValue as error:
         name = error.full_key or ""
         raise InputError(f"{name}= is missing; expected {name}={name.upper()} (see --help)") from error
+
+
+def _flat_keys(raw: DictConfig, prefix: str = "") -> set[str]:
+    """The dotted keys of a configuration, values unread."""
+    found: set[str] = set()
+    for name in map(str, raw):
+        nested = None if OmegaConf.is_missing(raw, name) else raw._get_node(name)
+        found |= _flat_keys(nested, f"{prefix}{name}.") if isinstance(nested, DictConfig) else {f"{prefix}{name}"}
+    return found
 
 
 def _run(action: Callable[[], None], schema: type[Any]) -> None:

@@ -12,6 +12,7 @@ from enum import Enum
 
 from isc.errors import InputError
 
+MAX_PREDICTIONS = 500_000  # rows of a matching-track submission in the challenge
 REQUIRED = "???"  # what OmegaConf takes for "must be given"
 
 
@@ -214,7 +215,7 @@ class MatchConfig:
     reference_images: str | None = None
     edits: str | None = None  # edits.jsonl of a made benchmark: names the edits in the report
     strict: bool = True  # refuse a submission.h5 whose rows are not sorted, and ids that the other files do not know
-    max_predictions: int = 500_000  # rows that a submission.csv may have
+    max_predictions: int = MAX_PREDICTIONS  # rows that a submission.csv may have
     candidates: int = 5  # best references of each query whose pixels track=matching compares
 
     def __post_init__(self) -> None:
@@ -241,6 +242,11 @@ class MatchConfig:
             raise InputError(f"normalize={self.normalize.value} needs training=T.h5, descriptors of training photos")
 
     def _check_submission_alone(self) -> None:
+        vectors = str(self.submission).lower().endswith((".h5", ".hdf5"))
+        if (self.queries is None) != (self.references is None) or (vectors and self.queries is not None):
+            raise InputError("queries= and references= go, both, with a submission.csv whose ids they check; not alone")
+        if not vectors and (self.num_pairs is not None or self.k is not None):
+            raise InputError("num_pairs= and k= choose pairs by distance; a CSV submission is judged as it is")
         if self.ground_truth is None:
             raise InputError("submission= needs ground_truth=GT.csv to be judged by")
         if self.normalize is not Normalize.none or self.training is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from isc.augment import Augmenter
+from isc.cores import cores
 from isc.errors import InputError
 from isc.images import Pixels, fit_within, read_image, resize
 
@@ -24,7 +24,7 @@ LONGEST_SIDE = 2  # × the training size: a larger photo is shrunk to this befor
 
 def worker_count(workers: int) -> int:
     """−1 becomes one process a core, at most MAX_WORKERS; 0 stays in the main process."""
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if workers < 0 else workers
+    return min(cores(), MAX_WORKERS) if workers < 0 else workers
 
 
 def _single_thread(_worker: int) -> None:
@@ -90,7 +90,7 @@ class TrainingViews(Dataset[_Sample]):
                 return number, fit_within(read_image(self.paths[number]), LONGEST_SIDE * self.augmenter.size)
             except InputError as error:
                 failures.append((str(self.paths[number]), str(error)))
-        raise InputError(f"none of the {len(self.paths)} photos can be read; the first: {failures[0][1]}")
+        return instance, np.zeros((self.augmenter.size, self.augmenter.size, 3), np.uint8)  # the trainer stops on this
 
 
 def _collate_views(samples: list[_Sample]) -> Batch:

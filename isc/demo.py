@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "sample"
 SEED = 2021
+SMALL_BATCH = 32  # of experiment=demo; fewer training photos make one batch
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def sizes_for(photos: int) -> Sizes:
     references = min(2000, photos * 44 // 118)
     copied = min(500, references * 10 // 11)
     distractors = min(1000, photos * 20 // 118)
-    if copied < 1 or distractors < 1:
-        raise InputError(f"{photos} photos; expected at least 6 to make a benchmark of")
+    if photos < 12:
+        raise InputError(f"{photos} photos; expected at least 12 to make a benchmark of")
     positive = min(500, 3 * copied)
     return Sizes(
         references=references,
@@ -90,7 +91,7 @@ def demo(output: Path, *, images: Path = SAMPLE, experiment: str = "demo", steps
     make_benchmark(images, benchmark, sizes=sizes, seed=SEED)
     rows = pdq(benchmark, output / "pdq")
     rows += [Row("ImageNet start, before training", run_model("imagenet", benchmark, output / "before"))]
-    run_training(benchmark / "training", output / "run", experiment=experiment, steps=steps)
+    run_training(benchmark / "training", output / "run", experiment=experiment, steps=steps, photos=sizes.training)
     rows += [Row("after training", run_model(str(output / "run"), benchmark, output / "after"))]
     rows += [
         Row("after training + local verification", run_matching_track(benchmark, output / "after", output / "matching"))
@@ -105,8 +106,9 @@ def demo(output: Path, *, images: Path = SAMPLE, experiment: str = "demo", steps
     return rows
 
 
-def run_training(images: Path, run: Path, *, experiment: str, steps: int | None) -> None:
+def run_training(images: Path, run: Path, *, experiment: str, steps: int | None, photos: int) -> None:
     options = [] if steps is None else [f"train.steps={steps}"]
+    options += [f"train.batch_size={photos}"] if photos < SMALL_BATCH else []
     _command("train", f"images={images}", f"output={run}", f"experiment={experiment}", "resume=true", *options)
 
 

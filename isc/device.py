@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
     """Let this process keep the large blocks it frees, instead of fetching them anew for every layer of every batch.
 
     glibc maps each block above 32 MB afresh, and the page faults cost as much as the network's arithmetic (figures in
-    docs/decisions.md). Does nothing where the C library has no mallopt.
+    docs/results.md). Does nothing where the C library has no mallopt.
     """
     library = ctypes.CDLL(ctypes.util.find_library("c"))
     if hasattr(library, "mallopt"):

@@ -38,7 +38,7 @@ def extract(config: ExtractConfig) -> Path:
         "image_list_sha256": list_hash(images),
     }
     if output.exists() and not config.overwrite:
-        _refuse_other(output, provenance)
+        _refuse_other(output, provenance, strict=config.strict)
         log.info("%s is there already, made the same way; overwrite=true makes it again", output)
         return output
     device = choose_device(config.device.value)
@@ -58,7 +58,8 @@ def extract(config: ExtractConfig) -> Path:
     kept = [row for row in range(len(ids)) if row not in failures]
     if not kept:
         raise InputError(f"images={config.images}: none of {len(ids)} photos can be read; the first: {failures[0]}")
-    write_descriptors(output, Descriptors(np.array(ids, dtype=object)[kept], vectors[kept]), provenance)
+    found = Descriptors(np.array(ids, dtype=object)[kept], vectors[kept])
+    write_descriptors(output, found, provenance | {"unreadable": str(len(failures))})
     _report_failures(output, ids, paths, failures)
     log.info("wrote %s: %d descriptors of %d dimensions", output, len(kept), vectors.shape[1])
     return output
@@ -104,9 +105,11 @@ def _report_failures(output: Path, ids: list[str], paths: list[Path], failures: 
         log.warning("%d of %d photos cannot be read and were left out; see %s", len(failures), len(ids), listing)
 
 
-def _refuse_other(output: Path, provenance: dict[str, str]) -> None:
-    """InputError unless the file was made as `provenance` says."""
+def _refuse_other(output: Path, provenance: dict[str, str], *, strict: bool) -> None:
+    """InputError unless the file was made as `provenance` says, and if `strict`, of every photo."""
     before = read_provenance(output)
+    if strict and before.get("unreadable") != "0":
+        raise InputError(f"output={output}: leaves out {before.get('unreadable')} unreadable photos (strict=true)")
     for name, value in provenance.items():
         if before.get(name) != value:
             raise InputError(

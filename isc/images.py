@@ -41,12 +41,12 @@ def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
             path = Path(root, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
-            key = path.relative_to(folder).with_suffix("").as_posix()
-            if problem := id_problem(key):
-                raise InputError(f"{str(path)!r}: id {key!r} {problem}")
-            if key in found:
-                raise InputError(f"{found[key]} and {path} would both get the id {key!r}; rename one")
-            found[key] = path
+            photo_id = path.relative_to(folder).with_suffix("").as_posix()
+            if problem := id_problem(photo_id):
+                raise InputError(f"{str(path)!r}: id {photo_id!r} {problem}")
+            if photo_id in found:
+                raise InputError(f"{found[photo_id]} and {path} would both get the id {photo_id!r}; rename one")
+            found[photo_id] = path
     if not found:
         raise InputError(f"{key}={folder}: holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return dict(sorted(found.items()))
@@ -54,8 +54,16 @@ def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
 
 def list_hash(images: Mapping[str, Path]) -> str:
     """What identifies a list of photos: the SHA-256 of its ids and file sizes."""
-    lines = (f"{name},{path.stat().st_size}\n" for name, path in images.items())
+    lines = (f"{name},{path.name},{_size(path)}\n" for name, path in images.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _size(path: Path) -> int:
+    """In bytes; −1 for a link that leads nowhere, which is found unreadable later."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _refuse_listing(error: OSError) -> None:

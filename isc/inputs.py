@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from isc.io import (
     read_submission,
 )
 
-log = logging.getLogger(__name__)
-
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SAME_IN_BOTH = ("weights_sha256", "image_size", "gem_power", "preprocessing")  # what makes descriptors comparable
 OUTPUTS = ("predictions.csv", "submission.h5", "metrics.json", "evidence.jsonl")  # beside report/index.html
 
 
@@ -36,11 +35,13 @@ class Sets:
 
 @dataclass(frozen=True)
 class Inputs:
-    """`predictions` of a submitted CSV file, otherwise `sets` to search; `ground_truth` where one is given."""
+    """`predictions` of a submitted CSV file, otherwise `sets` to search; `ground_truth` where one is given; `notes` are
+    what the user should know, said once nothing is refused any more."""
 
     sets: Sets | None
     predictions: Matches | None
     ground_truth: GroundTruth | None
+    notes: tuple[str, ...] = ()
 
 
 def read_inputs(config: MatchConfig) -> Inputs:
@@ -60,13 +61,23 @@ def read_inputs(config: MatchConfig) -> Inputs:
     if config.ground_truth is not None:
         query_ids, reference_ids = known
         truth = read_ground_truth(Path(config.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
-        if truth.num_repeated:
-            log.warning("%s repeats %d pairs; each counts once", config.ground_truth, truth.num_repeated)
-    return Inputs(sets, predictions, truth)
+    return Inputs(sets, predictions, truth, tuple(_notes(config, truth)))
+
+
+def _notes(config: MatchConfig, truth: GroundTruth | None) -> Iterator[str]:
+    if truth and truth.num_repeated:
+        yield f"{config.ground_truth} repeats {truth.num_repeated} pairs; each counts once"
+    if config.training is not None and config.normalize is Normalize.none:
+        yield f"training={config.training} has no effect with normalize=none"
 
 
 def _is_hdf5(path: Path) -> bool:
-    return path.suffix.lower() in {".h5", ".hdf5"}
+    """By the name, or where that does not tell, by the first bytes."""
+    suffix = path.suffix.lower()
+    if suffix in {".h5", ".hdf5", ".csv"} or not path.is_file():
+        return suffix in {".h5", ".hdf5"}
+    with path.open("rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 def _read_sets(config: MatchConfig) -> Sets | None:
@@ -76,14 +87,16 @@ def _read_sets(config: MatchConfig) -> Sets | None:
     if config.submission is None:
         _refuse_own_input(config)
     query_path, reference_path = Path(config.queries), Path(config.references)
-    queries, references = read_descriptors(query_path), read_descriptors(reference_path, role="reference")
+    # sorted by id, as a submission is: where equal distances meet the cut, both must keep the same pairs
+    queries = read_descriptors(query_path).sorted()
+    references = read_descriptors(reference_path, role="reference").sorted()
     _refuse_other_dim(reference_path, references, query_path, queries)
     provenance, other = read_provenance(query_path), read_provenance(reference_path)
-    _refuse_other_weights(reference_path, other, query_path, provenance)
+    _refuse_other_model(reference_path, other, query_path, provenance)
     if config.training is not None:
         training = read_descriptors(Path(config.training), role="training")
         _refuse_other_dim(Path(config.training), training, query_path, queries)
-        _refuse_other_weights(Path(config.training), read_provenance(Path(config.training)), query_path, provenance)
+        _refuse_other_model(Path(config.training), read_provenance(Path(config.training)), query_path, provenance)
         queries, references = _normalize(config, queries, references, training)
     if config.track is Track.descriptor and config.submission is None and queries.dim > MAX_DIM:
         raise InputError(
@@ -96,7 +109,6 @@ def _normalize(
     config: MatchConfig, queries: Descriptors, references: Descriptors, training: Descriptors
 ) -> tuple[Descriptors, Descriptors]:
     if config.normalize is Normalize.none:
-        log.warning("training=%s has no effect with normalize=none", config.training)
         return queries, references
     from isc.normalize import normalize, require_unit
 
@@ -124,10 +136,9 @@ def _refuse_other_dim(path: Path, one: Descriptors, other_path: Path, other: Des
         raise InputError(f"{path}: {one.dim} dimensions, {other_path}: {other.dim}; expected the same model for both")
 
 
-def _refuse_other_weights(path: Path, one: Mapping[str, str], other_path: Path, other: Mapping[str, str]) -> None:
-    """Two files that both say which weights made them must say the same."""
-    first, second = one.get("weights_sha256"), other.get("weights_sha256")
-    if first and second and first != second:
-        raise InputError(
-            f"{path}: made by weights {first[:12]}…, {other_path} by {second[:12]}…; expected the same model for both"
-        )
+def _refuse_other_model(path: Path, one: Mapping[str, str], other_path: Path, other: Mapping[str, str]) -> None:
+    """Two files that both say how they were made must say the same."""
+    for key in SAME_IN_BOTH:
+        if key in one and key in other and one[key] != other[key]:
+            made, otherwise = one[key][:12], other[key][:12]
+            raise InputError(f"{path}: made with {key} {made}, {other_path} with {otherwise}; expected the same")

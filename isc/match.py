@@ -46,6 +46,8 @@ def match(config: MatchConfig) -> Metrics | None:
     else:
         raise InputError("neither descriptors nor predictions; expected queries= and references=, or submission=")
     metrics = evaluate(matches, truth) if truth else None
+    for note in inputs.notes:
+        log.warning("%s", note)
     with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
         if inputs.predictions is None:
             write_predictions(folder / "predictions.csv", matches)
@@ -81,7 +83,10 @@ def _find(
             matches = knn(sets.queries, sets.references, k=config.k, progress=report)
         else:
             num_pairs = config.num_pairs or PAIRS_PER_QUERY * len(sets.queries)
-            matches = best_pairs(sets.queries, sets.references, num_pairs=num_pairs, progress=report)
+            one_more = best_pairs(sets.queries, sets.references, num_pairs=num_pairs + 1, progress=report)
+            matches = one_more.take(np.arange(min(num_pairs, len(one_more))))
+    if config.k is None and len(one_more) > num_pairs and one_more.score[-1] == one_more.score[-2]:
+        log.warning("equal scores at the cut after %d pairs: those of the first ids are kept", num_pairs)
     if config.track is Track.descriptor:
         return matches, {}
     if pictures is None:

@@ -98,8 +98,21 @@ def initial_model(config: ModelConfig, *, seed: int = 0) -> CopyModel:
         if config.backbone == OFFLINE_BACKBONE:
             _load_efficientnet_lite0(model.backbone)
         else:
-            model.backbone = _create_backbone(config.backbone, pretrained=True)
+            model.backbone = _fetch_backbone(config.backbone)
     return model
+
+
+def _fetch_backbone(name: str) -> Any:
+    """The backbone with ImageNet weights from timm's hub."""
+    try:
+        return _create_backbone(name, pretrained=True)
+    except InputError:
+        raise
+    except Exception as error:  # the hub's client raises kinds of its own for no network, no weights, no cache
+        raise InputError(
+            f"model.backbone={name}: its ImageNet weights cannot be fetched ({type(error).__name__}); use "
+            f"model.weights=none, or model.backbone={OFFLINE_BACKBONE}"
+        ) from error
 
 
 def _load_start(config: ModelConfig) -> CopyModel:

@@ -23,6 +23,7 @@ Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 
 GPU_MAX_K = 2048  # faiss keeps no longer lists on a GPU
+BLOCK_PAIRS = 1 << 31  # (query, reference) pairs compared at once: seconds of work
 LIST_CELLS = 1 << 24  # (query, neighbour) cells held at once: 200 MB of distances and positions
 
 
@@ -62,7 +63,7 @@ def best_pairs(
         done = ~np.isin(query, unfinished)
         query, reference, distance = query[done], reference[done], distance[done]
         reach = np.empty(len(unfinished))  # no unseen pair of a query is nearer than this
-        step = max(1, LIST_CELLS // k)
+        step = _block(k, len(references))
         for start in range(0, len(unfinished), step):
             block = unfinished[start : start + step]
             q, r, d, reach[start : start + step] = _neighbours(queries.vectors, references.vectors, block, k, error)
@@ -116,7 +117,7 @@ def _complete_lists(
     unfinished = np.arange(len(queries))
     while len(unfinished):
         again: list[Indices] = []
-        step = max(1, LIST_CELLS // wide)
+        step = _block(wide, len(references))
         for start in range(0, len(unfinished), step):
             block = unfinished[start : start + step]
             q, r, d, reach = _neighbours(queries, references, block, wide, error)
@@ -132,6 +133,11 @@ def _complete_lists(
         wide = min(len(references), 4 * wide)
     query, reference, distance = zip(*found, strict=True)
     return np.concatenate(query), np.concatenate(reference), np.concatenate(distance)
+
+
+def _block(k: int, num_references: int) -> int:
+    """How many queries to search at once: lists that fit in memory, and not minutes without a sign of progress."""
+    return max(1, min(LIST_CELLS // k, BLOCK_PAIRS // num_references))
 
 
 def _neighbours(

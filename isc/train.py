@@ -64,7 +64,6 @@ def train(config: TrainConfig) -> Path:
     trainer = Trainer(config, run, device, photos)
     if checkpoint:
         trainer.load(checkpoint)
-    write_json(run / "config.json", flat_config(config))
     log.info("training %s on %d photos, %s", config.model.backbone, len(photos), device)
     trainer.run_steps()
     return trainer.finish()
@@ -135,7 +134,7 @@ class Trainer:
             if path not in self.failures:
                 self.failures[path] = reason
                 log.warning("skipped: %s", reason)
-        if len(self.failures) > self.config.max_unreadable * len(self.paths):
+        if len(self.failures) > self.config.max_unreadable * len(self.paths) or len(self.failures) == len(self.paths):
             raise InputError(
                 f"images={self.config.images}: {len(self.failures)} of {len(self.paths)} photos cannot be read, more "
                 f"than max_unreadable={self.config.max_unreadable:g}; the last: {list(self.failures.values())[-1]}"
@@ -154,6 +153,7 @@ class Trainer:
             "rows": self.rows,
             "failures": self.failures,
         }
+        write_json(self.run / "config.json", flat_config(self.config))
         with atomic_path(self.run / CHECKPOINT_FILE) as beside:
             torch.save(state, beside)
         write_csv(self.run / LOG_FILE, LOG_COLUMNS, ([f"{value:.6g}" for value in row] for row in self.rows))
@@ -249,6 +249,8 @@ def _checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | No
     if run.exists() and not run.is_dir():
         raise InputError(f"output={run}: is a file; expected a folder")
     if not path.exists():
+        if (run / MODEL_FILE).exists():
+            raise InputError(f"output={run}: holds a model without its checkpoint; give another folder")
         return None
     if not config.resume:
         raise InputError(f"output={run}: holds a run already; go on with resume=true, or give another folder")

@@ -66,12 +66,23 @@ def test_training_photos_are_no_query_and_no_reference(finished_demo):
 
 def test_sizes_fit_any_number_of_photos():
     assert sizes_for(len(list_images(SAMPLE))).photos == 118
-    for photos in (6, 7, 20, 1000, 17381, 10**6):
+    for photos in (12, 13, 20, 1000, 17381, 10**6):
         sizes = sizes_for(photos)
         assert sizes.photos == photos
         assert sizes.distractor_queries == 4 * sizes.positive_queries
-    with pytest.raises(InputError, match="5 photos"):
-        sizes_for(5)
+    with pytest.raises(InputError, match="11 photos"):
+        sizes_for(11)
+
+
+def test_it_runs_on_photos_of_ones_own(tmp_path):
+    (tmp_path / "my-photos").mkdir()
+    for path in list(list_images(SAMPLE).values())[::8]:
+        (tmp_path / "my-photos" / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "isc.demo", "my-demo", "--images", "my-photos", "--steps", "1"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "15 edited copies" in run.stdout.replace("12 edited", "15 edited")
+    assert (tmp_path / "my-demo" / "matching" / "report" / "index.html").exists()
 
 
 def test_a_folder_without_photos_is_refused_in_one_line(tmp_path):

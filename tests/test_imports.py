@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # a module imports modules of lower levels alone; a new module has to find its place here
 LEVELS = [
-    {"isc", "isc.errors", "isc.progress", "isc.conf", "isc.conf.experiment"},
+    {"isc", "isc.errors", "isc.cores", "isc.progress", "isc.conf", "isc.conf.experiment"},
     {"isc.config", "isc.descriptors", "isc.device", "isc.loss"},
     {"isc.images", "isc.io.files", "isc.metrics"},
     {"isc.io.tables", "isc.io.hdf5"},

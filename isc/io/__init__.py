@@ -16,7 +16,6 @@ from isc.io.hdf5 import (
     write_submission,
 )
 from isc.io.tables import (
-    MAX_PREDICTIONS,
     read_ground_truth,
     read_predictions,
     write_csv,
@@ -26,7 +25,6 @@ from isc.io.tables import (
 
 __all__ = [
     "MAX_DIM",
-    "MAX_PREDICTIONS",
     "atomic_folder",
     "atomic_path",
     "check_same_dim",

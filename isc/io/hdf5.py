@@ -74,10 +74,11 @@ def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, De
     with _open_hdf5(path) as file:
         queries = _read_set(path, file, "query", "query_ids", sorted_by_id=strict)
         references = _read_set(path, file, "reference", "reference_ids", sorted_by_id=strict)
-    try:
-        check_submission(queries, references)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    if queries.dim != references.dim or queries.dim > MAX_DIM:
+        raise InputError(
+            f"{path}: queries have {queries.dim} dimensions and references {references.dim}; the descriptor track "
+            f"allows {MAX_DIM}, expected the same for both"
+        )
     return queries, references
 
 
@@ -128,8 +129,11 @@ def _read_set(path: Path, file: h5py.File, vectors: str, names: str, *, sorted_b
             raise InputError(f"{path}: has no dataset {key!r}; found {sorted(file)}, expected vectors and image_names, "
                              "or query, reference, query_ids and reference_ids")  # fmt: skip
     try:
+        rows, count = file[vectors].shape[:1], file[names].shape[:1]
+        if rows and count and rows != count:  # before anything is read: a damaged file may claim any size
+            raise InputError(f"{path}: {count[0]} {names} for {rows[0]} rows of {vectors!r}; expected one id a row")
         values, raw = file[vectors][()], file[names][()]
-    except (OSError, AttributeError, TypeError) as error:
+    except (OSError, AttributeError, TypeError, MemoryError) as error:
         raise InputError(
             f"{path}: dataset {vectors!r} or {names!r} cannot be read ({error}); write it again"
         ) from error

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from isc.descriptors import GroundTruth, Ids, Matches, id_problem, repeated_key
+from isc.config import MAX_PREDICTIONS
+from isc.descriptors import GroundTruth, Ids, Matches, first_repeat, id_problem
 from isc.errors import InputError
 from isc.io.files import atomic_path
 
-MAX_PREDICTIONS = 500_000  # of the matching track
 PREDICTION_COLUMNS = ("query_id", "reference_id", "score")
 GROUND_TRUTH_COLUMNS = ("query_id", "reference_id")
 
@@ -55,16 +55,11 @@ def read_predictions(
     _check_ids(path, query, first, "query", query_ids)
     _check_ids(path, reference, first, "reference", reference_ids)
     score = _parse_scores(path, text, first, query, reference)
-    query_at = {name: i for i, name in enumerate(dict.fromkeys(query))}
-    reference_at = {name: i for i, name in enumerate(dict.fromkeys(reference))}
-    q = np.fromiter(map(query_at.__getitem__, query), np.int64, len(query))
-    r = np.fromiter(map(reference_at.__getitem__, reference), np.int64, len(reference))
-    repeat = repeated_key(q * len(reference_at) + r)
-    if repeat:
+    if repeat := first_repeat([f"{q},{r}" for q, r in zip(query, reference, strict=True)]):
         one, two = (row + first for row in repeat)
         pair = f"{query[repeat[1]]},{reference[repeat[1]]}"
         raise InputError(f"{path}: row {two}: the pair {pair} was already given in row {one}; expected each pair once")
-    return Matches(np.array(list(query_at), dtype=object), np.array(list(reference_at), dtype=object), q, r, score)
+    return Matches.from_ids(query, reference, score)
 
 
 def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids: Ids | None = None) -> GroundTruth:
@@ -92,6 +87,8 @@ def _read_rows(path: Path, columns: Sequence[str], max_rows: int | None) -> tupl
                 if reader.line_num == 1 and tuple(field.strip().lower() for field in row) == tuple(columns):
                     first = 2
                     continue
+                if not rows and set(columns) & {field.strip().lower() for field in row}:
+                    raise InputError(f"{path}: row 1: {','.join(row)!r} is no header; expected {','.join(columns)}")
                 rows.append(row)
                 if max_rows is not None and len(rows) > max_rows and any(row):
                     raise InputError(
@@ -134,7 +131,8 @@ def _check_ids(
     wrong = {name: problem for name in set(names) if name or not may_be_empty if (problem := id_problem(name))}
     if known is not None:
         allowed = set(known) | ({""} if may_be_empty else set())
-        wrong |= {n: f"is not among the {len(known):,} {what} images" for n in set(names) - allowed if n not in wrong}
+        unknown = f"is not among the {len(known):,} {what} images given (strict=false lets it pass)"
+        wrong |= dict.fromkeys(set(names) - allowed - wrong.keys(), unknown)
     if wrong:
         row = next(i for i, name in enumerate(names) if name in wrong)
         raise InputError(f"{path}: row {row + first}: {what} id {names[row]!r} {wrong[names[row]]}")
