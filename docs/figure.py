@@ -67,7 +67,7 @@ def main(demo: Path) -> None:
             panel(queries[query], mark.get("query_region")),
             panel(references[reference], mark.get("reference_region")),
         ]
-        rows.append(row(pictures, f"{verdict}: score {matches.score[at]:.2f}, threshold {threshold:.2f} · {how}"))
+        rows.append(row(pictures, f"{verdict}: score {matches.score[at]:.3f}, threshold {threshold:.3f} · {how}"))
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows) + GAP), "white")
     for top, one in zip(np.cumsum([0, rows[0].height + GAP]), rows, strict=True):
         sheet.paste(one, (0, int(top)))

@@ -50,69 +50,80 @@ def read_predictions(
     `query_ids` and `reference_ids` are the known images, where they are known; an id that is not among them is
     refused, as are a repeated pair, a score that is not a finite number, and more than `max_rows` rows.
     """
-    rows, first = _read_rows(path, PREDICTION_COLUMNS, max_rows)
-    query, reference, text = zip(*rows, strict=True) if rows else ((), (), ())
+    (query, reference, text), first = _read_columns(path, PREDICTION_COLUMNS, max_rows)
     _check_ids(path, query, first, "query", query_ids)
     _check_ids(path, reference, first, "reference", reference_ids)
     score = _parse_scores(path, text, first, query, reference)
-    if repeat := first_repeat([f"{q},{r}" for q, r in zip(query, reference, strict=True)]):
+    try:
+        return Matches.from_ids(query, reference, score)
+    except InputError as error:
+        repeat = first_repeat([f"{q},{r}" for q, r in zip(query, reference, strict=True)])
+        if repeat is None:
+            raise
         one, two = (row + first for row in repeat)
         pair = f"{query[repeat[1]]},{reference[repeat[1]]}"
-        raise InputError(f"{path}: row {two}: the pair {pair} was already given in row {one}; expected each pair once")
-    return Matches.from_ids(query, reference, score)
+        message = f"{path}: row {two}: the pair {pair} was already given in row {one}; expected each pair once"
+        raise InputError(message) from error
 
 
 def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids: Ids | None = None) -> GroundTruth:
     """`query_id,reference_id`, header optional; an empty reference id marks a distractor. Repeated lines count once."""
-    rows, first = _read_rows(path, GROUND_TRUTH_COLUMNS, None)
-    if not rows:
+    (query, reference), first = _read_columns(path, GROUND_TRUTH_COLUMNS, None)
+    if not query:
         raise InputError(f"{path}: holds no rows; expected query_id,reference_id")
-    query, reference = zip(*rows, strict=True)
     _check_ids(path, query, first, "query", query_ids)
     _check_ids(path, reference, first, "reference", reference_ids, may_be_empty=True)
-    pairs = [(q, r) for q, r in rows if r]
+    pairs = [(q, r) for q, r in zip(query, reference, strict=True) if r]
     if not pairs:
         raise InputError(f"{path}: holds distractors alone; expected at least one query with a reference id")
     return GroundTruth(frozenset(query), frozenset(pairs), num_repeated=len(pairs) - len(set(pairs)))
 
 
-def _read_rows(path: Path, columns: Sequence[str], max_rows: int | None) -> tuple[list[list[str]], int]:
-    """The data rows of a CSV file and the row number of the first of them."""
-    rows: list[list[str]] = []
+def _read_columns(path: Path, names: Sequence[str], max_rows: int | None) -> tuple[list[list[str]], int]:
+    """The columns of a CSV file and the number of their first row. Blank lines may end a file, not part it."""
+    columns: list[list[str]] = [[] for _ in names]
     first = 1
+    blank = False
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                if reader.line_num == 1 and tuple(field.strip().lower() for field in row) == tuple(columns):
+            for row in csv.reader(file, strict=True):
+                if not columns[0] and first == 1 and _is_header(path, row, names):
                     first = 2
-                    continue
-                if not rows and set(columns) & {field.strip().lower() for field in row}:
-                    raise InputError(f"{path}: row 1: {','.join(row)!r} is no header; expected {','.join(columns)}")
-                rows.append(row)
-                if max_rows is not None and len(rows) > max_rows and any(row):
-                    raise InputError(
-                        f"{path}: row {len(rows) - 1 + first}: {','.join(row)!r}: more than {max_rows:,} predictions; "
-                        "keep the best, or raise max_predictions"
-                    )
+                elif not row:
+                    blank = True
+                else:
+                    _check_row(path, first + len(columns[0]), [] if blank else row, names)
+                    if len(columns[0]) == max_rows:
+                        raise InputError(
+                            f"{path}: row {first + max_rows}: {','.join(row)!r}: more than {max_rows:,} predictions; "
+                            "keep the best, or raise max_predictions"
+                        )
+                    for column, field in zip(columns, row, strict=True):
+                        column.append(field)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: row {_row_of_bad_byte(path)}: not UTF-8 text; expected a CSV file in UTF-8"
         ) from error
     except csv.Error as error:
-        raise InputError(f"{path}: row {len(rows) + first}: not CSV ({error})") from error
+        raise InputError(f"{path}: row {first + len(columns[0])}: not CSV ({error})") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a CSV file") from error
-    while rows and not rows[-1]:
-        rows.pop()
-    width = len(columns)
-    for number, row in enumerate(rows, first):
-        if len(row) != width:
-            raise InputError(
-                f"{path}: row {number}: {','.join(row)!r} has {len(row)} field{'s' * (len(row) != 1)}; "
-                f"expected {width}: {','.join(columns)}"
-            )
-    return rows, first
+    return columns, first
+
+
+def _is_header(path: Path, row: Sequence[str], names: Sequence[str]) -> bool:
+    found = [field.strip().lower() for field in row]
+    if found != list(names) and set(found) & set(names):
+        raise InputError(f"{path}: row 1: {','.join(row)!r} is no header; expected {','.join(names)}")
+    return found == list(names)
+
+
+def _check_row(path: Path, number: int, row: Sequence[str], names: Sequence[str]) -> None:
+    if len(row) != len(names):
+        raise InputError(
+            f"{path}: row {number}: {','.join(row)!r} has {len(row)} field{'s' * (len(row) != 1)}; "
+            f"expected {len(names)}: {','.join(names)}"
+        )
 
 
 def _row_of_bad_byte(path: Path) -> int:
