@@ -52,8 +52,8 @@ def main() -> None:
     (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     readme = ROOT / "README.md"
     marked = re.sub(
-        r"(<!-- demo -->\n).*?(\n<!-- /demo -->)",
-        lambda found: found.group(1) + tables["demo"] + found.group(2),
+        r"(<!-- demo -->\n).*?(<!-- /demo -->)",
+        lambda found: found.group(1) + tables["demo"] + "\n" + found.group(2),
         readme.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )

@@ -64,8 +64,7 @@ def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # threads that spin while they wait starve the loader's processes
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("isc").setLevel(logging.INFO)
+    start_logging()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without μ is no reason to fail after the work
@@ -78,6 +77,15 @@ def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
         _run(lambda: verb(to_config(raw)), schema)
 
     _run(job, schema)
+
+
+def start_logging() -> None:
+    """What happens goes to stdout, warnings to stderr; other libraries are heard only when they warn."""
+    what_happens, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    what_happens.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings.setLevel(logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[what_happens, warnings])
+    logging.getLogger("isc").setLevel(logging.INFO)
 
 
 def to_config(raw: DictConfig) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from isc.benchmark import Sizes, make_benchmark
+from isc.cli import start_logging
 from isc.descriptors import Descriptors
 from isc.errors import InputError
 from isc.images import list_images, read_image
@@ -50,8 +51,7 @@ def main() -> None:
     parser.add_argument("--experiment", default="demo", help="isc-train's experiment (default: demo)")
     parser.add_argument("--steps", type=int, help="training steps (default: those of the experiment)")
     arguments = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("isc").setLevel(logging.INFO)
+    start_logging()
     try:
         demo(arguments.output, images=arguments.images, experiment=arguments.experiment, steps=arguments.steps)
     except InputError as error:

@@ -109,30 +109,29 @@ class Workplace:
     def signalled(
         self, which: signal.Signals, verb: str, *arguments: str, when: Callable[[str], bool], expected: bool = True
     ) -> Finished:
-        """The command after `which` reached its whole process group as soon as `when(stderr so far)` held.
+        """The command after `which` reached its whole process group as soon as `when(all printed so far)` held.
 
         With `expected` it fails where the command ended before that moment came.
         """
-        log = self.folder.parent / f"{self.folder.name}.stderr"  # outside, so that it does not count as litter
+        # outside, so that they do not count as litter
+        told, log = (self.folder.parent / f"{self.folder.name}.{name}" for name in ("stdout", "stderr"))
         command = [sys.executable, "-c", INTERRUPTIBLE, str(REPOSITORY / f"{verb}.py"), *arguments]
-        with log.open("w+", encoding="utf-8") as err:
-            process = subprocess.Popen(
-                command, cwd=self.folder, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True
-            )
+        with log.open("w+", encoding="utf-8") as err, told.open("w+", encoding="utf-8") as out:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=err, start_new_session=True)
             try:
                 deadline = time.monotonic() + 60
-                while process.poll() is None and not when(log.read_text(encoding="utf-8")):
+                while process.poll() is None and not when(told.read_text() + log.read_text()):
                     assert time.monotonic() < deadline, "the moment never came"
                     time.sleep(0.002)
-                assert process.poll() is None or not expected, log.read_text(encoding="utf-8")
+                assert process.poll() is None or not expected, told.read_text() + log.read_text()
                 if process.poll() is None:
                     os.killpg(process.pid, which)
-                out, _ = process.communicate(timeout=60)
+                process.wait(timeout=60)
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-        return Finished(process.returncode, out, log.read_text(encoding="utf-8"))
+        return Finished(process.returncode, told.read_text(), log.read_text(encoding="utf-8"))
 
     def contents(self) -> dict[str, bytes | None]:
         """Every file below the folder with its bytes, and every folder with None; hidden ones too."""

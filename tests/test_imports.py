@@ -23,7 +23,8 @@ LEVELS = [
     {"isc.benchmark", "isc.data", "isc.normalize", "isc.report", "isc.verify"},
     {"isc.inputs"},
     {"isc.extract", "isc.match", "isc.train"},
-    {"isc.cli", "isc.demo"},
+    {"isc.cli"},
+    {"isc.demo"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 TORCH = {"torch", "torchvision", "timm", "safetensors"}
