@@ -134,11 +134,16 @@ class Trainer:
             if path not in self.failures:
                 self.failures[path] = reason
                 log.warning("skipped: %s", reason)
-        if len(self.failures) > self.config.max_unreadable * len(self.paths) or len(self.failures) == len(self.paths):
-            raise InputError(
-                f"images={self.config.images}: {len(self.failures)} of {len(self.paths)} photos cannot be read, more "
-                f"than max_unreadable={self.config.max_unreadable:g}; the last: {list(self.failures.values())[-1]}"
+        bad, all_photos = len(self.failures), len(self.paths)
+        if bad == all_photos:
+            what = f"none of the {all_photos} photos can be read"
+        elif bad > self.config.max_unreadable * all_photos:
+            what = (
+                f"{bad} of {all_photos} photos cannot be read, more than max_unreadable={self.config.max_unreadable:g}"
             )
+        else:
+            return
+        raise InputError(f"images={self.config.images}: {what}; the last: {list(self.failures.values())[-1]}")
 
     def save(self) -> None:
         """Write checkpoint, model and log, each whole or not at all."""
