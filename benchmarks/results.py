@@ -9,6 +9,7 @@ from benchmarks import RESULTS
 ROOT = Path(__file__).parent.parent
 TITLES = {
     "demo": "The demo: `make demo`",
+    "demo_cost": "What the demo costs: `python -m benchmarks.demo`",
     "photos": "17,000 photos through the same verbs: `isc-demo demo-photos --images PHOTOS --experiment small`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
