@@ -1,0 +1,130 @@
+"""A benchmark in the challenge's layout out of photos, edited by AugLy.
+
+references/R000000.jpg …   queries/Q00000.jpg …
+ground_truth.csv   query_id,reference_id; a distractor's reference id is empty
+edits.jsonl        a line a query: AugLy's functions and what was handed to them, in their order
+photos.csv         the photo of every reference
+judge.json         what it was made with
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.augly_edits import edit_chain, require_augly
+from isc.cores import cores
+from isc.errors import InputError
+from isc.images import encode_jpeg, fit_within, list_hash, list_images, read_image
+from isc.io import atomic_folder, write_csv, write_ground_truth, write_json, write_text
+
+VERSION = 1  # raise it whenever the same seed and photos give other files
+REFERENCES, DISTRACTORS = 0.66, 0.24  # shares of the photos; those left are what others are combined with
+MAX_SIDE = 320  # pixels
+PHOTO_QUALITY, QUERY_QUALITIES = 92, (85, 95)  # of JPEG
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A query to make of a photo: `number` is that of its id and of its random stream."""
+
+    number: int
+    source: str
+    reference_id: str  # "" for a distractor
+
+    @property
+    def id(self) -> str:
+        return f"Q{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all queries share: photos by id, the ids of those that others are pasted on, where to write, the seed."""
+
+    images: Mapping[str, Path]
+    backgrounds: tuple[str, ...]
+    folder: Path
+    seed: int
+
+    def photo(self, photo_id: str) -> Image.Image:
+        return Image.fromarray(read_image(self.images[photo_id]))
+
+
+def make(photos: Path, output: Path, *, seed: int, queries: int = 1200, workers: int | None = None) -> None:
+    """Write a benchmark in the challenge's layout, half of its queries copies of references, half of other photos.
+
+    references/, queries/, ground_truth.csv; edits.jsonl with the edits of every query, parameters and all; photos.csv
+    with the photo of every reference; judge.json with what it was made of. No photo is used in two roles. The same
+    photos, seed and number give the same files. Raises InputError where the output is not empty.
+    """
+    require_augly()
+    if queries < 2 or seed < 0:
+        raise InputError(f"queries={queries}, seed={seed}; expected at least 2 queries and a seed ≥ 0")
+    if output.is_dir() and any(output.iterdir()):
+        raise InputError(f"output={output}: is not empty; remove it or name another")
+    images = list_images(photos)
+    rng = np.random.default_rng(np.random.SeedSequence([seed]))
+    drawn = [list(images)[i] for i in rng.permutation(len(images))]
+    ends = round(REFERENCES * len(drawn)), round((REFERENCES + DISTRACTORS) * len(drawn))
+    references, distractors, backgrounds = drawn[: ends[0]], drawn[ends[0] : ends[1]], drawn[ends[1] :]
+    if not (references and distractors and backgrounds):
+        raise InputError(f"photos={photos}: holds {len(images)} photos; expected at least 8")
+    plan = _plan(references, distractors, queries, rng)
+    with atomic_folder(output) as folder:
+        for name in ("references", "queries"):
+            (folder / name).mkdir()
+        for number, name in enumerate(references):
+            pixels = fit_within(read_image(images[name]), MAX_SIDE)
+            (folder / "references" / f"R{number:06d}.jpg").write_bytes(encode_jpeg(pixels, quality=PHOTO_QUALITY))
+        run = _Run(images, tuple(backgrounds), folder, seed)
+        with ProcessPoolExecutor(workers or cores()) as pool:
+            lines = list(pool.map(functools.partial(_make_query, run), plan, chunksize=16))
+        write_text(folder / "edits.jsonl", "".join(f"{line}\n" for line in lines))
+        write_ground_truth(folder / "ground_truth.csv", [(query.id, query.reference_id) for query in plan])
+        write_csv(
+            folder / "photos.csv",
+            ("id", "file"),
+            ((f"R{i:06d}", images[name].name) for i, name in enumerate(references)),
+        )
+        write_json(folder / "judge.json", _made_with(images, seed, queries))
+
+
+def _plan(
+    references: Sequence[str], distractors: Sequence[str], queries: int, rng: np.random.Generator
+) -> list[_Query]:
+    """All queries in the order of their ids, copies and distractors mixed, each photo used about equally often."""
+    copies = queries // 2
+    order = rng.permutation(len(references))
+    sources = [(references[order[i % len(order)]], f"R{order[i % len(order)]:06d}") for i in range(copies)]
+    sources += [(distractors[i % len(distractors)], "") for i in range(queries - copies)]
+    return [_Query(number, *sources[i]) for number, i in enumerate(rng.permutation(len(sources)))]
+
+
+def _make_query(run: _Run, query: _Query) -> str:
+    """Write one query; its line of edits.jsonl."""
+    rng = np.random.default_rng(np.random.SeedSequence([run.seed, query.number]))
+    copy, edits = edit_chain(run.photo(query.source), rng, run.backgrounds, run.photo)
+    low, high = QUERY_QUALITIES
+    data = encode_jpeg(fit_within(np.array(copy), MAX_SIDE), quality=int(rng.integers(low, high + 1)))
+    (run.folder / "queries" / f"{query.id}.jpg").write_bytes(data)
+    line = {
+        "query_id": query.id,
+        "reference_id": query.reference_id,
+        "source": query.source,
+        "edits": [{"name": edit.name, "params": edit.params} for edit in edits],
+    }
+    return json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+
+def _made_with(images: Mapping[str, Path], seed: int, queries: int) -> dict[str, Any]:
+    what = {"version": VERSION, "seed": seed, "queries": queries, "photos_sha256": list_hash(dict(images))}
+    return what | {name: version(name) for name in ("augly", "pillow", "numpy", "opencv-python-headless")}

@@ -1,0 +1,173 @@
+"""Models judged by the verbs themselves, with what a figure is worth and which edits it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.augly_edits import EDITS
+from isc.demo import pdq_descriptors
+from isc.descriptors import GroundTruth, Matches
+from isc.errors import InputError
+from isc.images import list_hash, list_images
+from isc.io import read_ground_truth, read_predictions
+
+ROLES = ("queries", "references")
+MODEL_FILE = "model.safetensors"  # of a run folder
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's row: the metrics of match.py, and the folder with its predictions."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    folder: Path
+
+
+def score(
+    judge: Path,
+    models: Sequence[str],
+    *,
+    image_size: int | None = None,
+    normalize: str | None = None,
+    training: Path | None = None,
+) -> list[Scored]:
+    """PDQ, where it is installed, and every model, each MODEL or NAME=MODEL.
+
+    Descriptors are kept in judge/descriptors, by model and size. `normalize` is match.py's, fitted on the photos of the
+    folder `training`; both or neither. Raises InputError with a verb's own words where it fails.
+    """
+    if (normalize is None) != (training is None):
+        raise InputError(f"--normalize={normalize}, --training={training}: they go together; give both or neither")
+    rows = []
+    pdq = judge / "descriptors" / "pdq"
+    if all((pdq / f"{role}.h5").exists() for role in ROLES) or pdq_descriptors(judge, pdq):
+        rows.append(_match("PDQ, an outside baseline", judge, pdq, pdq / "matched"))
+    for name, model in map(_named, models):
+        print(f"{name} …", flush=True)
+        folder = judge / "descriptors" / (_key(model) + ("" if image_size is None else f"-{image_size}"))
+        size = [] if image_size is None else [f"image_size={image_size}"]
+        for role in ROLES:
+            _extract(judge / role, folder / f"{role}.h5", model, size)
+        row = name + ("" if image_size is None else f", {image_size} px")
+        if training is None:
+            rows.append(_match(row, judge, folder, folder / "matched"))
+            continue
+        fitted_on = folder / f"training-{list_hash(list_images(training, key='training'))[:16]}.h5"
+        _extract(training, fitted_on, model, size)
+        options = (f"training={fitted_on}", f"normalize={normalize}")
+        rows.append(_match(f"{row}, {normalize}", judge, folder, folder / f"matched-{normalize}", *options))
+    return rows
+
+
+def _named(argument: str) -> tuple[str, str]:
+    """Name and model of NAME=MODEL; a MODEL alone is called by the last part of its path."""
+    name, _, model = argument.partition("=")
+    if not model or Path(argument).exists():
+        return Path(argument).name, argument
+    return name, model
+
+
+def _key(model: str) -> str:
+    """A folder's name for a model's descriptors: by the file's bytes, so that one that was trained on gets another."""
+    path = Path(model) / MODEL_FILE if Path(model).is_dir() else Path(model)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else re.sub(r"\W", "_", model)
+
+
+def _extract(images: Path, output: Path, model: str, size: Sequence[str]) -> None:
+    """A file that is there is left alone by the verb, which compares how it was made."""
+    _command("extract", f"images={images}", f"output={output}", f"model={model}", "workers=0", "strict=true", *size)
+
+
+def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: str) -> Scored:
+    files = [f"{role}={descriptors / f'{role}.h5'}" for role in ROLES]
+    _command("match", *files, f"ground_truth={judge / 'ground_truth.csv'}", f"output={output}", *options)
+    return Scored(name, json.loads((output / "metrics.json").read_text(encoding="utf-8")), output)
+
+
+def _command(verb: str, *arguments: str) -> None:
+    """One of the verbs in a process of its own, quietly; what it complains of is raised."""
+    code = f"import sys; from isc.cli import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"isc-{verb} {' '.join(arguments)}: {done.stderr.strip().removeprefix('error: ')}")
+
+
+def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300) -> float:
+    """Of μAP, by drawing the queries anew, with repetition (the bootstrap).
+
+    It holds for one model on other queries of this kind; two models on the same queries differ less by chance.
+    """
+    order = np.lexsort((truth.right(matches), -matches.score))
+    right, query = truth.right(matches)[order], matches.query[order]
+    copies = {query_id for query_id, _ in truth.pairs}
+    ids = sorted(truth.queries)
+    place = {query_id: i for i, query_id in enumerate(ids)}
+    column = np.array([place[name] for name in matches.query_ids])[query]
+    is_copy = np.array([name in copies for name in ids])
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(len(ids), size=len(ids)), minlength=len(ids)).astype(float)
+        weight = times[column]
+        precision = np.cumsum(weight * right) / np.maximum(np.cumsum(weight), 1e-12)
+        found.append(float(np.sum(weight * right * precision) / max(times[is_copy].sum(), 1)))
+    return float(np.std(found))
+
+
+def recall_by_edit(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object]]:
+    """For every edit the copies that have it in their chain, and what share of them each model finds: with a score at
+    or above the one that 90 % precision takes."""
+    truth = read_ground_truth(judge / "ground_truth.csv")
+    chains = {
+        line["query_id"]: [edit["name"] for edit in line["edits"]]
+        for line in map(json.loads, (judge / "edits.jsonl").read_text(encoding="utf-8").splitlines())
+        if line["reference_id"]
+    }
+    found = {row.name: _found(row, truth) for row in rows}
+    kinds = {name: {query for query, chain in chains.items() if name in chain} for name in sorted(EDITS)}
+    kinds |= {_edits(number): {q for q, chain in chains.items() if len(chain) == number} for number in (1, 2, 3, 4)}
+    return [
+        {"edit": kind, "copies": len(copies)}
+        | {name: f"{len(copies & ids) / len(copies):.2f}" for name, ids in found.items()}
+        for kind, copies in kinds.items()
+        if copies
+    ]
+
+
+def _edits(number: int) -> str:
+    return "one edit" if number == 1 else f"{number} edits"
+
+
+def _found(row: Scored, truth: GroundTruth) -> set[str]:
+    """The queries whose copy has a score at or above the threshold."""
+    threshold = row.metrics["threshold_at_p90"]
+    if threshold is None:
+        return set()
+    matches = read_predictions(row.folder / "predictions.csv")
+    kept = matches.take(truth.right(matches) & (matches.score >= np.float32(threshold)))
+    return {str(matches.query_ids[i]) for i in kept.query}
+
+
+def summary(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object]]:
+    truth = read_ground_truth(judge / "ground_truth.csv")
+    return [
+        {
+            "": row.name,
+            "μAP": f"{row.metrics['average_precision']:.3f}",
+            "standard error": f"{standard_error(read_predictions(row.folder / 'predictions.csv'), truth):.3f}",
+            "recall at 90 % precision": f"{row.metrics['recall_at_p90']:.3f}",
+            "recall at rank 1": f"{row.metrics['recall_at_rank1']:.3f}",
+        }
+        for row in rows
+    ]
