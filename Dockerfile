@@ -6,6 +6,11 @@ FROM python:3.12-slim
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility PYTHONUNBUFFERED=1 HOME=/tmp
 
+# text and emoji of the training views; without them Pillow's own font and drawn faces are used
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
+ && rm -rf /var/lib/apt/lists/*
+
 WORKDIR /opt/isc
 COPY setup.cfg pyproject.toml requirements.lock LICENSE README.md ./
 COPY isc isc

@@ -38,7 +38,7 @@ bench: setup  ## speed figures, and docs/results.md from them
 	$(BIN)/python -m benchmarks
 
 lock:  ## choose versions anew (needs uv)
-	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines \
+	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher \
 		--no-header --no-annotate --quiet -o requirements.lock
 
 clean:  ## remove the environment and everything made

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -136,17 +136,33 @@ def explain(error: Exception, schema: type[Any]) -> str:
     inner = re.search(r"(InputError: |^)([\w.]+=.*: expected .*)", text)
     if inner:
         return inner.group(2)
-    if unknown := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?(?:\n\s*full_key: (\S+))?", text):
-        key = unknown.group(2) or unknown.group(1)
-        close = difflib.get_close_matches(key, keys(schema), n=1, cutoff=0.5)
-        return f"unknown key {key!r}; expected one of those that --help lists" + (
-            f": did you mean {close[0]}?" if close else ""
-        )
+    if unknown := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?(?:\n\s*full_key: (\S+))?", text):
+        return _unknown(unknown.group(3) or unknown.group(1), unknown.group(2), schema)
+    if wrong := re.search(r"override (\S+?)=(.*)\n.*(?:not a ListConfig|not a subclass of|with ListConfig)", text):
+        return f"{wrong.group(1)}={wrong.group(2)}: expected a list such as [{{share: 1}}, {{share: 2}}]"
     if absent := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, name = absent.groups()
         known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         return f"{group}={name}: no such {group}; expected one of {', '.join(known)}, or a file of --config-dir"
     return re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", text.replace("\n", " "))
+
+
+def _unknown(key: str, holder: str, schema: type[Any]) -> str:
+    """One line for a key that the dataclass called `holder` has not: one of the configuration, or of a list's items."""
+    items = _keys_of_items(schema).get(holder)
+    if items:
+        key = f"{items[0].rpartition('.')[0]}.{key}"
+    known = items or keys(schema)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    expected = f"one of {', '.join(items)}" if items else "one of those that --help lists"
+    return f"unknown key {key!r}; expected {expected}" + (f": did you mean {close[0]}?" if close else "")
+
+
+def _keys_of_items(schema: type[Any]) -> dict[str, list[str]]:
+    """Of each list of dataclasses, whose keys --help does not show, {name of the dataclass: its dotted keys}."""
+    kinds = {name: _type_of(schema, name) for name in keys(schema)}
+    lists = {name: get_args(kind)[0] for name, kind in kinds.items() if get_origin(kind) is list}
+    return {item.__name__: keys(item, f"{name}.") for name, item in lists.items()}
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:

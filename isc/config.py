@@ -32,10 +32,35 @@ class Device(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic inside the network; descriptors and losses are float32 always."""
+    """Arithmetic inside the network; descriptors and losses are float32 always. auto is bfloat16 where the hardware
+    multiplies it (GPUs, CPUs with AVX512-BF16 or AMX), float32 elsewhere."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    auto = "auto"
+
+
+class Pooling(Enum):
+    """How the backbone's features become one vector: generalised mean or mean over space, or the class token."""
+
+    gem = "gem"
+    mean = "mean"
+    token = "token"
+
+
+class Optimizer(Enum):
+    """AdamW, SGD with momentum, or LARS (You et al., arXiv:1708.03888)."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+    lars = "lars"
+
+
+class Contrast(Enum):
+    """What pulls two views of a photo together and pushes other photos away."""
+
+    info_nce = "info_nce"
+    contrastive = "contrastive"
 
 
 class Normalize(Enum):
@@ -70,22 +95,49 @@ def _check_share(**values: float) -> None:
 
 @dataclass
 class ModelConfig:
-    """timm backbone → GeM pooling → linear → batch norm → unit length."""
+    """timm backbone → pooling → linear → batch norm → unit length."""
 
-    backbone: str = "tf_efficientnet_lite0"  # any convolutional model of timm
-    weights: str = (
-        "imagenet"  # imagenet (offline for the default backbone, else timm's), none, or a RUN_DIR or FILE.safetensors
-    )
+    backbone: str = "tf_efficientnet_lite0"  # any model of timm
+    weights: str = "imagenet"  # imagenet (offline for the default backbone, else timm's), none, a NAME or RUN_DIR of
+    # ours, or a FILE: our safetensors, a backbone's state (.safetensors, .pth), a published checkpoint (.pt, .pth)
     dim: int = 256  # length of a descriptor
+    pooling: Pooling = Pooling.gem
     gem_power: float = 3.0  # 1 = average pooling; towards maximum pooling as it grows
-    batch_norm: bool = True  # after the linear layer; without it short runs collapse
+    gem_learned: bool = False  # learn the power, from gem_power on
+    batch_norm: bool = True  # after the linear layer, which has a bias where there is none; short runs collapse without
+    conv_head: bool = True  # false: an EfficientNet without its last convolution
     image_size: int = 224  # pixels; pictures are squeezed to a square of this side
+    background: int = 0  # descriptors of training photos that the model keeps, to subtract what unrelated photos share
+    background_weight: float = 0.5
+    background_temperature: float = 0.05
 
     def __post_init__(self) -> None:
         _check_texts(self)
         _check_at_least(2, model__dim=self.dim)
+        _check_at_least(0, model__background=self.background, model__background_weight=self.background_weight)
+        _check(
+            0 < self.background_temperature < math.inf, "model.background_temperature", self.background_temperature,
+            "a finite temperature above 0",
+        )  # fmt: skip
         _check_at_least(1, model__gem_power=self.gem_power)
         _check_at_least(32, model__image_size=self.image_size)
+
+
+@dataclass
+class Stage:
+    """A part of the training; the rate's warm-up and cosine go over all parts together."""
+
+    share: float = 1.0  # of the steps, relative to the other stages
+    image_size: int = 160  # pixels while training; the model may be used at another size
+    strength: float = 1.0  # of the augmentation, 0…1
+    lr: float = 1.0  # × train.lr
+    freeze_blocks: int | None = None  # train.freeze_blocks where not given
+
+    def __post_init__(self) -> None:
+        _check(0 < self.share < math.inf, "train.stages.share", self.share, "a finite number above 0")
+        _check_at_least(32, train__stages__image_size=self.image_size)
+        _check_share(train__stages__strength=self.strength)
+        _check_at_least(0, train__stages__lr=self.lr, train__stages__freeze_blocks=self.freeze_blocks or 0)
 
 
 @dataclass
@@ -93,46 +145,78 @@ class OptimConfig:
     """How long and how fast to learn."""
 
     steps: int = 2000  # optimiser steps
-    batch_size: int = 64  # photos a step; each gives two views
-    lr: float = 1e-3  # AdamW's rate for the head, after warm-up
+    batch_size: int = 64  # photos a step, over all processes together; each gives two views
+    stages: list[Stage] = field(default_factory=list)  # growing resolution and strength; none: one, of image_size
+    image_size: int = 160  # pixels while training, where there are no stages
+    optimizer: Optimizer = Optimizer.adamw
+    lr: float = 1e-3  # rate of the head, after warm-up
     backbone_lr: float = 1.0  # × lr for the backbone
     weight_decay: float = 0.05
+    momentum: float = 0.9  # of sgd and lars
     warmup: float = 0.05  # share of the steps with a rising rate; then a cosine to 0
     clip: float = 1.0  # largest norm of the gradient
-    image_size: int = 160  # pixels while training; the model may be used at another size
+    ema: float = 0.0  # decay a step of the averaged weights, which become the model; 0: the last weights do
     precision: Precision = Precision.float32
     freeze_norms: bool = False  # keep the backbone's batch-norm statistics: for few photos or small batches
+    freeze_blocks: int = 0  # keep the stem and the first blocks of the backbone as they are: faster, less to forget
+    freeze_depthwise: bool = False  # keep 5 × 5 and larger depthwise kernels, whose slope a CPU computes slowly
+    hard_negatives: int = 0  # every second photo of a batch is one of this many nearest neighbours of the one before
+    compile: bool = False  # torch.compile
     checkpoint_every: int = 200  # steps
+    validate_every: int = 500  # steps, where validation= is given
 
     def __post_init__(self) -> None:
         _check_at_least(1, train__steps=self.steps, train__checkpoint_every=self.checkpoint_every)
+        _check_at_least(1, train__validate_every=self.validate_every)
         _check_at_least(2, train__batch_size=self.batch_size)
         _check_at_least(0, train__weight_decay=self.weight_decay, train__backbone_lr=self.backbone_lr)
+        _check_at_least(0, train__freeze_blocks=self.freeze_blocks, train__hard_negatives=self.hard_negatives)
         _check(0 < self.lr < math.inf, "train.lr", self.lr, "a finite rate above 0")
         _check(self.clip > 0, "train.clip", self.clip, "a norm above 0")
+        _check(0 <= self.ema < 1, "train.ema", self.ema, "a decay in 0…1, below 1")
+        _check(0 <= self.momentum < 1, "train.momentum", self.momentum, "a momentum in 0…1, below 1")
         _check_share(train__warmup=self.warmup)
         _check_at_least(32, train__image_size=self.image_size)
 
 
 @dataclass
 class AugmentConfig:
-    """The copy attacks of the hard view; the other view is a mild crop, perhaps mirrored. Numbers are probabilities."""
+    """The copy attacks of the hard view; the other view is a mild crop, perhaps mirrored.
+
+    Numbers are probabilities, one for each family of attacks; together about 3.6 edits a view. Sizes are shares of the
+    side of the picture at full strength.
+    """
 
     min_crop: float = 0.15  # least share of the area that a crop of the hard view keeps
-    overlay: float = 0.25  # on another photo, or another photo on it
-    text: float = 0.25
-    emoji: float = 0.2
-    frame: float = 0.15  # screenshot bars, caption bands, borders
-    flip: float = 0.5
-    rotate: float = 0.25  # freely; quarter turns at a third of this
-    perspective: float = 0.2
-    color: float = 0.7  # brightness, contrast, saturation, hue
-    gray: float = 0.2
-    blur: float = 0.25
-    noise: float = 0.15
-    pixelise: float = 0.2
-    filter: float = 0.25  # sharpen, emboss, posterise, solarise, sepia
-    jpeg: float = 0.35  # quality 5…60
+    # geometry
+    flip: float = 0.5  # left to right; one time in six top to bottom
+    rotate: float = 0.2  # 3…180° either way; a quarter of them by 90, 180 or 270°
+    perspective: float = 0.1  # corners move by up to 30 %
+    aspect: float = 0.08  # one side squeezed to 45…90 % and the rest filled, or the other cut
+    pad: float = 0.12  # bars of any colour, or blurred; 40…95 % of the side stays
+    tiny: float = 0.05  # 15…40 % of the side stays, on one colour
+    frame: float = 0.06  # a border of 2…12 %
+    # composition
+    overlay: float = 0.3  # 3 in 5 on another photo, which leaves 20…80 %; else another photo on it, 15…55 %
+    screenshot: float = 0.12  # browser, phone app, post; 35…90 % stays
+    text: float = 0.16  # 8…30 % high, any font and script of the machine
+    emoji: float = 0.14  # one to four of 10…50 %
+    meme: float = 0.1  # captions on bands of 8…30 %, or outlined on the photo
+    stripes: float = 0.06  # parallel lines over 10…45 % of the picture
+    opacity: float = 0.06  # a veil of one colour, 0.1…0.6 opaque
+    # pixels
+    color: float = 0.45  # brightness, contrast, saturation, hue, gamma
+    gray: float = 0.1
+    filter: float = 0.12  # posterise, solarise, invert, sepia, equalise, swapped channels
+    edge: float = 0.08  # sharpen, emboss, edge enhance, contour
+    blur: float = 0.16  # Gaussian, box, median, motion
+    noise: float = 0.12  # Gaussian, salt and pepper, camera
+    pixelise: float = 0.1  # 8…40 blocks a side
+    shuffle: float = 0.07  # 2…40 % of the pixels, or 2…6 × 2…6 tiles
+    downscale: float = 0.06  # to 10…60 % of the side and back
+    jpeg: float = 0.25  # JPEG or WebP of quality 3…70
+    # two photos in one picture, both of them positives
+    mix: float = 0.05  # mixup or cutmix with another photo of the batch
 
     def __post_init__(self) -> None:
         _check(0 < self.min_crop <= 1, "augment.min_crop", self.min_crop, "a share above 0, at most 1")
@@ -141,14 +225,30 @@ class AugmentConfig:
 
 @dataclass
 class LossConfig:
-    """InfoNCE + koleo_weight · KoLeo."""
+    """InfoNCE or contrastive + koleo_weight · KoLeo + distillation."""
 
-    temperature: float = 0.05
+    contrast: Contrast = Contrast.info_nce
+    temperature: float = 0.05  # of info_nce
+    positive_margin: float = 0.0  # of contrastive: distances of copies below this cost nothing
+    negative_margin: float = 1.0  # of contrastive: distances of others above this cost nothing
     koleo_weight: float = 1.0
+    memory: int = 0  # embeddings of earlier steps that serve as further negatives
+    memory_after: float = 0.0  # share of the steps before the memory is used
+    teacher: str | None = None  # ONNX or safetensors file, whose similarities between photos are learned as well
+    teacher_weight: float = 1.0
+    teacher_temperature: float = 0.05
 
     def __post_init__(self) -> None:
-        _check(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "a finite temperature above 0")
-        _check_at_least(0, loss__koleo_weight=self.koleo_weight)
+        _check_texts(self)
+        for name in ("temperature", "teacher_temperature"):
+            value = getattr(self, name)
+            _check(0 < value < math.inf, f"loss.{name}", value, "a finite temperature above 0")
+        _check_at_least(0, loss__koleo_weight=self.koleo_weight, loss__teacher_weight=self.teacher_weight)
+        _check_at_least(0, loss__memory=self.memory, loss__positive_margin=self.positive_margin)
+        _check(
+            0 < self.negative_margin <= 2, "loss.negative_margin", self.negative_margin, "a distance in 0…2, above 0"
+        )
+        _check_share(loss__memory_after=self.memory_after)
 
 
 @dataclass
@@ -157,10 +257,12 @@ class TrainConfig:
 
     images: str = REQUIRED
     output: str = REQUIRED
+    pairs: str | None = None  # ground truth (query_id,reference_id) among images=: learn from these copies instead
+    validation: str | None = None  # folder of a made benchmark; its μAP chooses best.safetensors
     resume: bool = False
     seed: int = 0
     device: Device = Device.auto
-    workers: int = -1  # processes that read and edit photos; −1: one a core, 8 at most
+    workers: int = -1  # processes that read and edit photos; −1: one a core, 16 at most
     max_unreadable: float = 0.05  # share of the photos that may fail to decode before the run is refused
     model: ModelConfig = field(default_factory=ModelConfig)
     train: OptimConfig = field(default_factory=OptimConfig)
@@ -172,6 +274,10 @@ class TrainConfig:
         _check_at_least(0, seed=self.seed)
         _check_at_least(-1, workers=self.workers)
         _check_share(max_unreadable=self.max_unreadable)
+        if self.pairs is not None and self.train.hard_negatives:
+            raise InputError(
+                f"pairs={self.pairs} and train.hard_negatives={self.train.hard_negatives} exclude each other; give one"
+            )
 
 
 @dataclass
@@ -180,10 +286,10 @@ class ExtractConfig:
 
     images: str = REQUIRED
     output: str = REQUIRED
-    model: str = "imagenet"
+    model: str = "isc_small"  # a NAME, a RUN_DIR, a FILE.safetensors, or a published .pt or .pth (docs/training.md)
     image_size: int | None = None  # pixels; the model's own where not given
     batch_size: int = 32
-    workers: int = -1  # processes that read photos; −1: one a core, 8 at most
+    workers: int = -1  # processes that read photos; −1: one a core, 16 at most
     device: Device = Device.auto
     precision: Precision = Precision.float32
     overwrite: bool = False

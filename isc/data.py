@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from isc.augment import Augmenter
+from isc.augment import Augmenter, cutmix, mixup
 from isc.cores import cores
 from isc.errors import InputError
 from isc.images import Pixels, fit_within, read_image, resize
+from isc.loss import ABSENT
 
-MAX_WORKERS = 8
+MAX_WORKERS = 16
+MIXED_BOTH = 0.2  # a mixed view shows a photo of which at least this share is left
 LONGEST_SIDE = 2  # × the training size: a larger photo is shrunk to this before it is edited
 
 
-def worker_count(workers: int) -> int:
-    """−1 becomes one process a core, at most MAX_WORKERS; 0 stays in the main process."""
-    return min(cores(), MAX_WORKERS) if workers < 0 else workers
+def worker_count(workers: int, *, sharing: int = 1) -> int:
+    """−1 becomes one process a core, at most MAX_WORKERS, where `sharing` processes share the machine's cores; 0 stays
+    in the main process."""
+    return min(max(1, cores() // sharing), MAX_WORKERS) if workers < 0 else workers
 
 
 def _single_thread(_worker: int) -> None:
@@ -39,13 +43,15 @@ def _loader_options(workers: int) -> dict[str, Any]:
         "worker_init_fn": _single_thread,
         "pin_memory": torch.cuda.is_available(),
         "prefetch_factor": 4 if workers else None,
+        "generator": torch.Generator(),  # else a loader draws from the network's random numbers when it starts
     }
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`views` uint8 [2B, 3, S, S], the B mild views before the B hard ones; `instances` [2B] photo numbers; `failures`
-    the (file, reason) of photos that could not be read and were replaced by the next."""
+    """`views` uint8 [2B, 3, S, S], the B mild views before the B hard ones; `instances` [2B, 2] the photos that each
+    shows, −1 where only one; `failures` the (file, reason) of photos that could not be read and were replaced by the
+    next."""
 
     views: Tensor
     instances: Tensor
@@ -56,58 +62,150 @@ class Batch:
 class _Sample:
     mild: Pixels
     hard: Pixels
-    instance: int
+    shows: tuple[int, int]  # of the hard view
     failures: list[tuple[str, str]]
 
 
-class TrainingViews(Dataset[_Sample]):
-    """An endless list of photos in a new random order each epoch; sample n depends on (seed, n) alone."""
+@dataclass(frozen=True)
+class Source:
+    """What is learned from: photos, and, where copies are known, (photo, copy of it) numbers [P, 2] among them."""
 
-    def __init__(self, paths: Sequence[Path], augmenter: Augmenter, *, seed: int) -> None:
-        self.paths = paths
+    paths: Sequence[Path]
+    pairs: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths) if self.pairs is None else len(self.pairs)
+
+    def num_photos(self) -> int:
+        """Photos that are learned from."""
+        return len(self.paths) if self.pairs is None else len(np.unique(self.pairs))
+
+
+class TrainingViews(Dataset[_Sample]):
+    """An endless list of photos in a new random order each epoch; sample n depends on the source, the seed and n alone.
+
+    With `neighbours` [N, k], every second sample is a neighbour of the one before, so that batches hold hard negatives.
+    With pairs, the second view is the known copy, mildly edited, instead of an attacked one.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        augmenter: Augmenter,
+        *,
+        seed: int,
+        strength: float = 1.0,
+        mix: float = 0.0,
+        neighbours: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.source = source
         self.augmenter = augmenter
         self.seed = seed
-        self._epoch: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+        self.strength = strength
+        self.mix = mix
+        self.neighbours = neighbours
+        self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
 
     def __getitem__(self, number: int) -> _Sample:
         rng = np.random.default_rng([self.seed, 1, number])
         failures: list[tuple[str, str]] = []
-        instance, photo = self._readable(self._photo_at(number), failures)
-        _, other = self._readable(int(rng.integers(len(self.paths))), failures)
-        return _Sample(self.augmenter.mild(photo, rng), self.augmenter.hard(photo, other, rng), instance, failures)
+        chosen = self._chosen(number)
+        if self.source.pairs is not None:
+            return self._pair(chosen, rng, failures)
+        instance, photo = self._readable(chosen, failures)
+        mild = self.augmenter.mild(photo, rng)
+        other = _Once(lambda: self._readable(self._chosen(number ^ 1), failures))  # of the same batch
+        hard = self.augmenter.hard(photo, lambda: other()[1], rng, strength=self.strength)
+        if rng.random() < self.mix * self.strength:
+            second, foreign = other()
+            blend = mixup if rng.random() < 0.5 else cutmix
+            hard, share = blend(hard, self.augmenter.mild(foreign, rng), rng)
+            shows = (
+                (instance, second)
+                if MIXED_BOTH < share < 1 - MIXED_BOTH
+                else ((instance if share >= 0.5 else second), ABSENT)
+            )
+            return _Sample(mild, hard, shows, failures)
+        return _Sample(mild, hard, (instance, ABSENT), failures)
 
-    def _photo_at(self, number: int) -> int:
-        epoch, position = divmod(number, len(self.paths))
+    def _pair(self, number: int, rng: np.random.Generator, failures: list[tuple[str, str]]) -> _Sample:
+        photo, copy = self.source.pairs[number]  # type: ignore[index]
+        instance, pixels = self._readable(int(photo), failures)
+        shown, edited = self._readable(int(copy), failures)
+        if (instance, shown) != (int(photo), int(copy)):  # one of them is unreadable: two views of the other photo
+            edited = pixels
+        views = self.augmenter.mild(pixels, rng), self.augmenter.mild(edited, rng)
+        return _Sample(*views, (instance, ABSENT), failures)
+
+    def _chosen(self, number: int) -> int:
+        """The photo or pair of this sample."""
+        if self.neighbours is None or number % 2 == 0:
+            return self._in_epoch(number)
+        near = self.neighbours[self._in_epoch(number - 1)]
+        return int(near[np.random.default_rng([self.seed, 2, number]).integers(len(near))])
+
+    def _in_epoch(self, number: int) -> int:
+        epoch, position = divmod(number, len(self.source))
         if self._epoch[0] != epoch:
-            self._epoch = (epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.paths)))
+            self._epoch = (epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.source)))
         return int(self._epoch[1][position])
 
     def _readable(self, instance: int, failures: list[tuple[str, str]]) -> tuple[int, Pixels]:
         """The photo of this number, or the next one that can be read."""
-        for step in range(len(self.paths)):
-            number = (instance + step) % len(self.paths)
+        paths = self.source.paths
+        for step in range(len(paths)):
+            number = (instance + step) % len(paths)
             try:
-                return number, fit_within(read_image(self.paths[number]), LONGEST_SIDE * self.augmenter.size)
+                return number, fit_within(read_image(paths[number]), LONGEST_SIDE * self.augmenter.size)
             except InputError as error:
-                failures.append((str(self.paths[number]), str(error)))
+                failures.append((str(paths[number]), str(error)))
         return instance, np.zeros((self.augmenter.size, self.augmenter.size, 3), np.uint8)  # the trainer stops on this
+
+
+class _Once:
+    """A value that costs much, made when it is first asked for."""
+
+    def __init__(self, make: Callable[[], tuple[int, Pixels]]) -> None:
+        self._make = make
+        self._value: tuple[int, Pixels] | None = None
+
+    def __call__(self) -> tuple[int, Pixels]:
+        if self._value is None:
+            self._value = self._make()
+        return self._value
 
 
 def _collate_views(samples: list[_Sample]) -> Batch:
     views = np.stack([sample.mild for sample in samples] + [sample.hard for sample in samples])
-    instances = torch.tensor([sample.instance for sample in samples] * 2)
+    shows = [(sample.shows[0], ABSENT) for sample in samples] + [sample.shows for sample in samples]
     failures = [failure for sample in samples for failure in sample.failures]
-    return Batch(torch.from_numpy(views).permute(0, 3, 1, 2), instances, failures)
+    return Batch(torch.from_numpy(views).permute(0, 3, 1, 2), torch.tensor(shows), failures)
+
+
+class _Share(Sampler[int]):
+    """The samples of the steps first … last − 1 that fall to one rank: of each batch an equal run."""
+
+    def __init__(self, steps: range, *, batch_size: int, rank: int, ranks: int) -> None:
+        self.steps, self.batch_size, self.rank, self.ranks = steps, batch_size, rank, ranks
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.batch_size // self.ranks
+
+    def __iter__(self) -> Iterator[int]:
+        each = self.batch_size // self.ranks
+        for step in self.steps:
+            start = step * self.batch_size + self.rank * each
+            yield from range(start, start + each)
 
 
 def training_loader(
-    dataset: TrainingViews, *, batch_size: int, first_step: int, last_step: int, workers: int
+    dataset: TrainingViews, *, batch_size: int, steps: range, workers: int, rank: int = 0, ranks: int = 1
 ) -> DataLoader[_Sample]:
-    """Batches for the steps first_step … last_step − 1; the same whatever the number of workers."""
+    """This rank's part of the batches of the steps; the same whatever the number of workers."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=range(first_step * batch_size, last_step * batch_size),
+        batch_size=batch_size // ranks,
+        sampler=_Share(steps, batch_size=batch_size, rank=rank, ranks=ranks),
         collate_fn=_collate_views,
         **_loader_options(worker_count(workers)),
     )

@@ -1,4 +1,4 @@
-"""The main job on real photos, in minutes: benchmark → train → extract → match → judge, before and after training.
+"""The main job on real photos, in minutes: benchmark → fine-tune → extract → match → judge, before and after.
 
 Every step is one of the package's own commands, printed as it is run; nothing passes between them but files.
 """
@@ -90,18 +90,18 @@ def demo(output: Path, *, images: Path = SAMPLE, experiment: str = "demo", steps
     benchmark = output / "benchmark"
     make_benchmark(images, benchmark, sizes=sizes, seed=SEED)
     rows = pdq(benchmark, output / "pdq")
-    rows += [Row("ImageNet start, before training", run_model("imagenet", benchmark, output / "before"))]
+    rows += [Row("ImageNet, before any training", run_model("imagenet", benchmark, output / "imagenet"))]
+    rows += [Row("isc_small, as shipped", run_model("isc_small", benchmark, output / "shipped"))]
     run_training(benchmark / "training", output / "run", experiment=experiment, steps=steps, photos=sizes.training)
-    rows += [Row("after training", run_model(str(output / "run"), benchmark, output / "after"))]
-    rows += [
-        Row("after training + local verification", run_matching_track(benchmark, output / "after", output / "matching"))
-    ]
+    rows += [Row("isc_small, fine-tuned here", run_model(str(output / "run"), benchmark, output / "finetuned"))]
+    matching = run_matching_track(benchmark, output / "finetuned", output / "matching")
+    rows += [Row("fine-tuned + local verification", matching)]
     write_json(output / "demo.json", {row.name: row.metrics for row in rows})
     print(table(rows))
     queries = sizes.positive_queries + sizes.distractor_queries
     print(f"\n{sizes.positive_queries} edited copies among {queries} queries, {sizes.references} references")
     print(f"{time.monotonic() - started:.0f} s")
-    print(f"report, descriptor track: {output / 'after' / 'report' / 'index.html'}")
+    print(f"report, descriptor track: {output / 'finetuned' / 'report' / 'index.html'}")
     print(f"report, matching track:   {output / 'matching' / 'report' / 'index.html'}")
     return rows
 
@@ -142,22 +142,29 @@ def run_matching_track(benchmark: Path, descriptors: Path, output: Path) -> dict
 
 
 def pdq(benchmark: Path, output: Path) -> list[Row]:
-    """PDQ hashes matched by the same command: squared distance of 256 bits as 0 and 1 is their Hamming distance.
+    """PDQ hashes matched by the same command; no row where they cannot be made."""
+    if not pdq_descriptors(benchmark, output):
+        return []
+    return [Row("PDQ, an outside baseline", run_match(benchmark, output, output))]
 
-    No row where the package pdqhash, which compiles itself, is not installed.
+
+def pdq_descriptors(benchmark: Path, output: Path) -> bool:
+    """Write PDQ hashes as descriptors: squared distance of 256 bits as 0 and 1 is their Hamming distance.
+
+    False where the package pdqhash, which compiles itself, is not installed.
     """
     try:
         import pdqhash
     except ImportError:
         log.warning("PDQ is left out: pip install pdqhash (it needs a C++ compiler)")
-        return []
+        return False
     for role in ("queries", "references"):
         images = list_images(benchmark / role)
         bits = np.array([pdqhash.compute(read_image(path))[0] for path in images.values()], np.float32)
         write_descriptors(
             output / f"{role}.h5", Descriptors(np.array(list(images), dtype=object), bits), {"model": "PDQ"}
         )
-    return [Row("PDQ, an outside baseline", run_match(benchmark, output, output))]
+    return True
 
 
 def table(rows: Sequence[Row]) -> str:

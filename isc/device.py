@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
+import shutil
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from isc.config import Precision
 from isc.errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -27,6 +31,47 @@ def choose_device(name: str) -> torch.device:
 def place(model: Module, device: torch.device) -> Module:
     """The same model on this device, its kernels laid out channels last, which is the faster layout on both kinds."""
     return cast(Module, model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether this hardware multiplies bfloat16 itself; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def arithmetic(precision: Precision, device: torch.device) -> Precision:
+    """What `auto` means on this device; the others are themselves."""
+    if precision is not Precision.auto:
+        return precision
+    return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
+
+
+def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """torch.compile; InputError where it would find no compiler."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(f"train.compile=true: no C++ compiler {compiler} is installed; add one or leave this out")
+    return torch.compile(function)
+
+
+def depthwise_in_float32(network: nn.Module) -> None:
+    """Let depthwise convolutions that are learned leave a CPU's bfloat16 autocast, in which oneDNN has no fast kernels
+    for their slopes: 1.7 × the speed of the whole step (docs/results.md). For training; a copy of the network made
+    afterwards would share these layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            module.forward = _outside_autocast(module.forward)  # type: ignore[method-assign,assignment]
+
+
+def _outside_autocast(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def plain(x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float()).to(x.dtype)
+
+    return plain
 
 
 def keep_freed_memory() -> None:

@@ -11,7 +11,7 @@ import torch
 from isc.config import ExtractConfig, Precision
 from isc.data import Photos, photo_loader
 from isc.descriptors import Descriptors
-from isc.device import choose_device, keep_freed_memory, place
+from isc.device import arithmetic, choose_device, keep_freed_memory, place
 from isc.errors import InputError
 from isc.images import list_hash, list_images
 from isc.io import read_provenance, write_csv, write_descriptors
@@ -31,9 +31,11 @@ def extract(config: ExtractConfig) -> Path:
     images = list_images(Path(config.images))
     model = load_model(config.model)
     size = config.image_size or model.config.image_size
+    device = choose_device(config.device.value)
+    precision = arithmetic(config.precision, device)
     provenance = describe(model) | {
         "image_size": str(size),
-        "precision": config.precision.value,
+        "precision": precision.value,
         "images": str(len(images)),
         "image_list_sha256": list_hash(images),
     }
@@ -41,7 +43,6 @@ def extract(config: ExtractConfig) -> Path:
         _refuse_other(output, provenance, strict=config.strict)
         log.info("%s is there already, made the same way; overwrite=true makes it again", output)
         return output
-    device = choose_device(config.device.value)
     keep_freed_memory()
     log.info("extracting %d photos at %d px on %s", len(images), size, device)
     ids, paths = list(images), list(images.values())
@@ -51,7 +52,7 @@ def extract(config: ExtractConfig) -> Path:
         image_size=size,
         batch_size=config.batch_size,
         workers=config.workers,
-        precision=config.precision,
+        precision=precision,
     )
     if failures and config.strict:
         raise InputError(f"{next(iter(failures.values()))} (strict=true)")

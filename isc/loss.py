@@ -1,39 +1,100 @@
-"""Losses on embeddings: pure functions of `[N, D]` unit vectors and `[N]` instance numbers."""
+"""Losses on embeddings: pure functions of [N, D] unit vectors and the photos that each shows.
+
+`instances` says which photos an embedding shows: [N] photo numbers, or [N, L] where a picture was mixed from several,
+unused places −1. Two embeddings of which any photo agrees are positives of one another. Embeddings of a memory (Wang et
+al., "Cross-Batch Memory", arXiv:1912.06798) are further positives and negatives of the rows, never anchors themselves,
+and receive no gradient.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+ABSENT = -1  # an unused place in [N, L] instances, and an empty row of a memory
 
-def info_nce(embeddings: Tensor, instances: Tensor, *, temperature: float) -> Tensor:
+
+def same_instance(one: Tensor, two: Tensor) -> Tensor:
+    """Which pairs show a common photo: [N] or [N, L] and [M] or [M, L] → bool [N, M]."""
+    a, b = (numbers if numbers.ndim == 2 else numbers[:, None] for numbers in (one, two))
+    same = torch.zeros(len(a), len(b), dtype=torch.bool, device=a.device)
+    for x in a.unbind(dim=1):
+        for y in b.unbind(dim=1):
+            same |= (x[:, None] == y) & (x != ABSENT)[:, None]
+    return same
+
+
+def _with_memory(embeddings: Tensor, instances: Tensor, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """What the rows are compared with, themselves first: float32 [M, D], and bool [N, M] of the same photo."""
+    z = embeddings.float()
+    if memory is None:
+        return z, same_instance(instances, instances)
+    kept, shows = memory
+    return torch.cat([z, kept.detach().float()]), torch.cat(
+        [same_instance(instances, instances), same_instance(instances, shows)], dim=1
+    )
+
+
+def _without_itself(same: Tensor) -> Tensor:
+    """bool [N, M] of positives: the same photo, another row."""
+    return same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)
+
+
+def info_nce(
+    embeddings: Tensor, instances: Tensor, *, temperature: float, memory: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """InfoNCE with any number of positives, mean over anchors and their positives; ≥ 0.
 
-    For anchor i with positives P(i), the other rows of the same instance:
-    −1/|P(i)| Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / (exp(z_i·z_p/τ) + Σ_{n of other instances} exp(z_i·z_n/τ)) )
+    For anchor i with positives P(i), the other rows of the same photo:
+    −1/|P(i)| Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / (exp(z_i·z_p/τ) + Σ_{n of other photos} exp(z_i·z_n/τ)) )
     (van den Oord et al., arXiv:1807.03748, eq. 4; several positives as in SSCD, Pizzi et al., arXiv:2202.10261,
-    section 3.3). Rows without a positive do not count.
+    section 3.3). `memory` holds (embeddings [M, D], instances [M]) of earlier steps. Rows without a positive do not
+    count.
     """
-    similarity = embeddings.float() @ embeddings.float().T / temperature
-    same = instances[:, None] == instances[None, :]
-    others = torch.logsumexp(similarity.masked_fill(same, -torch.inf), dim=1, keepdim=True)
-    each = torch.logaddexp(similarity, others) - similarity
-    positive = same & ~torch.eye(len(instances), dtype=torch.bool, device=same.device)
+    others, same = _with_memory(embeddings, instances, memory)
+    similarity = embeddings.float() @ others.T / temperature
+    negatives = torch.logsumexp(similarity.masked_fill(same, -torch.inf), dim=1, keepdim=True)
+    each = torch.logaddexp(similarity, negatives) - similarity
+    positive = _without_itself(same)
     count = positive.sum(dim=1)
     per_anchor = torch.where(positive, each, 0.0).sum(dim=1) / count.clamp(min=1)
     return per_anchor.sum() / (count > 0).sum().clamp(min=1)
 
 
-def koleo(embeddings: Tensor, instances: Tensor, *, floor: float = 1e-6) -> Tensor:
-    """−mean_i log min_{j of another instance} ‖z_i − z_j‖: falls as nearest neighbours move apart.
+def contrastive(
+    embeddings: Tensor,
+    instances: Tensor,
+    *,
+    positive_margin: float = 0.0,
+    negative_margin: float = 1.0,
+    memory: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Contrastive loss on Euclidean distances d in 0…2; ≥ 0.
+
+    mean of max(0, d − positive_margin) over positive pairs + mean of max(0, negative_margin − d) over negative pairs,
+    each mean over the pairs that are not 0 (Hadsell et al., CVPR 2006, without the squares; Musgrave et al.,
+    arXiv:2003.08505; the margins 0 and 1 as in Yokoo, arXiv:2112.04323, section 3).
+    """
+    others, same = _with_memory(embeddings, instances, memory)
+    squared = (2 - 2 * embeddings.float() @ others.T).clamp(min=1e-12)  # unit vectors; the root has no slope at 0
+    distance = squared.sqrt()
+    pulled = torch.where(_without_itself(same), (distance - positive_margin).clamp(min=0), 0.0)
+    pushed = torch.where(~same, (negative_margin - distance).clamp(min=0), 0.0)
+    return sum((term.sum() / (term > 0).sum().clamp(min=1) for term in (pulled, pushed)), torch.zeros(()).to(distance))
+
+
+def koleo(
+    embeddings: Tensor, instances: Tensor, *, memory: tuple[Tensor, Tensor] | None = None, floor: float = 1e-6
+) -> Tensor:
+    """−mean_i log min_{j of another photo} ‖z_i − z_j‖: falls as nearest neighbours move apart.
 
     The differential-entropy regulariser of Sablayrolles et al. (arXiv:1806.03198, eq. 5), as SSCD uses it: positives
     are left out. Distances below `floor` count as `floor`.
     """
+    others, same = _with_memory(embeddings, instances, memory)
     z = embeddings.float()
-    same = instances[:, None] == instances[None, :]
-    alone = same.all(dim=1)  # rows without another instance do not count
+    alone = same.all(dim=1)  # rows without another photo do not count
     with torch.no_grad():
-        nearest = (z @ z.T).masked_fill(same, -torch.inf).argmax(dim=1)
-    distance = (z - z[nearest]).square().sum(dim=1).clamp(min=floor**2).sqrt()
+        nearest = (z @ others.T).masked_fill(same, -torch.inf).argmax(dim=1)
+    distance = (z - others[nearest]).square().sum(dim=1).clamp(min=floor**2).sqrt()
     return -distance.log().masked_fill(alone, 0.0).sum() / (~alone).sum().clamp(min=1)

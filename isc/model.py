@@ -1,4 +1,4 @@
-"""The network: timm backbone → GeM → linear → batch norm → unit length; and its file."""
+"""The network: timm backbone → pooling → linear → batch norm → unit length; and its file."""
 
 from __future__ import annotations
 
@@ -16,70 +16,157 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.data.config import resolve_model_data_config
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from isc import __version__
-from isc.config import ModelConfig
+from isc.checkpoints import (
+    SUFFIXES,
+    fetch,
+    is_published,
+    is_url,
+    load_into,
+    read_checkpoint,
+    read_state,
+    without_conv_head,
+)
+from isc.config import ModelConfig, Pooling
 from isc.errors import InputError
 from isc.io import atomic_path
 
 MODEL_FILE = "model.safetensors"  # its name in a run folder
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
-NAMES = ("imagenet",)
+SHIPPED = Path(__file__).parent / "weights"
+NAMES = ("isc_small", "imagenet")
 FORMAT = "isc-model-1"
 
 
-def gem(features: Tensor, power: float, *, floor: float = 1e-6) -> Tensor:
+def gem(features: Tensor, power: float | Tensor, *, floor: float = 1e-6) -> Tensor:
     """Generalised mean over space: [B, C, H, W] → [B, C], (mean x^p)^(1/p) with x clamped to ≥ `floor`.
 
-    Radenović et al., arXiv:1711.02512, eq. 3. p = 1 is the average, p → ∞ the maximum.
+    Radenović et al., arXiv:1711.02512, eq. 3. p = 1 is the average, p → ∞ the maximum; p may be learned.
     """
     x = features.float().clamp(min=floor)
     largest = x.amax(dim=(2, 3), keepdim=True)  # taken out, so that no power overflows
-    if math.isinf(power):
+    if not isinstance(power, Tensor) and math.isinf(power):
         return largest.flatten(1)
     return largest.flatten(1) * (x / largest).pow(power).mean(dim=(2, 3)).pow(1.0 / power)
+
+
+def subtract_background(embeddings: Tensor, background: Tensor, *, weight: float, temperature: float) -> Tensor:
+    """norm(z − weight · Σ_m softmax_m(z·t_m / temperature) t_m) of unit vectors z [N, D] and training's t [M, D].
+
+    What an image has in common with unrelated photos is taken away, so that equal distances mean equally much in
+    crowded and in empty regions. Negative embedding subtraction (Yokoo, arXiv:2112.04323, section 3.4) with softly
+    weighted instead of the ten nearest neighbours. A background of zeros changes nothing.
+    """
+    near = torch.softmax(embeddings @ background.T / temperature, dim=1)
+    return F.normalize(embeddings - weight * near @ background)
 
 
 class CopyModel(nn.Module):
     """Pictures → descriptors. Knows its own input size, mean and standard deviation.
 
-    forward: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length.
+    forward: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length. Training uses its two halves,
+    `finish(project(x))`, alone; the background is subtracted afterwards.
     """
 
     mean: Tensor
     std: Tensor
+    background: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = _create_backbone(config.backbone, pretrained=False)
+        if not config.conv_head:
+            without_conv_head(self.backbone)
+        _check_pooling(config, self.backbone)
         data = resolve_model_data_config(self.backbone)
         self.register_buffer("mean", 255 * torch.tensor(data["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(data["std"]).view(1, 3, 1, 1), persistent=False)
+        if config.gem_learned:
+            self.power = nn.Parameter(torch.tensor([config.gem_power]))
         self.linear = nn.Linear(self.backbone.num_features, config.dim, bias=not config.batch_norm)
         self.norm = nn.BatchNorm1d(config.dim) if config.batch_norm else nn.Identity()
+        if config.background:
+            self.register_buffer("background", torch.zeros(config.background, config.dim))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        features = self.backbone((pictures.float() - self.mean) / self.std)
-        return F.normalize(self.norm(self.linear(gem(features, self.config.gem_power))).float())
+        embeddings = self.finish(self.project(pictures))
+        if not self.config.background:
+            return embeddings
+        return subtract_background(
+            embeddings, self.background,
+            weight=self.config.background_weight, temperature=self.config.background_temperature,
+        )  # fmt: skip
+
+    def project(self, pictures: Tensor) -> Tensor:
+        """Everything that looks at one picture alone: [B, 3, S, S] → [B, dim] before the batch norm."""
+        projected: Tensor = self.linear(self.pool(self.backbone((pictures.float() - self.mean) / self.std)))
+        return projected
+
+    def finish(self, projected: Tensor) -> Tensor:
+        """What looks at the whole batch while training: batch norm; then unit length."""
+        return F.normalize(self.norm(projected.float()))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """The backbone's output, a map or tokens, → [B, C]."""
+        if self.config.pooling is Pooling.token:
+            return features[:, 0].float()
+        grid = _as_grid(features, self.backbone)
+        if self.config.pooling is Pooling.mean:
+            return grid.float().mean(dim=(2, 3))
+        return gem(grid, self.power.clamp(min=1.0) if self.config.gem_learned else self.config.gem_power)
+
+    def first_blocks(self, count: int) -> list[nn.Parameter]:
+        """The parameters of the stem and of the first `count` blocks, as timm groups them."""
+        if not hasattr(self.backbone, "group_matcher"):
+            raise InputError(f"train.freeze_blocks={count}: timm knows no blocks of {self.config.backbone}; expected 0")
+        groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True), reverse=True)
+        deepest = max(groups.values())
+        if count >= deepest:
+            raise InputError(
+                f"train.freeze_blocks={count}: {self.config.backbone} has {deepest} blocks; expected fewer"
+            )
+        return [p for name, p in self.backbone.named_parameters() if groups[name] <= count]
+
+
+def _as_grid(features: Tensor, backbone: Any) -> Tensor:
+    """Maps [B, C, H, W], maps [B, H, W, C], or tokens [B, N, C] (those of patches) → [B, C, H, W]."""
+    channels = backbone.num_features
+    if features.ndim == 3:
+        return features[:, getattr(backbone, "num_prefix_tokens", 0) :].transpose(1, 2).unsqueeze(3)
+    return features if features.shape[1] == channels else features.permute(0, 3, 1, 2)
 
 
 def _create_backbone(name: str, *, pretrained: bool) -> Any:
-    if name not in timm.list_models():
+    if name not in timm.list_models() and name not in timm.list_pretrained():
         known = timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]
         raise InputError(
             f"model.backbone={name}: timm has no such model; expected for example {known or timm.list_models()[:5]}"
         )
-    backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "global_pool": ""}
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **options)  # transformers: pictures of any size
+    except TypeError:
+        return timm.create_model(name, **options)
+
+
+def _check_pooling(config: ModelConfig, backbone: Any) -> None:
+    """InputError where the backbone's output cannot be pooled as asked."""
     with torch.inference_mode():
         size = resolve_model_data_config(backbone)["input_size"]
-        shape = backbone.eval()(torch.zeros(1, *size)).shape
-    if len(shape) != 4 or shape[1] != backbone.num_features:
+        shape = tuple(backbone.eval()(torch.zeros(1, *size)).shape)
+    channels = backbone.num_features
+    tokens = len(shape) == 3 and shape[2] == channels
+    if not tokens and not (len(shape) == 4 and channels in (shape[1], shape[3])):
         raise InputError(
-            f"model.backbone={name}: gives features of shape {tuple(shape)}; expected a convolutional model"
+            f"model.backbone={config.backbone}: gives features of shape {shape}; expected a map or tokens of "
+            f"{channels} channels"
         )
-    return backbone
+    if config.pooling is Pooling.token and not (tokens and getattr(backbone, "num_prefix_tokens", 0)):
+        raise InputError(f"model.pooling=token: {config.backbone} has no class token; use gem or mean")
 
 
 def initial_model(config: ModelConfig, *, seed: int = 0) -> CopyModel:
@@ -88,18 +175,54 @@ def initial_model(config: ModelConfig, *, seed: int = 0) -> CopyModel:
     An orthogonal projection nearly keeps the angles between the backbone's features (Johnson and Lindenstrauss), so
     this is the backbone's own descriptor, shortened.
     """
-    if config.weights not in ("imagenet", "none"):
+    if config.weights in ("imagenet", "none"):
+        model = _random_head(config, seed)
+        if config.weights == "imagenet":
+            _load_imagenet(model)
+        return model
+    state = _backbone_state(config.weights)
+    if state is None:
         return _load_start(config)
+    model = _random_head(config, seed)
+    load_into(model.backbone, _without_classifier(state, model.backbone), path=Path(config.weights))
+    return model
+
+
+def _random_head(config: ModelConfig, seed: int) -> CopyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CopyModel(config)
         nn.init.orthogonal_(model.linear.weight)
-    if config.weights == "imagenet":
-        if config.backbone == OFFLINE_BACKBONE:
-            _load_efficientnet_lite0(model.backbone)
-        else:
-            model.backbone = _fetch_backbone(config.backbone)
     return model
+
+
+def _load_imagenet(model: CopyModel) -> None:
+    if model.config.backbone == OFFLINE_BACKBONE:
+        _load_efficientnet_lite0(model.backbone)
+        return
+    fetched = _fetch_backbone(model.config.backbone)
+    if not model.config.conv_head:
+        without_conv_head(fetched)
+    model.backbone.load_state_dict(fetched.state_dict())
+
+
+def _backbone_state(name: str) -> dict[str, Tensor] | None:
+    """The tensors of a file that holds a timm backbone's state; None for a model of ours or a published one."""
+    path = Path(name)
+    if name in NAMES or is_url(name) or not path.is_file():
+        return None
+    if name.lower().endswith(SUFFIXES):
+        state = read_state(path)
+        return None if is_published(state) else state
+    metadata, state = _read_safetensors(path)
+    return None if metadata.get("format") == FORMAT else state
+
+
+def _without_classifier(state: dict[str, Tensor], backbone: Any) -> dict[str, Tensor]:
+    """What is left of a whole network when its last layer, and what the backbone goes without, are taken away."""
+    parts = {name.split(".", maxsplit=1)[0] for name in backbone.state_dict()}
+    spare = {"fc", "classifier", "head", "conv_head", "bn2"} - parts
+    return {name: value for name, value in state.items() if name.split(".", maxsplit=1)[0] not in spare}
 
 
 def _fetch_backbone(name: str) -> Any:
@@ -116,13 +239,26 @@ def _fetch_backbone(name: str) -> Any:
 
 
 def _load_start(config: ModelConfig) -> CopyModel:
-    """The model that model.weights names, refused where it is not what the other options describe."""
-    model = load_model(config.weights)
-    for name in ("backbone", "dim", "gem_power", "batch_norm"):
-        there, asked = getattr(model.config, name), getattr(config, name)
-        if there != asked:
+    """The model that model.weights names, refused where it is not what the other options describe.
+
+    Its background comes along where one of that size is asked for.
+    """
+    start = load_model(config.weights)
+    for name in ("backbone", "dim", "pooling", "gem_power", "gem_learned", "batch_norm", "conv_head"):
+        there, asked = getattr(start.config, name), getattr(config, name)
+        if _architecture(there) != _architecture(asked):
             raise InputError(f"model.{name}={asked}: model.weights={config.weights} has {there}; expected the same")
+    model = CopyModel(config)
+    state = start.state_dict()
+    if start.config.background != config.background:
+        state.pop("background", None)
+    model.load_state_dict(model.state_dict() | state)
     return model
+
+
+def _architecture(value: object) -> object:
+    """A backbone's name without the tag of timm's weights, as tf_efficientnetv2_m.in21k_ft_in1k; else the value."""
+    return value.partition(".")[0] if isinstance(value, str) else value
 
 
 def _load_efficientnet_lite0(backbone: nn.Module) -> None:
@@ -146,39 +282,71 @@ def _tensors(items: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]
     return ((name, value) for name, value in items if not name.endswith("num_batches_tracked"))
 
 
-def save_model(path: Path, model: CopyModel, provenance: dict[str, str]) -> None:
-    """Weights and configuration as one safetensors file, written whole or not at all."""
+def save_model(path: Path, model: CopyModel, provenance: dict[str, str], *, half: bool = False) -> None:
+    """Weights and configuration as one safetensors file, written whole or not at all; in float16 where `half`."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(model.config)), **provenance}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    metadata = {"format": FORMAT, "config": _written_config(model.config), **provenance}
     with atomic_path(path) as beside:
-        safetensors.torch.save_file(state, beside, metadata)
+        beside.write_bytes(safetensors.torch.save(state, metadata))  # its own writer would hide why it cannot
+
+
+def _written_config(config: ModelConfig) -> str:
+    return json.dumps(dataclasses.asdict(config) | {"pooling": config.pooling.value})
+
+
+def _read_config(text: str) -> ModelConfig:
+    values = json.loads(text)
+    return ModelConfig(**values | {"pooling": Pooling(values.get("pooling", "gem"))})
 
 
 def load_model(name: str) -> CopyModel:
-    """The model of a NAME, a run folder, or a safetensors file; in evaluation mode."""
-    if name in NAMES:
+    """The model of a NAME, a run folder, a safetensors file of ours, or a published checkpoint (`isc.checkpoints`), as
+    a file or a URL#sha256=…; in evaluation mode. Nothing that a file says is run."""
+    if name == "imagenet":
         return initial_model(ModelConfig()).eval()
-    path = Path(name) / MODEL_FILE if Path(name).is_dir() else Path(name)
+    if name in NAMES:
+        return _load_ours(SHIPPED / f"{name}.safetensors")
+    path = fetch(name) if is_url(name) else Path(name)
+    path = path / MODEL_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(
-            f"model={name}: no such model; expected {', '.join(NAMES)}, a run folder holding {MODEL_FILE}, "
-            "or a .safetensors file"
+            f"model={name}: no such model; expected {', '.join(NAMES)}, a run folder holding {MODEL_FILE}, a "
+            ".safetensors file, or a published .pt or .pth"
         )
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file, or cut short ({error}); write it again") from error
+    return _load_published(path) if path.name.lower().endswith(SUFFIXES) else _load_ours(path)
+
+
+def _load_published(path: Path) -> CopyModel:
+    settings, state = read_checkpoint(path)
+    model = CopyModel(ModelConfig(**settings))
+    load_into(model, state, path=path)
+    return model.eval()
+
+
+def _load_ours(path: Path) -> CopyModel:
+    metadata, state = _read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: its metadata does not say {FORMAT}; expected a model that train.py wrote")
     try:
-        model = CopyModel(ModelConfig(**json.loads(metadata["config"])))
+        model = CopyModel(_read_config(metadata["config"]))
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: its configuration and weights cannot be used ({reason}); train it again") from error
     return model.eval()
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors, as float32 where they are kept in halves."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file, or cut short ({error}); write it again") from error
+    return metadata, {k: v.float() if v.dtype is torch.float16 else v for k, v in tensors.items()}
 
 
 def describe(model: CopyModel) -> dict[str, str]:

@@ -1,36 +1,61 @@
-"""Photos → a trained model: two views of each photo, InfoNCE + KoLeo, one run folder."""
+"""Photos → a trained model: two views of each photo, a contrast between photos, one run folder."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import logging
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from isc.augment import Augmenter
-from isc.config import LossConfig, OptimConfig, Precision, TrainConfig
-from isc.data import Batch, TrainingViews, training_loader
-from isc.device import choose_device, keep_freed_memory, place
+from isc.augment import Augmenter, fonts_used
+from isc.board import Board
+from isc.config import Contrast, LossConfig, Precision, TrainConfig
+from isc.data import Batch, Source, TrainingViews, training_loader, worker_count
+from isc.device import arithmetic, choose_device, compiled, depthwise_in_float32, keep_freed_memory, place
+from isc.distributed import (
+    average_gradients,
+    gather,
+    gather_objects,
+    join_group,
+    leave_group,
+    on_this_machine,
+    rank,
+    wait_for_all,
+    world_size,
+)
 from isc.errors import InputError
+from isc.extract import embed
 from isc.images import list_hash, list_images
-from isc.io import atomic_path, write_csv, write_json
-from isc.loss import info_nce, koleo
+from isc.io import atomic_path, read_ground_truth, write_csv, write_json
+from isc.loss import ABSENT, contrastive, info_nce, koleo
+from isc.memory import Memory
 from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model
+from isc.optim import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
 from isc.progress import progress
+from isc.teacher import load_teacher, relational_distillation
+from isc.validate import Validation
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.pt"
+BEST_FILE = "best.safetensors"
 LOG_FILE = "log.csv"
-LOG_COLUMNS = ("step", "loss", "info_nce", "koleo", "nearest_negative", "lr", "photos_per_second")
+VALIDATION_FILE = "validation.csv"
+LOG_COLUMNS = ("step", "loss", "contrast", "koleo", "teacher", "nearest_negative", "lr", "photos_per_second")
+VALIDATION_COLUMNS = ("step", "average_precision", "recall_at_p90", "recall_at_rank1")
 MAY_CHANGE = (
     "images",
     "output",
@@ -38,9 +63,12 @@ MAY_CHANGE = (
     "device",
     "workers",
     "max_unreadable",
+    "validation",
     "train.steps",
     "train.lr",
+    "train.compile",
     "train.checkpoint_every",
+    "train.validate_every",
 )
 
 
@@ -48,94 +76,233 @@ def train(config: TrainConfig) -> Path:
     """Train, or go on training, in the run folder `config.output`; the path of the finished model.
 
     The folder receives model.safetensors, checkpoint.pt (from which resume=true goes on), config.json, log.csv,
-    provenance.json and, if photos could not be read, failures.csv.
+    provenance.json, tensorboard/, with validation= also validation.csv and best.safetensors, and, if photos could not
+    be read, failures.csv. Started by torchrun, the processes share each batch, and the first writes.
     """
     run = Path(config.output)
     checkpoint = _checkpoint_to_resume(run, config)
     photos = list_images(Path(config.images))
-    if len(photos) < config.train.batch_size:
+    source = Source(list(photos.values()), _pairs(config, photos))
+    device = join_group(choose_device(config.device.value))
+    if rank() > 0:
+        logging.getLogger("isc").setLevel(logging.WARNING)  # the first process tells what happens
+    try:
+        _check_counts(config, source, device)
+        keep_freed_memory()
+        torch.manual_seed(config.seed)
+        trainer = Trainer(config, run, device, photos, source)
+        if checkpoint:
+            trainer.load(checkpoint)
+        log.info("training %s on %d photos, %s × %d", config.model.backbone, len(photos), device, world_size())
+        with trainer.telling_what_is_kept():
+            trainer.run_steps()
+            return trainer.finish()
+    finally:
+        leave_group()
+
+
+def _check_counts(config: TrainConfig, source: Source, device: torch.device) -> None:
+    """InputError where the batches cannot be made or shared, or batch norms cannot be kept in step."""
+    batch, ranks = config.train.batch_size, world_size()
+    if len(source) < batch:
+        what = f"images={config.images}: {len(source)} photos"
+        if config.pairs is not None:
+            what = f"pairs={config.pairs}: {len(source)} pairs"
         raise InputError(
-            f"images={config.images}: {len(photos)} photos for batches of {config.train.batch_size}; "
-            "expected at least a batch: add photos or lower train.batch_size"
+            f"{what} for batches of {batch}; expected at least a batch: add some or lower train.batch_size"
         )
-    device = choose_device(config.device.value)
-    keep_freed_memory()
-    torch.manual_seed(config.seed)
-    trainer = Trainer(config, run, device, photos)
-    if checkpoint:
-        trainer.load(checkpoint)
-    log.info("training %s on %d photos, %s", config.model.backbone, len(photos), device)
-    trainer.run_steps()
-    return trainer.finish()
+    if config.train.hard_negatives >= len(source):
+        raise InputError(
+            f"train.hard_negatives={config.train.hard_negatives}: there are {len(source)} photos; expected fewer"
+        )
+    if batch % ranks:
+        raise InputError(f"train.batch_size={batch}: does not divide among {ranks} processes; expected a multiple")
+    if ranks > 1 and device.type == "cpu" and not config.train.freeze_norms:
+        raise InputError("train.freeze_norms=false: batch norms are kept in step on GPUs alone; use true on CPUs")
+
+
+def _check_sizes(model: CopyModel, config: TrainConfig) -> None:
+    """InputError where the backbone cannot take pictures of a size that it will be given."""
+    device = model.mean.device
+    for size in {config.model.image_size, *(span.stage.image_size for span in plan(config.train))}:
+        try:
+            with torch.inference_mode():
+                model.eval().project(torch.zeros(1, 3, size, size, device=device))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"model.backbone={config.model.backbone}: cannot take {size} × {size} pixels ({error}); expected other "
+                "sizes in model.image_size, train.image_size or train.stages"
+            ) from error
+
+
+def _pairs(config: TrainConfig, photos: Mapping[str, Path]) -> npt.NDArray[np.int64] | None:
+    """(reference, query) numbers [P, 2] of the known copies; an id is that of a photo, or its last part alone."""
+    if config.pairs is None:
+        return None
+    rows = {name: row for row, name in enumerate(photos)}
+    short: dict[str, list[str]] = {}
+    for name in photos:
+        short.setdefault(name.rsplit("/", 1)[-1], []).append(name)
+
+    def number(name: str) -> int:
+        found = [name] if name in rows else short.get(name, [])
+        if len(found) != 1:
+            what = "no photo of this id" if not found else f"several photos end so ({', '.join(found[:3])})"
+            raise InputError(f"pairs={config.pairs}: {name!r}: {what} in images={config.images}; expected one")
+        return rows[found[0]]
+
+    truth = read_ground_truth(Path(config.pairs))
+    return np.array([(number(reference), number(query)) for query, reference in sorted(truth.pairs)], np.int64)
 
 
 class Trainer:
     """What one run holds between steps; all of it goes into the checkpoint."""
 
-    def __init__(self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path]) -> None:
-        self.config, self.run, self.device, self.paths = config, run, device, list(photos.values())
-        self.photos_hash = list_hash(photos)
-        self.model = place(initial_model(config.model, seed=config.seed), device)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.train), lr=config.train.lr)
+    def __init__(
+        self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path], source: Source
+    ) -> None:
+        self.config, self.run, self.device, self.source = config, run, device, source
+        self.photos_hash, self.num_photos = list_hash(photos), source.num_photos()
+        self.pairs_hash = None if source.pairs is None else hashlib.sha256(source.pairs.tobytes()).hexdigest()
+        self.validation = Validation.of(config.validation) if config.validation and rank() == 0 else None
+        self.precision = arithmetic(config.train.precision, device)
+        self.teacher = load_teacher(config.loss.teacher, device=device) if config.loss.teacher else None
+        model = initial_model(config.model, seed=config.seed)
+        if config.model.background > len(source.paths) and not bool(model.background.any()):
+            raise InputError(
+                f"model.background={config.model.background}: there are {len(source.paths)} photos; expected at most "
+                "these, or model.weights= with a background of this size"
+            )
+        if world_size() > 1 and device.type == "cuda" and not config.train.freeze_norms:
+            model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+        self.model: CopyModel = place(model, device)
+        for span in plan(config.train):  # too many are refused at the start
+            freeze(self.model, blocks=blocks_kept(span.stage, config.train), depthwise=False)
+        _check_sizes(self.model, config)
+        self.average = Average(self.model, config.train.ema)
+        self.memory = Memory(config.loss.memory, config.model.dim, labels=2).to(device)
+        self.optimizer = make_optimizer(self.model, config.train)
+        if device.type == "cpu" and self.precision is Precision.bfloat16:
+            depthwise_in_float32(self.model.backbone)
+        self.project = compiled(self.model.project) if config.train.compile else self.model.project
         self.step = 0
+        self.saved: int | None = None  # the step of the checkpoint
+        self.seconds = 0.0  # spent on steps
+        self.best = -1.0
+        self.neighbours: npt.NDArray[np.int64] | None = None
         self.rows: list[list[float]] = []
+        self.validations: list[list[float]] = []
         self.failures: dict[str, str] = {}
 
+    @contextmanager
+    def telling_what_is_kept(self) -> Iterator[None]:
+        """Bad photos, a loss that runs away or a full disk stop the training; the last checkpoint stays."""
+        try:
+            yield
+        except InputError as error:
+            if self.saved is None:
+                raise
+            kept = f"the checkpoint of step {self.saved} is kept, and resume=true goes on from there"
+            raise InputError(f"{error}; {kept}") from error
+
     def run_steps(self) -> None:
+        with progress("training", "steps") as report, Board.of(self.run, self.step) as board:
+            for span in plan(self.config.train):
+                if self.step < span.last:
+                    self._run_span(span, report, board)
+
+    def _run_span(self, span: Span, report: Any, board: Board) -> None:
         options = self.config.train
-        augmenter = Augmenter(self.config.augment, size=options.image_size)
-        dataset = TrainingViews(self.paths, augmenter, seed=self.config.seed)
+        if self.step == span.first and options.hard_negatives:
+            self.neighbours = self._nearest_photos(span.stage.image_size)
+        dataset = TrainingViews(
+            self.source,
+            Augmenter(self.config.augment, size=span.stage.image_size),
+            seed=self.config.seed,
+            strength=span.stage.strength,
+            mix=self.config.augment.mix,
+            neighbours=self.neighbours,
+        )
         loader = training_loader(
             dataset,
             batch_size=options.batch_size,
-            first_step=self.step,
-            last_step=options.steps,
-            workers=self.config.workers,
+            steps=range(self.step, span.last),
+            workers=worker_count(self.config.workers, sharing=on_this_machine()),
+            rank=rank(),
+            ranks=world_size(),
         )
+        freeze(self.model, blocks=blocks_kept(span.stage, options), depthwise=options.freeze_depthwise)
         set_training(self.model, freeze_norms=options.freeze_norms)
-        with progress("training", "steps") as report:
-            started, first = time.monotonic(), self.step
-            for batch in loader:
-                values = self._one_step(batch)
-                rate = (self.step - first) * options.batch_size / (time.monotonic() - started)
-                self.rows.append([self.step, *values.values(), rate])
-                report(self.step, options.steps)
-                if self.step % options.checkpoint_every == 0 or self.step == options.steps:
-                    self.save()
-                    log.info("step %d/%d %s %.0f photos/s", self.step, options.steps, _line(values), rate)
+        before = time.monotonic()
+        for batch in loader:
+            values = self._one_step(batch, span.stage.lr)
+            now = time.monotonic()
+            values["photos_per_second"] = options.batch_size / (now - before)
+            self.seconds += now - before
+            self.rows.append([self.step, *values.values()])
+            board.write(values, self.step)
+            report(self.step, options.steps)
+            self._look_up(values, board)
+            before = time.monotonic()
 
-    def _one_step(self, batch: Batch) -> dict[str, float]:
-        self._note_failures(batch)
-        options = self.config.train
-        lr = options.lr * schedule(self.step, options)
+    def _look_up(self, values: dict[str, float], board: Board) -> None:
+        """Validate and save where it is time."""
+        options, last = self.config.train, self.step == self.config.train.steps
+        if self.config.validation and (self.step % options.validate_every == 0 or last):
+            self._validate(board)
+        if self.step % options.checkpoint_every == 0 or last:
+            self.save()
+            log.info("step %d/%d %s", self.step, options.steps, _line(values))
+
+    def _one_step(self, batch: Batch, lr_scale: float) -> dict[str, float]:
+        self._note_failures(batch.failures)
+        options, loss_options = self.config.train, self.config.loss
+        lr = options.lr * lr_scale * schedule(self.step, options)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["scale"]
         views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision is Precision.bfloat16):
-            embeddings = self.model(views)
-        loss, terms = total_loss(embeddings, batch.instances.to(self.device), self.config.loss)
-        if not math.isfinite(terms["loss"]):
-            raise InputError(
-                f"step {self.step}: the loss is {terms['loss']}; the last good checkpoint is kept: lower train.lr "
-                f"and go on with resume=true. Photos of the batch: {self._names(batch.instances)}"
-            )
+        with self._autocast():
+            projected = self.project(views)
+        embeddings = self.model.finish(gather(projected))
+        instances = gather(batch.instances.to(self.device))
+        loss, terms = total_loss(
+            embeddings,
+            instances,
+            loss_options,
+            memory=self.memory.contents() if self.step >= loss_options.memory_after * options.steps else None,
+            taught=None if self.teacher is None else gather(self.teacher(views)),
+        )
+        self._check_finite("loss", terms["loss"], instances)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        average_gradients(self.model.parameters())
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        self._check_finite("gradient's norm", norm.item(), instances)
         self.optimizer.step()
+        self.average.update(self.model, self.step)
+        self.memory.push(embeddings, instances)
         self.step += 1
         return terms | {"lr": lr}
 
-    def _names(self, instances: Tensor) -> str:
-        return ", ".join(self.paths[i].name for i in instances[: len(instances) // 2].tolist())
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)
 
-    def _note_failures(self, batch: Batch) -> None:
-        for path, reason in batch.failures:
+    def _check_finite(self, what: str, value: float, instances: Tensor) -> None:
+        """InputError before a value that is none spoils the weights."""
+        if not math.isfinite(value):
+            shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
+            names = ", ".join(self.source.paths[number].name for number in shown)
+            raise InputError(
+                f"step {self.step + 1}: the {what} is {value}; lower train.lr. Photos of the batch: {names}"
+            )
+
+    def _note_failures(self, failures: Iterable[tuple[str, str]]) -> None:
+        for path, reason in failures:
             if path not in self.failures:
                 self.failures[path] = reason
                 log.warning("skipped: %s", reason)
-        bad, all_photos = len(self.failures), len(self.paths)
-        if bad == all_photos:
+        bad, all_photos = len(self.failures), self.num_photos
+        if bad >= all_photos:
             what = f"none of the {all_photos} photos can be read"
         elif bad > self.config.max_unreadable * all_photos:
             what = (
@@ -145,107 +312,210 @@ class Trainer:
             return
         raise InputError(f"images={self.config.images}: {what}; the last: {list(self.failures.values())[-1]}")
 
+    def averaged(self) -> CopyModel:
+        """The model with the averaged weights, in evaluation mode."""
+        with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which go on as if there were none
+            model = CopyModel(self.config.model)
+        model.load_state_dict(self.average.state)
+        model = place(model, self.device).eval()
+        if self.config.model.background:
+            model.background.copy_(self._background(model))
+        return model
+
+    def _background(self, model: CopyModel) -> Tensor:
+        """Descriptors [M, dim] of photos spread evenly over the training photos, the background not yet subtracted.
+
+        With fewer photos than that, the one that the run began with (model.weights=) stays.
+        """
+        count, paths = self.config.model.background, self.source.paths
+        if count > len(paths):
+            return self.average.state["background"]
+        chosen = [paths[row * len(paths) // count] for row in range(count)]
+        model.background.zero_()
+        vectors, _ = embed(
+            model, chosen, image_size=self.config.model.image_size, workers=self.config.workers,
+            precision=self.precision,
+        )  # fmt: skip
+        return torch.from_numpy(vectors).to(self.device)  # the row of an unreadable photo is 0 and subtracts nothing
+
+    def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
+        """The hard_negatives nearest other photos of each photo [N, k], by the descriptors of now."""
+        paths = list(self.source.paths)
+        part = paths[rank() :: world_size()]
+        mine, failures = embed(
+            self.averaged(), part, image_size=image_size, workers=self.config.workers, precision=self.precision
+        )
+        self._note_failures((str(part[row]), reason) for row, reason in failures.items())
+        vectors = torch.zeros(len(paths), mine.shape[1])
+        for first, found in enumerate(gather_objects(mine)):
+            vectors[first :: world_size()] = torch.from_numpy(found)
+        return nearest_rows(vectors.to(self.device), self.config.train.hard_negatives).cpu().numpy()
+
+    def _validate(self, board: Board) -> None:
+        """Judge the averaged weights; keep them if they are the best so far."""
+        if self.validation is not None:
+            model = self.averaged()
+            metrics = self.validation.judge(
+                model, image_size=self.config.model.image_size, workers=self.config.workers, precision=self.precision
+            )
+            figures = (metrics.average_precision, metrics.recall_at_p90, metrics.recall_at_rank1)
+            self.validations.append([self.step, *figures])
+            board.write(dict(zip(VALIDATION_COLUMNS[1:], figures, strict=True)), self.step, group="validation")
+            log.info("step %d: validation μAP %.4f, recall at P90 %.4f, recall at rank 1 %.4f", self.step, *figures)
+            if metrics.average_precision > self.best:
+                self.best = metrics.average_precision
+                save_model(self.run / BEST_FILE, model, self._provenance(model))
+        wait_for_all()
+
     def save(self) -> None:
         """Write checkpoint, model and log, each whole or not at all."""
+        for others in gather_objects(self.failures):
+            self.failures |= others
+        if rank() > 0:
+            return
         state = {
             "step": self.step,
             "config": flat_config(self.config),
             "model": self.model.state_dict(),
+            "average": self.average.state,
+            "memory": self.memory.state_dict(),
+            "neighbours": None if self.neighbours is None else torch.from_numpy(self.neighbours),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "photos_sha256": self.photos_hash,
-            "num_photos": len(self.paths),
+            "pairs_sha256": self.pairs_hash,
+            "num_photos": len(self.source.paths),
             "rows": self.rows,
+            "validations": self.validations,
+            "best": self.best,
+            "seconds": self.seconds,
             "failures": self.failures,
         }
         write_json(self.run / "config.json", flat_config(self.config))
-        with atomic_path(self.run / CHECKPOINT_FILE) as beside:
-            torch.save(state, beside)
-        write_csv(self.run / LOG_FILE, LOG_COLUMNS, ([f"{value:.6g}" for value in row] for row in self.rows))
+        _write_checkpoint(self.run / CHECKPOINT_FILE, state)
+        self.saved = self.step
+        write_csv(self.run / LOG_FILE, LOG_COLUMNS, _printed(self.rows))
+        if self.validations:
+            write_csv(self.run / VALIDATION_FILE, VALIDATION_COLUMNS, _printed(self.validations))
 
     def load(self, state: dict[str, Any]) -> None:
         if state["photos_sha256"] != self.photos_hash:
             raise InputError(
-                f"images={self.config.images}: {len(self.paths)} photos, not the {state['num_photos']} that the run "
-                "began with; expected the same"
+                f"images={self.config.images}: {len(self.source.paths)} photos, not the {state['num_photos']} that the "
+                "run began with; expected the same"
             )
+        if state["pairs_sha256"] != self.pairs_hash:
+            raise InputError(f"pairs={self.config.pairs}: not the pairs that the run began with; expected the same")
         if state["step"] > self.config.train.steps:
             raise InputError(f"train.steps={self.config.train.steps}: {state['step']} steps are made already")
-        self.step, self.rows, self.failures = state["step"], state["rows"], state["failures"]
+        self.step = self.saved = state["step"]
+        self.rows, self.failures = state["rows"], state["failures"]
+        self.validations, self.best, self.seconds = state["validations"], state["best"], state["seconds"]
         self.model.load_state_dict(state["model"])
+        self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.memory.load_state_dict(state["memory"])
+        self.neighbours = None if state["neighbours"] is None else state["neighbours"].numpy()
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         log.info("going on from step %d of %d", self.step, self.config.train.steps)
 
-    def finish(self) -> Path:
-        """Write the model and where it came from; the path of the model."""
-        provenance = describe(self.model) | {
+    def _provenance(self, model: CopyModel) -> dict[str, str]:
+        return describe(model) | {
             "seed": str(self.config.seed),
             "steps": str(self.step),
-            "photos": str(len(self.paths)),
+            "hours": f"{self.seconds / 3600:.2f}",
+            "photos": str(len(self.source.paths)),
             "torch": torch.__version__,
-            "machine": f"{platform.machine()} {self.device}",
+            "machine": f"{platform.machine()} {self.device.type} × {world_size()}",
+            "fonts": fonts_used(),
         }
+
+    def finish(self) -> Path:
+        """Write the model and where it came from; the path of the model."""
+        path = self.run / MODEL_FILE
+        if rank() > 0:
+            return path
+        model = self.averaged()
+        provenance = self._provenance(model)
         if self.failures:
             write_csv(self.run / "failures.csv", ("file", "reason"), iter(self.failures.items()))
             log.warning("%d photos could not be read; see %s", len(self.failures), self.run / "failures.csv")
-        path = self.run / MODEL_FILE
-        save_model(path, self.model, provenance)
+        save_model(path, model, provenance)
         write_json(self.run / "provenance.json", provenance)
         log.info("wrote %s", path)
         return path
 
 
-def set_training(model: CopyModel, *, freeze_norms: bool) -> None:
-    """Training mode, except that the backbone's batch norms keep their statistics where asked."""
-    model.train()
-    if freeze_norms:
-        for module in model.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+def total_loss(
+    embeddings: Tensor,
+    instances: Tensor,
+    options: LossConfig,
+    *,
+    memory: tuple[Tensor, Tensor] | None = None,
+    taught: Tensor | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Contrast + koleo_weight · KoLeo + teacher_weight · distillation of [N, D] embeddings; and the terms for the log.
 
-
-def total_loss(embeddings: Tensor, instances: Tensor, config: LossConfig) -> tuple[Tensor, dict[str, float]]:
-    """InfoNCE + koleo_weight · KoLeo of [N, D] embeddings, and the terms for the log."""
-    contrast = info_nce(embeddings, instances, temperature=config.temperature)
+    `memory` is (embeddings, instances) of earlier steps, `taught` the teacher's descriptors [N, D'] of the same rows.
+    """
+    if options.contrast is Contrast.info_nce:
+        contrast = info_nce(embeddings, instances, temperature=options.temperature, memory=memory)
+    else:
+        contrast = contrastive(
+            embeddings, instances, positive_margin=options.positive_margin, negative_margin=options.negative_margin,
+            memory=memory,
+        )  # fmt: skip
     spread = koleo(embeddings, instances)
-    loss = contrast + config.koleo_weight * spread
-    values = {"loss": loss, "info_nce": contrast, "koleo": spread, "nearest_negative": torch.exp(-spread)}
+    loss = contrast + options.koleo_weight * spread
+    distilled = torch.zeros_like(loss)
+    if taught is not None:
+        distilled = relational_distillation(
+            embeddings, taught,
+            temperature_student=options.temperature, temperature_teacher=options.teacher_temperature,
+        )  # fmt: skip
+        loss = loss + options.teacher_weight * distilled
+    values = {
+        "loss": loss,
+        "contrast": contrast,
+        "koleo": spread,
+        "teacher": distilled,
+        "nearest_negative": torch.exp(-spread),
+    }
     return loss, {name: float(value.detach()) for name, value in values.items()}
 
 
-def schedule(step: int, options: OptimConfig) -> float:
-    """Share of the full rate at this step: a linear rise over the warm-up, then half a cosine down to 0."""
-    warmup = round(options.warmup * options.steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
-
-
-def parameter_groups(model: CopyModel, options: OptimConfig) -> list[dict[str, Any]]:
-    """Backbone and head with their rates; weight decay on matrices and kernels, not on biases and norms."""
-    groups: list[dict[str, Any]] = []
-    for scale, part in ((options.backbone_lr, [model.backbone]), (1.0, [model.linear, model.norm])):
-        parameters = [p for module in part for p in module.parameters()]
-        for decay, chosen in (
-            (options.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim <= 1]),
-        ):
-            groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
-    return groups
+def nearest_rows(vectors: Tensor, count: int, *, block: int = 4096) -> Tensor:
+    """The `count` < N nearest other rows of each of the unit vectors [N, D]: [N, count], nearest first."""
+    found = []
+    for first in range(0, len(vectors), block):
+        similarity = vectors[first : first + block] @ vectors.T
+        rows = torch.arange(len(similarity), device=vectors.device)
+        similarity[rows, first + rows] = -torch.inf
+        found.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(found)
 
 
 def flat_config(config: object) -> dict[str, Any]:
-    """The configuration as {dotted key: plain value}."""
+    """The configuration as {dotted key: plain value}; a list's places are numbered."""
 
-    def walk(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(f"{prefix}{name}.", value)
-            else:
-                yield prefix + name, value.value if isinstance(value, Enum) else value
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, list):
+            value = {str(place): item for place, item in enumerate(value)}
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from walk(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            yield prefix, value.value if isinstance(value, Enum) else value
 
     return dict(walk("", dataclasses.asdict(config)))  # type: ignore[call-overload]
+
+
+def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Atomically; where it fails, by a full disk say, the checkpoint that is there stays."""
+    data = io.BytesIO()  # torch's own writer would hide why the file cannot be written
+    torch.save(state, data)
+    with atomic_path(path) as beside:
+        beside.write_bytes(data.getbuffer())
 
 
 def _checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | None:
@@ -264,12 +534,15 @@ def _checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | No
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); remove it to start again") from error
     now = flat_config(config)
-    for name, value in state["config"].items():
-        if name not in MAY_CHANGE and now.get(name) != value:
-            raise InputError(
-                f"output={run}: was made with {name}={value}, now {name}={now.get(name)}; expected the same"
-            )
+    for name in state["config"] | now:
+        before, asked = state["config"].get(name), now.get(name)
+        if name not in MAY_CHANGE and before != asked:
+            raise InputError(f"output={run}: was made with {name}={before}, now {name}={asked}; expected the same")
     return state
+
+
+def _printed(rows: list[list[float]]) -> Iterator[list[str]]:
+    return ([f"{value:.6g}" for value in row] for row in rows)
 
 
 def _line(values: dict[str, float]) -> str:
