@@ -10,9 +10,16 @@ ROOT = Path(__file__).parent.parent
 TITLES = {
     "demo": "The demo: `make demo`",
     "demo_cost": "What the demo costs: `python -m benchmarks.demo`",
-    "photos": "17,000 photos through the same verbs: `isc-demo demo-photos --images PHOTOS --experiment small`",
+    "ship": "The shipped model: `python -m benchmarks.ship RUN_DIR`",
+    "judge": "AugLy's edits of photos kept out of training: `python -m benchmarks.judge score JUDGE MODEL`",
+    "judge_edits": "Of the copies with an edit in their chain, the share found at 90 % precision: the same command",
+    "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS JUDGE RUNS`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
+    "train_cpu": "Training on a CPU, sample photos: `python -m benchmarks.train`",
+    "train_cpu_measures": "What each measure of speed is worth on a CPU, on ready tensors: the same command",
+    "train_cuda": "Training on a GPU, sample photos: `python -m benchmarks.train`",
+    "train_cuda_measures": "What each measure of speed is worth on a GPU, on ready tensors: the same command",
     "network": "The network on a CPU, keeping freed memory: `python -m benchmarks.network`",
 }
 
@@ -40,9 +47,8 @@ def adopt(folder: Path, name: str) -> None:
 
 
 def main() -> None:
-    for folder, name in ((ROOT / "demo", "demo"), (ROOT / "demo-photos", "photos")):
-        if (folder / "demo.json").exists():
-            adopt(folder, name)
+    if (ROOT / "demo" / "demo.json").exists():
+        adopt(ROOT / "demo", "demo")
     tables = {
         name: markdown_table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
         for name in TITLES
