@@ -27,13 +27,25 @@ class Board:
         if rank() > 0:
             yield cls(None)
             return
+        with _named(run / FOLDER):
+            writer = SummaryWriter(str(run / FOLDER), purge_step=step + 1, flush_secs=30)
         try:
-            with SummaryWriter(str(run / FOLDER), purge_step=step + 1, flush_secs=30) as writer:
-                yield cls(writer)
-        except OSError as error:  # found by the writer's own thread, and raised by whatever is written next
-            raise InputError(f"{run / FOLDER}: cannot be written ({error.strerror or error})") from error
+            yield cls(writer)
+        finally:
+            with _named(run / FOLDER):
+                writer.close()
 
     def write(self, values: Mapping[str, float], step: int, *, group: str = "training") -> None:
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+            with _named(Path(self._writer.log_dir)):
+                for name, value in values.items():
+                    self._writer.add_scalar(f"{group}/{name}", value, step)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """The system's errors by folder; the writer's own thread meets them, and whatever is written next raises them."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
