@@ -1,6 +1,6 @@
 """What each part of the recipe is worth: short trainings that differ in one thing, judged on one benchmark.
 
-    python -m benchmarks.ablation PHOTOS JUDGE RUNS [--steps 300]
+    python -m benchmarks.ablation PHOTOS JUDGE RUNS [--steps 150]
 
 PHOTOS and JUDGE are made by `python -m benchmarks.judge` (SPLIT/training and DEV). Every run lives in RUNS and is not
 made again when it is finished. The base is experiment=isc_small in one stage; short runs say what matters early, and
@@ -16,24 +16,24 @@ from pathlib import Path
 from benchmarks import save
 from isc.train import VALIDATION_FILE
 
-BASE = ("experiment=isc_small", "train.stages=[]", "train.image_size=128", "train.freeze_blocks=3", "train.ema=0.98",
-        "model.image_size=160")  # fmt: skip
+BASE = ("experiment=isc_small", "train.stages=[]", "train.image_size=96", "train.freeze_blocks=3", "train.ema=0.98",
+        "model.image_size=128")  # fmt: skip
 PLAIN = "augment.overlay=0 augment.screenshot=0 augment.text=0 augment.emoji=0 augment.meme=0"
 VARIANTS = {
     "the recipe": "",
     "without KoLeo": "loss.koleo_weight=0",
     "KoLeo × 5": "loss.koleo_weight=5",
     "temperature 0.1": "loss.temperature=0.1",
-    "contrastive instead of InfoNCE": "loss.contrast=contrastive",
     "no overlays, screenshots, text, emoji, captions": PLAIN,
-    "half the strength": "train.stages=[{image_size:128,strength:0.5}]",
     "a memory of 4,096 from 30 % on": "loss.memory=4096 loss.memory_after=0.3",
     "without averaged weights": "train.ema=0",
-    "96 px": "train.image_size=96",
+    "128 px, used at 160": "train.image_size=128 model.image_size=160",
+    "without the background": "model.background=0",
     "all blocks learn": "train.freeze_blocks=0",
     "frozen batch norms": "train.freeze_norms=true",
+    "contrastive instead of InfoNCE": "loss.contrast=contrastive",
+    "half the strength": "train.stages=[{image_size:96,strength:0.5}]",
     "every second photo a hard negative": "train.hard_negatives=8",
-    "without the background": "model.background=0",
     "half the rate": "train.lr=1e-3",
 }
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("judge", type=Path)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=150)
     given = parser.parse_args()
     rows = []
     for name in VARIANTS:

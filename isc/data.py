@@ -114,7 +114,7 @@ class TrainingViews(Dataset[_Sample]):
             return self._pair(chosen, rng, failures)
         instance, photo = self._readable(chosen, failures)
         mild = self.augmenter.mild(photo, rng)
-        other = _Once(lambda: self._readable(self._chosen(number ^ 1), failures))  # of the same batch
+        other = _Once(lambda: self._readable(self._chosen(number ^ 1), failures))  # of the same even batch
         hard = self.augmenter.hard(photo, lambda: other()[1], rng, strength=self.strength)
         if rng.random() < self.mix * self.strength:
             second, foreign = other()

@@ -133,12 +133,12 @@ def write_report(
     """
     import jinja2
 
-    judged = curve = None
+    judged = curve = threshold = None
     if ground_truth is not None:
         metrics = metrics or evaluate(matches, ground_truth)
-        judged = judge(matches, ground_truth, metrics.threshold_at_p90)
+        threshold = as_score(metrics.threshold_at_p90, matches)
+        judged = judge(matches, ground_truth, threshold)
         curve = precision_recall(judged.matches.score, judged.right, len(judged.pairs))
-    threshold = metrics.threshold_at_p90 if metrics else None
     shown = judged.matches if judged else matches
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("isc"),
@@ -173,6 +173,11 @@ def apart(low: float, high: float) -> tuple[str, str]:
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def as_score(threshold: float | None, matches: Matches) -> float | None:
+    """The threshold's decimals as one of the scores: of float32 ones they are the shortest, not the number itself."""
+    return None if threshold is None else float(matches.score.dtype.type(threshold))
 
 
 def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) -> Judged:

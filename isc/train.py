@@ -515,7 +515,7 @@ def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     data = io.BytesIO()  # torch's own writer would hide why the file cannot be written
     torch.save(state, data)
     with atomic_path(path) as beside:
-        beside.write_bytes(data.getbuffer())
+        beside.write_bytes(data.getvalue())  # of a getbuffer() that an error outlives, Python 3.12 may crash
 
 
 def _checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ class Workplace:
         if not script:
             return self._call(verb, *arguments)
         command = [sys.executable, str(REPOSITORY / f"{verb}.py"), *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def _call(self, verb: str, *arguments: str) -> Finished:
@@ -119,14 +119,14 @@ class Workplace:
         with log.open("w+", encoding="utf-8") as err, told.open("w+", encoding="utf-8") as out:
             process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=err, start_new_session=True)
             try:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 120
                 while process.poll() is None and not when(told.read_text() + log.read_text()):
                     assert time.monotonic() < deadline, "the moment never came"
                     time.sleep(0.002)
                 assert process.poll() is None or not expected, told.read_text() + log.read_text()
                 if process.poll() is None:
                     os.killpg(process.pid, which)
-                process.wait(timeout=60)
+                process.wait(timeout=120)
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -182,5 +182,5 @@ def descriptors(benchmark: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("descriptors")
     for role in ("queries", "references", "training"):
         images, output = str(benchmark / role), str(folder / f"{role}.h5")
-        extract(ExtractConfig(images=images, output=output, image_size=64, workers=0))
+        extract(ExtractConfig(images=images, output=output, model="imagenet", image_size=64, workers=0))
     return folder

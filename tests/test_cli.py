@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from isc.cli import keys
+from isc.cli import CONF, keys
 from isc.config import ExtractConfig, MatchConfig, TrainConfig
 
 SCHEMAS = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
@@ -20,7 +20,7 @@ GIVEN = {
 }
 CONTRACT = {
     "train": ["images=", "output=", "experiment=", "resume=true", "model.*", "train.*", "augment.*", "loss.*"],
-    "extract": ["images=DIR", "output=FILE.h5", "model=NAME|RUN_DIR|FILE.safetensors"],
+    "extract": ["images=DIR", "output=FILE.h5", "model=NAME|RUN_DIR|FILE"],
     "match": [
         "queries=",
         "references=",
@@ -70,6 +70,10 @@ UNKNOWN = [
     ("train", "train.step=3", "train.steps"),
     ("train", "augment.blr=0", "augment.blur"),
     ("train", "loss.temprature=1", "loss.temperature"),
+    ("train", "train.optimiser=sgd", "train.optimizer"),
+    ("train", "train.freeze_block=1", "train.freeze_blocks"),
+    ("train", "loss.memery=8", "loss.memory"),
+    ("train", "train.stage=[]", "train.stages"),
 ]
 
 
@@ -77,6 +81,35 @@ UNKNOWN = [
 def test_a_misspelt_key_is_named_with_the_one_that_was_meant(place, verb, argument, meant):
     key = argument.partition("=")[0]
     place.refused(verb, *GIVEN[verb], argument, naming=(f"unknown key {key!r}", f"did you mean {meant}?"))
+
+
+STAGES = [
+    ("[{imagesize: 64}]", "unknown key 'train.stages.imagesize'; expected one of train.stages.share, train.stages.im"),
+    ("[{imagesize: 64}]", "did you mean train.stages.image_size?"),
+    ("[{share: 1}, {strenght: 1}]", "did you mean train.stages.strength?"),
+    ("[{image_size: 16}]", "train.stages.image_size=16: expected a finite number, at least 32"),
+    ("[{share: 0}]", "train.stages.share=0.0: expected a finite number above 0"),
+    ("[{share: nan}]", "train.stages.share=nan"),
+    ("[{share: 1}, {strength: 2}]", "train.stages.strength=2.0: expected a share in 0…1"),
+    ("[{lr: -1}]", "train.stages.lr=-1.0: expected a finite number, at least 0"),
+    ("[{freeze_blocks: -1}]", "train.stages.freeze_blocks=-1"),
+    ("[{share: many}]", "'many' of type 'str' could not be converted to Float"),
+    ("3", "train.stages=3: expected a list such as [{share: 1}, {share: 2}]"),
+    ("[3]", "train.stages=[3]: expected a list such as"),
+    ("{share: 1}", "train.stages={share: 1}: expected a list such as"),
+]
+
+
+@pytest.mark.parametrize(("value", "naming"), STAGES, ids=[value for value, _ in STAGES])
+def test_stages_are_checked_as_other_keys_are(place, value, naming):
+    place.refused("train", *GIVEN["train"], f"train.stages={value}", naming=(naming,))
+
+
+def test_a_misspelt_key_in_the_stages_of_an_experiment(place):
+    (place / "mine" / "experiment").mkdir(parents=True)
+    place.text("mine/experiment/try.yaml", "# @package _global_\ntrain: {stages: [{share: 1}, {imagesize: 64}]}\n")
+    arguments = (f"--config-dir={place / 'mine'}", "experiment=try", *GIVEN["train"])
+    place.refused("train", *arguments, naming=("train.stages.imagesize", "did you mean train.stages.image_size?"))
 
 
 IMPOSSIBLE = [
@@ -116,6 +149,14 @@ IMPOSSIBLE = [
     ("train", "train.clip=0", "above 0"),
     ("train", "train.image_size=16", "at least 32"),
     ("train", "train.checkpoint_every=0", "at least 1"),
+    ("train", "train.validate_every=0", "at least 1"),
+    ("train", "train.optimizer=adam", "adamw, sgd, lars"),
+    ("train", "train.momentum=1", "below 1"),
+    ("train", "train.ema=1", "below 1"),
+    ("train", "train.precision=half", "float32, bfloat16, auto"),
+    ("train", "train.freeze_blocks=-1", "at least 0"),
+    ("train", "train.hard_negatives=-1", "at least 0"),
+    ("train", "model.pooling=max", "gem, mean, token"),
     ("train", "model.dim=1", "at least 2"),
     ("train", "model.gem_power=0.5", "at least 1"),
     ("train", "model.gem_power=inf", "finite"),
@@ -124,6 +165,14 @@ IMPOSSIBLE = [
     ("train", "loss.temperature=0", "above 0"),
     ("train", "loss.temperature=inf", "finite"),
     ("train", "loss.koleo_weight=-1", "at least 0"),
+    ("train", "loss.contrast=triplet", "info_nce, contrastive"),
+    ("train", "loss.memory=-1", "at least 0"),
+    ("train", "loss.memory_after=2", "0…1"),
+    ("train", "loss.negative_margin=3", "0…2"),
+    ("train", "loss.positive_margin=-1", "at least 0"),
+    ("train", "loss.teacher_temperature=0", "above 0"),
+    ("train", "pairs=", "pairs"),
+    ("train", "validation=", "validation"),
     ("train", "seed=-1", "at least 0"),
     ("train", "max_unreadable=2", "0…1"),
 ]
@@ -176,8 +225,19 @@ def test_keys_that_exclude_each_other(place, arguments, naming):
     place.refused("match", *arguments, naming=naming)
 
 
+def test_known_copies_exclude_hard_negatives(place):
+    arguments = (*GIVEN["train"], "pairs=gt.csv", "train.hard_negatives=3")
+    place.refused("train", *arguments, naming=("pairs=gt.csv", "train.hard_negatives=3", "give one"))
+
+
 def test_an_unknown_experiment_is_refused_with_the_known_ones(place):
     place.refused("train", *GIVEN["train"], "experiment=nope", naming=("experiment=nope", "demo"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_is_a_configuration(place, name):
+    """It is composed and checked; what is refused is the folder that is not there."""
+    place.refused("train", "images=nowhere", "output=out", f"experiment={name}", naming=("images=nowhere: no such",))
 
 
 def test_an_experiment_of_ones_own_is_found_and_checked(place):

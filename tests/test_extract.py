@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+import isc.device
 import isc.extract
 from isc.config import ExtractConfig
 from isc.errors import InputError
@@ -44,7 +45,7 @@ def photos(tmp_path):
 
 
 def config(photos, **options):
-    options = {"output": str(photos.parent / "d.h5"), "image_size": 64, "workers": 0} | options
+    options = {"output": str(photos.parent / "d.h5"), "model": "imagenet", "image_size": 64, "workers": 0} | options
     return ExtractConfig(images=str(photos), **options)
 
 
@@ -191,7 +192,7 @@ def test_an_unknown_model_is_refused_with_what_is_expected(photos, name, monkeyp
     monkeypatch.chdir(photos.parent)
     if name == "empty_run":
         (photos.parent / name).mkdir()
-    with pytest.raises(InputError, match=rf"model={name}: .*expected imagenet, a run folder .*safetensors"):
+    with pytest.raises(InputError, match=rf"model={name}: .*expected .*imagenet, a run folder .*safetensors"):
         extract(config(photos, model=name))
 
 
@@ -236,6 +237,20 @@ def test_a_file_made_otherwise_is_refused_unless_overwritten(photos, options, na
     assert written.read_bytes() == before
     extract(config(photos, overwrite=True, **options))
     assert written.read_bytes() != before
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_precision_auto_is_what_the_hardware_has(photos, native, monkeypatch):
+    """The file says which it was, so that the same file on another machine is not taken for the same."""
+    from isc.config import Precision
+
+    monkeypatch.setattr(isc.device, "native_bfloat16", lambda device: native)
+    meant = Precision.bfloat16 if native else Precision.float32
+    auto = extract(config(photos, precision=Precision.auto))
+    plain = extract(config(photos, precision=meant, output=str(photos.parent / "plain.h5")))
+    assert read_provenance(auto) == read_provenance(plain)
+    assert read_provenance(auto)["precision"] == meant.value
+    np.testing.assert_array_equal(read_descriptors(auto).vectors, read_descriptors(plain).vectors)
 
 
 def test_another_model_is_refused_unless_overwritten(photos, monkeypatch):

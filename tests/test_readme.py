@@ -1,18 +1,34 @@
-"""Every command of the README is run here, or is one that .ci/run or the packaging test runs."""
+"""Every command of the README is run here, or is one that .ci/run or the packaging test runs.
+
+Those of docs/training.md, which would take days, are read as the command line reads them: each key and value.
+"""
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from torch.distributed.run import get_args_parser
 
+from isc.cli import CONF, _quoted, keys, to_config
+from isc.config import ExtractConfig, TrainConfig
 from tests.test_demo import finished_demo  # noqa: F401  the demo's folder is what the README's commands work on
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def commands_of(page):
+    return [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines() if line]
+
+
+COMMANDS = commands_of(README)
 HERE = [command for command in COMMANDS if command.startswith("python ")]
 ELSEWHERE = {  # the file that runs it, and how it is written there
     "make demo": (".ci/run", r"^make demo$"),
@@ -65,9 +81,37 @@ def test_python_example(workplace):
     assert run.stdout.splitlines()[-1] == "1.0", run.stderr
 
 
-def test_every_file_named_exists():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("command", commands_of(TRAINING))
+def test_training_page_command_is_one_that_the_command_line_takes(command):
+    program, *words = shlex.split(command)
+    if program not in ("python", "torchrun"):
+        assert program == "apt-get" or shutil.which(program, path=Path(sys.executable).parent), command
+        return
+    if program == "torchrun":
+        launched = get_args_parser().parse_args(words)
+        words = [launched.training_script, *launched.training_script_args]
+    verb = Path(words[0]).stem
+    schema = {"train": TrainConfig, "extract": ExtractConfig}[verb]
+    ConfigStore.instance().store(name=f"{verb}_defaults", node=schema)
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        config = to_config(compose(verb, [_quoted(word, schema) for word in words[1:]]))
+    assert isinstance(config, schema)
+
+
+def test_training_page_lists_the_experiments():
+    listed = re.findall(r"^\| `(\w+)` \|", TRAINING, re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def test_training_page_names_keys_that_there_are():
+    named = re.findall(r"`((?:model|train|loss|augment)\.\w+)", TRAINING)
+    assert set(named) - {"train.py", "model.safetensors"} <= set(keys(TrainConfig))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_every_file_named_exists(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 def test_the_order_of_the_house():

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from isc.report import (
     MAX_JPEG,
     Pictures,
     apart,
+    as_score,
     edit_kind,
     edit_table,
     judge,
@@ -252,6 +253,16 @@ def test_found_is_recall_at_90_percent_precision(drawn):
     judged = judge(matches, ground_truth, metrics.threshold_at_p90)
     assert judged.found.sum() / 5 == pytest.approx(metrics.recall_at_p90)
     assert (judged.rank == 0).sum() / 5 == pytest.approx(metrics.recall_at_rank1)
+
+
+def test_a_copy_just_at_the_threshold_is_found_in_float32_as_well():
+    """The threshold's decimals, −0.84753865, lie above the float32 number that they are written for."""
+    matches = Matches.from_ids(["a", "b"], ["r", "s"], [-0.5, -0.84753865])
+    matches = replace(matches, score=matches.score.astype(np.float32))
+    truth = GroundTruth(frozenset({"a", "b"}), frozenset({("a", "r"), ("b", "s")}))
+    threshold = evaluate(matches, truth).threshold_at_p90
+    assert threshold == -0.84753865 > float(np.float32(-0.84753865))
+    assert judge(matches, truth, as_score(threshold, matches)).found.all()
 
 
 @given(st.lists(st.integers(-5, 5), max_size=60), st.integers(0, 30))
