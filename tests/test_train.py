@@ -338,7 +338,7 @@ def test_ctrl_c_leaves_whole_files_alone(place, photos):
     )
     assert finished.status == 130, finished.err
     assert "interrupted" in finished.err
-    assert "Traceback" not in finished.err
+    assert "Traceback" not in finished.err, finished.err
     assert names(place / "run") <= UNFINISHED
     assert checkpoint(place / "run")["step"] >= 1
     assert {path.name for path in place.folder.iterdir()} == {"run"}
