@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,12 @@ def worker_count(workers: int, *, sharing: int = 1) -> int:
 
 
 def _single_thread(_worker: int) -> None:
+    """Also silent when the process that it works for ends in the middle of a message, by Ctrl-C say."""
     torch.set_num_threads(1)
+    told = sys.excepthook
+    sys.excepthook = lambda kind, error, trace: (
+        None if issubclass(kind, ConnectionError | EOFError) else told(kind, error, trace)
+    )
 
 
 def _loader_options(workers: int) -> dict[str, Any]:
