@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -9,8 +10,10 @@ import math
 import resource
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import safetensors
@@ -364,59 +367,58 @@ def test_a_finished_run_taken_up_again_is_the_same(straight, photos, tmp_path):
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_files():
-    """A function after which no file can grow beyond so many bytes, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+@contextlib.contextmanager
+def full_disk(*, saves: int = 0) -> Iterator[None]:
+    """No file grows beyond 20 kB, as on a disk that is full, from the checkpoint after so many on (0: from now on).
 
-
-def full_after(monkeypatch: pytest.MonkeyPatch, small_files: Any, *, saves: int) -> None:
+    For as long as the block lasts and no longer: what pytest itself prints may well go to a longer file.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     save, made = Trainer.save, []
 
-    def filling(self):
+    def fill() -> None:
         if len(made) == saves:
-            small_files(20_000)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    def filling(self):
+        fill()
         made.append(self.step)
         save(self)
 
-    monkeypatch.setattr(Trainer, "save", filling)
+    try:
+        fill()
+        with mock.patch.object(Trainer, "save", filling):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_it(straight, photos, tmp_path, monkeypatch, small_files):
+def test_a_full_disk_leaves_the_checkpoint_before_it(straight, photos, tmp_path):
     run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        full_after(patch, small_files, saves=2)
-        told = (
-            r"checkpoint\.pt: cannot be written \(File too large\); the checkpoint of step 2 is kept, and resume=true"
-        )
-        with pytest.raises(InputError, match=told):
-            train(config(photos, run))
-    small_files(resource.RLIM_INFINITY)
+    told = r"checkpoint\.pt: cannot be written \(File too large\); the checkpoint of step 2 is kept, and resume=true"
+    with pytest.raises(InputError, match=told), full_disk(saves=2):
+        train(config(photos, run))
     assert names(run) <= UNFINISHED  # nothing half written beside them
     assert checkpoint(run)["step"] == 2
     train(config(photos, run, resume=True))
     same_run(straight, run)
 
 
-def test_a_disk_that_is_full_from_the_start(photos, tmp_path, monkeypatch, small_files):
-    full_after(monkeypatch, small_files, saves=0)
-    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written \(File too large\)") as told:
+def test_a_disk_that_is_full_from_the_start(photos, tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written \(File too large\)") as told, full_disk():
         train(config(photos, tmp_path / "run"))
     assert "is kept" not in str(told.value)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_a_disk_that_is_full_at_the_end(straight, photos, tmp_path, small_files):
+def test_a_disk_that_is_full_at_the_end(straight, photos, tmp_path):
     """The checkpoint is there; the model is written when there is room again."""
     run = tmp_path / "run"
     shutil.copytree(straight, run)
     (run / "model.safetensors").unlink()
-    small_files(20_000)
-    with pytest.raises(InputError, match=r"model\.safetensors: cannot be written .*; the checkpoint of step 4 is kept"):
+    told = r"model\.safetensors: cannot be written .*; the checkpoint of step 4 is kept"
+    with pytest.raises(InputError, match=told), full_disk():
         train(config(photos, run, resume=True))
-    small_files(resource.RLIM_INFINITY)
     train(config(photos, run, resume=True))
     same_run(straight, run)
 
