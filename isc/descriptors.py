@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,24 @@ def as_ids(ids: Iterable[str]) -> Ids:
     not come back from a CSV file as it went in.
     """
     names = list(ids)
-    for row, name in enumerate(names):
-        problem = id_problem(name)
-        if problem:
-            raise InputError(f"row {row}: id {name!r} {problem}")
+    if not all_usable(names):
+        row, problem = next((row, problem) for row, name in enumerate(names) if (problem := id_problem(name)))
+        raise InputError(f"row {row}: id {names[row]!r} {problem}")
     return np.array(names, dtype=object)
+
+
+def all_usable(names: Sequence[str]) -> bool:
+    """Whether `id_problem` has nothing against any of these; one look at all of them together."""
+    try:
+        text = ",".join(names)
+        text.encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    if not names:
+        return True
+    if text.count(",") != len(names) - 1 or ",," in f",{text}," or any(letter in text for letter in "\n\r\0"):
+        return False
+    return text.split(maxsplit=1) == [text] or all(map(operator.eq, map(str.strip, names), names))
 
 
 def id_problem(name: object) -> str | None:
@@ -57,6 +71,32 @@ def first_repeat(names: Sequence[str] | Ids) -> tuple[int, int] | None:
             return seen[name], row
         seen[name] = row
     return None
+
+
+def numbered(names: Sequence[str], keys: npt.NDArray[np.uint64] | None = None) -> tuple[Ids, IntArray]:
+    """Each name once, in order of first appearance, and for each of `names` its position there.
+
+    `keys` [M], numbers that are equal exactly where the names are, spare looking at half a million pieces of text.
+    """
+    if keys is None:
+        position = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        at = np.fromiter(map(position.__getitem__, names), np.int64, len(names))
+        return np.array(list(position), dtype=object), at
+    _, first, at = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return np.array([names[row] for row in first[order].tolist()], dtype=object), place[at]
+
+
+def _lookup(ids: Ids, rows: IntArray, table: Ids) -> IntArray:
+    """For each of these rows of `ids` the position of its id in the table, −1 where it is not there."""
+    position = dict(zip(table.tolist(), range(len(table)), strict=True)).get
+    found = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), 4096):  # few enough that the text of an id, once fetched, is still in the cache
+        block = slice(start, start + 4096)
+        found[block] = list(map(position, ids[rows[block]].tolist(), itertools.repeat(-1)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -129,8 +169,7 @@ class Matches:
     score: FloatArray
 
     def __post_init__(self) -> None:
-        if not len(self.query) == len(self.reference) == len(self.score):
-            raise InputError(f"{len(self.query)} queries, {len(self.reference)} references, {len(self.score)} scores")
+        self._check_lengths()
         for name in ("query", "reference"):
             object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(np.int64, copy=False))
         for what, positions, ids in (
@@ -141,6 +180,13 @@ class Matches:
                 raise InputError(f"{what} ids {twice[0]} and {twice[1]}: {ids[twice[0]]!r} occurs twice; expected once")
             if len(positions) and not 0 <= positions.min() <= positions.max() < len(ids):
                 raise InputError(f"a {what} position lies outside 0…{len(ids) - 1}")
+        self._check_rows()
+
+    def _check_lengths(self) -> None:
+        if not len(self.query) == len(self.reference) == len(self.score):
+            raise InputError(f"{len(self.query)} queries, {len(self.reference)} references, {len(self.score)} scores")
+
+    def _check_rows(self) -> None:
         if not np.isfinite(self.score).all():
             row = int(np.argmin(np.isfinite(self.score)))
             raise InputError(f"row {row}: score {self.score[row]} of {self.pair(row)}; expected a finite number")
@@ -164,28 +210,42 @@ class Matches:
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Matches:
         """These rows alone, with the same id tables."""
-        return Matches(self.query_ids, self.reference_ids, self.query[rows], self.reference[rows], self.score[rows])
+        tables = self.query_ids, self.reference_ids
+        return self._of_sound_tables(*tables, self.query[rows], self.reference[rows], self.score[rows])
 
     @classmethod
     def from_ids(cls, query: Sequence[str], reference: Sequence[str], score: npt.ArrayLike) -> Matches:
         """Pairs given by their ids; the id tables hold each id once, in order of first appearance."""
-        query_table = {name: i for i, name in enumerate(dict.fromkeys(query))}
-        reference_table = {name: i for i, name in enumerate(dict.fromkeys(reference))}
-        return cls(
-            query_ids=np.array(list(query_table), dtype=object),
-            reference_ids=np.array(list(reference_table), dtype=object),
-            query=np.fromiter((query_table[q] for q in query), np.int64, len(query)),
-            reference=np.fromiter((reference_table[r] for r in reference), np.int64, len(reference)),
-            score=np.asarray(score, dtype=np.float64),
-        )
+        return cls.from_numbered(numbered(query), numbered(reference), score)
+
+    @classmethod
+    def from_numbered(
+        cls, query: tuple[Ids, IntArray], reference: tuple[Ids, IntArray], score: npt.ArrayLike
+    ) -> Matches:
+        """The same of ids that went through `numbered` before."""
+        tables = query[0], reference[0]
+        return cls._of_sound_tables(*tables, query[1], reference[1], np.asarray(score, dtype=np.float64))
+
+    @classmethod
+    def _of_sound_tables(
+        cls, query_ids: Ids, reference_ids: Ids, query: IntArray, reference: IntArray, score: FloatArray
+    ) -> Matches:
+        """Without looking for repeats in tables of up to a million ids, and with positions that lie within them."""
+        matches = object.__new__(cls)
+        values = (query_ids, reference_ids, query, reference, score)
+        vars(matches).update(zip((one.name for one in fields(cls)), values, strict=True))
+        matches._check_lengths()
+        matches._check_rows()
+        return matches
 
 
 def repeated_key(keys: IntArray) -> tuple[int, int] | None:
     """Positions (first, second) of a value that occurs twice, the earliest such second position, or None."""
+    rising = np.sort(keys)
+    if not (rising[1:] == rising[:-1]).any():
+        return None
     order = np.argsort(keys, kind="stable")
     twice = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-    if not len(twice):
-        return None
     at = twice[np.argmin(order[twice + 1])]
     return int(order[at]), int(order[at + 1])
 
@@ -206,17 +266,22 @@ class GroundTruth:
 
     def right(self, matches: Matches) -> npt.NDArray[np.bool_]:
         """For each match [M] whether it is a true pair."""
-        queries, references = {q for q, _ in self.pairs}, {r for _, r in self.pairs}
-        query_at = {name: i for i, name in enumerate(matches.query_ids) if name in queries}
-        reference_at = {name: i for i, name in enumerate(matches.reference_ids) if name in references}
-        keys = [
-            query_at[q] * len(matches.reference_ids) + reference_at[r]
-            for q, r in self.pairs
-            if q in query_at and r in reference_at
-        ]
-        return np.isin(matches.keys(), np.array(keys, dtype=np.int64))
+        queries, query = numbered([query for query, _ in self.pairs])
+        references, reference = numbered([reference for _, reference in self.pairs])
+        true_query = _lookup(matches.query_ids, np.arange(len(matches.query_ids)), queries)
+        rows = np.flatnonzero((true_query >= 0)[matches.query])
+        # of a table of up to a million references, only those that such a query predicts are looked up
+        predicted = np.zeros(len(matches.reference_ids), bool)
+        predicted[matches.reference[rows]] = True
+        true_reference = np.full(len(matches.reference_ids), -1)
+        true_reference[predicted] = _lookup(matches.reference_ids, np.flatnonzero(predicted), references)
+        rows = rows[(true_reference >= 0)[matches.reference[rows]]]
+        keys = true_query[matches.query[rows]] * len(references) + true_reference[matches.reference[rows]]
+        right = np.zeros(len(matches), bool)
+        right[rows] = np.isin(keys, query * len(references) + reference)
+        return right
 
     def judged(self, matches: Matches) -> npt.NDArray[np.bool_]:
         """For each match [M] whether its query occurs in the ground truth."""
-        known = np.fromiter((name in self.queries for name in matches.query_ids), bool, len(matches.query_ids))
-        return known[matches.query] if len(matches) else np.zeros(0, bool)
+        names = matches.query_ids.tolist()
+        return np.fromiter(map(self.queries.__contains__, names), bool, len(names))[matches.query]

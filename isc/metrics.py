@@ -62,17 +62,44 @@ def precision_recall(
     precision_i = right_i / i and recall_i = right_i / P after the i best predictions. Among equal scores the wrong
     pairs come first (`ties="worst"`, the challenge's rule) or last (`ties="best"`).
     """
+    _require_positives(num_positives)
+    if ties not in ("worst", "best"):
+        raise InputError(f"ties={ties!r}; expected 'worst' or 'best'")
+    every, true = np.sort(score)[::-1], np.sort(score[right])[::-1]
+    is_right = np.zeros(len(every), np.int64)
+    is_right[_wrong_before(every, true, ties) + np.arange(len(true))] = 1
+    num_right = np.cumsum(is_right)
+    return Curve(precision=num_right / np.arange(1, len(every) + 1), recall=num_right / num_positives, score=every)
+
+
+def _require_positives(num_positives: int) -> None:
     if num_positives < 1:
         raise InputError(
             "the ground truth has no true pair, so precision and recall are undefined; expected at least 1"
         )
-    if ties not in ("worst", "best"):
-        raise InputError(f"ties={ties!r}; expected 'worst' or 'best'")
-    order = np.lexsort((right if ties == "worst" else ~right, -score))
-    true = np.cumsum(right[order], dtype=np.int64)
-    return Curve(
-        precision=true / np.arange(1, len(true) + 1), recall=true / num_positives, score=np.asarray(score)[order]
-    )
+
+
+def _curve_at_right(every: Scores, true: Scores, num_positives: int, *, ties: Literal["worst", "best"]) -> Curve:
+    """Only those points of the curve where a right prediction is added, from both lists of scores, best first.
+
+    `average_precision` and `recall_at_precision` have the same value on them: at a wrong one the recall stays and the
+    precision falls.
+    """
+    num_right = np.arange(1, len(true) + 1)
+    precision = num_right / (num_right + _wrong_before(every, true, ties))
+    return Curve(precision=precision, recall=num_right / num_positives, score=true)
+
+
+def _wrong_before(every: Scores, true: Scores, ties: Literal["worst", "best"]) -> npt.NDArray[np.int64]:
+    """For each score of a right prediction, how many wrong ones stand before it; all are given best first.
+
+    That is the number of all that score higher (or as high) less the number of right ones that do, so the order among
+    equal scores need not be sorted out.
+    """
+    side: Literal["left", "right"] = "left" if ties == "worst" else "right"
+    rising, rising_true = every[::-1], true[::-1]
+    not_before = np.searchsorted(rising, rising_true, side) - np.searchsorted(rising_true, rising_true, side)
+    return (len(every) - len(true) - not_before)[::-1]
 
 
 def average_precision(curve: Curve) -> float:
@@ -98,10 +125,28 @@ def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
 
     rank = |{predictions of the query with score ≥ the pair's score}| − 1, so ties count against the pair.
     """
-    if not len(matches):
+    query, score = matches.query, matches.score
+    true = np.flatnonzero(right)
+    num_right = np.bincount(query[true], minlength=len(matches.query_ids))
+    alone = num_right[query[true]] == 1
+    rank = np.empty(len(true), np.int64)
+    # most queries have one right prediction: counting what reaches its score needs no sort
+    one = true[alone]
+    least = np.zeros(len(matches.query_ids), score.dtype)
+    least[query[one]] = score[one]
+    reaches = (num_right == 1)[query] & (score >= least[query])
+    rank[alone] = np.bincount(query[reaches], minlength=len(matches.query_ids))[query[one]] - 1
+    several = np.flatnonzero((num_right > 1)[query])
+    rank[~alone] = _ranks_in_query(query[several], score[several])[right[several]]
+    return rank
+
+
+def _ranks_in_query(query: npt.NDArray[np.int64], score: Scores) -> npt.NDArray[np.int64]:
+    """The rank of every prediction [M] within its query."""
+    if not len(query):
         return np.zeros(0, np.int64)
-    order = np.lexsort((-matches.score, matches.query))
-    query, score = matches.query[order], matches.score[order]
+    order = np.lexsort((-score, query))
+    query, score = query[order], score[order]
     at = np.arange(len(order))
     new_query = np.r_[True, query[1:] != query[:-1]]
     first_of_query = np.maximum.accumulate(np.where(new_query, at, 0))
@@ -110,7 +155,7 @@ def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
     last_of_run = run_ends[np.cumsum(new_score) - 1]
     rank = np.empty(len(order), np.int64)
     rank[order] = last_of_run - first_of_query
-    return rank[right]
+    return rank
 
 
 def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
@@ -123,7 +168,9 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
     kept = matches if judged.all() else matches.take(judged)
     right = ground_truth.right(kept)
     num_positives = len(ground_truth.pairs)
-    curve = precision_recall(kept.score, right, num_positives)
+    _require_positives(num_positives)
+    every, true = np.sort(kept.score)[::-1], np.sort(kept.score[right])[::-1]
+    curve = _curve_at_right(every, true, num_positives, ties="worst")
     recall, threshold = recall_at_precision(curve, 0.9)
     rank = ranks(kept, right)
     worst = average_precision(curve)
@@ -136,5 +183,5 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
         num_predictions=len(matches),
         num_dropped=len(matches) - len(kept),
         num_positives=num_positives,
-        tie_range=(worst, average_precision(precision_recall(kept.score, right, num_positives, ties="best"))),
+        tie_range=(worst, average_precision(_curve_at_right(every, true, num_positives, ties="best"))),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from isc.descriptors import (
     Descriptors,
     GroundTruth,
     Matches,
+    all_usable,
     as_ids,
     first_repeat,
+    id_problem,
     non_finite_row,
+    numbered,
     repeated_key,
 )
 from isc.errors import InputError
@@ -70,6 +74,30 @@ def test_ids_may_come_from_any_iterable_and_keep_their_order():
 @pytest.mark.parametrize("ids", [[b"a", b"b"], [1, 2], [None, "a"], [("a", "b"), ("c", "d")]])
 def test_ids_that_are_no_text_are_refused_by_name(ids):
     assert "row 0" in refusal(as_ids, ids)
+
+
+def test_the_check_of_all_ids_is_that_of_each():
+    letters = [chr(code) for code in range(sys.maxunicode + 1)]
+    for form in ("{}", "a{}", "{}a", "a{}a"):
+        names = [form.format(letter) for letter in letters]
+        fine = [name for name in names if id_problem(name) is None]
+        wrong = [name for name in names if id_problem(name) is not None]
+        assert all_usable(fine)
+        assert not any(all_usable(["fine", name, "a b"]) for name in wrong)
+
+
+@given(st.lists(st.one_of(st.sampled_from(["a", "a b", *(name for name, _ in BAD_IDS)]), st.text(), st.none())))
+def test_ids_are_usable_together_where_each_is(names):
+    assert all_usable(names) == all(id_problem(name) is None for name in names)
+
+
+@given(st.lists(st.sampled_from("abcd")), st.permutations(range(4)))
+def test_numbering_is_by_first_appearance_with_keys_or_without(names, key_of):
+    once = list(dict.fromkeys(names))
+    for keys in (None, np.array([key_of["abcd".index(name)] for name in names], np.uint64)):
+        ids, at = numbered(names, keys)
+        assert (ids.tolist(), at.tolist()) == (once, [once.index(name) for name in names])
+        assert (ids.dtype, at.dtype) == (object, np.int64)
 
 
 # --- repeats ---------------------------------------------------------------------------------------------------------
@@ -281,6 +309,18 @@ def test_taking_rows_keeps_the_tables_and_the_original():
     assert len(pairs) == 3
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 0], [2, -1]])
+def test_taking_a_row_twice_is_refused(rows):
+    names_it = refusal(matches().take, np.array(rows))
+    assert "occurs twice" in names_it
+
+
+def test_the_tables_are_not_looked_through_again_for_rows_of_them(monkeypatch):
+    pairs = matches()
+    monkeypatch.setattr("isc.descriptors.first_repeat", None)
+    assert [one.name for one in dataclasses.fields(pairs)] == list(vars(pairs.take(np.array([1])))) == list(vars(pairs))
+
+
 # --- GroundTruth -----------------------------------------------------------------------------------------------------
 
 
@@ -315,3 +355,12 @@ def test_right_and_judged_are_the_obvious_ones(predicted, true, queries):
     truth = GroundTruth(frozenset(queries), frozenset(true))
     assert truth.right(pairs).tolist() == [row in true for row in rows]
     assert truth.judged(pairs).tolist() == [q in queries or any(q == t for t, _ in true) for q, _ in rows]
+
+
+def test_right_is_found_among_more_rows_than_are_looked_up_at_once():
+    random = np.random.default_rng(0)
+    pairs = Matches.from_ids(*(random.permutation(9000).astype(str).tolist() for _ in range(2)), np.arange(9000))
+    true = {tuple(pairs.pair(row).split(",")) for row in range(0, 9000, 7)}
+    true |= {(f"{i}", f"{i}") for i in range(9000, 9100)} | {("5", "no such"), ("no such", "5")}
+    expected = [tuple(pairs.pair(row).split(",")) in true for row in range(9000)]
+    assert GroundTruth(frozenset(), frozenset(true)).right(pairs).tolist() == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from isc import io
 from isc.descriptors import Descriptors, Matches, as_ids
 from isc.errors import InputError
+from isc.io import tables
 from isc.metrics import evaluate
 
 HEADER = "query_id,reference_id,score\n"
@@ -247,6 +249,167 @@ def test_what_is_no_csv_file_is_refused(tmp_path, reader, kind):
     elif kind == "HDF5":
         io.write_descriptors(path, descriptors(4), {})
     names_all(refusal(reader, path), "expected")
+
+
+# --- the fast way and the careful way --------------------------------------------------------------------------------
+
+
+def outcome(reader, path: Path, **options) -> object:
+    """All that a reader returns, or the words with which it refuses."""
+    try:
+        found = reader(path, **options)
+    except InputError as error:
+        return str(error)
+    if not isinstance(found, Matches):
+        return found, found.num_repeated
+    arrays = (found.query_ids, found.reference_ids, found.query, found.reference)
+    return [array.tolist() for array in arrays], found.score.tobytes(), [array.dtype for array in arrays]
+
+
+def agree(reader, path: Path, **options) -> object:
+    """What the reader finds, whether or not it may take the fast way."""
+    fast = outcome(reader, path, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_split_plain", lambda *args: None)
+        careful = outcome(reader, path, **options)
+    assert fast == careful
+    return fast
+
+
+ODD_IDS = [
+    "Q1", "Q2", "R1", "", "é", "日本語", "a b", " a", "a ", "\u00a0a", "a\x1c", "a\x85b", "a\u2028", 'say "hi"', '"Q1"',
+    '"Q1', '"a,b"', "a\0", "a\rb", "query_id", "score", "eight___", "eight___9", "eight___ and sixteen", "x" * 33,
+]  # fmt: skip
+ODD_SCORES = [
+    "0.5", "1_0", "1e5", " 1", "1 ", "+1", ".5", "5.", "-0", "NaN", "-nan", "inf", "1e999", "-1e999", "1e-999", "0x10",
+    "", ".", "-", "1 0", "１.５", "１．５", "٣", "½", "\u00a01", "1\x1c", "1\x85", "1\0", '"1"', "1d5", "1e", "--1",
+]  # fmt: skip
+ID_TEXTS = st.sampled_from(ODD_IDS)
+SCORE_TEXTS = st.one_of(st.sampled_from(ODD_SCORES), st.floats().map(str))
+LINE_ENDS = ["\n", "\r\n"]
+HEADERS = [
+    "",
+    "query_id,reference_id,score",
+    "Query_ID, Reference_ID ,SCORE",
+    "query_id,reference_id",
+    "id,score,query_id",
+]
+
+
+@st.composite
+def csv_files(draw: st.DrawFn, width: int) -> bytes:
+    """Mostly well-formed files; some with any of the oddities that files have."""
+    ids = draw(st.sampled_from([st.integers(0, 10**9).map(lambda i: f"R{i}"), ID_TEXTS]))
+    row = [ids] * 2 + [draw(st.sampled_from([st.floats(-1, 1).map(str), SCORE_TEXTS]))] * (width - 2)
+    lines = [list(line) for line in draw(st.lists(st.tuples(*row), max_size=6))]
+    if draw(st.integers(0, 9)) == 0 and lines:
+        draw(st.sampled_from(lines)).append("more")
+    texts = [",".join(line) for line in lines]
+    if draw(st.integers(0, 9)) == 0:
+        texts.insert(draw(st.integers(0, len(texts))), draw(st.sampled_from(["", " ", "Q1", ",", '"'])))
+    header = ",".join(draw(st.sampled_from([*HEADERS[:3]] * 3 + HEADERS)).split(",")[:width])
+    texts = [header] * bool(header) + texts
+    end = draw(st.sampled_from([*LINE_ENDS * 12, "\r", "\n\r\n", "\r\r\n"]))
+    text = end.join(texts) + draw(st.sampled_from(["", end, end, end * 2] * 5 + ["\n", " ", "\r"]))
+    data = draw(st.sampled_from([b""] * 10 + [b"\xef\xbb\xbf"] * 5 + [b"\xef\xbb\xbf\xef\xbb\xbf"])) + text.encode()
+    return data + draw(st.sampled_from([b""] * 20 + [b"\xe9", b"\0"]))
+
+
+@settings(max_examples=400, deadline=None)
+@given(csv_files(3), st.sampled_from([1, 2, 4, 500_000]), st.booleans())
+def test_both_ways_to_read_predictions_agree_to_the_letter(tmp_path_factory, content, max_rows, known):
+    path = write(tmp_path_factory.getbasetemp() / "ways.csv", content)
+    ids = {"query_ids": as_ids(["Q1", "é"]), "reference_ids": as_ids(["R1", "R2", "日本語"])} if known else {}
+    agree(io.read_predictions, path, max_rows=max_rows, **ids)
+
+
+@settings(max_examples=200, deadline=None)
+@given(csv_files(2), st.booleans())
+def test_both_ways_to_read_ground_truth_agree_to_the_letter(tmp_path_factory, content, known):
+    path = write(tmp_path_factory.getbasetemp() / "ways.csv", content)
+    ids = {"query_ids": as_ids(["Q1", "é"]), "reference_ids": as_ids(["R1", "日本語"])} if known else {}
+    agree(io.read_ground_truth, path, **ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    {
+        "1e5": 1e5,
+        " 1": 1,
+        "1 ": 1,
+        "+1": 1,
+        ".5": 0.5,
+        "5.": 5,
+        "-0": -0.0,
+        "１.５": 1.5,
+        "\u00a01": 1,
+        "1e-999": 0,
+    }.items(),
+)
+def test_scores_are_what_python_reads_in_them(csv_path, text, value):
+    write(csv_path, f"Q1,R1,0.25\nQ1,R2,{text}\nQ1,R3,-1\n")
+    agree(io.read_predictions, csv_path)
+    assert rows_of(io.read_predictions(csv_path)) == {"Q1,R1": 0.25, "Q1,R2": value, "Q1,R3": -1}
+
+
+@pytest.mark.parametrize("text", ["1_0", "NaN", "inf", "1e999", "-1e999", "0x10", "", ".", "1 0", "1,", "½", "1\0"])
+def test_scores_that_are_refused_are_refused_in_the_same_words(csv_path, text):
+    message = agree(io.read_predictions, write(csv_path, f"Q1,R1,0.25\nQ_1,R2,{text}\n"))
+    assert isinstance(message, str)
+    names_all(message, f"{csv_path}: row 2: ", "expected")
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+@pytest.mark.parametrize("start", ["", HEADER.strip(), "\ufeff", "\ufeff" + HEADER.strip()])
+@pytest.mark.parametrize(
+    "name", ["R1", "R1234567", "R12345678", "photos/2021/été", "photos/2021/日本語/of a name too long"]
+)
+def test_a_plain_file_goes_the_fast_way(csv_path, monkeypatch, end, start, name):
+    lines = [f"Q1,{name},0.5", f"Q2,{name},-1e-3", f"Q1,{name}0,2"]
+    write(csv_path, (start + end if start.endswith("score") else start) + end.join(lines) + end)
+    agree(io.read_predictions, csv_path)
+    monkeypatch.setattr(tables, "_parse_csv", None)
+    matches = io.read_predictions(csv_path)
+    assert rows_of(matches) == {f"Q1,{name}": 0.5, f"Q2,{name}": -0.001, f"Q1,{name}0": 2.0}
+    assert (matches.query_ids.tolist(), matches.reference_ids.tolist()) == (["Q1", "Q2"], [name, f"{name}0"])
+
+
+@given(st.lists(st.text(st.sampled_from("abé"), max_size=40), min_size=1))
+def test_numbers_of_fields_are_equal_where_the_fields_are(names):
+    parts = [name.encode() for name in names]
+    data = b",".join(parts)
+    ends = np.cumsum([len(part) + 1 for part in parts]) - 1
+    keys = tables._keys(data, ends - [len(part) for part in parts], ends)
+    if max(map(len, parts)) > 32:
+        assert keys is None
+    else:
+        assert [[one == two for one in keys] for two in keys] == [[one == two for one in parts] for two in parts]
+
+
+def test_fields_that_differ_only_far_behind_are_told_apart(csv_path):
+    write(csv_path, "".join(f"Q{'0' * zeros}1,{'R' * 15}{last},1\n" for zeros in range(20) for last in "ab"))
+    agree(io.read_predictions, csv_path)
+    assert len(io.read_predictions(csv_path).query_ids) == 20
+
+
+def test_a_field_that_csv_would_refuse_is_refused(csv_path):
+    names_all(agree(io.read_predictions, write(csv_path, f"Q1,R1,1\n{'Q' * 131_073},R1,1\n")), "row 2:", "field limit")
+    assert not isinstance(agree(io.read_predictions, write(csv_path, f"Q1,R1,1\n{'Q' * 131_072},R1,1\n")), str)
+
+
+def test_a_file_far_beyond_the_cap_is_refused_before_all_of_it_is_read(csv_path, monkeypatch):
+    write(csv_path, "".join(f"Q1,R{i:0250d},1\n" for i in range(20)))
+    monkeypatch.setattr(Path, "read_bytes", None)
+    names_all(refusal(io.read_predictions, csv_path, max_rows=2), "row 3:", "more than 2")
+
+
+def test_predictions_may_come_through_a_pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=[HEADER + BODY])
+    writer.start()
+    assert len(io.read_predictions(path)) == 3
+    writer.join()
 
 
 # --- ground truth ----------------------------------------------------------------------------------------------------

@@ -381,6 +381,20 @@ def test_both_twins_agree_on_a_larger_run():
     assert metrics.num_dropped == sum(int(q[1:]) >= 300 for q, _, _ in predictions) > 0
 
 
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_evaluate_has_the_figures_of_the_whole_curve(case):
+    matches, truth = matches_of(case[0]), truth_of(case[1])
+    kept = matches.take(truth.judged(matches))
+    metrics, right = evaluate(matches, truth), truth.right(kept)
+    curves = [precision_recall(kept.score, right, len(truth.pairs), ties=ties) for ties in ("worst", "best")]
+    assert metrics.tie_range == tuple(pytest.approx(average_precision(curve), abs=1e-12) for curve in curves)
+    assert (metrics.recall_at_p90, metrics.threshold_at_p90) == recall_at_precision(curves[0], 0.9)
+    for curve in curves:
+        assert curve.score.tolist() == sorted(kept.score.tolist(), reverse=True)
+        assert len(curve.precision) == len(curve.recall) == len(kept)
+
+
 # --- invariances -----------------------------------------------------------------------------------------------------
 
 
