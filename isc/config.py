@@ -11,9 +11,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from isc.errors import InputError
+from isc.steps import is_stored, parse
 
 MAX_PREDICTIONS = 500_000  # rows of a matching-track submission in the challenge
 REQUIRED = "???"  # what OmegaConf takes for "must be given"
+
+
+class Engine(Enum):
+    """What compares descriptors; the result is the same."""
+
+    auto = "auto"  # the fastest at hand
+    numpy = "numpy"
+    torch = "torch"  # float32 on all GPUs, or on the CPU
+    torch_half = "torch_half"  # float16 on GPUs, bfloat16 on the CPU; what passes is scored again in float32
+    faiss = "faiss"
+    faiss_half = "faiss_half"  # the references as float16 on GPUs
 
 
 class Track(Enum):
@@ -61,15 +73,6 @@ class Contrast(Enum):
 
     info_nce = "info_nce"
     contrastive = "contrastive"
-
-
-class Normalize(Enum):
-    """What is done to descriptors before they are compared; all but none are fitted on training= alone."""
-
-    none = "none"
-    whiten = "whiten"
-    subtract = "subtract"
-    stretch = "stretch"
 
 
 def _check(holds: bool, name: str, value: object, expected: str) -> None:
@@ -316,20 +319,28 @@ class MatchConfig:
     num_pairs: int | None = None  # best pairs over all queries together; 10 × the number of queries where not given
     k: int | None = None  # instead: best references of each query
     track: Track = Track.descriptor
-    normalize: Normalize = Normalize.none
+    normalize: str = "none"  # steps joined by +, as whiten:dim=128+subtract; a FILE.json of isc-normalize; or model,
+    # the chain that is stored with it; all fitted on training= alone (docs/normalization.md)
     query_images: str | None = None  # folders of the photos, for pictures in the report and for track=matching
     reference_images: str | None = None
     edits: str | None = None  # edits.jsonl of a made benchmark: names the edits in the report
     strict: bool = True  # refuse a submission.h5 whose rows are not sorted, and ids that the other files do not know
     max_predictions: int = MAX_PREDICTIONS  # rows that a submission.csv may have
     candidates: int = 5  # best references of each query whose pixels track=matching compares
+    engine: Engine = Engine.auto  # what compares the descriptors; the result is the same
+    memory_gb: float = 2.0  # GB that the search may take besides the descriptors
+    index: str | None = None  # approximate: faiss's text for an index that training= trains, or a saved one's folder
+    index_search: str | None = None  # how hard it looks, as nprobe=32; what is usual where not given
 
     def __post_init__(self) -> None:
         _check_texts(self)
+        if not is_stored(self.normalize):
+            parse(self.normalize)
         for name, value in {"num_pairs": self.num_pairs, "k": self.k}.items():
             if value is not None:
                 _check_at_least(1, **{name: value})
         _check_at_least(1, max_predictions=self.max_predictions, candidates=self.candidates)
+        _check(0 < self.memory_gb < math.inf, "memory_gb", self.memory_gb, "a size above 0")
         if self.num_pairs is not None and self.k is not None:
             raise InputError(f"num_pairs={self.num_pairs} and k={self.k} exclude each other; give one")
         if self.submission is None:
@@ -344,8 +355,10 @@ class MatchConfig:
         if missing:
             given = " and ".join(f"{name}=FILE.h5" for name in missing)
             raise InputError(f"{given} missing; expected queries= and references=, or submission= and ground_truth=")
-        if self.normalize is not Normalize.none and self.training is None:
-            raise InputError(f"normalize={self.normalize.value} needs training=T.h5, descriptors of training photos")
+        if self.index is None and self.index_search is not None:
+            raise InputError(f"index_search={self.index_search} goes with index=; give both or neither")
+        if self.normalize != "none" and self.training is None:
+            raise InputError(f"normalize={self.normalize} needs training=T.h5, descriptors of training photos")
 
     def _check_submission_alone(self) -> None:
         vectors = str(self.submission).lower().endswith((".h5", ".hdf5"))
@@ -355,7 +368,7 @@ class MatchConfig:
             raise InputError("num_pairs= and k= choose pairs by distance; a CSV submission is judged as it is")
         if self.ground_truth is None:
             raise InputError("submission= needs ground_truth=GT.csv to be judged by")
-        if self.normalize is not Normalize.none or self.training is not None:
+        if self.normalize != "none" or self.training is not None:
             raise InputError(
                 "a submission is judged as it is; normalize= and training= go with queries= and references="
             )

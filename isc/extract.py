@@ -60,7 +60,7 @@ def extract(config: ExtractConfig) -> Path:
     if not kept:
         raise InputError(f"images={config.images}: none of {len(ids)} photos can be read; the first: {failures[0]}")
     found = Descriptors(np.array(ids, dtype=object)[kept], vectors[kept])
-    write_descriptors(output, found, provenance | {"unreadable": str(len(failures))})
+    write_descriptors(output, found, provenance | {"unreadable": str(len(failures)), "weights": config.model})
     _report_failures(output, ids, paths, failures)
     log.info("wrote %s: %d descriptors of %d dimensions", output, len(kept), vectors.shape[1])
     return output

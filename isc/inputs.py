@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from isc import __version__
-from isc.config import MatchConfig, Normalize, Track
+from isc.config import MatchConfig, Track
 from isc.descriptors import Descriptors, GroundTruth, Matches
 from isc.errors import InputError
+from isc.index import read_index
 from isc.io import (
     MAX_DIM,
+    SAME_IN_BOTH,
     read_descriptors,
     read_ground_truth,
     read_predictions,
     read_provenance,
     read_submission,
 )
+from isc.steps import Chain, is_stored, parse
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-SAME_IN_BOTH = ("weights_sha256", "image_size", "gem_power", "preprocessing")  # what makes descriptors comparable
 OUTPUTS = ("predictions.csv", "submission.h5", "metrics.json", "evidence.jsonl")  # beside report/index.html
 
 
 @dataclass(frozen=True)
 class Sets:
-    """The two sides of a run, of the same number of dimensions, and where they came from."""
+    """The two sides of a run, of the same number of dimensions, where they came from, and what to know of them.
+
+    `training` are training descriptors treated as the references were.
+    """
 
     queries: Descriptors
     references: Descriptors
     provenance: Mapping[str, str] = field(default_factory=dict)
+    training: Descriptors | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,14 +73,23 @@ def read_inputs(config: MatchConfig) -> Inputs:
     if config.ground_truth is not None:
         query_ids, reference_ids = known
         truth = read_ground_truth(Path(config.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
-    return Inputs(sets, predictions, truth, tuple(_notes(config, truth)))
+    return Inputs(sets, predictions, truth, (*(sets.notes if sets else ()), *_notes(config, truth)))
+
+
+def read_set(
+    path: Path, *, role: Literal["query", "reference", "training"] = "query"
+) -> tuple[Descriptors, dict[str, str]]:
+    """The descriptors of a file, or of an index, and what made them."""
+    if path.is_dir():
+        return read_index(path)
+    return read_descriptors(path, role=role), read_provenance(path)
 
 
 def _notes(config: MatchConfig, truth: GroundTruth | None) -> Iterator[str]:
     if truth and truth.num_repeated:
         yield f"{config.ground_truth} repeats {truth.num_repeated} pairs; each counts once"
-    if config.training is not None and config.normalize is Normalize.none:
-        yield f"training={config.training} has no effect with normalize=none"
+    if config.training is not None and config.normalize == "none" and config.index is None:
+        yield f"training={config.training} has no effect with normalize=none and without index="
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -86,40 +107,112 @@ def _read_sets(config: MatchConfig) -> Sets | None:
         return None
     if config.submission is None:
         _refuse_own_input(config)
-    query_path, reference_path = Path(config.queries), Path(config.references)
-    # sorted by id, as a submission is: where equal distances meet the cut, both must keep the same pairs
-    queries = read_descriptors(query_path).sorted()
-    references = read_descriptors(reference_path, role="reference").sorted()
-    _refuse_other_dim(reference_path, references, query_path, queries)
-    provenance, other = read_provenance(query_path), read_provenance(reference_path)
-    _refuse_other_model(reference_path, other, query_path, provenance)
+    from isc.normalize import stored_for
+
+    paths = Path(config.queries), Path(config.references)
+    sets = read_sides(*paths)
+    stored = stored_for(config.normalize, paths[0], sets.provenance) if is_stored(config.normalize) else None
+    chain = stored.chain if stored else parse(config.normalize)
+    if config.track is Track.descriptor and config.submission is None:
+        _refuse_too_many_dims(paths[0], sets.queries, chain)
     if config.training is not None:
-        training = read_descriptors(Path(config.training), role="training")
-        _refuse_other_dim(Path(config.training), training, query_path, queries)
-        _refuse_other_model(Path(config.training), read_provenance(Path(config.training)), query_path, provenance)
-        queries, references = _normalize(config, queries, references, training)
-    if config.track is Track.descriptor and config.submission is None and queries.dim > MAX_DIM:
+        training, notes = read_training(Path(config.training), sets, paths, strict=config.strict)
+        if stored and stored.training_rows != len(training):
+            found_with, here = f"{stored.training_rows:,}", f"{len(training):,}"
+            note = f"{stored.path}: found with {found_with} training photos, training={config.training} holds {here}"
+            notes = (*notes, note)
+        sets = replace(_normalized(sets, paths, chain, Path(config.training), training), notes=notes)
+    return replace(sets, provenance={**sets.provenance, "normalize": str(chain), "code_version": __version__})
+
+
+def read_sides(queries: Path, references: Path) -> Sets:
+    """Queries and references by the same model. InputError says in what they differ."""
+    # sorted by id, as a submission is: where equal distances meet the cut, both must keep the same pairs
+    one, provenance = read_set(queries)
+    two, other = read_set(references, role="reference")
+    _refuse_other_dim(references, two, queries, one)
+    _refuse_other_model(references, other, queries, provenance)
+    return Sets(one.sorted(), two.sorted(), provenance)
+
+
+def read_training(
+    path: Path, sets: Sets, paths: tuple[Path, Path], *, strict: bool = True
+) -> tuple[Descriptors, tuple[str, ...]]:
+    """Training descriptors by the same model as the queries and references of `paths`, none of which is among them, and
+    what to know of that: `strict` refuses a file with any of them, otherwise those rows are left out."""
+    training, provenance = read_set(path, role="training")
+    _refuse_other_dim(path, training, paths[0], sets.queries)
+    _refuse_other_model(path, provenance, paths[0], sets.provenance)
+    notes: list[str] = []
+    for other_path, other in zip(paths, (sets.queries, sets.references), strict=True):
+        shared = shared_rows(training, other)
+        if not shared:
+            continue
+        row, there = shared[0]
+        what = f"{path}: row {row}: id {training.ids[row]!r} has the very descriptor of {other.ids[there]!r}"
+        if strict or len(shared) == len(training):
+            raise InputError(
+                f"{what} in {other_path}; expected training photos that are neither queries nor references "
+                "(strict=false leaves such rows out)"
+            )
+        notes.append(f"{path}: {len(shared)} rows left out, whose descriptors are in {other_path}")
+        kept = np.setdiff1d(np.arange(len(training)), [row for row, _ in shared])
+        training = Descriptors(training.ids[kept], training.vectors[kept])
+    return training, tuple(notes)
+
+
+def _normalized(sets: Sets, paths: tuple[Path, Path], chain: Chain, training_path: Path, training: Descriptors) -> Sets:
+    if not chain.steps:
+        return replace(sets, training=training)
+    from isc.normalize import fit
+
+    with named(training_path):
+        fitted = fit(chain, training)
+    with named(paths[0]):
+        queries = fitted.queries(sets.queries)
+    with named(paths[1]):
+        references = fitted.references(sets.references)
+    return replace(sets, queries=queries, references=references, training=fitted.references(training))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Say of which file an InputError speaks."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _refuse_too_many_dims(path: Path, queries: Descriptors, chain: Chain) -> None:
+    """InputError where the chain's outcome is too long for the descriptor track, before it is worked out."""
+    from isc.normalize import dim_of
+
+    dim, most = dim_of(chain, queries.dim), MAX_DIM - sum(step.MORE for step in chain.steps)
+    if dim > MAX_DIM:
+        what = f"{path}: {dim}" if dim == queries.dim else f"normalize={chain}: gives {dim}"
         raise InputError(
-            f"{query_path}: {queries.dim} dimensions; the descriptor track allows {MAX_DIM}: use track=matching"
+            f"{what} dimensions; the descriptor track allows {MAX_DIM}: use track=matching, or pca:dim={most} in "
+            "normalize="
         )
-    return Sets(queries, references, provenance | {"normalize": config.normalize.value, "code_version": __version__})
 
 
-def _normalize(
-    config: MatchConfig, queries: Descriptors, references: Descriptors, training: Descriptors
-) -> tuple[Descriptors, Descriptors]:
-    if config.normalize is Normalize.none:
-        return queries, references
-    from isc.normalize import normalize, require_unit
+def shared_rows(one: Descriptors, other: Descriptors) -> list[tuple[int, int]]:
+    """Rows of `one` whose vector is one of `other`, bit by bit, each with the first such row there."""
+    keys, (others, first) = _row_keys(one.vectors), np.unique(_row_keys(other.vectors), return_index=True)
+    rows = np.flatnonzero(np.isin(keys, others))
+    there = first[np.searchsorted(others, keys[rows])]
+    same = (one.vectors[rows].view(np.uint32) == other.vectors[there].view(np.uint32)).all(axis=1)
+    return list(zip(rows[same].tolist(), there[same].tolist(), strict=True))
 
-    if config.normalize is not Normalize.whiten:
-        given = {config.queries: queries, config.references: references, config.training: training}
-        for path, one in given.items():
-            try:
-                require_unit(one)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from error
-    return normalize(config.normalize, queries, references, training)
+
+def _row_keys(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """A number for each row [N]: equal where the bits are, and hardly ever elsewhere (multilinear hashing)."""
+    factors = np.random.default_rng(0).integers(1, 1 << 63, size=vectors.shape[1], dtype=np.uint64)
+    keys = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), 1 << 14):
+        keys[start : start + (1 << 14)] = vectors[start : start + (1 << 14)].view(np.uint32) @ factors
+    return keys
 
 
 def _refuse_own_input(config: MatchConfig) -> None:

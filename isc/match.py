@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isc.config import MatchConfig, Track
+from isc.config import Device, MatchConfig, Track
 from isc.descriptors import Matches
 from isc.errors import InputError
 from isc.inputs import OUTPUTS, Sets, read_inputs
@@ -76,17 +77,9 @@ def _find(
     sets: Sets, config: MatchConfig, pictures: Pictures | None
 ) -> tuple[Matches, Mapping[tuple[str, str], Evidence]]:
     """The best pairs by distance; for the matching track with pictures, rescored by what their pixels share."""
-    from isc.search import best_pairs, knn
+    from isc.search import knn
 
-    with progress("searching", "queries") as report:
-        if config.k is not None:
-            matches = knn(sets.queries, sets.references, k=config.k, progress=report)
-        else:
-            num_pairs = config.num_pairs or PAIRS_PER_QUERY * len(sets.queries)
-            one_more = best_pairs(sets.queries, sets.references, num_pairs=num_pairs + 1, progress=report)
-            matches = one_more.take(np.arange(min(num_pairs, len(one_more))))
-    if config.k is None and len(one_more) > num_pairs and one_more.score[-1] == one_more.score[-2]:
-        log.warning("equal scores at the cut after %d pairs: those of the first ids are kept", num_pairs)
+    matches = _nearest_pairs(sets, config)
     if config.track is Track.descriptor:
         return matches, {}
     if pictures is None:
@@ -94,12 +87,63 @@ def _find(
         return matches, {}
     from isc.verify import verify
 
-    candidates = knn(sets.queries, sets.references, k=config.candidates)
+    k = min(config.candidates, len(sets.references))
+    candidates = knn(sets.queries, sets.references, k=k, engine=config.engine, memory_gb=config.memory_gb)
     with progress("comparing pixels", "queries") as report:
         verified, evidence, problems = verify(candidates, pictures.queries, pictures.references, progress=report)
     for problem in problems:
         log.warning("not compared, its pairs keep their distance score: %s", problem)
     return replace_scores(matches, verified, keep=len(matches)), evidence
+
+
+def _nearest_pairs(sets: Sets, config: MatchConfig) -> Matches:
+    """The pairs asked for, by distance alone."""
+    from isc.search import best_pairs, knn
+
+    existing = len(sets.queries) * len(sets.references)
+    default = min(PAIRS_PER_QUERY * len(sets.queries), existing)
+    if config.index is not None:
+        return _approximate_pairs(sets, config, config.index, default)
+    with progress("searching", "pairs") as report:
+        find = functools.partial(
+            best_pairs if config.k is None else knn,
+            sets.queries,
+            sets.references,
+            engine=config.engine,
+            memory_gb=config.memory_gb,
+            progress=report,
+        )
+        if config.k is not None:
+            return find(k=config.k)
+        num_pairs = config.num_pairs or default
+        if num_pairs >= existing:
+            return find(num_pairs=num_pairs)
+        one_more = find(num_pairs=num_pairs + 1)
+    if one_more.score[-1] == one_more.score[-2]:
+        log.warning("equal scores at the cut after %d pairs: those of the first ids are kept", num_pairs)
+    return one_more.take(np.arange(num_pairs))
+
+
+def _approximate_pairs(sets: Sets, config: MatchConfig, index: str, default: int) -> Matches:
+    """The same, of those that an approximate index finds."""
+    from isc.search.approximate import approximate_pairs, open_index, parse_search
+
+    search = config.index_search or ""
+    parse_search(search)
+    with progress("filling the index", "descriptors") as report:
+        training = sets.training.vectors if sets.training else None
+        opened = open_index(index, sets.references.vectors, training=training, device=Device.auto, progress=report)
+    num_pairs = (config.num_pairs or default) if config.k is None else None
+    with progress("searching", "queries") as report:
+        return approximate_pairs(
+            sets.queries,
+            sets.references,
+            index=opened,
+            num_pairs=num_pairs,
+            k=config.k,
+            search=search,
+            progress=report,
+        )
 
 
 def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:

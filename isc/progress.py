@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[int, int], None]  # (done so far, of how many)
 
 EVERY = 10.0  # seconds between two lines
+MANY = 1_000_000  # units that are not spelt out
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def progress(what: str, units: str) -> Iterator[Report]:
         with logging_redirect_tqdm(), tqdm(desc=what, unit=f" {units}") as bar:
 
             def draw(done: int, total: int) -> None:
-                bar.total = total
+                bar.total, bar.unit_scale = total, total >= MANY
                 bar.update(done - bar.n)
 
             yield draw
@@ -41,6 +42,9 @@ def progress(what: str, units: str) -> Iterator[Report]:
                 spoken = now
                 rate = (done - first) / (now - started)
                 left = f", {(total - done) / rate:.0f} s left" if rate else ""
-                log.info("%s %d/%d %s, %.3g/s%s", what, done, total, units, rate, left)
+                if total < MANY:
+                    log.info("%s %d/%d %s, %.3g/s%s", what, done, total, units, rate, left)
+                else:
+                    log.info("%s %.1f %% of %.2g %s, %.2g/s%s", what, 100 * done / total, total, units, rate, left)
 
         yield say

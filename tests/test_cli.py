@@ -30,7 +30,7 @@ CONTRACT = {
         "num_pairs=N",
         "k=K",
         "track=descriptor|matching",
-        "normalize=whiten|subtract|stretch",
+        "normalize=STEP[:OPTION=VALUE,…][+STEP…]|FILE.json|model",
         "submission=FILE.h5|FILE.csv",
     ],
 }
@@ -125,7 +125,13 @@ IMPOSSIBLE = [
     ("match", "k=[1,2]", "k"),
     ("match", "strict=maybe", "bool"),
     ("match", "track=both", "descriptor, matching"),
-    ("match", "normalize=magic", "whiten"),
+    ("match", "normalize=magic", "expected none, model, a FILE.json, or steps joined by +: pca, whiten"),
+    ("match", "normalize=witen", "did you mean whiten?"),
+    ("match", "normalize=score:wieght=1", "unknown option 'wieght'; expected weight, neighbours: did you mean weight?"),
+    ("match", "normalize=whiten:dim=128,ridge=-1+subtract", "whiten:ridge=-1: expected a number in 0…100"),
+    ("match", "normalize=score+pca", "pca follows score; expected score to come last"),
+    ("match", "normalize=", "normalize"),
+    ("match", "normalize=null", "normalize"),
     ("match", "output=null", "output"),
     ("match", "output=", "output"),
     ("match", "queries=", "queries"),
@@ -195,6 +201,8 @@ MISSING = [
     ("match", ["submission=s.h5", "output=o"], "ground_truth="),
     ("match", [*GIVEN["match"], "query_images=q"], "reference_images="),
     ("match", [*GIVEN["match"], "normalize=whiten"], "training="),
+    ("match", [*GIVEN["match"], "normalize=model"], "training="),
+    ("match", [*GIVEN["match"], "normalize=found.json"], "training="),
 ]
 
 
@@ -352,11 +360,12 @@ def test_scoring_a_csv_loads_neither_torch_nor_faiss(place):
     assert (place / "out" / "metrics.json").is_file()
 
 
-def test_matching_loads_faiss_and_not_torch(place, descriptors):
+@pytest.mark.parametrize(("option", "expected"), [("engine=numpy", set()), ("engine=faiss", {"faiss"})])
+def test_matching_loads_its_engine_alone(option, expected, place, descriptors):
     code = (
         f"sys.argv = ['match.py', 'queries={descriptors}/queries.h5', 'references={descriptors}/references.h5',"
-        " 'output=out']\n"
+        f" 'output=out', '{option}']\n"
         "from isc.cli import match\n"
         "match()\n"
     )
-    assert loaded_after(code, place) & {"torch", "timm", "faiss"} == {"faiss"}
+    assert loaded_after(code, place) & {"torch", "timm", "faiss"} == expected

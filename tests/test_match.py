@@ -125,14 +125,73 @@ def test_without_a_ground_truth_nothing_is_judged(scene):
     assert {p.name for p in (scene / "out").iterdir()} == {"predictions.csv", "submission.h5", "report"}
 
 
-@pytest.mark.parametrize(("option", "expected"), [("num_pairs=1", 1), ("num_pairs=17", 17), ("num_pairs=9999", 180)])
+@pytest.mark.parametrize(("option", "expected"), [("num_pairs=1", 1), ("num_pairs=17", 17), ("num_pairs=180", 180)])
 def test_num_pairs_counts_over_all_queries_together(scene, vectors, option, expected):
     scene.done("match", *DESCRIPTORS, option, OUT, script=False)
     _, *rows = rows_of(scene / "out" / "predictions.csv")
     assert [tuple(row[:2]) for row in rows] == [pair[:2] for pair in all_pairs(vectors)[:expected]]
 
 
-@pytest.mark.parametrize(("k", "expected"), [(1, 1), (4, 4), (99, REFERENCES)])
+@pytest.mark.parametrize(
+    ("option", "naming"),
+    {
+        "num_pairs=181": ("num_pairs=181", "180 pairs"),
+        f"k={REFERENCES + 1}": (f"k={REFERENCES + 1}", f"{REFERENCES} references"),
+        "memory_gb=1e-9": ("memory_gb=1e-09", "num_pairs=61 needs", "more memory"),
+        "memory_gb=0": ("memory_gb=0", "expected a size above 0"),
+        "engine=abacus": ("engine", "abacus", "numpy"),
+    }.items(),
+)
+def test_more_than_there_is_is_refused(scene, option, naming):
+    scene.refused("match", *DESCRIPTORS, option, OUT, naming=naming)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch", "torch_half", "faiss", "faiss_half"])
+def test_every_engine_writes_the_same_predictions(scene, engine):
+    scene.done("match", *DESCRIPTORS, OUT, script=False)
+    scene.done("match", *DESCRIPTORS, f"engine={engine}", "memory_gb=0.5", "output=other", script=False)
+    assert (scene / "other" / "predictions.csv").read_bytes() == (scene / "out" / "predictions.csv").read_bytes()
+
+
+def test_an_approximate_index_that_looks_everywhere_is_exact(scene):
+    rows = {}
+    for name, *options in (("exact",), ("flat", "index=Flat"), ("ivf", "index=IVF4,Flat", "index_search=nprobe=4")):
+        scene.done("match", *DESCRIPTORS, "training=t.h5", "k=3", *options, f"output={name}", script=False)
+        rows[name] = (scene / name / "predictions.csv").read_bytes()
+    assert rows["flat"] == rows["ivf"] == rows["exact"]
+    scene.done("match", *DESCRIPTORS, "training=t.h5", "index=IVF4,Flat", "index_search=nprobe=4", OUT, script=False)
+    scene.done("match", *DESCRIPTORS, "output=plain", script=False)
+    assert (scene / "out" / "predictions.csv").read_bytes() == (scene / "plain" / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "naming"),
+    [
+        (("index=IVF4,Flat",), ("index=IVF4,Flat", "training=T.h5")),
+        (("index=Abacus", "training=t.h5"), ("index=Abacus", "expected one like")),
+        (("index=IVF4,Flat", "training=t.h5", "index_search=nprobe"), ("nprobe", "NAME", "nprobe=32")[::2]),
+        (("index_search=nprobe=3",), ("index_search=nprobe=3", "index=")),
+        (("index=IVF4,Flat", "training=t.h5", "k=99"), ("k=99", "expected 1…")),
+    ],
+)
+def test_an_index_that_cannot_be_is_refused(scene, options, naming):
+    scene.refused("match", *DESCRIPTORS, *options, OUT, naming=naming)
+
+
+def test_training_rows_that_are_references_are_refused_or_left_out(scene, vectors):
+    with h5py.File(scene / "t.h5") as file, h5py.File(scene / "r.h5") as references:
+        both = np.r_[file["vectors"][()], references["vectors"][()][2:3]]
+        names = [f"T{i:02d}" for i in range(len(both))]
+    scene.hdf5("mixed.h5", vectors=both, image_names=names)
+    options = (*DESCRIPTORS, "training=mixed.h5", "normalize=whiten")
+    naming = ("mixed.h5", f"row {len(both) - 1}", names[-1], "r.h5", "strict=false")
+    scene.refused("match", *options, OUT, naming=naming)
+    scene.done("match", *options, "strict=false", OUT, script=False)
+    scene.done("match", *DESCRIPTORS, "training=t.h5", "normalize=whiten", "output=pure", script=False)
+    assert (scene / "out" / "predictions.csv").read_bytes() == (scene / "pure" / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, 1), (4, 4), (REFERENCES, REFERENCES)])
 def test_k_counts_for_each_query(scene, vectors, k, expected):
     scene.done("match", *DESCRIPTORS, f"k={k}", OUT, script=False)
     _, *rows = rows_of(scene / "out" / "predictions.csv")
@@ -150,7 +209,10 @@ def test_a_submission_is_searched_again_to_the_same_predictions(scene):
     assert not (scene / "again" / "submission.h5").exists()
 
 
-@pytest.mark.parametrize("method", ["whiten", "subtract", "stretch"])
+@pytest.mark.parametrize(
+    "method",
+    ["pca:dim=5", "whiten", "subtract", "stretch", "score", "ssquare:neighbours=30", "whiten:dim=6+subtract+score"],
+)
 def test_a_normalised_submission_says_the_same_as_its_run(scene, method):
     options = ("training=t.h5", f"normalize={method}", "ground_truth=gt.csv")
     scene.done("match", *DESCRIPTORS, *options, OUT, script=False)
@@ -315,6 +377,22 @@ def narrower(name):
     return lambda place, vectors: place.hdf5(name, vectors=vectors.references[:, :4], image_names=R)
 
 
+def nothing(place, vectors):
+    """What is refused stands in the command."""
+
+
+def wide(*names, dim):
+    """Descriptors of `dim` dimensions and unit length under the ids of the queries and references."""
+
+    def edit(place, vectors):
+        for number, name in enumerate(names):
+            ids = Q if name == "q.h5" else R
+            rows = unit_vectors(len(ids), dim, np.random.default_rng(number))
+            place.hdf5(name, vectors=rows, image_names=ids)
+
+    return edit
+
+
 def wide_submission(place, vectors):
     submission(place, np.zeros((QUERIES, 257), np.float32), np.zeros((REFERENCES, 257), np.float32))
 
@@ -397,6 +475,53 @@ REFUSED = {
     ),
     "queries and references differ": (narrower("r.h5"), DESCRIPTORS, ("q.h5", "8", "r.h5", "4", "expected")),
     "training differs": (narrower("t.h5"), (*DESCRIPTORS, "training=t.h5", "normalize=whiten"), ("t.h5", "8", "4")),
+    "training is the queries": (
+        nothing,
+        (*DESCRIPTORS, "training=q.h5", "normalize=subtract"),
+        ("q.h5: row 0", f"id {Q[0]!r} has the very descriptor of {Q[0]!r} in q.h5", "neither queries nor references"),
+    ),
+    "training is the references": (
+        nothing,
+        (*DESCRIPTORS, "training=r.h5", "normalize=none"),
+        ("r.h5: row 0", R[0], "neither queries nor references"),
+    ),
+    "training has a reference": (
+        lambda place, vectors: place.hdf5(
+            "t.h5", vectors=np.r_[-vectors.references[:9], vectors.references[17:18]], image_names=list("abcdefghij")
+        ),
+        (*DESCRIPTORS, "training=t.h5", "normalize=stretch"),
+        ("t.h5: row 9: id 'j'", f"{R[17]!r} in r.h5", "neither queries nor references"),
+    ),
+    "too little training": (
+        lambda place, vectors: place.hdf5("t.h5", vectors=-vectors.references[:5], image_names=list("abcde")),
+        (*DESCRIPTORS, "training=t.h5", "normalize=pca"),
+        ("t.h5: 5 training descriptors span 4 dimensions", "pca expected 8", "pca:dim=4"),
+    ),
+    "too little training for neighbours": (
+        nothing,
+        (*DESCRIPTORS, "training=t.h5", "normalize=ssquare"),
+        ("t.h5: 40 training descriptors", "expected at least 100", "fewer neighbours"),
+    ),
+    "score in 256 dimensions": (
+        wide("q.h5", "r.h5", dim=256),
+        (*DESCRIPTORS, "training=t.h5", "normalize=score"),
+        ("normalize=score:weight=1,neighbours=3: gives 257 dimensions", "allows 256", "track=matching", "pca:dim=255"),
+    ),
+    "300 dimensions": (
+        wide("q.h5", "r.h5", dim=300),
+        (*DESCRIPTORS, "training=t.h5", "normalize=subtract"),
+        ("q.h5: 300 dimensions", "allows 256", "track=matching", "pca:dim=256"),
+    ),
+    "a stored chain that is not there": (
+        nothing,
+        (*DESCRIPTORS, "training=t.h5", "normalize=found.json"),
+        ("found.json", "No such file", "isc-normalize search"),
+    ),
+    "a model that descriptors do not name": (
+        nothing,
+        (*DESCRIPTORS, "training=t.h5", "normalize=model"),
+        ("normalize=model: q.h5", "weights", "extract.py", "normalize=FILE.json"),
+    ),
     "not of unit length": (
         spoilt("q.h5", 3, 5.0),
         (*DESCRIPTORS, "training=t.h5", "normalize=stretch"),

@@ -115,6 +115,7 @@ def test_the_commands_are_declared(installed):
         "isc-extract": "isc.cli:extract",
         "isc-match": "isc.cli:match",
         "isc-demo": "isc.demo:main",
+        "isc-normalize": "isc.normalize_cli:main",
     }
 
 

@@ -7,8 +7,10 @@ is either whole or absent.
 from isc.io.files import atomic_folder, atomic_path, write_json, write_text
 from isc.io.hdf5 import (
     MAX_DIM,
+    SAME_IN_BOTH,
     check_same_dim,
     check_submission,
+    descriptor_blocks,
     read_descriptors,
     read_provenance,
     read_submission,
@@ -25,10 +27,12 @@ from isc.io.tables import (
 
 __all__ = [
     "MAX_DIM",
+    "SAME_IN_BOTH",
     "atomic_folder",
     "atomic_path",
     "check_same_dim",
     "check_submission",
+    "descriptor_blocks",
     "read_descriptors",
     "read_ground_truth",
     "read_predictions",

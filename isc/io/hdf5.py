@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import h5py
 
 MAX_DIM = 256  # of the descriptor track
+SAME_IN_BOTH = ("weights_sha256", "image_size", "gem_power", "preprocessing")  # what makes descriptors comparable
 
 
 def write_descriptors(path: Path, descriptors: Descriptors, provenance: Mapping[str, str]) -> None:
@@ -64,9 +65,28 @@ def check_same_dim(queries: Descriptors, references: Descriptors) -> None:
 def read_descriptors(path: Path, *, role: Literal["query", "reference", "training"] = "query") -> Descriptors:
     """One set of descriptors, from either layout; of a submission file the `role` half (it has no training half)."""
     with _open_hdf5(path) as file:
-        if "vectors" in file or role not in file:
-            return _read_set(path, file, "vectors", "image_names")
-        return _read_set(path, file, role, f"{role}_ids")
+        return _read_set(path, file, *_datasets(file, role))
+
+
+def descriptor_blocks(
+    path: Path, *, rows: int, role: Literal["query", "reference", "training"] = "query"
+) -> Iterator[Descriptors]:
+    """The same set in blocks of at most so many rows, in the order of the file, for sets larger than memory.
+
+    Each block is checked as it is read; that no id occurs in two blocks is not.
+    """
+    if rows < 1:
+        raise InputError(f"rows={rows}; expected at least 1")
+    with _open_hdf5(path) as file:
+        vectors, names = _datasets(file, role)
+        count = len(file[vectors]) if vectors in file and file[vectors].shape else 1
+        for start in range(0, max(1, count), rows):
+            yield _read_set(path, file, vectors, names, rows=slice(start, start + rows))
+
+
+def _datasets(file: h5py.File, role: str) -> tuple[str, str]:
+    """The names of the vectors and of the ids."""
+    return ("vectors", "image_names") if "vectors" in file or role not in file else (role, f"{role}_ids")
 
 
 def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, Descriptors]:
@@ -123,21 +143,26 @@ def _open_hdf5(path: Path) -> Iterator[h5py.File]:
         raise InputError(f"{path}: damaged ({error}); write it again") from error
 
 
-def _read_set(path: Path, file: h5py.File, vectors: str, names: str, *, sorted_by_id: bool = False) -> Descriptors:
+def _read_set(
+    path: Path, file: h5py.File, vectors: str, names: str, *, sorted_by_id: bool = False, rows: slice | None = None
+) -> Descriptors:
+    """The set of these two datasets, or some `rows` of it; errors count rows from the start of the file."""
+    first = rows.start if rows else 0
     for key in (vectors, names):
         if key not in file:
             raise InputError(f"{path}: has no dataset {key!r}; found {sorted(file)}, expected vectors and image_names, "
                              "or query, reference, query_ids and reference_ids")  # fmt: skip
     try:
-        rows, count = file[vectors].shape[:1], file[names].shape[:1]
-        if rows and count and rows != count:  # before anything is read: a damaged file may claim any size
-            raise InputError(f"{path}: {count[0]} {names} for {rows[0]} rows of {vectors!r}; expected one id a row")
-        values, raw = file[vectors][()], file[names][()]
+        length, count = file[vectors].shape[:1], file[names].shape[:1]
+        if length and count and length != count:  # before anything is read: a damaged file may claim any size
+            raise InputError(f"{path}: {count[0]} {names} for {length[0]} rows of {vectors!r}; expected one id a row")
+        part = rows if rows and length and count else ()
+        values, raw = file[vectors][part], file[names][part]
     except (OSError, AttributeError, TypeError, MemoryError) as error:
         raise InputError(
             f"{path}: dataset {vectors!r} or {names!r} cannot be read ({error}); write it again"
         ) from error
-    ids = _decode_ids(path, names, raw)
+    ids = _decode_ids(path, names, raw, first)
     if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f":
         shape, kind = getattr(values, "shape", ()), getattr(values, "dtype", type(values).__name__)
         raise InputError(f"{path}: {vectors!r} is {kind} of shape {shape}; expected float32 [N, D], N and D ≥ 1")
@@ -146,11 +171,13 @@ def _read_set(path: Path, file: h5py.File, vectors: str, names: str, *, sorted_b
     with np.errstate(over="ignore"):
         values = values.astype(np.float32, copy=False)
     if (row := non_finite_row(values)) is not None:
-        raise InputError(f"{path}: {vectors!r} row {row}: id {ids[row]!r} has NaN or infinite values; expected finite")
+        raise InputError(
+            f"{path}: {vectors!r} row {first + row}: id {ids[row]!r} has NaN or infinite values; expected finite"
+        )
     if repeat := first_repeat(ids):
         before, again = repeat
-        what = f"{names} row {again}: id {ids[again]!r}"
-        raise InputError(f"{path}: {what} was already given in row {before}; expected each once")
+        what = f"{names} row {first + again}: id {ids[again]!r}"
+        raise InputError(f"{path}: {what} was already given in row {first + before}; expected each once")
     if sorted_by_id:
         for row, (one, two) in enumerate(itertools.pairwise(ids), 1):
             if two < one:
@@ -161,11 +188,11 @@ def _read_set(path: Path, file: h5py.File, vectors: str, names: str, *, sorted_b
     return Descriptors(np.array(ids, dtype=object), values)
 
 
-def _decode_ids(path: Path, names: str, raw: object) -> list[str]:
+def _decode_ids(path: Path, names: str, raw: object, first: int) -> list[str]:
     if not isinstance(raw, np.ndarray) or raw.ndim != 1 or raw.dtype.kind not in "SOU":
         raise InputError(f"{path}: {names!r} is not a list of byte strings; expected one id a row")
     ids: list[str] = []
-    for row, value in enumerate(raw.tolist()):
+    for row, value in enumerate(raw.tolist(), first):
         if not isinstance(value, bytes | str):
             raise InputError(f"{path}: {names} row {row}: {value!r} is no byte string; expected one id a row")
         try:

@@ -1,186 +1,270 @@
-"""Exact Euclidean search: the best pairs over all queries together, or the best k of each. The only module with faiss.
+"""Exact Euclidean search: the best pairs over all queries together, or the best k of each.
 
-The score of a pair is −‖q − r‖². faiss proposes candidates in float32 by the expansion ‖q‖² + ‖r‖² − 2 q·r, whose
-rounding error is bounded (`expansion_error`); every candidate's distance is then computed again from the differences in
-float64, so the result does not depend on blocks, threads or device, and identical vectors score exactly 0.
+The score of a pair is −‖q − r‖². One pass over blocks of queries and references scores every pair once, quickly, with
+an error that is bounded (`kernels`), and keeps the pairs that may still belong to the answer:
+
+    Let c be the Nth best computed score so far and e the bound. N pairs have true scores of at least c − e, so the true
+    Nth best is no less; a pair of the answer therefore has a computed score of at least c − 2e. Whatever falls below is
+    dropped, nothing else is; c only rises.
+
+What is left, hardly more than N pairs, is scored again from the differences in float64 and put in order. So the answer
+is complete, and does not depend on blocks, threads or device; identical vectors score exactly 0.
 """
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from isc.config import Engine
+from isc.cores import cores
 from isc.descriptors import Descriptors, Matches
 from isc.errors import InputError
 from isc.io import check_same_dim
 from isc.progress import Report
+from isc.search.faiss_kernel import FaissKernel, faiss_gpus
+from isc.search.kept import BestOfEach, BestPairs, Kept
+from isc.search.kernels import Kernel, NumpyKernel
+from isc.search.torch_kernel import TorchKernel, cuda_devices
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 
-GPU_MAX_K = 2048  # faiss keeps no longer lists on a GPU
-BLOCK_PAIRS = 1 << 31  # (query, reference) pairs compared at once: seconds of work
-LIST_CELLS = 1 << 24  # (query, neighbour) cells held at once: 200 MB of distances and positions
-
-
-def knn(queries: Descriptors, references: Descriptors, *, k: int, progress: Report | None = None) -> Matches:
-    """The `k` nearest references of each query (all of them where there are fewer), exact.
-
-    At equal distances the earlier reference comes first.
-    """
-    check_same_dim(queries, references)
-    _require_positive("k", k)
-    wide = min(len(references), k + 8)  # a margin for ties and rounding; lists it cannot settle are searched wider
-    query, reference, distance = _complete_lists(queries.vectors, references.vectors, k, wide, progress)
-    return _matches(queries, references, query, reference, distance)
+MEMORY = 2.0  # GB
+TILE = 1 << 22  # scores that a core holds at once: 20 MB, best by measurement from 1 to 16 million
+GPU_TILE = 1 << 29
+PAIR = 200  # bytes that a wanted pair takes at most: kept twice over, while it is sorted and scored again
 
 
 def best_pairs(
-    queries: Descriptors, references: Descriptors, *, num_pairs: int, progress: Report | None = None
+    queries: Descriptors | Iterable[Descriptors],
+    references: Descriptors,
+    *,
+    num_pairs: int,
+    memory_gb: float = MEMORY,
+    engine: Engine = Engine.auto,
+    progress: Report | None = None,
 ) -> Matches:
-    """The `num_pairs` nearest (query, reference) pairs over all queries together, exact; all pairs where fewer exist.
+    """The `num_pairs` nearest (query, reference) pairs over all queries together, exact.
 
-    At equal distances the earlier query comes first, then the earlier reference.
+    At equal distances the earlier query comes first, then the earlier reference. Queries that do not fit in memory may
+    come as several `Descriptors`, one after the other; `references` may be a memory map. Besides its inputs the search
+    takes at most `memory_gb`. `progress` hears of the pairs compared, of all pairs.
 
-    Any `num_pairs` pairs bound the answer: the last pair of the answer is no farther than the farthest of them. So a
-    query whose list of k neighbours reaches beyond that bound has nothing more to give; the others are searched again
-    with longer lists, until every list reaches beyond.
+    Raises InputError for sets of different dimensions, for more pairs than there are, and for too little memory.
+    """
+    _require_positive("num_pairs", num_pairs)
+    blocks = [queries] if isinstance(queries, Descriptors) else queries
+    total = len(queries) * len(references) if isinstance(queries, Descriptors) else None
+    _require_existing("num_pairs", num_pairs, total, "pairs")
+    kernel, room = _engine(engine, memory_gb)
+    if num_pairs * PAIR > room:
+        needed = memory_gb + (num_pairs * PAIR - room) / 1e9
+        raise InputError(
+            f"memory_gb={memory_gb}: num_pairs={num_pairs} needs {needed:.2g}; expected more memory, or fewer pairs"
+        )
+    best = BestPairs(num_pairs, room // PAIR)
+    ids: list[npt.NDArray[np.object_]] = []
+    first = 0
+    for block in blocks:
+        check_same_dim(block, references)
+        for start, part in _parts(block.vectors, room):
+            best.begin(first + start, part, references.vectors)
+            _scan(kernel, part, references.vectors, best, _shifted(progress, first + start, len(references), total))
+            best.settle()
+        ids.append(block.ids)
+        first += len(block)
+    _require_existing("num_pairs", num_pairs, first * len(references), "pairs")
+    return _matches(np.concatenate(ids), references, best.query, best.reference, best.distance)
+
+
+def knn(
+    queries: Descriptors,
+    references: Descriptors,
+    *,
+    k: int,
+    memory_gb: float = MEMORY,
+    engine: Engine = Engine.auto,
+    progress: Report | None = None,
+) -> Matches:
+    """The `k` nearest references of each query, exact; at equal distances the earlier reference comes first.
+
+    Options and errors are those of `best_pairs`. Queries that do not fit in memory are searched a block at a time.
     """
     check_same_dim(queries, references)
-    _require_positive("num_pairs", num_pairs)
-    num_pairs = min(num_pairs, len(queries) * len(references))
-    error = expansion_error(queries.vectors, references.vectors)
-    k = min(len(references), max(2, -(-num_pairs // len(queries))))
-    unfinished = np.arange(len(queries))
-    searched = 0
-    query, reference, distance = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    while len(unfinished):
-        # what these queries gave before is given again by their longer lists
-        done = ~np.isin(query, unfinished)
-        query, reference, distance = query[done], reference[done], distance[done]
-        reach = np.empty(len(unfinished))  # no unseen pair of a query is nearer than this
-        step = _block(k, len(references))
-        for start in range(0, len(unfinished), step):
-            block = unfinished[start : start + step]
-            q, r, d, reach[start : start + step] = _neighbours(queries.vectors, references.vectors, block, k, error)
-            query, reference, distance = np.r_[query, q], np.r_[reference, r], np.r_[distance, d]
-            best = np.lexsort((reference, query, distance))[:num_pairs]
-            query, reference, distance = query[best], reference[best], distance[best]
-            if progress:
-                progress(searched + start + len(block), searched + len(unfinished))
-        searched += len(unfinished)
-        if k == len(references):
-            break
-        if len(distance) == num_pairs:
-            # an unseen pair at the very distance of the last kept one still wins if its query comes no later
-            unfinished = unfinished[(reach < distance[-1]) | ((reach <= distance[-1]) & (unfinished <= query[-1]))]
-        k = min(len(references), 4 * k)
-    return _matches(queries, references, query, reference, distance)
+    _require_existing("k", k, len(references), "references")
+    row, distance = nearest(
+        queries.vectors, references.vectors, k=k, memory_gb=memory_gb, engine=engine, progress=progress
+    )
+    query = np.repeat(np.arange(len(queries)), k)
+    return _matches(queries.ids, references, query, row.reshape(-1), distance.reshape(-1))
 
 
-def expansion_error(queries: Vectors, references: Vectors) -> float:
-    """A bound on |computed − true| squared distance when float32 evaluates ‖q‖² + ‖r‖² − 2 q·r.
+def nearest(
+    queries: Vectors,
+    references: Vectors,
+    *,
+    k: int,
+    memory_gb: float = MEMORY,
+    engine: Engine = Engine.auto,
+    progress: Report | None = None,
+) -> tuple[Indices, Distances]:
+    """Rows [Q, k] of the nearest references of each query and their squared distances [Q, k], nearest first, exact.
 
-    Each of the three sums of D products has an error of at most γ_D · ‖q‖ · ‖r‖ with γ_n = n·u / (1 − n·u) and
-    u = 2⁻²⁴, whatever the order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., eq.
-    3.5); together with the two additions: γ_{D+3} · (‖q‖ + ‖r‖)².
+    The bare arrays behind `knn`: `queries` [Q, D] and `references` [N, D] are finite float32, the latter perhaps a
+    memory map; k is cut to N. At equal distances the earlier row comes first.
     """
-    n = (queries.shape[1] + 3) * 2.0**-24
-    longest = sum(float(np.sqrt(np.max(np.einsum("nd,nd->n", v, v, dtype=np.float64)))) for v in (queries, references))
-    if longest**2 > np.finfo(np.float32).max:
-        raise InputError(f"a descriptor is {longest:.1e} long, too much for float32 distances; scale them down")
-    return float(n / (1 - n) * longest**2)
-
-
-def squared_distances(queries: Vectors, references: Vectors, query: Indices, reference: Indices) -> Distances:
-    """‖q − r‖² of the given pairs [M], from the differences, in float64."""
-    result = np.empty(len(query))
-    step = max(1, (1 << 22) // queries.shape[1])
-    for start in range(0, len(query), step):
-        rows = slice(start, start + step)
-        difference = queries[query[rows]].astype(np.float64) - references[reference[rows]]
-        result[rows] = np.einsum("md,md->m", difference, difference)
-    return result
-
-
-def _complete_lists(
-    queries: Vectors, references: Vectors, k: int, wide: int, progress: Report | None
-) -> tuple[Indices, Indices, Distances]:
-    """The k nearest of every query, each list settled: nothing unseen could be as near as its kth."""
-    error = expansion_error(queries, references)
+    _require_positive("k", k)
     k = min(k, len(references))
-    found: list[tuple[Indices, Indices, Distances]] = []
-    unfinished = np.arange(len(queries))
-    while len(unfinished):
-        again: list[Indices] = []
-        step = _block(wide, len(references))
-        for start in range(0, len(unfinished), step):
-            block = unfinished[start : start + step]
-            q, r, d, reach = _neighbours(queries, references, block, wide, error)
-            order = np.lexsort((r, d, q))
-            shape = (len(block), wide)  # every list has `wide` entries, and `block` rises
-            q, r, d = q[order].reshape(shape)[:, :k], r[order].reshape(shape)[:, :k], d[order].reshape(shape)[:, :k]
-            settled = (reach > d[:, -1]) | (wide == len(references))
-            found.append((q[settled].ravel(), r[settled].ravel(), d[settled].ravel()))
-            again.append(block[~settled])
-            if progress:
-                progress(sum(len(f[0]) for f in found) // k, len(queries))
-        unfinished = np.concatenate(again)
-        wide = min(len(references), 4 * wide)
-    query, reference, distance = zip(*found, strict=True)
-    return np.concatenate(query), np.concatenate(reference), np.concatenate(distance)
+    kernel, room = _engine(engine, memory_gb)
+    if k * PAIR > room:
+        raise InputError(f"memory_gb={memory_gb}: too little for k={k}; expected more memory, or fewer neighbours")
+    row, distance = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
+    total = len(queries) * len(references)
+    for start, part in _parts(queries, room, bytes_a_query=k * PAIR):
+        best = BestOfEach(k, room // PAIR, len(part))
+        best.begin(0, part, references)
+        _scan(kernel, part, references, best, _shifted(progress, start, len(references), total))
+        best.settle()
+        rows = slice(start, start + len(part))
+        row[rows], distance[rows] = best.reference.reshape(-1, k), best.distance.reshape(-1, k)
+    return row, distance
 
 
-def _block(k: int, num_references: int) -> int:
-    """How many queries to search at once: lists that fit in memory, and not minutes without a sign of progress."""
-    return max(1, min(LIST_CELLS // k, BLOCK_PAIRS // num_references))
+# --- the pass over all pairs -----------------------------------------------------------------------------------------
 
 
-def _neighbours(
-    queries: Vectors, references: Vectors, block: Indices, k: int, error: float
-) -> tuple[Indices, Indices, Distances, Distances]:
-    """Pairs (query, reference, distance) [len(block) · k] of the k nearest of each query in `block`, and each query's
-    reach [len(block)]: no reference outside its list is nearer."""
-    distance, reference = _faiss_knn(queries[block], references, k)
-    flat_query, flat_reference = np.repeat(block, k), reference.ravel()
-    exact = squared_distances(queries, references, flat_query, flat_reference)
-    return flat_query, flat_reference, exact, distance[:, -1].astype(np.float64) - error
+@dataclass
+class _Work:
+    """Blocks of references that are not taken yet, and how far the work is."""
+
+    starts: Iterator[int]
+    total: int
+    report: Report | None
+    done: int = 0
+    stopped: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> int | None:
+        with self.lock:
+            return None if self.stopped else next(self.starts, None)
+
+    def finish(self, pairs: int) -> None:
+        with self.lock:
+            self.done += pairs
+            if self.report:
+                self.report(self.done, self.total)
 
 
-def _faiss_knn(queries: Vectors, references: Vectors, k: int) -> tuple[Vectors, Indices]:
-    faiss = _faiss()
-    if faiss.get_num_gpus() > 0 and k <= GPU_MAX_K:
-        distance, reference = faiss.knn_gpu(_gpu_resources(), queries, references, k)
-    else:
-        distance, reference = faiss.knn(queries, references, k)
-    return distance, reference.astype(np.int64)
+def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, report: Report | None) -> None:
+    """Offer every pair to `best`, but for those that cannot matter."""
+    kernel.load(queries)
+    columns = min(kernel.columns, len(references))
+    work = _Work(iter(range(0, len(references), columns)), len(queries) * len(references), report)
+
+    def worker(number: int) -> None:
+        while (start := work.take()) is not None:
+            block = references[start : start + columns]
+            prepared = kernel.prepare(block, number)
+            step = kernel.rows(len(block))
+            for first in range(0, len(queries), step):
+                rows = slice(first, min(first + step, len(queries)))
+                tile = kernel.tile(rows, prepared, number)
+                with best.lock:
+                    best.error = max(best.error, tile.error)
+                    cuts = best.cuts(rows, start)
+                if (cuts == -np.inf).any():
+                    best.learn(tile, rows)
+                    with best.lock:
+                        cuts = best.cuts(rows, start)
+                query, reference, score = tile.above(cuts)
+                if len(query):
+                    with best.lock:
+                        best.offer(query + first, reference + start, score)
+                if work.stopped:
+                    return
+                work.finish((rows.stop - rows.start) * len(block))
+
+    workers = min(kernel.workers, -(-len(references) // columns))
+    with kernel.session(workers):
+        if workers == 1:
+            worker(0)
+            return
+        with ThreadPoolExecutor(workers) as threads:
+            try:
+                for future in [threads.submit(worker, number) for number in range(workers)]:
+                    future.result()
+            finally:  # after an error, or Ctrl-C, the others end with the tile at hand
+                work.stopped = True
 
 
-def _faiss() -> ModuleType:
-    import faiss
+def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
+    """The kernel, and the bytes left for what it finds."""
+    if not memory_gb > 0:
+        raise InputError(f"memory_gb={memory_gb}: expected a size above 0")
+    memory = int(memory_gb * 1e9)
+    match _fastest() if engine is Engine.auto else engine:
+        case Engine.torch | Engine.torch_half as chosen:
+            half, devices = chosen is Engine.torch_half, cuda_devices()
+            if devices:
+                return TorchKernel(devices, dtype="float16" if half else "float32", cells=GPU_TILE), memory
+            return TorchKernel(["cpu"], dtype="bfloat16" if half else "float32", cells=TILE), memory // 2
+        case Engine.faiss | Engine.faiss_half as chosen:
+            return FaissKernel(half=chosen is Engine.faiss_half, cells=TILE, memory=memory // 4), memory // 2
+    workers = cores()
+    cells = min(TILE, max(1024, memory // (20 * workers)))
+    return NumpyKernel(workers=workers, cells=cells), memory - 5 * cells * workers - 3 * 4 * cells
 
-    loaded: ModuleType = faiss
-    return loaded
+
+def _fastest() -> Engine:
+    """numpy without a GPU; with one torch's tensor cores, or faiss where this torch sees none."""
+    if not Path("/dev/nvidiactl").exists():
+        return Engine.numpy
+    if cuda_devices():
+        return Engine.torch_half
+    return Engine.faiss if faiss_gpus() else Engine.numpy
 
 
-@functools.cache
-def _gpu_resources() -> object:
-    """faiss's scratch memory on the GPU, made once a process."""
-    return _faiss().StandardGpuResources()
+def _parts(vectors: Vectors, room: int, bytes_a_query: int = 0) -> Iterator[tuple[int, Vectors]]:
+    """The queries in parts, by what the pairs of each may take."""
+    step = max(1, room // bytes_a_query) if bytes_a_query else len(vectors)
+    for start in range(0, len(vectors), step):
+        yield start, vectors[start : start + step]
+
+
+def _shifted(report: Report | None, queries_done: int, num_references: int, total: int | None) -> Report | None:
+    """Progress of one part as progress of the whole, as far as that is known."""
+    if report is None:
+        return None
+    before = queries_done * num_references
+    return lambda done, of: report(before + done, total or before + of)
 
 
 def _matches(
-    queries: Descriptors, references: Descriptors, query: Indices, reference: Indices, distance: Distances
+    query_ids: npt.NDArray[np.object_],
+    references: Descriptors,
+    query: Indices,
+    reference: Indices,
+    distance: Distances,
 ) -> Matches:
     order = np.lexsort((reference, query, distance))
     score = (0.0 - distance[order]).astype(np.float32)
-    return Matches(queries.ids, references.ids, query[order], reference[order], score)
+    return Matches(query_ids, references.ids, query[order], reference[order], score)
 
 
 def _require_positive(name: str, value: int) -> None:
     if value < 1:
         raise InputError(f"{name}={value}; expected at least 1")
+
+
+def _require_existing(name: str, value: int, existing: int | None, what: str) -> None:
+    _require_positive(name, value)
+    if existing is not None and value > existing:
+        raise InputError(f"{name}={value}: there are {existing} {what}; expected at most that many")

@@ -1,0 +1,63 @@
+"""One writer at a time, by an advisory lock that the system lets go of when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isc.errors import InputError
+from isc.index.storage import LOCK, named, now
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)  # a loader process that outlives a killed writer must not hold its lock
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Raises InputError, naming the process, its host and command, where another writer holds the index."""
+    with named(folder):
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: {_holder(handle)}; expected one writer at a time: wait for it") from error
+        _held.add(handle)
+        with named(folder):
+            _sign(handle)
+        yield
+    finally:
+        if handle in _held:
+            os.ftruncate(handle, 0)
+            _held.discard(handle)
+        os.close(handle)
+
+
+def _sign(handle: int) -> None:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": now()}
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(who).encode(), 0)
+
+
+def _holder(handle: int) -> str:
+    try:
+        who = json.loads(os.pread(handle, 4096, 0))
+        return f"process {who['pid']} on {who['host']} ({who['command']}) has been writing since {who['since']}"
+    except (ValueError, KeyError):  # it has the lock and has not signed yet
+        return "another process is writing"

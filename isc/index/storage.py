@@ -1,0 +1,191 @@
+"""The files of an index: names, durable writing, the SQLite table of ids, and the file of vectors.
+
+Row i of `vectors-G.f32`, G being the generation, holds the descriptor of the image whose `row` is i, as little-endian
+float32. Rows that no image names are dead. Rows from `State.rows` on are what a killed writer left; the next one writes
+over them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.errors import InputError
+
+Value = TypeVar("Value")
+
+MANIFEST, DATABASE, LOCK, VECTORS = "manifest.json", "index.sqlite", "writer.lock", "vectors-*.f32"
+FLOAT = np.dtype("<f4")
+APPLICATION = 0x69736331  # marks the SQLite file as ours
+LOOKUP = 10_000  # ids or rows in one statement
+TABLE = "CREATE TABLE {} (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"
+
+
+@dataclass(frozen=True)
+class State:
+    """What is committed: `rows` of the vectors file of this generation, of which `live` belong to an image."""
+
+    generation: int
+    rows: int
+    live: int
+    changed: str  # UTC
+
+    @property
+    def dead(self) -> int:
+        return self.rows - self.live
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def vectors_path(folder: Path, generation: int) -> Path:
+    return folder / VECTORS.replace("*", str(generation))
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has this file, or the entries of this folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def named(folder: Path) -> Iterator[None]:
+    """Failures of the disk and of SQLite as an InputError that names the index."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{folder / DATABASE}: cannot be used ({error}); free space, or restore it from a copy"
+        ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename or folder}: no such file; restore it from a copy") from error
+    except OSError as error:
+        where = error.filename or folder
+        raise InputError(f"{where}: cannot be read or written ({error.strerror or error})") from error
+
+
+def create_database(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / DATABASE, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        with transaction(database):
+            database.execute(TABLE.format("images"))
+            database.execute("CREATE TABLE state (generation INTEGER, rows INTEGER, live INTEGER, changed TEXT)")
+            database.execute("INSERT INTO state VALUES (?, ?, ?, ?)", astuple(State(0, 0, 0, now())))
+    sync(folder / DATABASE)
+
+
+@contextmanager
+def connect(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to the table of ids; each commit waits for the disk."""
+    path = folder / DATABASE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; restore it from a copy")
+    with named(folder):
+        database = _open(path)
+    with closing(database):
+        yield database
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Readers, too, write to SQLite's -shm file. In a folder that this user may not write to, where no writer has left
+    a -wal file, the database is read as one that does not change."""
+    try:
+        return _checked(path, "mode=rw")
+    except sqlite3.OperationalError:
+        if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _checked(path, "mode=ro&immutable=1")
+
+
+def _checked(path: Path, options: str) -> sqlite3.Connection:
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None, timeout=60)
+    try:
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION:
+            raise InputError(f"{path}: an SQLite file of something else; restore it from a copy")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA cache_size = -65536")  # KiB
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All that happens inside, or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def read_state(folder: Path, database: sqlite3.Connection) -> State:
+    found = database.execute("SELECT generation, rows, live, changed FROM state").fetchall()
+    if len(found) != 1 or not all(isinstance(value, int) for value in found[0][:3]):
+        raise InputError(f"{folder / DATABASE}: damaged (its state is {found}); restore it from a copy")
+    return State(*found[0])
+
+
+def write_state(database: sqlite3.Connection, state: State) -> None:
+    """Within a transaction."""
+    database.execute("UPDATE state SET generation = ?, rows = ?, live = ?, changed = ?", astuple(state))
+
+
+def present(database: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
+    """Which of these are ids of the index."""
+    query = "SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?))"
+    return {name for part in _parts(ids) for (name,) in database.execute(query, (json.dumps(part),))}
+
+
+def names_of(database: sqlite3.Connection, rows: Sequence[int]) -> dict[int, str]:
+    """{row: id} of those rows that are live."""
+    query = "SELECT row, id FROM images WHERE row IN (SELECT value FROM json_each(?))"
+    return {row: name for part in _parts(rows) for row, name in database.execute(query, (json.dumps(part),))}
+
+
+def put_names(database: sqlite3.Connection, first: int, ids: Sequence[str]) -> None:
+    """Give the rows from `first` on to these ids, whatever rows they had; as JSON, a quarter of executemany's time."""
+    database.execute("INSERT OR REPLACE INTO images SELECT key + ?, value FROM json_each(?)", (first, json.dumps(ids)))
+
+
+def _parts(values: Iterable[Value]) -> Iterator[list[Value]]:
+    remaining = iter(values)
+    while part := list(islice(remaining, LOOKUP)):
+        yield part
+
+
+def map_vectors(folder: Path, state: State, dim: int) -> npt.NDArray[np.float32]:
+    """The committed rows [rows, dim], read from the disk as they are touched. Raises FileNotFoundError where the
+    generation is gone, InputError where the file is shorter than what is committed."""
+    path = vectors_path(folder, state.generation)
+    with path.open("rb") as file:
+        size, expected = os.fstat(file.fileno()).st_size, state.rows * dim * FLOAT.itemsize
+        if size < expected:
+            raise InputError(
+                f"{path}: {size:,} bytes; expected at least {expected:,} for {state.rows:,} rows of {dim} numbers: it "
+                "was cut short; restore it from a copy"
+            )
+        if not state.rows:
+            return np.zeros((0, dim), FLOAT)
+        return np.asarray(np.memmap(file, FLOAT, "r", shape=(state.rows, dim)))

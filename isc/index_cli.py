@@ -1,0 +1,456 @@
+"""The command isc-index. Results go to stdout; warnings, progress and refusals to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.descriptors import Descriptors, Matches, id_problem
+from isc.errors import InputError
+from isc.index import BATCH, Added, Index, Manifest, Stats, Writer, already_there, is_index
+from isc.inputs import read_set
+from isc.io import descriptor_blocks, read_provenance, write_text
+from isc.io.tables import PREDICTION_COLUMNS
+from isc.progress import progress
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "isc_small"
+PHOTOS = 1000  # that are read, described and made durable together
+HDF5 = {".h5", ".hdf5"}
+SOURCES = "a folder of photos, a photo, a descriptors .h5 file, or another index"
+EXAMPLES = """\
+examples:
+  isc-index create known.index                         for photos described by the shipped model
+  isc-index add known.index photos                     ids are paths below the folder, without suffix
+  isc-index add known.index photos more --replace      descriptors of known ids are put in place of the old ones
+  isc-index query known.index suspect.jpg -k 5         the five nearest
+  isc-index query known.index inbox --max-distance 0.8 --format csv --output found.csv
+  isc-index remove known.index holiday/0001 --from withdrawn.txt
+  isc-index stats known.index
+  isc-match queries=queries.h5 references=known.index output=matched
+
+What is acknowledged is on the disk, even if the process is killed the moment after. One process writes, many read.
+"""
+
+Vectors = npt.NDArray[np.float32]
+Embed = Callable[[list[Path]], tuple[Vectors, dict[int, str]]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a command was given: photos by id, and the files and indexes of descriptors."""
+
+    photos: Mapping[str, Path]
+    sets: Sequence[Path]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command isc-index."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("isc").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was acknowledged is kept, and nothing half", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stdout = None  # Python would complain about it once more on its way out
+        sys.exit(1)
+
+
+def create(arguments: argparse.Namespace) -> None:
+    if arguments.descriptors:
+        if arguments.image_size:
+            raise InputError("--image-size goes with --model; descriptors say their own")
+        descriptors, provenance = read_set(arguments.descriptors)
+        index = Index.create(arguments.index, dim=descriptors.dim, provenance=provenance)
+    else:
+        from isc.model import describe, load_model
+
+        model = arguments.model or DEFAULT_MODEL
+        network = load_model(model)
+        provenance = describe(network) | {"image_size": str(arguments.image_size or network.config.image_size)}
+        name = str(Path(model).resolve()) if Path(model).exists() else model
+        index = Index.create(arguments.index, dim=network.config.dim, provenance=provenance, model=name)
+    print(f"made {index.path}, empty, for {_what(index.manifest)}")
+
+
+def add(arguments: argparse.Namespace) -> None:
+    index = Index.open(arguments.index)
+    sources = _sources(arguments.sources)
+    with index.writer() as writer:
+        if sources.photos:
+            _add_photos(writer, sources.photos, arguments)
+        for path in sources.sets:
+            _add_set(writer, path, arguments)
+        print(f"{index.path} holds {writer.state.live:,} images")
+
+
+def _add_set(writer: Writer, path: Path, arguments: argparse.Namespace) -> None:
+    """Add a file or an index, read twice: first to refuse it whole, then block by block, so that it may be larger than
+    memory."""
+    provenance = Index.open(path).manifest.provenance if is_index(path) else read_provenance(path)
+    ids: set[str] = set()
+    for block in _blocks(path):
+        writer.manifest.check(path, block.dim, provenance)
+        if twice := ids.intersection(block.ids):
+            raise InputError(f"{path}: id {min(twice)!r} occurs twice; expected each once")
+        ids.update(block.ids)
+    if not (arguments.replace or arguments.skip_existing) and (known := writer.present(ids)):
+        raise InputError(f"{writer.path}: {already_there(sorted(ids), known)}")
+    acknowledge, before, total = _acknowledge(f"descriptors of {path}"), 0, Added(0, 0, 0)
+    for block in _blocks(path):
+        added = writer.add(
+            block,
+            provenance=provenance,
+            replace=arguments.replace,
+            skip_existing=arguments.skip_existing,
+            progress=lambda done, _, before=before: acknowledge(before + done, len(ids)),  # type: ignore[misc]
+        )
+        total = Added(*(one + other for one, other in zip(astuple(total), astuple(added), strict=True)))
+        before += len(block)
+    print(f"{path}: {_sum(total)}")
+
+
+def _blocks(path: Path) -> Iterator[Descriptors]:
+    if is_index(path):
+        yield read_set(path)[0]
+    else:
+        yield from descriptor_blocks(path, rows=BATCH)
+
+
+def _add_photos(writer: Writer, photos: Mapping[str, Path], arguments: argparse.Namespace) -> None:
+    """Add them PHOTOS by PHOTOS; those that cannot be read are named on stderr and left out."""
+    known = writer.present(photos)
+    if known and not (arguments.replace or arguments.skip_existing):
+        raise InputError(f"{writer.path}: {already_there(photos, known)}")
+    ids = [name for name in photos if not (arguments.skip_existing and name in known)]
+    unreadable: list[str] = []
+    new = replaced = 0
+    if ids:
+        embed = _embedder(writer.manifest, arguments)
+        acknowledge = _acknowledge("photos")
+    for start in range(0, len(ids), PHOTOS):
+        part = ids[start : start + PHOTOS]
+        found, failures = _describe_photos({name: photos[name] for name in part}, embed)
+        unreadable += failures
+        if found is not None:
+            added = writer.add(found, provenance=writer.manifest.provenance, replace=arguments.replace)
+            new, replaced = new + added.new, replaced + added.replaced
+            acknowledge(new + replaced, len(ids))
+    if len(unreadable) == len(photos):
+        raise InputError(f"none of {len(ids):,} photos can be read; the first: {unreadable[0]}")
+    print(f"photos: {_sum(Added(new, replaced, len(photos) - len(ids)))}, {len(unreadable):,} unreadable")
+
+
+def remove(arguments: argparse.Namespace) -> None:
+    ids = [*arguments.ids, *(_read_ids(arguments.file) if arguments.file else ())]
+    if not ids:
+        raise InputError("no ids to remove; expected some, or --from FILE")
+    with Index.open(arguments.index).writer() as writer:
+        removed = writer.remove(ids, missing_ok=arguments.missing_ok)
+        print(f"removed {removed:,} images; {arguments.index} holds {writer.state.live:,}")
+
+
+def query(arguments: argparse.Namespace) -> None:
+    index = Index.open(arguments.index)
+    queries = _queries(index, _sources(arguments.sources), arguments)
+    with progress("searching", "queries") as report:
+        matches = index.knn(queries, k=arguments.k, provenance=index.manifest.provenance, progress=report)
+    if arguments.max_distance is not None:
+        matches = matches.take(_distances(matches) <= arguments.max_distance)
+    if arguments.min_score is not None:
+        matches = matches.take(matches.score >= arguments.min_score)
+    text = {"table": as_table, "csv": as_csv, "json": as_json}[arguments.format](matches)
+    if arguments.output:
+        write_text(arguments.output, text)
+        print(f"{len(matches):,} matches of {len(queries):,} queries: {arguments.output}")
+    else:
+        print(text, end="")
+
+
+def stats(arguments: argparse.Namespace) -> None:
+    found = Index.open(arguments.index).stats()
+    print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if arguments.json else as_text(found))
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    with Index.open(arguments.index).snapshot() as snapshot:
+        snapshot.verify()
+        print(f"{arguments.index} is whole: {len(snapshot):,} images, {snapshot.state.dead:,} dead rows")
+
+
+def compact(arguments: argparse.Namespace) -> None:
+    with Index.open(arguments.index).writer() as writer, progress("compacting", "images") as report:
+        dropped = writer.compact(progress=report)
+        print(f"dropped {dropped:,} dead rows; {arguments.index} holds {writer.state.live:,} images")
+
+
+def _sources(paths: Sequence[Path]) -> Sources:
+    """Sort out what is what. Raises InputError for a path of no known kind, and for two photos of one id."""
+    photos: dict[str, Path] = {}
+    sets: list[Path] = []
+    for path in paths:
+        if is_index(path) or (path.is_file() and path.suffix.lower() in HDF5):
+            sets.append(path)
+            continue
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; expected {SOURCES}")
+        for name, photo in _photos(path).items():
+            if name in photos:
+                raise InputError(f"{photos[name]} and {photo} would both get the id {name!r}; rename one")
+            photos[name] = photo
+    return Sources(photos, sets)
+
+
+def _photos(path: Path) -> dict[str, Path]:
+    from isc.images import SUFFIXES, list_images
+
+    if path.is_dir():
+        return list_images(path, key="source")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: of no known kind; expected {SOURCES} ({', '.join(sorted(SUFFIXES))})")
+    if problem := id_problem(path.stem):
+        raise InputError(f"{path}: id {path.stem!r} {problem}")
+    return {path.stem: path}
+
+
+def _embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
+    """What makes descriptors of photos for this index; InputError where the model is another one."""
+    from isc.device import choose_device, keep_freed_memory, place
+    from isc.extract import embed
+    from isc.model import describe, load_model
+
+    name = arguments.model or manifest.model or DEFAULT_MODEL
+    network = load_model(name)
+    size = manifest.image_size or network.config.image_size
+    manifest.check(f"--model {name}", network.config.dim, describe(network) | {"image_size": str(size)})
+    keep_freed_memory()
+    network = place(network, choose_device(arguments.device))
+    return lambda paths: embed(network, paths, image_size=size, workers=arguments.workers)
+
+
+def _describe_photos(photos: Mapping[str, Path], embed: Embed) -> tuple[Descriptors | None, list[str]]:
+    """Descriptors of those that can be read, if any, and why the others cannot; these are named on stderr."""
+    vectors, failures = embed(list(photos.values()))
+    for reason in failures.values():
+        log.warning("left out: %s", reason)
+    kept = [row for row in range(len(photos)) if row not in failures]
+    found = Descriptors(np.array(list(photos), dtype=object)[kept], vectors[kept]) if kept else None
+    return found, list(failures.values())
+
+
+def _queries(index: Index, sources: Sources, arguments: argparse.Namespace) -> Descriptors:
+    """All sources together. Raises InputError where two give the same id, and where no photo can be read."""
+    sets: list[Descriptors] = []
+    for path in sources.sets:
+        descriptors, provenance = read_set(path)
+        index.manifest.check(path, descriptors.dim, provenance)
+        sets.append(descriptors)
+    if sources.photos:
+        found, unreadable = _describe_photos(sources.photos, _embedder(index.manifest, arguments))
+        if unreadable:
+            log.warning("%d of %d photos cannot be read", len(unreadable), len(sources.photos))
+        if found is None:
+            raise InputError(f"none of {len(unreadable):,} photos can be read; the first: {unreadable[0]}")
+        sets.append(found)
+    if len(sets) == 1:
+        return sets[0]
+    return Descriptors(np.concatenate([one.ids for one in sets]), np.concatenate([one.vectors for one in sets]))
+
+
+def _read_ids(path: Path) -> list[str]:
+    """One id a line; empty lines are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected one id a line in UTF-8") from error
+    for row, line in enumerate(lines, 1):
+        if line and (problem := id_problem(line)):
+            raise InputError(f"{path}: row {row}: id {line!r} {problem}")
+    return [line for line in lines if line]
+
+
+def _sum(added: Added) -> str:
+    return f"{added.new:,} added, {added.replaced:,} replaced, {added.skipped:,} left as they were"
+
+
+def _acknowledge(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: print(f"{done:,} of {total:,} {what} are on the disk", flush=True)
+
+
+def _distances(matches: Matches) -> npt.NDArray[np.float64]:
+    return np.sqrt(0.0 - matches.score.astype(np.float64))
+
+
+def _by_query(matches: Matches) -> npt.NDArray[np.int64]:
+    """Positions of the matches query by query, the best of each first."""
+    return np.lexsort((matches.reference, -matches.score, matches.query)).astype(np.int64)
+
+
+def as_table(matches: Matches) -> str:
+    """For people: query by query, the best first."""
+    order, distance = _by_query(matches), _distances(matches)
+    rows = [("query", "reference", "distance", "score")]
+    for at in order:
+        query, reference = matches.query_ids[matches.query[at]], matches.reference_ids[matches.reference[at]]
+        rows.append((query, reference, f"{distance[at]:.4f}", f"{matches.score[at]:z.4f}"))
+    without = np.setdiff1d(np.arange(len(matches.query_ids)), matches.query)
+    rows += [(matches.query_ids[at], "–", "", "") for at in without]
+    wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "".join(f"{q:{wide}}  {r:{wider}}  {d:>8}  {s:>8}".rstrip() + "\n" for q, r, d, s in rows)
+
+
+def as_csv(matches: Matches) -> str:
+    """`query_id,reference_id,score`: predictions, as `match.py` reads and writes them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(PREDICTION_COLUMNS)
+    for at in matches.order():
+        query, reference = matches.query_ids[matches.query[at]], matches.reference_ids[matches.reference[at]]
+        writer.writerow((query, reference, str(matches.score[at])))
+    return text.getvalue()
+
+
+def as_json(matches: Matches) -> str:
+    """A list of {query, matches: [{reference, score, distance}]}, queries without a match among them."""
+    distance = _distances(matches)
+    found: dict[int, list[dict[str, object]]] = {at: [] for at in range(len(matches.query_ids))}
+    for at in _by_query(matches):
+        reference = matches.reference_ids[matches.reference[at]]
+        score = float(str(matches.score[at]))  # the digits a float32 needs, no more
+        one = {"reference": reference, "score": score, "distance": float(distance[at])}
+        found[int(matches.query[at])].append(one)
+    answer = [{"query": matches.query_ids[at], "matches": one} for at, one in found.items()]
+    return json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_text(stats: Stats) -> str:
+    weights = stats.provenance.get("weights_sha256", "not said")[:12]
+    lines = {
+        "images": f"{stats.images:,}",
+        "numbers each": f"{stats.dim}",
+        "model": f"{stats.model or stats.provenance.get('model', 'not said')} (weights {weights})",
+        "on the disk": f"{stats.bytes:,} bytes",
+        "rows": f"{stats.rows:,}, {stats.dead_rows:,} of them dead",
+        "generation": f"{stats.generation}",
+        "created": stats.created,
+        "changed": stats.changed,
+    }
+    return "\n".join(f"{name:14}{value}" for name, value in lines.items())
+
+
+def _what(manifest: Manifest) -> str:
+    model = manifest.model or manifest.provenance.get("model", "a model that is not named")
+    return f"descriptors of {manifest.dim} numbers by {model}"
+
+
+def _at_least(least: float, kind: Callable[[str], float], expected: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (least <= value < math.inf):
+            raise argparse.ArgumentTypeError(f"{text!r}; expected {expected}")
+        return value
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    about = "An index of known images that takes, replaces, removes and finds them at any time."
+    parser = _Parser(prog="isc-index", description=about, epilog=EXAMPLES, formatter_class=raw)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        one.add_argument("index", type=Path, metavar="INDEX", help="the index's folder")
+        one.set_defaults(run=run)
+        return one
+
+    count = _at_least(1, int, "a whole number ≥ 1")
+    one = command("create", create, "make an empty index for the descriptors of one model")
+    either = one.add_mutually_exclusive_group()
+    model_help = f"what describes photos: a NAME, a run folder or a model file (default: {DEFAULT_MODEL})"
+    either.add_argument("--model", metavar="MODEL", help=model_help)
+    help_text = "instead: take the model from what this .h5 file says of itself (its rows are not added)"
+    either.add_argument("--descriptors", type=Path, metavar="FILE.h5", help=help_text)
+    side = _at_least(32, int, "a whole number ≥ 32")
+    one.add_argument("--image-size", type=side, metavar="PIXELS", help="side of the pictures (default: the model's)")
+
+    one = command("add", add, "add images; ids that are known already are refused unless an option says what to do")
+    one.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=SOURCES)
+    known = one.add_mutually_exclusive_group()
+    known.add_argument(
+        "--replace", action="store_true", help="put the new descriptors of known ids in place of the old"
+    )
+    known.add_argument("--skip-existing", action="store_true", help="leave known ids as they are, and go on")
+    _add_model_options(one)
+
+    one = command("remove", remove, "remove images by id, all of them or none")
+    one.add_argument("ids", nargs="*", metavar="ID")
+    one.add_argument("--from", dest="file", type=Path, metavar="FILE", help="a text file of ids, one a line")
+    one.add_argument("--missing-ok", action="store_true", help="pass over ids that are not in the index")
+
+    one = command("query", query, "find the nearest images")
+    one.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=SOURCES)
+    one.add_argument("-k", type=count, default=10, help="nearest images of each query (default: 10)")
+    limit = one.add_mutually_exclusive_group()
+    distance = _at_least(0, float, "a number ≥ 0")
+    limit.add_argument("--max-distance", type=distance, metavar="D", help="leave out what is farther, in ‖q − r‖")
+    score = _at_least(-math.inf, float, "a number ≤ 0")
+    limit.add_argument(
+        "--min-score", type=score, metavar="S", help="leave out what scores less; the score is −‖q − r‖²"
+    )
+    one.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table", help="csv: predictions for isc-match"
+    )
+    one.add_argument("--output", type=Path, metavar="FILE", help="write there, whole or not at all (default: stdout)")
+    _add_model_options(one)
+
+    one = command("stats", stats, "say what an index holds")
+    one.add_argument("--json", action="store_true")
+    command("verify", verify, "read everything once and say whether it is whole")
+    command("compact", compact, "give back the space of removed and replaced images")
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What describing photos takes."""
+    help_text = "where the model is now, if it has moved; another one is refused (default: the index's own)"
+    parser.add_argument("--model", metavar="MODEL", help=help_text)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    workers = _at_least(-1, int, "a whole number ≥ −1")
+    parser.add_argument("--workers", type=workers, default=-1, help="processes that read photos (default: one a core)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Chains that `isc-normalize search` found, kept in a file of their own or with the model they were found for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import isc
+from isc.errors import InputError
+from isc.steps import MODEL, Chain, parse
+
+FORMAT = "isc-normalize-1"
+FILE = "normalize.json"  # its name in a run folder
+RUN_MODEL = "model.safetensors"
+SHIPPED = Path(isc.__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A chain, the file it is kept in, whose descriptors it is for, and how many training photos it was found with."""
+
+    path: Path
+    chain: Chain
+    weights_sha256: str | None
+    training_rows: int
+
+
+def beside_model(model: str) -> Path:
+    """Where the chain of a model lies: FILE in a run folder, NAME.normalize.json beside a model's own file."""
+    shipped = SHIPPED / f"{model}.safetensors"
+    path = shipped if shipped.is_file() else Path(model)
+    if path.is_dir() or path.name == RUN_MODEL:
+        return (path if path.is_dir() else path.parent) / FILE
+    return path.with_name(f"{path.stem}.{FILE}")
+
+
+def read_stored(path: Path) -> Stored:
+    """InputError for a file that `isc-normalize search` did not write."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']!r}; expected {FORMAT}")
+        stored = Stored(path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"]))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected what isc-normalize search wrote"
+        ) from error
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: {reason}; expected what isc-normalize search wrote") from error
+    return stored
+
+
+def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Stored:
+    """The chain of normalize=`text`, a FILE.json or `model`, for the descriptors of the file `made`.
+
+    InputError where there is none, or where it was found for another model's descriptors.
+    """
+    if text == MODEL:
+        for key in ("weights", "weights_sha256"):
+            if key not in provenance:
+                raise InputError(
+                    f"normalize=model: {made} does not say its model's {key}; expected a file that extract.py wrote, "
+                    "or normalize=FILE.json"
+                )
+        path = beside_model(provenance["weights"])
+        if not path.is_file():
+            raise InputError(
+                f"normalize=model: {path} is not there; expected isc-normalize search --model "
+                f"{provenance['weights']} to have written it, or normalize=FILE.json"
+            )
+    else:
+        path = Path(text)
+    stored = read_stored(path)
+    weights = provenance.get("weights_sha256")
+    if stored.weights_sha256 is not None and weights is not None and stored.weights_sha256 != weights:
+        raise InputError(
+            f"{path}: found for weights {stored.weights_sha256[:12]}, {made} was made with {weights[:12]}; expected "
+            f"the same: run isc-normalize search again, or give normalize={stored.chain}"
+        )
+    return stored
