@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("judge", type=Path, help="what make wrote")
     one.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="anything that extract.py's model= takes")
     one.add_argument("--image-size", type=int, help="pixels (default: each model's own)")
-    one.add_argument("--normalize", help="match.py's: whiten, subtract or stretch, with --training")
+    one.add_argument("--normalize", help="match.py's steps, such as whiten or subtract, with --training")
     one.add_argument("--training", type=Path, help="folder of training photos to normalise with")
     one.add_argument("--publish", action="store_true", help="keep the tables for docs/results.md")
     return parser

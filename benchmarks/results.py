@@ -14,8 +14,10 @@ TITLES = {
     "judge": "AugLy's edits of photos kept out of training: `python -m benchmarks.judge score JUDGE MODEL`",
     "judge_edits": "Of the copies with an edit in their chain, the share found at 90 % precision: the same command",
     "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS JUDGE RUNS`",
+    "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
+    "index": "The index that lives: `python -m benchmarks.index`",
     "train_cpu": "Training on a CPU, sample photos: `python -m benchmarks.train`",
     "train_cpu_measures": "What each measure of speed is worth on a CPU, on ready tensors: the same command",
     "train_cuda": "Training on a GPU, sample photos: `python -m benchmarks.train`",
@@ -57,14 +59,20 @@ def main() -> None:
     parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
     parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
     (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    readme = ROOT / "README.md"
+    for name, page in {"demo": "README.md", "normalize": "docs/normalization.md"}.items():
+        if name in tables:
+            fill(ROOT / page, name, tables[name])
+
+
+def fill(page: Path, name: str, table: str) -> None:
+    """Put the table where the page has `<!-- name -->`, up to `<!-- /name -->`."""
     marked = re.sub(
-        r"(<!-- demo -->\n).*?(<!-- /demo -->)",
-        lambda found: found.group(1) + tables["demo"] + "\n" + found.group(2),
-        readme.read_text(encoding="utf-8"),
+        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+        lambda found: found.group(1) + table + "\n" + found.group(2),
+        page.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
-    readme.write_text(marked, encoding="utf-8")
+    page.write_text(marked, encoding="utf-8")
 
 
 if __name__ == "__main__":

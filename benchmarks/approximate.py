@@ -1,0 +1,241 @@
+"""Approximate search beside the exact one on the same vectors: what is found, how fast, in how many bytes.
+
+    python -m benchmarks.approximate [--descriptors PHOTOS.h5] [--references 200000]
+
+Recall on random vectors means nothing, and a million photos are not at hand: `Photos` makes any number of descriptors
+out of real ones, and copies as far from their photos as AugLy's edits were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import isc
+from benchmarks import save, seconds
+from isc.descriptors import Descriptors, Matches
+from isc.io import read_descriptors
+from isc.search import best_pairs, nearest
+from isc.search.approximate import Approximate, approximate_pairs, build_on_disk, load
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = Path(isc.__file__).parent / "sample"
+NUM_QUERIES, K = 1000, 10
+SPREAD = (
+    0.75  # at which made descriptors are as far from their nearest as the 17,381 real ones: 0.9 squared at the median
+)
+# squared distances of 600 copies by AugLy from their photos, isc_small: (share of the copies, distance)
+COPIES = ((0, 0.01), (0.05, 0.09), (0.1, 0.15), (0.25, 0.31), (0.5, 0.62), (0.75, 0.97), (0.9, 1.31), (1, 1.82))
+PART = {"training": slice(0, 2), "references": slice(2, 9), "distractors": slice(9, 10)}  # tenths of the real photos
+
+Vectors = npt.NDArray[np.float32]
+Pairs = npt.NDArray[np.int64]
+
+
+def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Real descriptors of unit length [n, D] and the neighbours [n, 16] of each, to make others of.
+
+    A made descriptor lies between a real one and one of its 16 neighbours, up to half way, and is then moved by SPREAD
+    times the difference of two random real ones over √2, which has the covariance of the real set; its length is 1.
+    """
+
+    vectors: Vectors
+    neighbours: Pairs
+
+    @classmethod
+    def of(cls, vectors: Vectors, part: str) -> Photos:
+        tenths = PART[part]
+        chosen = vectors[np.isin(np.arange(len(vectors)) % 10, np.arange(10)[tenths])]
+        return cls(chosen, nearest(chosen, chosen, k=min(17, len(chosen)))[0][:, 1:])
+
+    def make(self, rows: int, *, seed: int) -> Iterator[Vectors]:
+        """Blocks of at most 65,536 rows, `rows` in all; the first rows of a longer run are those of a shorter one."""
+        for number, start in enumerate(range(0, rows, 1 << 16)):
+            rng = np.random.default_rng([seed, number])
+            count = 1 << 16
+            near, one, two = rng.integers(len(self.vectors), size=(3, count))
+            other = self.neighbours[near, rng.integers(self.neighbours.shape[1], size=count)]
+            share = rng.uniform(0, 0.5, size=(count, 1)).astype(np.float32)
+            moved = np.float32(SPREAD / 2**0.5) * (self.vectors[one] - self.vectors[two])
+            yield unit((1 - share) * self.vectors[near] + share * self.vectors[other] + moved)[: rows - start]
+
+    def copies(self, originals: Vectors, *, seed: int) -> Vectors:
+        """One copy of each [n, D], at a distance drawn as COPIES has it, in the direction of a difference of photos."""
+        rng = np.random.default_rng(seed)
+        distance = np.interp(rng.uniform(size=(len(originals), 1)), *zip(*COPIES, strict=True))
+        one = rng.integers(len(self.vectors), size=len(originals))
+        two = (one + rng.integers(1, len(self.vectors), size=len(originals))) % len(self.vectors)  # another
+        away = (self.vectors[one] - self.vectors[two]).astype(np.float64)
+        away = unit(away - np.einsum("nd,nd->n", away, originals)[:, None] * originals)
+        cosine = 1 - distance / 2  # ‖q − r‖² = 2 − 2 cos
+        return unit(cosine * originals + np.sqrt(1 - cosine**2) * away)
+
+
+def real_descriptors(path: Path | None) -> Vectors:
+    """Of a file, or of the sample photos in the package, by its model."""
+    if path is not None:
+        return read_descriptors(path).vectors
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "sample.h5"
+        command = [sys.executable, str(ROOT / "extract.py"), f"images={SAMPLE}", f"output={output}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return read_descriptors(output).vectors
+
+
+def queries_of(real: Vectors, references: Vectors, number: int = NUM_QUERIES) -> tuple[Vectors, Pairs]:
+    """Half of them copies of evenly spaced references, whose rows come with them, half of photos that have none."""
+    photos = Photos.of(real, "distractors")
+    originals = np.linspace(0, len(references) - 1, number // 2).astype(np.int64)
+    others = np.concatenate(list(photos.make(number - len(originals), seed=3)))
+    return np.concatenate([photos.copies(references[originals], seed=4), others]), originals
+
+
+def named(vectors: Vectors, letter: str) -> Descriptors:
+    return Descriptors([f"{letter}{row:07}" for row in range(len(vectors))], vectors)
+
+
+def say(what: str, since: float) -> None:
+    print(f"{time.perf_counter() - since:6.0f} s  {what}", flush=True)
+
+
+def trials(lists: int) -> dict[str, list[tuple[str, bool]]]:
+    """For each factory text the searches, each with whether its candidates are ranked again by true distances."""
+    few, more = f"nprobe={max(1, lists // 64)}", f"nprobe={max(1, lists // 16)}"
+    return {
+        f"IVF{lists},Flat": [(few, False), (more, False)],
+        f"IVF{lists},SQ8": [(more, False)],
+        f"IVF{lists},PQ32np": [(more, False), (few, True), (more, True)],
+        f"OPQ32,IVF{lists},PQ32np": [(more, False), (few, True), (more, True)],
+        "PQ32x4fs": [("", False), ("", True)],
+        "SQ8": [("", False)],
+        "HNSW32": [("efSearch=32", False), ("efSearch=128", False)],
+    }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one search gave: shares of what there is, and seconds."""
+
+    first: float
+    first_k: float
+    copies: float
+    pairs: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What every index is asked, the rows of the copies' photos [C], and the exact answers: rows [Q, K], best pairs."""
+
+    queries: Descriptors
+    references: Descriptors
+    originals: Pairs
+    row: Pairs
+    best: Matches
+    exact: Found
+
+    @classmethod
+    def of(cls, queries: Vectors, references: Vectors, originals: Pairs) -> Trial:
+        row, _ = nearest(queries, references, k=K)
+        took = seconds(lambda: nearest(queries, references, k=K), repeats=3)
+        copies = float((row[: len(originals)] == originals[:, None]).any(axis=1).mean())
+        sets = named(queries, "Q"), named(references, "R")
+        best = best_pairs(*sets, num_pairs=K * len(queries))
+        return cls(*sets, originals, row, best, Found(1, 1, copies, 1, took))
+
+    def ask(self, index: Approximate, search: str, *, again: bool) -> Found:
+        queries, references = self.queries.vectors, self.references.vectors
+
+        def once() -> tuple[Pairs, Pairs, npt.NDArray[np.float64]]:
+            return index.knn(queries, k=K, search=search, vectors=references if again else None)
+
+        query, row, _ = once()
+        found, offset = query * len(references) + row, np.arange(len(queries)) * len(references)
+        first = found[np.r_[True, query[1:] != query[:-1]]]
+        factor = 4 if again else 1
+        pairs = approximate_pairs(
+            self.queries, self.references, index=index, num_pairs=len(self.best), search=search, factor=factor
+        )
+        return Found(
+            float(np.isin(offset + self.row[:, 0], first).mean()),
+            float(np.isin(offset[:, None] + self.row, found).mean()),
+            float(np.isin(offset[: len(self.originals)] + self.originals, found).mean()),
+            float(np.isin(self.best.keys(), pairs.keys()).mean()),
+            seconds(once, repeats=3),
+        )
+
+    def told(self, found: Found, *, size: float) -> dict[str, object]:
+        """The columns of the table that were measured; `size` in bytes."""
+        return {
+            "recall@1": f"{found.first:.3f}",
+            f"recall@{K}": f"{found.first_k:.3f}",
+            f"copies in {K}": f"{found.copies:.3f}",
+            f"best {len(self.best):,} pairs": f"{found.pairs:.3f}",
+            "ms a query": f"{1000 * found.seconds / len(self.queries):.3f}",
+            "exact search = 1": f"{found.seconds / self.exact.seconds:.3f}",
+            "bytes an image": f"{size / len(self.references):.0f}",
+        }
+
+
+def measured(trial: Trial, training: Vectors, lists: int, began: float) -> Iterator[dict[str, object]]:
+    """A row for every search of every index, each loaded as a memory map; that with PQ also of lists on disk."""
+    references = trial.references.vectors
+    for factory, searches in trials(lists).items():
+        start = time.perf_counter()
+        empty = Approximate.train(factory, training)
+        trained = time.perf_counter() - start
+        for place in ("", " on disk") if factory.startswith("IVF") and "PQ" in factory else ("",):
+            with tempfile.TemporaryDirectory() as folder:
+                path, start = Path(folder) / "index", time.perf_counter()
+                if place:
+                    blocks = (references[at : at + 50_000] for at in range(0, len(references), 50_000))
+                    build_on_disk(path, Approximate.train(factory, training), blocks, memory_gb=0.005)
+                    built = time.perf_counter() - start
+                else:
+                    empty.add(references)
+                    built = trained + time.perf_counter() - start
+                    empty.save(path)
+                size = sum(file.stat().st_size for file in path.iterdir())
+                index = load(path)
+                for search, again in searches:
+                    what = {"index": factory + place, "search": search, "ranked again": "yes" if again else ""}
+                    told = trial.told(trial.ask(index, search, again=again), size=size)
+                    yield what | told | {"built in s": f"{built:.0f}"}
+        say(factory, began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--descriptors", type=Path, help="of real photos, by isc_small; those of the sample if absent")
+    parser.add_argument("--references", type=int, default=200_000)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    real = real_descriptors(options.descriptors)
+    lists = 1 << round(np.log2(2 * options.references**0.5))
+    training = np.concatenate(list(Photos.of(real, "training").make(40 * lists, seed=1)))
+    references = np.concatenate(list(Photos.of(real, "references").make(options.references, seed=2)))
+    say(f"made {len(references):,} references of {len(real):,} real descriptors", began)
+    queries, originals = queries_of(real, references)
+    trial = Trial.of(queries, references, originals)
+    say("searched exactly", began)
+    exact: dict[str, object] = {"index": "exact", "search": "", "ranked again": ""}
+    exact |= trial.told(trial.exact, size=references.nbytes) | {"built in s": ""}
+    save("approximate", [exact, *measured(trial, training, lists, began)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What each normalisation is worth, with its published values and as isc-normalize finds them, beside none.
+
+    python -m benchmarks.normalize FOLDER …
+
+A FOLDER is named after a model and holds what extract.py made with it: training.h5, and in dev and in test queries.h5,
+references.h5 and ground_truth.csv (of `benchmarks.judge`). Options are found on dev and kept in FOLDER/found.json; test
+is only reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import save
+from isc.inputs import read_sides, read_training
+from isc.io import MAX_DIM, read_ground_truth
+from isc.normalize.choose import Bench, standard_error
+from isc.normalize.stored import read_stored
+from isc.steps import Chain, parse
+
+PUBLISHED = (
+    "none", "pca", "whiten", "subtract:smooth=false", "subtract", "stretch", "ssquare", "score", "pca:dim=255+score",
+)  # fmt: skip
+
+
+def read_bench(folder: Path, part: str) -> Bench:
+    sides = folder / part / "queries.h5", folder / part / "references.h5"
+    sets = read_sides(*sides)
+    training = read_training(folder / "training.h5", sets, sides)
+    truth = read_ground_truth(folder / part / "ground_truth.csv")
+    return Bench(sets.queries, sets.references, training, truth)
+
+
+def found_on_dev(folder: Path) -> Chain:
+    """The chain that the command chose, now or before."""
+    if not (folder / "found.json").exists():
+        files = {name: folder / "dev" / f"{name}.h5" for name in ("queries", "references")}
+        files |= {"training": folder / "training.h5", "ground-truth": folder / "dev" / "ground_truth.csv"}
+        options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+        command = [sys.executable, "-m", "isc.normalize_cli", "search", *options]
+        subprocess.run([*command, "--output", str(folder / "found.json")], check=True)
+    return read_stored(folder / "found.json").chain
+
+
+def rows_of(folder: Path) -> list[dict[str, object]]:
+    chains = {text: parse(text) for text in PUBLISHED}
+    found = found_on_dev(folder)
+    chains[f"found: {found}"] = found
+    dev, test = read_bench(folder, "dev"), read_bench(folder, "test")
+    none = test.trial(Chain())
+    rows: list[dict[str, object]] = []
+    for text, chain in chains.items():
+        trial = test.trial(chain)
+        error = standard_error(test.matches(chain), test.matches(Chain()), test.truth)
+        rows.append(
+            {
+                "model": folder.name,
+                "normalize=": text,
+                "numbers": f"{trial.dim}" + (" (matching track)" if trial.dim > MAX_DIM else ""),
+                "dev μAP": f"{dev.trial(chain).average_precision:.3f}",
+                "test μAP": f"{trial.average_precision:.3f}",
+                "over none": f"{trial.average_precision - none.average_precision:+.3f} ± {error:.3f}",
+                "test recall at 90 % precision": f"{trial.recall_at_p90:.3f}",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.normalize", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    save("normalize", [row for folder in parser.parse_args().folders for row in rows_of(folder)])
+
+
+if __name__ == "__main__":
+    main()
