@@ -28,6 +28,7 @@ from isc.progress import progress
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "isc_small"
+DESCRIPTORS = 1 << 16  # that go to faiss at once
 PHOTOS = 1000  # that are read, described and made durable together
 HDF5 = {".h5", ".hdf5"}
 SOURCES = "a folder of photos, a photo, a descriptors .h5 file, or another index"
@@ -41,6 +42,8 @@ examples:
   isc-index remove known.index holiday/0001 --from withdrawn.txt
   isc-index stats known.index
   isc-match queries=queries.h5 references=known.index output=matched
+  isc-index approximate known.index --factory OPQ32,IVF4096,PQ32 --training training.h5 --output known.faiss
+  isc-match queries=queries.h5 references=known.index index=known.faiss output=matched
 
 What is acknowledged is on the disk, even if the process is killed the moment after. One process writes, many read.
 """
@@ -297,6 +300,29 @@ def _read_ids(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def approximate(arguments: argparse.Namespace) -> None:
+    from isc.search.approximate import Approximate, build_on_disk
+
+    output: Path = arguments.output
+    if output.exists():
+        raise InputError(f"{output}: is there already; expected a new path")
+    references, made = read_set(arguments.index)
+    training, otherwise = read_set(arguments.training, role="training")
+    Manifest.of(references.dim, made, None).check(arguments.training, training.dim, otherwise)
+    vectors = references.sorted().vectors  # as match.py reads them
+    index = Approximate.train(arguments.factory, training.vectors)
+    with progress("filling the index", "descriptors") as report:
+        if arguments.on_disk:
+            parts = (vectors[start : start + DESCRIPTORS] for start in range(0, len(vectors), DESCRIPTORS))
+            count = len(build_on_disk(output, index, parts, memory_gb=arguments.memory_gb, progress=report))
+        else:
+            index.add(vectors, progress=report)
+            index.save(output)
+            count = len(index)
+    size = sum(file.stat().st_size for file in output.iterdir())
+    print(f"made {output}: {count:,} descriptors, {size / count:.0f} bytes each, by {arguments.factory}")
+
+
 def _sum(added: Added) -> str:
     return f"{added.new:,} added, {added.replaced:,} replaced, {added.skipped:,} left as they were"
 
@@ -440,6 +466,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true")
     command("verify", verify, "read everything once and say whether it is whole")
     command("compact", compact, "give back the space of removed and replaced images")
+    one = command("approximate", approximate, "make an approximate index of the same images, for match.py index=")
+    one.add_argument("--factory", required=True, metavar="TEXT", help="faiss's, as OPQ32,IVF4096,PQ32 or HNSW32")
+    one.add_argument("--training", type=Path, required=True, metavar="T.h5", help="descriptors of training photos")
+    one.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the index is written")
+    one.add_argument("--on-disk", action="store_true", help="keep the lists of an IVF index on the disk as they fill")
+    room = _at_least(0.001, float, "a number ≥ 0.001")
+    one.add_argument("--memory-gb", type=room, default=2.0, metavar="GB", help="with --on-disk: what waits in memory")
     return parser
 
 

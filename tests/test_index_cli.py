@@ -334,3 +334,38 @@ def test_descriptors_go_in_without_torch(known):
         "assert not {'torch', 'faiss', 'cv2', 'hydra'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# an approximate index of the same images
+
+
+@pytest.mark.parametrize("options", [(), ("--on-disk", "--memory-gb", "0.001")])
+def test_an_approximate_index_serves_match(run, options):
+    rng = np.random.default_rng(0)
+    for name, letter, count in (("references", "R", 300), ("training", "T", 200), ("queries", "Q", 12)):
+        ids = [f"{letter}{i:03d}" for i in rng.permutation(count)]
+        write_descriptors(Path(f"{name}.h5"), Descriptors(ids, rng.normal(size=(count, 4))), MADE_BY)
+    assert run("create", "known.index", "--descriptors", "references.h5").status == 0
+    assert run("add", "known.index", "references.h5").status == 0
+    made = ("approximate", "known.index", "--factory", "IVF4,Flat", "--training", "training.h5", "--output", "saved")
+    assert "made saved: 300 descriptors" in run(*made, *options).out
+    common = ("queries=queries.h5", "k=3")
+    for output, *rest in (
+        ("exact", "references=references.h5"),
+        ("near", "references=known.index", "index=saved", "index_search=nprobe=4"),
+    ):
+        command = [sys.executable, str(ROOT / "match.py"), *common, *rest, f"output={output}"]
+        subprocess.run(command, check=True, capture_output=True)
+    assert Path("near/predictions.csv").read_bytes() == Path("exact/predictions.csv").read_bytes()
+
+
+def test_an_approximate_index_that_cannot_be(run, refused, known):
+    common = ("approximate", known, "--training")
+    refused(
+        *common, "bd.h5", "--factory", "IVF99,Flat", "--output", "new", naming=["index=IVF99,Flat", "99 lists from 2"]
+    )
+    refused(*common, "strange.h5", "--factory", "Flat", "--output", "new", naming=["strange.h5: made with no weights"])
+    refused(*common, "bd.h5", "--factory", "Flat", "--output", known, naming=["known.index: is there already"])
+    refused(*common, "bd.h5", "--factory", "Abacus", "--output", "new", naming=["index=Abacus", "expected one like"])
+    refused(*common, "bd.h5", "--factory", "Flat", "--on-disk", "--output", "new", naming=["index=Flat", "empty IVF"])
+    assert not Path("new").exists()

@@ -1,0 +1,297 @@
+"""How search grows: 10 k, 100 k, 1 M, 4 M references, exact and IVF-PQ, time and memory; then a billion, on paper.
+
+    python -m benchmarks.growth [--descriptors PHOTOS.h5] [--sizes 10000 100000 1000000 4000000] [--folder FOLDER]
+
+Every point is a process of its own, so that its peak memory is its own. The vectors lie in one file below FOLDER (1 KB
+each; 10 M take 10 GB), which exact search reads into memory and IVF-PQ block by block. The measured constants go
+through `on_paper`; docs/growth.svg and the tables of docs/scale.md are made of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import save, seconds
+from benchmarks.approximate import (
+    K,
+    NUM_QUERIES,
+    ROOT,
+    Photos,
+    Vectors,
+    named,
+    queries_of,
+    real_descriptors,
+    say,
+)
+from benchmarks.results import fill, markdown_table
+from isc.charts import BOTTOM, LEFT, RIGHT, TOP, polyline
+from isc.cores import cores
+from isc.search import best_pairs, nearest
+from isc.search.approximate import Approximate, load
+
+SIZES = (10_000, 100_000, 1_000_000, 4_000_000)
+DIM = 256
+PAPER = (1_000_000, 100_000_000, 1_000_000_000)
+MACHINE_GB, USABLE = 64, 0.8  # of a machine on paper: its memory, and the share left to descriptors
+Row = dict[str, float]
+
+
+# --- one point -------------------------------------------------------------------------------------------------------
+
+
+def exact_point(folder: Path, rows: int) -> Row:
+    references = np.fromfile(folder / "references.f32", np.float32, rows * DIM).reshape(rows, DIM)
+    queries = np.load(folder / f"queries{rows}.npy")
+    row, _ = nearest(queries, references, k=K)
+    took = seconds(lambda: nearest(queries, references, k=K), repeats=3 if rows < 2_000_000 else 1)
+    np.save(folder / f"exact{rows}.npy", row)
+    return {"seconds": took, "gb": peak_gb(), "recall": 1.0, "built": 0.0, "bytes": 4.0 * DIM}
+
+
+def pairs_point(folder: Path, rows: int) -> Row:
+    """The best pairs of the whole set, not the best of each query."""
+    references = named(np.fromfile(folder / "references.f32", np.float32, rows * DIM).reshape(rows, DIM), "R")
+    queries = named(np.load(folder / f"queries{rows}.npy"), "Q")
+    took = seconds(lambda: best_pairs(queries, references, num_pairs=K * len(queries)), repeats=1)
+    return {"seconds": took, "gb": peak_gb(), "recall": 1.0, "built": 0.0, "bytes": 4.0 * DIM}
+
+
+def ivf_pq_point(folder: Path, rows: int) -> Row:
+    """√N lists, √lists of them probed; 40 candidates a query ranked again by vectors that stay on the disk."""
+    lists = lists_of(rows)
+    references = np.memmap(folder / "references.f32", np.float32, "r", shape=(rows, DIM))
+    queries = np.load(folder / f"queries{rows}.npy")
+    start = time.perf_counter()
+    training = np.fromfile(folder / "training.f32", np.float32, training_of(rows) * DIM).reshape(-1, DIM)
+    index = Approximate.train(f"IVF{lists},PQ32np", training)
+    trained = time.perf_counter() - start
+    with (folder / "references.f32").open("rb") as file:  # read, not mapped: what is mapped would count as memory
+        for first in range(0, rows, 1 << 16):
+            count = min(1 << 16, rows - first)
+            index.add(np.fromfile(file, np.float32, count * DIM).reshape(count, DIM))
+    added = time.perf_counter() - start - trained
+    index.save(folder / "index")
+    size = sum(path.stat().st_size for path in (folder / "index").iterdir())
+    del index
+    index = load(folder / "index")
+    took = seconds(lambda: index.knn(queries, k=K, vectors=references), repeats=3)
+    query, row, _ = index.knn(queries, k=K, vectors=references)
+    true = np.arange(len(queries))[:, None] * rows + np.load(folder / f"exact{rows}.npy")
+    recall = float(np.isin(true, query * rows + row).mean())
+    return {
+        "seconds": took, "gb": peak_gb(), "recall": recall, "built": trained + added, "bytes": size / rows,
+        "trained": trained, "added": added, "lists": lists, "probes": round(lists**0.5),
+    }  # fmt: skip
+
+
+def lists_of(rows: int) -> int:
+    return int(2 ** round(math.log2(rows**0.5)))
+
+
+def training_of(rows: int) -> int:
+    return max(10_000, 20 * lists_of(rows))
+
+
+def peak_gb() -> float:
+    """The most memory that this process held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # of this program alone; getrusage counts what came before exec as well
+        peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return peak * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+
+
+POINTS: dict[str, Callable[[Path, int], Row]] = {
+    "exact": exact_point,
+    "exact, best pairs": pairs_point,
+    "IVF-PQ": ivf_pq_point,
+}
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, real: Vectors, sizes: Sequence[int]) -> None:
+    """The vectors of all points: a smaller set is the beginning of a larger one."""
+    for name, part, rows, seed in (
+        ("training", "training", training_of(max(sizes)), 1),
+        ("references", "references", max(sizes), 2),
+    ):
+        with (folder / f"{name}.f32").open("wb") as file:
+            for block in Photos.of(real, part).make(rows, seed=seed):
+                block.tofile(file)
+    for rows in sizes:
+        references = np.memmap(folder / "references.f32", np.float32, "r", shape=(rows, DIM))
+        np.save(folder / f"queries{rows}.npy", queries_of(real, references)[0])
+
+
+def run_point(folder: Path, method: str, rows: int) -> Row:
+    command = [sys.executable, "-m", "benchmarks.growth", "--folder", str(folder), "--point", method, str(rows)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    values: Row = json.loads(done.stdout.splitlines()[-1])
+    return values | {"rows": rows}
+
+
+def table(points: dict[str, list[Row]]) -> list[dict[str, object]]:
+    return [
+        {
+            "references": f"{row['rows']:,.0f}",
+            "search": method,
+            f"s for {NUM_QUERIES:,} queries": f"{row['seconds']:.3g}",
+            "peak memory, GB": f"{row['gb']:.2f}",
+            f"recall@{K}": f"{row['recall']:.3f}",
+            "bytes an image": f"{row['bytes']:.0f}",
+            "built in s": f"{row['built']:.0f}" if row["built"] else "",
+        }
+        for method, rows in points.items()
+        for row in rows
+    ]
+
+
+# --- on paper --------------------------------------------------------------------------------------------------------
+
+
+def on_paper(points: dict[str, list[Row]]) -> list[dict[str, object]]:
+    """What larger sets take, from the largest points measured, on machines like the one that measured.
+
+    Exact: seconds = queries × references × c. IVF-PQ: a query reads probes / lists of all codes, and a reference is
+    compared with every list to be added, so that seconds = queries · (N · probes / lists) · s and N · lists · a. A code
+    is 32 bytes and an 8-byte row number; the centroids take 1 KB a list.
+    """
+    exact, coded = points["exact"][-1], points["IVF-PQ"][-1]
+    compare = exact["seconds"] / NUM_QUERIES / exact["rows"]
+    scan = coded["seconds"] / NUM_QUERIES / (coded["rows"] * coded["probes"] / coded["lists"])
+    add = coded["added"] / coded["rows"] / coded["lists"]
+    usable = MACHINE_GB * USABLE * 1e9
+    rows: list[dict[str, object]] = []
+    for count in PAPER:
+        lists = lists_of(count)
+        probes = round(lists**0.5)
+        whole, codes = count * 4 * DIM, count * 40 + lists * 4 * DIM
+        for method, size, query, build in (
+            ("exact", whole, compare * count, 0.0),
+            (f"IVF{lists},PQ32, nprobe={probes}", codes, scan * count * probes / lists, add * count * lists / 3600),
+        ):
+            machines = math.ceil(size / usable)
+            rows.append(
+                {
+                    "references": f"{count:,}",
+                    "search": method,
+                    "memory, GB": f"{size / 1e9:,.3g}",
+                    "vectors on disk, GB": f"{whole / 1e9:,.4g}",
+                    f"machines of {MACHINE_GB} GB": machines,
+                    "ms a query, on each": f"{1000 * query / machines:,.3g}",
+                    "h for 50,000 queries": f"{query / machines * 50_000 / 3600:,.2g}",
+                    "h to add all, on each": f"{build / machines:,.2g}" if build else "",
+                }
+            )
+    return rows
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+
+COLOURS = {"exact": "#1f6fb2", "exact, best pairs": "#5f6b76", "IVF-PQ": "#d9730d"}
+STYLE = """text { font: 12px system-ui, sans-serif; fill: #5c646d } .label { fill: #1c2024 }
+line { stroke: #dfe1e0 } path { fill: none; stroke-width: 2 }"""
+
+
+def picture(points: dict[str, list[Row]]) -> str:
+    """Time and memory over the number of references, both logarithmic, side by side."""
+    panels = [
+        panel(points, "seconds", f"seconds for {NUM_QUERIES:,} queries"),
+        panel(points, "gb", "peak memory, GB"),
+    ]
+    legend = "".join(
+        f'<line x1="{70 + 190 * at}" x2="{94 + 190 * at}" y1="340" y2="340" style="stroke: {COLOURS[name]}; '
+        f'stroke-width: 3"/><text class="label" x="{100 + 190 * at}" y="344">{name}</text>'
+        for at, name in enumerate(points)
+    )
+    moved = "".join(f'<g transform="translate({480 * at} 0)">{drawn}</g>' for at, drawn in enumerate(panels))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 360" role="img"><title>How search grows</title>'
+        f'<style>{STYLE}</style><rect width="960" height="360" fill="#fbfbf9"/>{moved}{legend}</svg>\n'
+    )
+
+
+def panel(points: dict[str, list[Row]], value: str, label: str) -> str:
+    every = [row for rows in points.values() for row in rows]
+    x_low, x_high = (math.log10(pick(row["rows"] for row in every)) for pick in (min, max))
+    y_low = math.floor(math.log10(min(row[value] for row in every)))
+    y_high = max(y_low + 1, math.ceil(math.log10(max(row[value] for row in every))))
+
+    def x(count: float) -> float:
+        return LEFT + (RIGHT - LEFT) * (math.log10(count) - x_low) / max(x_high - x_low, 1e-9)
+
+    def y(number: float) -> float:
+        return BOTTOM - (BOTTOM - TOP) * (math.log10(number) - y_low) / (y_high - y_low)
+
+    parts = []
+    for power in range(y_low, y_high + 1):
+        at = y(10.0**power)
+        parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
+    for count in sorted({row["rows"] for row in every}):
+        parts.append(f'<text x="{x(count):.1f}" y="{BOTTOM + 20}" text-anchor="middle">{short(count)}</text>')
+    for name, rows in points.items():
+        places = [(x(row["rows"]), y(row[value])) for row in rows]
+        path = polyline(*np.array(places).T)
+        parts.append(f'<path d="{path}" style="stroke: {COLOURS[name]}"/>')
+        parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{COLOURS[name]}"/>' for a, b in places]
+    middle = (LEFT + RIGHT) / 2
+    parts.append(f'<text class="label" x="{middle}" y="{BOTTOM + 44}" text-anchor="middle">references</text>')
+    turned = f"translate(14 {(TOP + BOTTOM) / 2}) rotate(-90)"
+    parts.append(f'<text class="label" transform="{turned}" text-anchor="middle">{label}</text>')
+    return "".join(parts)
+
+
+def short(count: float) -> str:
+    return f"{count / 1e6:g} M" if count >= 1e6 else f"{count / 1e3:g} k"
+
+
+def publish(points: dict[str, list[Row]]) -> None:
+    """The tables, the picture, and the page that holds them."""
+    measured, paper = table(points), on_paper(points)
+    save("growth", measured)
+    save("growth_paper", paper)
+    (ROOT / "docs" / "growth.svg").write_text(picture(points), encoding="utf-8")
+    for name, rows in {"growth": measured, "growth_paper": paper}.items():
+        fill(ROOT / "docs" / "scale.md", name, markdown_table(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--descriptors", type=Path, help="of real photos, by isc_small; those of the sample if absent")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--folder", type=Path, help="for the vectors; where the system keeps temporary files if absent")
+    parser.add_argument("--point", nargs=2, metavar=("METHOD", "ROWS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.point:
+        method, rows = options.point
+        print(json.dumps(POINTS[method](options.folder, int(rows))))
+        return
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        prepare(Path(name), real_descriptors(options.descriptors), options.sizes)
+        say(f"made {max(options.sizes):,} references; {cores()} cores", began)
+        points: dict[str, list[Row]] = {method: [] for method in POINTS}
+        for rows in sorted(options.sizes):
+            for method in POINTS:
+                points[method].append(run_point(Path(name), method, rows))
+                say(f"{rows:,} references, {method}: {points[method][-1]['seconds']:.3g} s", began)
+    publish(points)
+
+
+if __name__ == "__main__":
+    main()
