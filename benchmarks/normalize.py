@@ -29,7 +29,7 @@ PUBLISHED = (
 def read_bench(folder: Path, part: str) -> Bench:
     sides = folder / part / "queries.h5", folder / part / "references.h5"
     sets = read_sides(*sides)
-    training = read_training(folder / "training.h5", sets, sides)
+    training, _ = read_training(folder / "training.h5", sets, sides)
     truth = read_ground_truth(folder / part / "ground_truth.csv")
     return Bench(sets.queries, sets.references, training, truth)
 

@@ -17,6 +17,9 @@ TITLES = {
     "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
+    "approximate": "Approximate search beside exact: `python -m benchmarks.approximate --descriptors PHOTOS.h5`",
+    "growth": "How search grows (docs/scale.md): `python -m benchmarks.growth --descriptors PHOTOS.h5`",
+    "growth_paper": "What more references would take, by those constants: the same command",
     "index": "The index that lives: `python -m benchmarks.index`",
     "train_cpu": "Training on a CPU, sample photos: `python -m benchmarks.train`",
     "train_cpu_measures": "What each measure of speed is worth on a CPU, on ready tensors: the same command",
@@ -59,7 +62,9 @@ def main() -> None:
     parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
     parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
     (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    for name, page in {"demo": "README.md", "normalize": "docs/normalization.md"}.items():
+    pages = {"demo": "README.md", "normalize": "docs/normalization.md"}
+    pages |= dict.fromkeys(("approximate", "growth", "growth_paper"), "docs/scale.md")
+    for name, page in pages.items():
         if name in tables:
             fill(ROOT / page, name, tables[name])
 

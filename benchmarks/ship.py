@@ -57,6 +57,7 @@ def ship(run: Path) -> None:
             "bound": "25",
         },
     ]
+    (SHIPPED / "isc_small.normalize.json").unlink(missing_ok=True)  # found for the weights before
     save("ship", rows)
     CARD.write_text(card(run, provenance), encoding="utf-8")
 
