@@ -112,17 +112,19 @@ def say(what: str, since: float) -> None:
     print(f"{time.perf_counter() - since:6.0f} s  {what}", flush=True)
 
 
-def trials(lists: int) -> dict[str, list[tuple[str, bool]]]:
-    """For each factory text the searches, each with whether its candidates are ranked again by true distances."""
-    few, more = f"nprobe={max(1, lists // 64)}", f"nprobe={max(1, lists // 16)}"
+def trials(lists: int) -> dict[str, list[tuple[str, int]]]:
+    """For each factory text the searches, each with how many candidates for each neighbour are ranked again, 0 for
+    none: the distances are then those of the codes."""
+    few, more, many = (f"nprobe={max(1, lists // share)}" for share in (64, 16, 4))
     return {
-        f"IVF{lists},Flat": [(few, False), (more, False)],
-        f"IVF{lists},SQ8": [(more, False)],
-        f"IVF{lists},PQ32np": [(more, False), (few, True), (more, True)],
-        f"OPQ32,IVF{lists},PQ32np": [(more, False), (few, True), (more, True)],
-        "PQ32x4fs": [("", False), ("", True)],
-        "SQ8": [("", False)],
-        "HNSW32": [("efSearch=32", False), ("efSearch=128", False)],
+        f"IVF{lists},Flat": [(few, 0), (more, 0), (many, 0)],
+        f"IVF{lists},SQ8": [(more, 0)],
+        f"IVF{lists},PQ32np": [(more, 0), (few, 4), (more, 4), (many, 4)],
+        f"OPQ32,IVF{lists},PQ32np": [(more, 0), (few, 4), (more, 4)],
+        f"IVF{lists},PQ64x4fsr": [(more, 0), (more, 4), (many, 16)],
+        "PQ32x4fs": [("", 0), ("", 4), ("", 16)],
+        "SQ8": [("", 0)],
+        "HNSW32": [("efSearch=32", 0), ("efSearch=128", 0)],
     }
 
 
@@ -157,16 +159,17 @@ class Trial:
         best = best_pairs(*sets, num_pairs=K * len(queries))
         return cls(*sets, originals, row, best, Found(1, 1, copies, 1, took))
 
-    def ask(self, index: Approximate, search: str, *, again: bool) -> Found:
+    def ask(self, index: Approximate, search: str, *, again: int) -> Found:
         queries, references = self.queries.vectors, self.references.vectors
 
         def once() -> tuple[Pairs, Pairs, npt.NDArray[np.float64]]:
-            return index.knn(queries, k=K, search=search, vectors=references if again else None)
+            given = references if again else None
+            return index.knn(queries, k=K, search=search, vectors=given, factor=max(1, again))
 
         query, row, _ = once()
         found, offset = query * len(references) + row, np.arange(len(queries)) * len(references)
         first = found[np.r_[True, query[1:] != query[:-1]]]
-        factor = 4 if again else 1
+        factor = max(1, again)  # these are always ranked again
         pairs = approximate_pairs(
             self.queries, self.references, index=index, num_pairs=len(self.best), search=search, factor=factor
         )
@@ -198,7 +201,7 @@ def measured(trial: Trial, training: Vectors, lists: int, began: float) -> Itera
         start = time.perf_counter()
         empty = Approximate.train(factory, training)
         trained = time.perf_counter() - start
-        for place in ("", " on disk") if factory.startswith("IVF") and "PQ" in factory else ("",):
+        for place in ("", " on disk") if factory.startswith("IVF") and factory.endswith("np") else ("",):
             with tempfile.TemporaryDirectory() as folder:
                 path, start = Path(folder) / "index", time.perf_counter()
                 if place:
@@ -212,7 +215,7 @@ def measured(trial: Trial, training: Vectors, lists: int, began: float) -> Itera
                 size = sum(file.stat().st_size for file in path.iterdir())
                 index = load(path)
                 for search, again in searches:
-                    what = {"index": factory + place, "search": search, "ranked again": "yes" if again else ""}
+                    what = {"index": factory + place, "search": search, "ranked again": f"{again} ×" if again else ""}
                     told = trial.told(trial.ask(index, search, again=again), size=size)
                     yield what | told | {"built in s": f"{built:.0f}"}
         say(factory, began)

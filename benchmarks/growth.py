@@ -4,7 +4,7 @@
 
 Every point is a process of its own, so that its peak memory is its own. The vectors lie in one file below FOLDER (1 KB
 each; 10 M take 10 GB), which exact search reads into memory and IVF-PQ block by block. The measured constants go
-through `on_paper`; docs/growth.svg and the tables of docs/scale.md are made of them.
+through `on_paper`; docs/growth.svg is drawn from them, and `python -m benchmarks.results` fills docs/scale.md.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks import save, seconds
 from benchmarks.approximate import (
-    K,
     NUM_QUERIES,
     ROOT,
+    K,
     Photos,
     Vectors,
     named,
@@ -34,7 +34,6 @@ from benchmarks.approximate import (
     real_descriptors,
     say,
 )
-from benchmarks.results import fill, markdown_table
 from isc.charts import BOTTOM, LEFT, RIGHT, TOP, polyline
 from isc.cores import cores
 from isc.search import best_pairs, nearest
@@ -56,7 +55,9 @@ def exact_point(folder: Path, rows: int) -> Row:
     row, _ = nearest(queries, references, k=K)
     took = seconds(lambda: nearest(queries, references, k=K), repeats=3 if rows < 2_000_000 else 1)
     np.save(folder / f"exact{rows}.npy", row)
-    return {"seconds": took, "gb": peak_gb(), "recall": 1.0, "built": 0.0, "bytes": 4.0 * DIM}
+    originals = np.load(folder / f"originals{rows}.npy")
+    copies = float((row[: len(originals)] == originals[:, None]).any(axis=1).mean())
+    return {"seconds": took, "gb": peak_gb(), "recall": 1.0, "copies": copies, "bytes": 4.0 * DIM}
 
 
 def pairs_point(folder: Path, rows: int) -> Row:
@@ -64,12 +65,13 @@ def pairs_point(folder: Path, rows: int) -> Row:
     references = named(np.fromfile(folder / "references.f32", np.float32, rows * DIM).reshape(rows, DIM), "R")
     queries = named(np.load(folder / f"queries{rows}.npy"), "Q")
     took = seconds(lambda: best_pairs(queries, references, num_pairs=K * len(queries)), repeats=1)
-    return {"seconds": took, "gb": peak_gb(), "recall": 1.0, "built": 0.0, "bytes": 4.0 * DIM}
+    return {"seconds": took, "gb": peak_gb(), "bytes": 4.0 * DIM}
 
 
 def ivf_pq_point(folder: Path, rows: int) -> Row:
-    """√N lists, √lists of them probed; 40 candidates a query ranked again by vectors that stay on the disk."""
+    """√N lists, 4 √lists of them probed; 40 candidates a query ranked again by vectors that stay on the disk."""
     lists = lists_of(rows)
+    search = f"nprobe={probes_of(lists)}"
     references = np.memmap(folder / "references.f32", np.float32, "r", shape=(rows, DIM))
     queries = np.load(folder / f"queries{rows}.npy")
     start = time.perf_counter()
@@ -85,18 +87,24 @@ def ivf_pq_point(folder: Path, rows: int) -> Row:
     size = sum(path.stat().st_size for path in (folder / "index").iterdir())
     del index
     index = load(folder / "index")
-    took = seconds(lambda: index.knn(queries, k=K, vectors=references), repeats=3)
-    query, row, _ = index.knn(queries, k=K, vectors=references)
-    true = np.arange(len(queries))[:, None] * rows + np.load(folder / f"exact{rows}.npy")
-    recall = float(np.isin(true, query * rows + row).mean())
+    took = seconds(lambda: index.knn(queries, k=K, search=search, vectors=references), repeats=3)
+    query, row, _ = index.knn(queries, k=K, search=search, vectors=references)
+    originals, first = np.load(folder / f"originals{rows}.npy"), np.arange(len(queries)) * rows
+    found, true = query * rows + row, first[:, None] + np.load(folder / f"exact{rows}.npy")
+    recall = float(np.isin(true, found).mean())
+    copies = float(np.isin(first[: len(originals)] + originals, found).mean())
     return {
-        "seconds": took, "gb": peak_gb(), "recall": recall, "built": trained + added, "bytes": size / rows,
-        "trained": trained, "added": added, "lists": lists, "probes": round(lists**0.5),
+        "seconds": took, "gb": peak_gb(), "recall": recall, "copies": copies, "bytes": size / rows,
+        "trained": trained, "added": added, "lists": lists, "probes": probes_of(lists),
     }  # fmt: skip
 
 
 def lists_of(rows: int) -> int:
     return int(2 ** round(math.log2(rows**0.5)))
+
+
+def probes_of(lists: int) -> int:
+    return min(lists, round(4 * lists**0.5))
 
 
 def training_of(rows: int) -> int:
@@ -133,7 +141,9 @@ def prepare(folder: Path, real: Vectors, sizes: Sequence[int]) -> None:
                 block.tofile(file)
     for rows in sizes:
         references = np.memmap(folder / "references.f32", np.float32, "r", shape=(rows, DIM))
-        np.save(folder / f"queries{rows}.npy", queries_of(real, references)[0])
+        queries, originals = queries_of(real, references)
+        np.save(folder / f"queries{rows}.npy", queries)
+        np.save(folder / f"originals{rows}.npy", originals)
 
 
 def run_point(folder: Path, method: str, rows: int) -> Row:
@@ -150,9 +160,10 @@ def table(points: dict[str, list[Row]]) -> list[dict[str, object]]:
             "search": method,
             f"s for {NUM_QUERIES:,} queries": f"{row['seconds']:.3g}",
             "peak memory, GB": f"{row['gb']:.2f}",
-            f"recall@{K}": f"{row['recall']:.3f}",
+            f"recall@{K}": f"{row['recall']:.3f}" if "recall" in row else "",
+            f"copies in {K}": f"{row['copies']:.3f}" if "copies" in row else "",
             "bytes an image": f"{row['bytes']:.0f}",
-            "built in s": f"{row['built']:.0f}" if row["built"] else "",
+            "trained, filled in s": f"{row['trained']:.0f}, {row['added']:.0f}" if "trained" in row else "",
         }
         for method, rows in points.items()
         for row in rows
@@ -165,23 +176,29 @@ def table(points: dict[str, list[Row]]) -> list[dict[str, object]]:
 def on_paper(points: dict[str, list[Row]]) -> list[dict[str, object]]:
     """What larger sets take, from the largest points measured, on machines like the one that measured.
 
-    Exact: seconds = queries × references × c. IVF-PQ: a query reads probes / lists of all codes, and a reference is
-    compared with every list to be added, so that seconds = queries · (N · probes / lists) · s and N · lists · a. A code
-    is 32 bytes and an 8-byte row number; the centroids take 1 KB a list.
+    Exact: a query takes c seconds a reference. IVF-PQ: it takes f seconds, and s for each of N · probes / lists codes,
+    the line through all points; a reference is compared with every list to be added, at a seconds each. A code is 32
+    bytes and an 8-byte row number; a list takes 1 KB for its centroid and 32 KB for faiss's table of distances.
     """
-    exact, coded = points["exact"][-1], points["IVF-PQ"][-1]
+    exact, coded = points["exact"][-1], points["IVF-PQ"]
     compare = exact["seconds"] / NUM_QUERIES / exact["rows"]
-    scan = coded["seconds"] / NUM_QUERIES / (coded["rows"] * coded["probes"] / coded["lists"])
-    add = coded["added"] / coded["rows"] / coded["lists"]
+    codes = [row["rows"] * row["probes"] / row["lists"] for row in coded]
+    fixed, scan = line(codes, [row["seconds"] / NUM_QUERIES for row in coded])
+    add = coded[-1]["added"] / coded[-1]["rows"] / coded[-1]["lists"]
     usable = MACHINE_GB * USABLE * 1e9
     rows: list[dict[str, object]] = []
     for count in PAPER:
         lists = lists_of(count)
-        probes = round(lists**0.5)
-        whole, codes = count * 4 * DIM, count * 40 + lists * 4 * DIM
+        probes = probes_of(lists)
+        whole, small = count * 4 * DIM, count * 40 + lists * (4 * DIM + 32 * 256 * 4)
         for method, size, query, build in (
             ("exact", whole, compare * count, 0.0),
-            (f"IVF{lists},PQ32, nprobe={probes}", codes, scan * count * probes / lists, add * count * lists / 3600),
+            (
+                f"IVF{lists},PQ32, nprobe={probes}",
+                small,
+                fixed + scan * count * probes / lists,
+                add * count * lists / 3600,
+            ),
         ):
             machines = math.ceil(size / usable)
             rows.append(
@@ -197,6 +214,16 @@ def on_paper(points: dict[str, list[Row]]) -> list[dict[str, object]]:
                 }
             )
     return rows
+
+
+def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Height at 0 and slope of the line through the points, neither below 0."""
+    if len(x) == 1:
+        return 0.0, y[0] / x[0]
+    slope, height = np.polyfit(x, y, 1)
+    if min(slope, height) >= 0:
+        return float(height), float(slope)
+    return 0.0, float(np.dot(x, y) / np.dot(x, x))
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------
@@ -261,13 +288,10 @@ def short(count: float) -> str:
 
 
 def publish(points: dict[str, list[Row]]) -> None:
-    """The tables, the picture, and the page that holds them."""
-    measured, paper = table(points), on_paper(points)
-    save("growth", measured)
-    save("growth_paper", paper)
+    """The tables, for `python -m benchmarks.results`, and the picture."""
+    save("growth", table(points))
+    save("growth_paper", on_paper(points))
     (ROOT / "docs" / "growth.svg").write_text(picture(points), encoding="utf-8")
-    for name, rows in {"growth": measured, "growth_paper": paper}.items():
-        fill(ROOT / "docs" / "scale.md", name, markdown_table(rows))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -19,6 +20,7 @@ from isc.errors import InputError
 from isc.search import best_pairs, nearest
 from isc.search.approximate import (
     Approximate,
+    _sample,
     approximate_pairs,
     build_on_disk,
     load,
@@ -206,6 +208,15 @@ def test_pairs_that_do_not_exist_are_refused():
         refused(lambda w=wrong: approximate_pairs(queries, references, index=index, **w), f"{next(iter(wrong))}=", "1…")
     refused(lambda: approximate_pairs(queries, references, index=index), "one of them")
     refused(lambda: approximate_pairs(queries, references, index=index, k=1, num_pairs=1), "one of them")
+
+
+def test_which_references_they_are_does_not_depend_on_blocks():
+    rows = np.arange(300_000, dtype=np.float32)[:, None]
+    one, two = hashlib.sha256(), hashlib.sha256()
+    _sample(one, rows, 0)
+    for start in range(0, len(rows), 777):
+        _sample(two, rows[start : start + 777], start)
+    assert one.digest() == two.digest()
 
 
 def test_other_references_are_refused():

@@ -116,10 +116,11 @@ def test_the_commands_are_declared(installed):
         "isc-match": "isc.cli:match",
         "isc-demo": "isc.demo:main",
         "isc-normalize": "isc.normalize_cli:main",
+        "isc-index": "isc.index_cli:main",
     }
 
 
-@pytest.mark.parametrize("name", ["isc-train", "isc-extract", "isc-match", "isc-demo"])
+@pytest.mark.parametrize("name", ["isc-train", "isc-extract", "isc-match", "isc-demo", "isc-normalize", "isc-index"])
 def test_help_of_each_command(command, tmp_path, name):
     done = command(name, "--help")
     assert done.returncode == 0, done.stderr

@@ -93,7 +93,8 @@ class Snapshot:
                 settled = ((rank >= 0) & (distance < beyond)).sum(axis=1) >= wanted
                 distance = np.where(rank >= 0, distance, np.inf)
                 best = np.lexsort((rank, distance))[settled, :wanted]
-                row, distance = (np.take_along_axis(values[settled], best, axis=1) for values in (row, distance))
+                row = np.take_along_axis(row[settled], best, axis=1)
+                distance = np.take_along_axis(distance[settled], best, axis=1)
                 found.append((np.repeat(block[settled], wanted), row.ravel(), distance.ravel()))
                 again.append(block[~settled])
             unfinished = np.concatenate(again)

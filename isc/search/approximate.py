@@ -36,6 +36,7 @@ from isc.descriptors import Descriptors, Matches, non_finite_row
 from isc.errors import InputError
 from isc.io import atomic_folder, check_same_dim, write_json
 from isc.progress import Report
+from isc.search.faiss_kernel import faiss_gpus
 from isc.search.kernels import squared_distances
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ FORMAT = "isc-approximate-1"
 CARD, INDEX, LISTS = "index.json", "index.faiss", "lists.ivfdata"
 BLOCK = 1 << 16  # rows that go to faiss at once
 QUERIES, CELLS = 1024, 1 << 22  # queries, and (query, candidate) cells, that are searched at once
-SAMPLED = 16  # one row of so many tells a set of references from another
+SAMPLED = 64  # rows of each doubling of a set that tell it from another
 ENOUGH = 39  # training rows for each centroid below which faiss warns
 FACTOR = 4  # candidates, for each neighbour wanted, whose distances are computed again
 OPQ_ROWS = 1 << 14  # training rows for a rotation: faiss's 65,536 take four times as long and find no more
@@ -58,7 +59,7 @@ ROW_ID = 8  # bytes, beside a code in an inverted list
 
 @dataclass(frozen=True)
 class Card:
-    """What an index is made of: `count` references of `dim` numbers, known by a hash over every 16th row."""
+    """What an index is made of: `count` references of `dim` numbers, known by a hash over some of their rows."""
 
     factory: str
     dim: int
@@ -213,9 +214,9 @@ class Approximate:
         Raises InputError where `cuda` is asked for and it is not possible.
         """
         faiss = _faiss()
-        if device is Device.cpu or self._on_gpu or (device is Device.auto and not faiss.get_num_gpus()):
+        if device is Device.cpu or self._on_gpu or (device is Device.auto and not faiss_gpus()):
             return self
-        if not faiss.get_num_gpus():
+        if not faiss_gpus():
             raise InputError("device=cuda: faiss sees no GPU; expected device=cpu, or a build of faiss with CUDA")
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
@@ -279,7 +280,10 @@ def load(folder: Path, *, mmap: bool = True, verify: bool = True) -> Approximate
         flags = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
     else:
         flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
-    with _named(f"{folder / INDEX}: this faiss cannot read it"), _hushed():
+    with (
+        _named(f"{folder / INDEX}: this faiss cannot read it"),
+        _hushed() if LISTS in files else contextlib.nullcontext(),
+    ):
         index = faiss.read_index(str(folder / INDEX), flags)
     if (index.ntotal, index.d) != (card.count, card.dim):
         raise InputError(f"{folder / INDEX}: holds {index.ntotal} × {index.d}, {CARD} says {card.count} × {card.dim}")
@@ -313,7 +317,7 @@ def build_on_disk(
         shards.mkdir()
         filled = Approximate(faiss.clone_index(trained._index), trained.card)
         paths: list[Path] = []
-        for part in _parts(blocks, min(BLOCK, shard_rows)):
+        for part in _parts(blocks, min(BLOCK, -(-shard_rows // 8))):
             block = _checked("references", part, trained.card.dim)
             filled._index.add_with_ids(block, np.arange(len(filled), len(filled) + len(block)))
             filled._count(block)
@@ -581,7 +585,7 @@ def _cagra(factory: str, dim: int) -> Any:
     degree = re.fullmatch(r"CAGRA(\d*)", factory)
     if not degree:
         raise InputError(f"index={factory}: expected CAGRA, or CAGRA64 for 64 edges a node")
-    if not hasattr(faiss, "GpuIndexCagra") or not faiss.get_num_gpus():
+    if not hasattr(faiss, "GpuIndexCagra") or not faiss_gpus():
         raise InputError(f"index={factory}: needs an NVIDIA GPU and the package faiss-gpu-cuvs; without, use HNSW32")
     config = faiss.GpuIndexCagraConfig()
     config.graph_degree = int(degree[1] or 64)
@@ -611,10 +615,13 @@ def _shape(vectors: Vectors) -> str:
 
 
 def _sample(hashed: Any, vectors: Vectors, first: int) -> None:
-    """Feed every 16th row of the whole set, of which `vectors` are the rows from `first` on."""
-    step = BLOCK * SAMPLED
-    for start in range(-first % SAMPLED, len(vectors), step):
-        hashed.update(np.ascontiguousarray(vectors[start : start + step : SAMPLED], np.float32))
+    """Feed some rows of a whole set, of which `vectors` are the rows from `first` on: 64 of every doubling, so that two
+    thousand rows tell a billion from another set or another order."""
+    end = first + len(vectors)
+    octaves = (np.arange(1 << at, 2 << at, max(1, (1 << at) // SAMPLED)) for at in range(end.bit_length()))
+    rows = np.concatenate([[0], *octaves])
+    rows = rows[(rows >= first) & (rows < end)] - first
+    hashed.update(np.ascontiguousarray(vectors[rows], np.float32).data)
 
 
 def _parts(blocks: Iterable[Vectors], rows: int) -> Iterator[Vectors]:
