@@ -166,7 +166,7 @@ def _target(output: Path | None, model: str | None) -> Path | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="isc-normalize", description=__doc__)
-    one = parser.add_subparsers(required=True, metavar="search", parser_class=_Parser).add_parser(
+    one = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser).add_parser(
         "search",
         help="try chains of steps and their options",
         description="Try chains of steps and their options on a validation set; keep the best if it is no chance.",
