@@ -17,6 +17,7 @@ TITLES = {
     "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
+    "search_cuda": "Search on a GPU: the same command",
     "approximate": "Approximate search beside exact: `python -m benchmarks.approximate --descriptors PHOTOS.h5`",
     "growth": "How search grows (docs/scale.md): `python -m benchmarks.growth --descriptors PHOTOS.h5`",
     "growth_paper": "What more references would take, by those constants: the same command",

@@ -125,7 +125,8 @@ def record(
             {"chain": str(one.chain), "other_half": one.other_half, str(choice.plain.chain): one.plain}
             for one in choice.crossed
         ],
-        "trials": [_as_dict(trial) for trial in choice.trials],
+        "tried": len(choice.trials),
+        "best_of_each_kind": [_as_dict(trial) for trial in (choice.plain, *choice.kinds)],
     }
 
 
