@@ -247,7 +247,7 @@ def test_search_prints_a_table_and_match_takes_what_it_keeps(scene):
     assert found["format"] == "isc-normalize-1"
     assert found["training_rows"] == 10
     assert len(found["weights_sha256"]) == len(found["inputs_sha256"]["ground_truth"]) == 64
-    assert [trial["chain"].split(":")[0] for trial in found["best_of_each_kind"]] == ["none", "stretch"]
+    assert [trial["chain"].split(":")[0] for trial in found["best_of_each_kind"]] == ["none", "stretch", "subtract"]
     assert found["tried"] >= 3
 
     scene.done("match", *MATCHED, "normalize=found.json", "output=a", script=False)
@@ -330,7 +330,7 @@ def test_a_chain_of_another_model_is_refused(scene):
 
 
 SEARCHES = {
-    "no verb": ((), ("search", "--help")),
+    "no verb": ((), ("COMMAND", "--help")),
     "unknown verb": (("find",), ("find",)),
     "no files": (("search",), ("--queries", "--ground-truth", "--help")),
     "unknown option": (("search", *FILES, "--many"), ("--many",)),
