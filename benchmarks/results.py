@@ -19,6 +19,7 @@ TITLES = {
     "search": "Search: `python -m benchmarks.search`",
     "search_cuda": "Search on a GPU: the same command",
     "approximate": "Approximate search beside exact: `python -m benchmarks.approximate --descriptors PHOTOS.h5`",
+    "approximate_made": "The made descriptors of these measurements beside real ones: the same command",
     "growth": "How search grows (docs/scale.md): `python -m benchmarks.growth --descriptors PHOTOS.h5`",
     "growth_paper": "What more references would take, by those constants: the same command",
     "index": "The index that lives: `python -m benchmarks.index`",
@@ -64,7 +65,7 @@ def main() -> None:
     parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
     (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     pages = {"demo": "README.md", "normalize": "docs/normalization.md"}
-    pages |= dict.fromkeys(("approximate", "growth", "growth_paper"), "docs/scale.md")
+    pages |= dict.fromkeys(("approximate", "approximate_made", "growth", "growth_paper"), "docs/scale.md")
     for name, page in pages.items():
         if name in tables:
             fill(ROOT / page, name, tables[name])
