@@ -221,6 +221,31 @@ def measured(trial: Trial, training: Vectors, lists: int, began: float) -> Itera
         say(factory, began)
 
 
+def made_beside_real(real: Vectors) -> list[dict[str, object]]:
+    """The same question to the same index of real descriptors, and of as many made ones: of the ten nearest references
+    of photos that have no copy, how many are found."""
+    parts = {part: Photos.of(real, part) for part in PART}
+    made = {
+        part: np.concatenate(list(photos.make(len(photos.vectors), seed=seed)))
+        for seed, (part, photos) in enumerate(parts.items(), 1)
+    }
+    rows: list[dict[str, object]] = []
+    for name, sets in (("real", {part: photos.vectors for part, photos in parts.items()}), ("made", made)):
+        queries, references = sets["distractors"], sets["references"]
+        lists = max(1, min(64, len(sets["training"]) // 39))
+        index = Approximate.train(f"IVF{lists},Flat", sets["training"])
+        index.add(references)
+        true, distance = nearest(queries, references, k=K)
+        row: dict[str, object] = {"descriptors": name, "references": f"{len(references):,}"}
+        row["‖q − r‖² to the nearest, median"] = f"{np.median(distance[:, 0]):.3f}"
+        for probes in sorted({max(1, lists // 16), max(1, lists // 4)}):
+            query, found, _ = index.knn(queries, k=K, search=f"nprobe={probes}")
+            here = np.isin(np.arange(len(queries))[:, None] * len(references) + true, query * len(references) + found)
+            row[f"recall@{K}, {probes} of {lists} lists"] = f"{here.mean():.3f}"
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--descriptors", type=Path, help="of real photos, by isc_small; those of the sample if absent")
@@ -231,6 +256,7 @@ def main() -> None:
     lists = 1 << round(np.log2(2 * options.references**0.5))
     training = np.concatenate(list(Photos.of(real, "training").make(40 * lists, seed=1)))
     references = np.concatenate(list(Photos.of(real, "references").make(options.references, seed=2)))
+    save("approximate_made", made_beside_real(real))
     say(f"made {len(references):,} references of {len(real):,} real descriptors", began)
     queries, originals = queries_of(real, references)
     trial = Trial.of(queries, references, originals)

@@ -222,8 +222,8 @@ def on_paper(points: dict[str, list[Row]]) -> list[dict[str, object]]:
                 {
                     "references": f"{count:,}",
                     "search": method,
-                    "memory, GB": f"{size / 1e9:,.3g}",
-                    "vectors on disk, GB": f"{whole / 1e9:,.4g}",
+                    "memory, GB": gigabytes(size),
+                    "vectors on disk, GB": gigabytes(whole),
                     f"machines of {MACHINE_GB} GB": machines,
                     "ms a query, on each": f"{1000 * query / machines:,.3g}",
                     "h for 50,000 queries": f"{query / machines * 50_000 / 3600:,.2g}",
@@ -231,6 +231,10 @@ def on_paper(points: dict[str, list[Row]]) -> list[dict[str, object]]:
                 }
             )
     return rows
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.0f}" if size > 1e11 else f"{size / 1e9:.3g}"
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:

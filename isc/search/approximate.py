@@ -53,7 +53,6 @@ QUERIES, CELLS = 1024, 1 << 22  # queries, and (query, candidate) cells, that ar
 SAMPLED = 64  # rows of each doubling of a set that tell it from another
 ENOUGH = 39  # training rows for each centroid below which faiss warns
 FACTOR = 4  # candidates, for each neighbour wanted, whose distances are computed again
-OPQ_ROWS = 1 << 14  # training rows for a rotation: faiss's 65,536 take four times as long and find no more
 ROW_ID = 8  # bytes, beside a code in an inverted list
 
 
@@ -536,7 +535,6 @@ def _seeded(index: Any, seed: int) -> Iterator[int]:
     sizes, rotations = [0], []
     for part in _layers(index):
         if isinstance(part, faiss.OPQMatrix):  # its own clustering is made while it trains, unless it is given one
-            part.max_train_points = OPQ_ROWS
             part.pq = faiss.ProductQuantizer(part.d_out, part.M, 8)
             rotations.append((part, part.pq))
         quantizer: Any = getattr(part, "pq", None)
