@@ -107,7 +107,22 @@ def test_training_page_names_keys_that_there_are():
     assert set(named) - {"train.py", "model.safetensors"} <= set(keys(TrainConfig))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_search_page_examples(descriptors, tmp_path):
+    """As written, but for the number of pairs wanted."""
+    for name, made in (("q", "queries"), ("many", "queries"), ("r", "references")):
+        shutil.copy(descriptors / f"{made}.h5", tmp_path / f"{name}.h5")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "search.md").read_text(encoding="utf-8"), re.DOTALL)
+    arrays = "query_array, reference_array = queries.vectors, references.vectors\n"
+    one, two = (block.replace("num_pairs=500_000", "num_pairs=50") for block in blocks)
+    code = one.replace("row, distance", f"{arrays}row, distance") + two + "print(len(pairs), len(near), row.shape)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stdout.split(maxsplit=2) == ["50", "400", "(40, 10)\n"], run.stderr
+
+
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("training", "search", "index", "normalization", "scale"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_named_exists(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         assert (ROOT / page).parent.joinpath(target).exists(), target

@@ -86,7 +86,9 @@ class _Side:
 
     @classmethod
     def of(cls, torch: ModuleType, vectors: Vectors, device: Any, kind: Any, sign: int) -> _Side:
-        values = torch.from_numpy(np.ascontiguousarray(vectors)).to(device, non_blocking=True)
+        values = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).to(
+            device
+        )  # torch warns of read-only maps
         half = (values * values).sum(dim=1) * 0.5
         length = float((2 * half.max().double()).sqrt())
         if kind == torch.float16 and not length <= 150:
