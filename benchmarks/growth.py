@@ -266,10 +266,10 @@ def picture(points: dict[str, list[Row]]) -> str:
         f'stroke-width: 3"/><text class="label" x="{100 + 190 * at}" y="344">{name}</text>'
         for at, name in enumerate(points)
     )
-    moved = "".join(f'<g transform="translate({480 * at} 0)">{drawn}</g>' for at, drawn in enumerate(panels))
+    moved = "".join(f'<g transform="translate({490 * at} 0)">{drawn}</g>' for at, drawn in enumerate(panels))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 360" role="img"><title>How search grows</title>'
-        f'<style>{STYLE}</style><rect width="960" height="360" fill="#fbfbf9"/>{moved}{legend}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 980 360" role="img"><title>How search grows</title>'
+        f'<style>{STYLE}</style><rect width="980" height="360" fill="#fbfbf9"/>{moved}{legend}</svg>\n'
     )
 
 
