@@ -1,4 +1,4 @@
-"""make bench: the benchmarks that take minutes, then docs/results.md. By hand: approximate, growth, normalize, judge."""
+"""make bench: what takes minutes, then docs/results.md. By hand: approximate, growth, normalize, judge, ablation."""
 
 import subprocess
 import sys

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from isc.config import ExtractConfig, MatchConfig, TrainConfig
+from isc.console import fail
 from isc.errors import InputError
 
 CONF = Path(__file__).parent / "conf"
@@ -114,19 +115,14 @@ def _run(action: Callable[[], None], schema: type[Any]) -> None:
     try:
         action()
     except InputError as error:
-        _fail(str(error))
+        fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(explain(error, schema))
+        fail(explain(error, schema))
     except KeyboardInterrupt:
         print("interrupted; nothing was left half written", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
-
-
-def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
 
 
 def explain(error: Exception, schema: type[Any]) -> str:
@@ -199,4 +195,4 @@ def _type_of(schema: type[Any], key: str) -> Any:
 def _refuse_shared_output(arguments: Sequence[str]) -> None:
     """Several jobs of one call would write over one another."""
     if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("output=") and "${" in a for a in arguments):
-        _fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra.job.num}'")
+        fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra.job.num}'")

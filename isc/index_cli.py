@@ -8,15 +8,14 @@ import io
 import json
 import logging
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from isc.console import Parser, run_command
 from isc.descriptors import Descriptors, Matches, id_problem
 from isc.errors import InputError
 from isc.index import BATCH, Added, Index, Manifest, Stats, Writer, already_there, is_index
@@ -60,31 +59,14 @@ class Sources:
     sets: Sequence[Path]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command isc-index."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("isc").setLevel(logging.INFO)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    try:
-        arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; what was acknowledged is kept, and nothing half", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stdout = None  # Python would complain about it once more on its way out
-        sys.exit(1)
+    run_command(
+        _parser(),
+        argv,
+        action=lambda arguments: arguments.run(arguments),
+        interrupted="what was acknowledged is kept, and nothing half",
+    )
 
 
 def create(arguments: argparse.Namespace) -> None:
@@ -413,7 +395,7 @@ def _at_least(least: float, kind: Callable[[str], float], expected: str) -> Call
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     about = "An index of known images that takes, replaces, removes and finds them at any time."
-    parser = _Parser(prog="isc-index", description=about, epilog=EXAMPLES, formatter_class=raw)
+    parser = Parser(prog="isc-index", description=about, epilog=EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:

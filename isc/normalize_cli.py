@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
-import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from isc import __version__
+from isc.console import Parser, run_command
 from isc.descriptors import Descriptors, GroundTruth
 from isc.errors import InputError
 from isc.inputs import named, read_sides, read_training
@@ -34,26 +32,9 @@ steps pca, whiten, subtract, stretch, ssquare and score, joined by +; options gi
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command isc-normalize. The table goes to stdout; progress, and the one line of a refusal, to stderr."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("isc").setLevel(logging.INFO)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    try:
-        search(_parser().parse_args(argv))
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left half written", file=sys.stderr)
-        sys.exit(130)
+    """The command isc-normalize."""
+    run_command(_parser(), argv, action=search, interrupted="nothing was left half written")
 
 
 def search(given: argparse.Namespace) -> None:
@@ -166,8 +147,8 @@ def _target(output: Path | None, model: str | None) -> Path | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="isc-normalize", description=__doc__)
-    one = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser).add_parser(
+    parser = Parser(prog="isc-normalize", description=__doc__)
+    one = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser).add_parser(
         "search",
         help="try chains of steps and their options",
         description="Try chains of steps and their options on a validation set; keep the best if it is no chance.",

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # a module imports modules of lower levels alone; a new module has to find its place here
 LEVELS = [
     {"isc", "isc.errors", "isc.cores", "isc.progress", "isc.conf", "isc.conf.experiment"},
-    {"isc.steps"},
+    {"isc.console", "isc.steps"},
     {"isc.config", "isc.descriptors", "isc.distributed", "isc.loss"},
     {"isc.board", "isc.device", "isc.images", "isc.io.files", "isc.memory", "isc.metrics"},
     {"isc.io.tables", "isc.io.hdf5"},
