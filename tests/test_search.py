@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import tracemalloc
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_little_memory_for_many_near_ties(engine, monkeypatch):
     rng = np.random.default_rng(17)
     base = rng.normal(size=(1, 8))
     queries, references = sets(base + 1e-7 * rng.normal(size=(12, 8)), base + 1e-7 * rng.normal(size=(150, 8)))
-    found = best_pairs(queries, references, num_pairs=90, memory_gb=5e-6, engine=engine)
+    found = best_pairs(queries, references, num_pairs=90, memory_gb=2e-5, engine=engine)
     assert_same(found, slow_best(queries, references, 90))
 
 
@@ -290,14 +291,48 @@ def test_a_million_identical_pairs_are_not_all_compared_twice(monkeypatch):
     assert sum(compared) < 1_100_000  # of two million
 
 
+@settings(max_examples=150, deadline=None)
+@given(grid_sets(), st.integers(1, 12), st.integers(1, 3), st.randoms(use_true_random=False))
+@example(EQUAL, 2, 1, random.Random(4))  # reference 1 comes after 0 and 2
+@example(EQUAL, 3, 2, random.Random(1))
+def test_what_is_kept_does_not_depend_on_the_order_of_the_blocks(both, wanted, width, order):
+    """As threads finish: a block of later references may come first, and lists of zeros be full by then."""
+    queries, references = both
+    true = -0.5 * ((queries.vectors[:, None] - references.vectors) ** 2).sum(axis=2)
+    starts = list(range(0, len(references), width))
+    order.shuffle(starts)
+    total, k = min(wanted, true.size), min(wanted, len(references))
+    for best in (kept.BestPairs(total, 1000), kept.BestOfEach(k, 1000, len(queries))):
+        best.begin(0, queries.vectors, references.vectors)
+        for start in starts:
+            block = true[:, start : start + width].astype(np.float32)
+            row, column = np.nonzero(block >= best.cuts(slice(0, len(queries)), start)[:, None])
+            best.offer(row, column + start, block[row, column])
+            best.settle()
+        found = list(zip(best.distance.tolist(), best.query.tolist(), best.reference.tolist(), strict=True))
+        expected = slow_best(*both, total) if isinstance(best, kept.BestPairs) else slow_knn(*both, k)
+        assert sorted(found) == expected
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
+def all_tie(rows: int, at: int) -> np.ndarray:
+    return np.tile(np.eye(8)[at], (rows, 1))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("memory_gb", [0.03, 0.1])
-def test_memory_is_kept(memory_gb, monkeypatch):
-    monkeypatch.setattr(exact, "cores", lambda: 2)
+@pytest.mark.parametrize("ties", [False, True])
+def test_memory_is_kept(ties, memory_gb, threads, monkeypatch):
+    """Also where every pair is as good as any, and all are let through."""
+    monkeypatch.setattr(exact, "cores", lambda: threads)
     rng = np.random.default_rng(20)
-    queries, references = sets(rng.normal(size=(600, 8)), rng.normal(size=(30_000, 8)))
+    queries, references = (
+        sets(all_tie(100, 0), all_tie(9_000, 1))
+        if ties
+        else sets(rng.normal(size=(600, 8)), rng.normal(size=(30_000, 8)))
+    )
     for find in (
         lambda: best_pairs(queries, references, num_pairs=60_000, memory_gb=memory_gb),
         lambda: nearest(queries.vectors, references.vectors, k=100, memory_gb=memory_gb),

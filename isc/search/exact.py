@@ -40,6 +40,7 @@ Distances = npt.NDArray[np.float64]
 MEMORY = 2.0  # GB
 TILE = 1 << 22  # scores that a core holds at once, 20 MB: the best of 1, 2 and 4 million
 GPU_TILE = 1 << 29
+CELL, TAKEN = 40, 120  # bytes of a score whose pair is let through: in each thread's tile, and in what is kept of one
 PAIR = 200  # bytes that a wanted pair takes at most: kept twice over, while it is sorted and scored again
 
 
@@ -55,8 +56,9 @@ def best_pairs(
     """The `num_pairs` nearest (query, reference) pairs over all queries together, exact.
 
     At equal distances the earlier query comes first, then the earlier reference. Queries that do not fit in memory may
-    come as several `Descriptors`, one after the other; `references` may be a memory map. Besides its inputs the search
-    takes at most `memory_gb`. `progress` hears of the pairs compared, of all pairs.
+    come as several `Descriptors`, one after the other; `references` may be a memory map. Besides its inputs and its
+    result the search by numpy takes at most `memory_gb`, however many pairs tie. `progress` hears of the pairs compared
+    and of how many there are.
 
     Raises InputError for sets of different dimensions, for more pairs than there are, and for too little memory.
     """
@@ -75,10 +77,9 @@ def best_pairs(
     first = 0
     for block in blocks:
         check_same_dim(block, references)
-        for start, part in _parts(block.vectors, room):
-            best.begin(first + start, part, references.vectors)
-            _scan(kernel, part, references.vectors, best, _shifted(progress, first + start, len(references), total))
-            best.settle()
+        best.begin(first, block.vectors, references.vectors)
+        _scan(kernel, block.vectors, references.vectors, best, _shifted(progress, first, len(references), total))
+        best.settle()
         ids.append(block.ids)
         first += len(block)
     _require_existing("num_pairs", num_pairs, first * len(references), "pairs")
@@ -124,11 +125,13 @@ def nearest(
     _require_positive("k", k)
     k = min(k, len(references))
     kernel, room = _engine(engine, memory_gb)
-    if k * PAIR > room:
+    step = room // (2 * k * PAIR)  # queries whose lists fit, twice over
+    if step < 1:
         raise InputError(f"memory_gb={memory_gb}: too little for k={k}; expected more memory, or fewer neighbours")
     row, distance = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
     total = len(queries) * len(references)
-    for start, part in _parts(queries, room, bytes_a_query=k * PAIR):
+    for start in range(0, len(queries), step):
+        part = queries[start : start + step]
         best = BestOfEach(k, room // PAIR, len(part))
         best.begin(0, part, references)
         _scan(kernel, part, references, best, _shifted(progress, start, len(references), total))
@@ -187,7 +190,9 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, rep
                 query, reference, score = tile.above(cuts)
                 if len(query):
                     with best.lock:
-                        best.offer(query + first, reference + start, score)
+                        query += first
+                        reference += start
+                        best.offer(query, reference, score)
                 if work.stopped:
                     return
                 work.finish((rows.stop - rows.start) * len(block))
@@ -219,8 +224,9 @@ def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
         case Engine.faiss | Engine.faiss_half as chosen:
             return FaissKernel(half=chosen is Engine.faiss_half, cells=TILE, memory=memory // 4), memory // 2
     workers = cores()
-    cells = min(TILE, max(1024, memory // (20 * workers)))
-    return NumpyKernel(workers=workers, cells=cells), memory - 5 * cells * workers - 3 * 4 * cells
+    cell = CELL * workers + TAKEN
+    cells = min(TILE, max(1024, memory // (2 * cell)))
+    return NumpyKernel(workers=workers, cells=cells), memory - cells * cell
 
 
 def _fastest() -> Engine:
@@ -230,13 +236,6 @@ def _fastest() -> Engine:
     if cuda_devices():
         return Engine.torch_half
     return Engine.faiss if faiss_gpus() else Engine.numpy
-
-
-def _parts(vectors: Vectors, room: int, bytes_a_query: int = 0) -> Iterator[tuple[int, Vectors]]:
-    """The queries in parts, by what the pairs of each may take."""
-    step = max(1, room // bytes_a_query) if bytes_a_query else len(vectors)
-    for start in range(0, len(vectors), step):
-        yield start, vectors[start : start + step]
 
 
 def _shifted(report: Report | None, queries_done: int, num_references: int, total: int | None) -> Report | None:

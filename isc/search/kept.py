@@ -133,7 +133,7 @@ class BestOfEach(Kept):
     """The best k of each of `num_queries` queries; once settled, sorted by query, then distance, then reference."""
 
     def __init__(self, k: int, capacity: int, num_queries: int) -> None:
-        super().__init__(k * num_queries, max(capacity, 2 * k * num_queries))
+        super().__init__(k * num_queries, capacity)
         self._k = k
         self._score = np.full(num_queries, -np.inf, np.float32)
         self._last = np.full(num_queries, np.iinfo(np.int64).max)  # at k distances of 0: the last reference that counts

@@ -155,7 +155,8 @@ class TorchTile:
     def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
         torch, scores = self.torch, self.scores
         bound = torch.from_numpy(least - np.float32(self.rounding + 2 * self.error)).to(scores.dtype)
-        # rounding is monotonic: a score that reaches `bound` still does when rounded, if `bound` is rounded down
+        # rounding is monotonic: a score that reaches `bound` still does when both are rounded; a step lower, because a
+        # device may not round to the nearest
         bound = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
         bound = bound.clamp(min=-torch.finfo(scores.dtype).max).to(scores.device)
         chunks = scores.view(len(scores), -1, CHUNK)
