@@ -197,6 +197,13 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, rep
                     return
                 work.finish((rows.stop - rows.start) * len(block))
 
+    def watched(number: int) -> None:
+        try:
+            worker(number)
+        except BaseException:  # the others end with the tile at hand
+            work.stopped = True
+            raise
+
     workers = min(kernel.workers, -(-len(references) // columns))
     with kernel.session(workers):
         if workers == 1:
@@ -204,9 +211,9 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, rep
             return
         with ThreadPoolExecutor(workers) as threads:
             try:
-                for future in [threads.submit(worker, number) for number in range(workers)]:
+                for future in [threads.submit(watched, number) for number in range(workers)]:
                     future.result()
-            finally:  # after an error, or Ctrl-C, the others end with the tile at hand
+            finally:  # the same after Ctrl-C
                 work.stopped = True
 
 
