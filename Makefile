@@ -38,7 +38,7 @@ bench: setup  ## speed figures, and docs/results.md from them
 	$(BIN)/python -m benchmarks
 
 lock:  ## choose versions anew (needs uv)
-	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher \
+	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher --extra heic --extra onnx --extra openvino --extra ray \
 		--no-header --no-annotate --quiet -o requirements.lock
 
 clean:  ## remove the environment and everything made

@@ -18,6 +18,13 @@ TITLES = {
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
     "search_cuda": "Search on a GPU: the same command",
+    "extract": "Extraction on a CPU: `python -m benchmarks.extract`",
+    "extract_cuda": "Extraction on a GPU: the same command",
+    "extract_groups": "The network alone, by pictures a core embeds at once: `python -m benchmarks.extract --groups`",
+    "extract_precision": "What bfloat16 leaves of the descriptors: the same command",
+    "extract_names": "Listing photos: `python -m benchmarks.extract --names 10000000`",
+    "cluster_run": "A cluster on one machine beside one process: `python -m benchmarks.cluster`",
+    "cluster": "What more photos would take on a cluster, by those constants: the same command",
     "approximate": "Approximate search beside exact: `python -m benchmarks.approximate --descriptors PHOTOS.h5`",
     "approximate_made": "The made descriptors of these measurements beside real ones: the same command",
     "growth": "How search grows (docs/scale.md): `python -m benchmarks.growth --descriptors PHOTOS.h5`",
@@ -64,7 +71,8 @@ def main() -> None:
     parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
     parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
     (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    pages = {"demo": "README.md", "normalize": "docs/normalization.md"}
+    pages = {"demo": "README.md", "normalize": "docs/normalization.md", "extract": "docs/extraction.md"}
+    pages |= {"cluster": "docs/cluster.md", "cluster_run": "docs/cluster.md"}
     pages |= dict.fromkeys(("approximate", "approximate_made", "growth", "growth_paper"), "docs/scale.md")
     for name, page in pages.items():
         if name in tables:

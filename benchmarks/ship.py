@@ -23,9 +23,10 @@ import torch
 from benchmarks import save, seconds
 from isc.demo import SAMPLE
 from isc.device import keep_freed_memory, place
-from isc.extract import embed
+from isc.embedding import embed
 from isc.images import list_images
-from isc.model import SHIPPED, load_model, save_model
+from isc.model import SHIPPED, CopyModel, load_model, save_model
+from isc.network import torch_network
 
 ROOT = Path(__file__).parent.parent
 CARD = ROOT / "docs" / "isc_small.md"
@@ -62,9 +63,9 @@ def ship(run: Path) -> None:
     CARD.write_text(card(run, provenance), encoding="utf-8")
 
 
-def _least_cosine(one: torch.nn.Module, two: torch.nn.Module) -> float:
+def _least_cosine(one: CopyModel, two: CopyModel) -> float:
     paths = list(list_images(SAMPLE).values())
-    a, b = (embed(model, paths)[0] for model in (one, two))  # type: ignore[arg-type]
+    a, b = (embed(torch_network(model), paths)[0] for model in (one, two))
     return float((a * b).sum(axis=1).min())
 
 

@@ -158,7 +158,11 @@ def _keys_of_items(schema: type[Any]) -> dict[str, list[str]]:
     """Of each list of dataclasses, whose keys --help does not show, {name of the dataclass: its dotted keys}."""
     kinds = {name: _type_of(schema, name) for name in keys(schema)}
     lists = {name: get_args(kind)[0] for name, kind in kinds.items() if get_origin(kind) is list}
-    return {item.__name__: keys(item, f"{name}.") for name, item in lists.items()}
+    return {
+        item.__name__: keys(item, f"{name}.")
+        for name, item in lists.items()
+        if isinstance(item, type) and is_dataclass(item)
+    }
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:
@@ -172,17 +176,31 @@ def keys(schema: type[Any], prefix: str = "") -> list[str]:
 
 
 def _quoted(argument: str, schema: type[Any]) -> str:
-    """A text value in quotes, so that Hydra's grammar takes every path as it is: `1e3`, `a,b (1)`, `x=y`, `it's`.
+    """A text value in quotes, so that Hydra's grammar takes every path as it is: `1e3`, `a,b (1)`, `x=y`, `it's`; each
+    of a list of texts, for which one text will do.
 
     Values that are quoted already, empty, null, or hold an interpolation are left alone.
     """
     key, equals, value = argument.partition("=")
-    known = [name for name in keys(schema) if _type_of(schema, name) in (str, str | None)]
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not equals or key.lstrip("+") not in known or quoted or value in ("", "null", "???") or "${" in value:
+    if not equals or key.lstrip("+") not in keys(schema) or value in ("", "null", "???") or "${" in value:
         return argument
+    kind = _type_of(schema, key.lstrip("+"))
+    if kind in (str, str | None):
+        return f"{key}={_in_quotes(value)}"
+    if kind != list[str]:
+        return argument
+    several = value.startswith("[") and value.endswith("]") and not Path(value).exists()
+    if several and re.search("['\"]", value):
+        return argument
+    items = re.findall(r"(?:\{[^{}]*\}|[^,])+", value[1:-1]) if several else [value]  # commas in {a,b} stay
+    return f"{key}=[{','.join(_in_quotes(item.strip()) for item in items)}]"
+
+
+def _in_quotes(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"{key}='{escaped}'"
+    return f"'{escaped}'"
 
 
 def _type_of(schema: type[Any], key: str) -> Any:
@@ -195,4 +213,4 @@ def _type_of(schema: type[Any], key: str) -> Any:
 def _refuse_shared_output(arguments: Sequence[str]) -> None:
     """Several jobs of one call would write over one another."""
     if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("output=") and "${" in a for a in arguments):
-        fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra.job.num}'")
+        fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra:job.num}'")

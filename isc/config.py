@@ -26,6 +26,29 @@ class Engine(Enum):
     torch_half = "torch_half"  # float16 on GPUs, bfloat16 on the CPU; what passes is scored again in float32
     faiss = "faiss"
     faiss_half = "faiss_half"  # the references as float16 on GPUs
+    ray = "ray"  # actors of a Ray cluster, each with a part of the references
+
+
+class Where(Enum):
+    """What turns photos into descriptors: this machine, or the actors of a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Runtime(Enum):
+    """What runs the network; the descriptors are the same but for rounding. The last two are for CPUs."""
+
+    torch = "torch"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+class Combine(Enum):
+    """What becomes of the views of a photo: one descriptor, their mean at unit length; or a row for each."""
+
+    average = "average"
+    rows = "rows"
 
 
 class Track(Enum):
@@ -45,10 +68,12 @@ class Device(Enum):
 
 class Precision(Enum):
     """Arithmetic inside the network; descriptors and losses are float32 always. auto is bfloat16 where the hardware
-    multiplies it (GPUs, CPUs with AVX512-BF16 or AMX), float32 elsewhere."""
+    multiplies it (GPUs, CPUs with AVX512-BF16 or AMX), float32 elsewhere; for descriptors float16 on GPUs, and either
+    only where it changes them by next to nothing. float16 is for descriptors alone."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    float16 = "float16"
     auto = "auto"
 
 
@@ -180,6 +205,10 @@ class OptimConfig:
         _check(0 <= self.momentum < 1, "train.momentum", self.momentum, "a momentum in 0…1, below 1")
         _check_share(train__warmup=self.warmup)
         _check_at_least(32, train__image_size=self.image_size)
+        _check(
+            self.precision is not Precision.float16, "train.precision", self.precision.value,
+            "float32, bfloat16 or auto: slopes are lost in float16",
+        )  # fmt: skip
 
 
 @dataclass
@@ -287,23 +316,43 @@ class TrainConfig:
 class ExtractConfig:
     """`extract.py`: photos → descriptors."""
 
-    images: str = REQUIRED
+    images: list[str] = REQUIRED  # type: ignore[assignment]  # folders, list files, .tar shards, patterns of them
     output: str = REQUIRED
-    model: str = "isc_small"  # a NAME, a RUN_DIR, a FILE.safetensors, or a published .pt or .pth (docs/training.md)
+    model: str = "isc_small"  # a NAME, a RUN_DIR, a FILE.safetensors or .onnx, or a published .pt or .pth
     image_size: int | None = None  # pixels; the model's own where not given
-    batch_size: int = 32
-    workers: int = -1  # processes that read photos; −1: one a core, 16 at most
+    views: str = "whole"  # looks at each photo beside the whole, joined by +, as flip+crop:0.8 (docs/extraction.md)
+    combine: Combine = Combine.average  # rows: match with track=matching
+    engine: Where = Where.local
+    runtime: Runtime = Runtime.torch
+    batch_size: int | None = None  # photos on a GPU at once; as many as are quick and fit its memory where not given
+    workers: int = -1  # processes that read photos, and on a CPU embed them; −1: one a core, 16 at most before a GPU
     device: Device = Device.auto
-    precision: Precision = Precision.float32
+    precision: Precision = Precision.auto
+    compile: bool = False  # torch.compile, on a GPU with CUDA graphs: for long runs
+    gpu_jpeg: bool = False  # let the GPU decode JPEGs
+    address: str | None = None  # of a running Ray cluster; its own where not given, or one that is started here
+    actors: int | None = None  # of engine=ray; as many as the cluster has room for where not given
     overwrite: bool = False
     strict: bool = False  # an unreadable photo ends the run instead of being skipped and listed
 
     def __post_init__(self) -> None:
         _check_texts(self)
-        _check_at_least(1, batch_size=self.batch_size)
+        _check(all(self.images), "images", self.images, "folders, list files or .tar files")
         _check_at_least(-1, workers=self.workers)
+        for name in ("batch_size", "actors"):
+            if (value := getattr(self, name)) is not None:
+                _check_at_least(1, **{name: value})
         if self.image_size is not None:
             _check_at_least(32, image_size=self.image_size)
+        if self.engine is Where.local:
+            for name in ("address", "actors"):
+                _check(getattr(self, name) is None, name, getattr(self, name), "engine=ray beside it")
+        else:
+            _check(not self.gpu_jpeg, "gpu_jpeg", "true", "engine=local beside it")
+            _check(self.workers == -1, "workers", self.workers, "none with engine=ray, whose actors= share the cores")
+        if self.runtime is not Runtime.torch:
+            for name in ("compile", "gpu_jpeg"):
+                _check(not getattr(self, name), name, "true", "runtime=torch beside it")
 
 
 @dataclass
@@ -331,6 +380,8 @@ class MatchConfig:
     memory_gb: float = 2.0  # GB that the search may take besides the descriptors
     index: str | None = None  # approximate: faiss's text for an index that training= trains, or a saved one's folder
     index_search: str | None = None  # how hard it looks, as nprobe=32; what is usual where not given
+    address: str | None = None  # of a running Ray cluster, for engine=ray
+    actors: int | None = None  # of engine=ray, each with a part of the references
 
     def __post_init__(self) -> None:
         _check_texts(self)
@@ -340,6 +391,8 @@ class MatchConfig:
             if value is not None:
                 _check_at_least(1, **{name: value})
         _check_at_least(1, max_predictions=self.max_predictions, candidates=self.candidates)
+        if self.actors is not None:
+            _check_at_least(1, actors=self.actors)
         _check(0 < self.memory_gb < math.inf, "memory_gb", self.memory_gb, "a size above 0")
         if self.num_pairs is not None and self.k is not None:
             raise InputError(f"num_pairs={self.num_pairs} and k={self.k} exclude each other; give one")
@@ -355,6 +408,11 @@ class MatchConfig:
         if missing:
             given = " and ".join(f"{name}=FILE.h5" for name in missing)
             raise InputError(f"{given} missing; expected queries= and references=, or submission= and ground_truth=")
+        if self.engine is not Engine.ray:
+            for name in ("address", "actors"):
+                _check(getattr(self, name) is None, name, getattr(self, name), "engine=ray beside it")
+        elif self.index is not None:
+            raise InputError(f"engine=ray compares all pairs; index={self.index} does not go with it")
         if self.index is None and self.index_search is not None:
             raise InputError(f"index_search={self.index_search} goes with index=; give both or neither")
         if self.normalize != "none" and self.training is None:

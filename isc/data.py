@@ -1,4 +1,4 @@
-"""torch datasets and loaders: photos for training as pairs of views, photos for extraction as they are."""
+"""torch datasets and loaders: photos for training as pairs of views; and what all loaders share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from isc.augment import Augmenter, cutmix, mixup
 from isc.cores import cores
 from isc.errors import InputError
-from isc.images import Pixels, fit_within, read_image, resize
+from isc.images import Pixels, fit_within, read_image
 from isc.loss import ABSENT
 
 MAX_WORKERS = 16
@@ -26,10 +26,11 @@ MIXED_BOTH = 0.2  # a mixed view shows a photo of which at least this share is l
 LONGEST_SIDE = 2  # × the training size: a larger photo is shrunk to this before it is edited
 
 
-def worker_count(workers: int, *, sharing: int = 1) -> int:
-    """−1 becomes one process a core, at most MAX_WORKERS, where `sharing` processes share the machine's cores; 0 stays
-    in the main process."""
-    return min(max(1, cores() // sharing), MAX_WORKERS) if workers < 0 else workers
+def worker_count(workers: int, *, sharing: int = 1, most: int | None = MAX_WORKERS) -> int:
+    """−1 becomes one process a core, but not more than `most`, where `sharing` processes share the machine's cores; 0
+    stays in the main process."""
+    count = max(1, cores() // sharing)
+    return workers if workers >= 0 else count if most is None else min(count, most)
 
 
 def _single_thread(_worker: int) -> None:
@@ -41,8 +42,8 @@ def _single_thread(_worker: int) -> None:
     )
 
 
-def _loader_options(workers: int) -> dict[str, Any]:
-    """What both loaders share. OpenCV's thread pool must be off before workers are forked: in a child it hangs."""
+def loader_options(workers: int) -> dict[str, Any]:
+    """What all loaders share. OpenCV's thread pool must be off before workers are forked: in a child it hangs."""
     cv2.setNumThreads(1)
     return {
         "num_workers": workers,
@@ -62,6 +63,10 @@ class Batch:
     views: Tensor
     instances: Tensor
     failures: list[tuple[str, str]]
+
+    def pin_memory(self) -> Batch:
+        """The loader calls this, so that the copy to a GPU need not wait."""
+        return Batch(self.views.pin_memory(), self.instances.pin_memory(), self.failures)
 
 
 @dataclass(frozen=True)
@@ -213,46 +218,5 @@ def training_loader(
         batch_size=batch_size // ranks,
         sampler=_Share(steps, batch_size=batch_size, rank=rank, ranks=ranks),
         collate_fn=_collate_views,
-        **_loader_options(worker_count(workers)),
+        **loader_options(worker_count(workers)),
     )
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """`pixels` uint8 [B, 3, S, S] of the photos numbered `rows`; `failures` the (row, reason) of those left out."""
-
-    pixels: Tensor
-    rows: list[int]
-    failures: list[tuple[int, str]]
-
-
-class Photos(Dataset[tuple[int, Pixels | str]]):
-    """(row, the photo squeezed to [S, S, 3], or the reason why it cannot be read)."""
-
-    def __init__(self, paths: Sequence[Path], *, size: int) -> None:
-        self.paths = paths
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> tuple[int, Pixels | str]:
-        try:
-            return row, resize(read_image(self.paths[row]), self.size)
-        except InputError as error:
-            return row, str(error)
-
-
-def _collate_photos(samples: list[tuple[int, Pixels | str]]) -> Pictures:
-    good = [(row, value) for row, value in samples if not isinstance(value, str)]
-    failures = [(row, value) for row, value in samples if isinstance(value, str)]
-    if not good:
-        return Pictures(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), [], failures)
-    pixels = torch.from_numpy(np.stack([value for _, value in good])).permute(0, 3, 1, 2)
-    return Pictures(pixels, [row for row, _ in good], failures)
-
-
-def photo_loader(photos: Photos, *, batch_size: int, workers: int) -> DataLoader[tuple[int, Pixels | str]]:
-    """The photos in order, in batches."""
-    useful = min(worker_count(workers), -(-len(photos) // batch_size))
-    return DataLoader(photos, batch_size=batch_size, collate_fn=_collate_photos, **_loader_options(useful))

@@ -21,16 +21,16 @@ IntArray = npt.NDArray[np.int64]
 _USABLE_ID = re.compile(r"(?!\s)[^,\n\r\0\ud800-\udfff]+(?<!\s)")
 
 
-def as_ids(ids: Iterable[str]) -> Ids:
+def as_ids(ids: Iterable[str], *, what: str = "id") -> Ids:
     """Ids as a one-dimensional object array of `str`, order kept.
 
     Raises InputError for an id that is empty, has blanks round it, or holds a comma or a line break: such an id would
-    not come back from a CSV file as it went in.
+    not come back from a CSV file as it went in. `what` is what the message calls an id.
     """
     names = list(ids)
     if not all_usable(names):
         row, problem = next((row, problem) for row, name in enumerate(names) if (problem := id_problem(name)))
-        raise InputError(f"row {row}: id {names[row]!r} {problem}")
+        raise InputError(f"row {row}: {what} {names[row]!r} {problem}")
     return np.array(names, dtype=object)
 
 
@@ -101,10 +101,15 @@ def _lookup(ids: Ids, rows: IntArray, table: Ids) -> IntArray:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """One set of images: `ids` [N] unique strings, `vectors` [N, D] finite float32, row i belongs to id i."""
+    """One set of images: `ids` [N] unique strings, `vectors` [N, D] finite float32, row i belongs to id i.
+
+    With `views` [N], strings that say what of its image each row shows, an image may have several rows: ids repeat, and
+    no pair of id and view does. The rows have any order; those of an image need not stand together.
+    """
 
     ids: Ids
     vectors: npt.NDArray[np.float32]
+    views: Ids | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", as_ids(self.ids))
@@ -113,26 +118,51 @@ class Descriptors:
             raise InputError("holds no descriptors; expected at least one row")
         if len(self.ids) != len(self.vectors):
             raise InputError(f"{len(self.ids)} ids for {len(self.vectors)} rows of vectors; expected one id a row")
-        repeat = first_repeat(self.ids)
+        if self.views is not None:
+            object.__setattr__(self, "views", as_ids(self.views, what="view"))
+        repeat = first_repeated_row(self.ids, self.views)
         if repeat:
-            raise InputError(f"rows {repeat[0]} and {repeat[1]}: id {self.ids[repeat[0]]!r} occurs twice")
+            view = "" if self.views is None else f" with view {self.views[repeat[0]]!r}"
+            raise InputError(f"rows {repeat[0]} and {repeat[1]}: id {self.ids[repeat[0]]!r}{view} occurs twice")
         bad = non_finite_row(self.vectors)
         if bad is not None:
             raise InputError(f"row {bad}: id {self.ids[bad]!r} has NaN or infinite values; expected finite float32")
 
     def __len__(self) -> int:
+        """Rows; images are `len(self.images)`."""
         return len(self.ids)
 
     @property
     def dim(self) -> int:
         return int(self.vectors.shape[1])
 
+    @property
+    def images(self) -> Ids:
+        """Each id once, in order of first appearance."""
+        return self.ids if self.views is None else numbered(self.ids.tolist())[0]
+
+    def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Descriptors:
+        """These rows alone, in this order."""
+        return Descriptors(self.ids[rows], self.vectors[rows], None if self.views is None else self.views[rows])
+
     def sorted(self) -> Descriptors:
-        """The same set with its rows in the order of their ids (by code point, as the challenge sorts)."""
+        """The same set with its rows in the order of their ids (by code point, as the challenge sorts), those of one
+        image in the order they had."""
         if all(one <= two for one, two in itertools.pairwise(self.ids)):
             return self
-        order = np.argsort(self.ids, kind="stable")
-        return Descriptors(self.ids[order], self.vectors[order])
+        return self.take(np.argsort(self.ids, kind="stable"))
+
+
+def first_repeated_row(ids: Sequence[str] | Ids, views: Sequence[str] | Ids | None) -> tuple[int, int] | None:
+    """Rows (first, second) of the first id that occurs twice, with `views` of the first id and view; or None.
+
+    InputError where there are not as many views as ids.
+    """
+    if views is None:
+        return first_repeat(ids)
+    if len(views) != len(ids):
+        raise InputError(f"{len(views)} views for {len(ids)} ids; expected one view a row")
+    return first_repeat([f"{name},{view}" for name, view in zip(ids, views, strict=True)])  # no id holds a comma
 
 
 def _as_vectors(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -6,7 +6,8 @@ import ctypes
 import ctypes.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
@@ -47,12 +48,38 @@ def arithmetic(precision: Precision, device: torch.device) -> Precision:
     return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
 
 
-def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """torch.compile; InputError where it would find no compiler."""
+def reduced_precision(device: torch.device) -> Precision:
+    """The quickest arithmetic for descriptors: float16 on a GPU, as quick there as bfloat16 and eight times as fine;
+    bfloat16 on a CPU that multiplies it."""
+    if device.type == "cuda":
+        return Precision.float16
+    return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let this process compute with one thread, as sums are ordered otherwise with several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compiled(
+    function: Callable[[Tensor], Tensor], device: torch.device | None = None, *, key: str = "train.compile"
+) -> Callable[[Tensor], Tensor]:
+    """torch.compile, where a device is given for inference on it, with CUDA graphs; InputError where that is no GPU, or
+    where no compiler is found."""
+    if device is not None and device.type != "cuda":
+        raise InputError(f"{key}=true is for GPUs; on a CPU runtime=openvino or onnxruntime is quicker")
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        raise InputError(f"train.compile=true: no C++ compiler {compiler} is installed; add one or leave this out")
-    return torch.compile(function)
+        raise InputError(f"{key}=true: no C++ compiler {compiler} is installed; add one or leave this out")
+    if device is None:
+        return torch.compile(function)
+    return torch.compile(function, mode="reduce-overhead", dynamic=False)
 
 
 def depthwise_in_float32(network: nn.Module) -> None:

@@ -18,8 +18,18 @@ import numpy.typing as npt
 from isc.console import Parser, run_command
 from isc.descriptors import Descriptors, Matches, id_problem
 from isc.errors import InputError
-from isc.index import BATCH, Added, Index, Manifest, Stats, Writer, already_there, is_index
-from isc.inputs import read_set
+from isc.index import (
+    BATCH,
+    Added,
+    Index,
+    Manifest,
+    Stats,
+    Writer,
+    already_there,
+    is_index,
+    require_one_row_each,
+)
+from isc.inputs import named, read_set
 from isc.io import descriptor_blocks, read_provenance, write_text
 from isc.io.tables import PREDICTION_COLUMNS
 from isc.progress import progress
@@ -76,13 +86,13 @@ def create(arguments: argparse.Namespace) -> None:
         descriptors, provenance = read_set(arguments.descriptors)
         index = Index.create(arguments.index, dim=descriptors.dim, provenance=provenance)
     else:
-        from isc.model import describe, load_model
+        from isc.network import load_network
 
         model = arguments.model or DEFAULT_MODEL
-        network = load_model(model)
-        provenance = describe(network) | {"image_size": str(arguments.image_size or network.config.image_size)}
+        network = load_network(model, device="cpu")
+        provenance = {**network.provenance, "image_size": str(arguments.image_size or network.image_size)}
         name = str(Path(model).resolve()) if Path(model).exists() else model
-        index = Index.create(arguments.index, dim=network.config.dim, provenance=provenance, model=name)
+        index = Index.create(arguments.index, dim=network.dim, provenance=provenance, model=name)
     print(f"made {index.path}, empty, for {_what(index.manifest)}")
 
 
@@ -126,8 +136,11 @@ def _add_set(writer: Writer, path: Path, arguments: argparse.Namespace) -> None:
 def _blocks(path: Path) -> Iterator[Descriptors]:
     if is_index(path):
         yield read_set(path)[0]
-    else:
-        yield from descriptor_blocks(path, rows=BATCH)
+        return
+    for block in descriptor_blocks(path, rows=BATCH):
+        with named(path):
+            require_one_row_each(block)
+        yield block
 
 
 def _add_photos(writer: Writer, photos: Mapping[str, Path], arguments: argparse.Namespace) -> None:
@@ -228,16 +241,15 @@ def _photos(path: Path) -> dict[str, Path]:
 
 def _embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
     """What makes descriptors of photos for this index; InputError where the model is another one."""
-    from isc.device import choose_device, keep_freed_memory, place
-    from isc.extract import embed
-    from isc.model import describe, load_model
+    from isc.device import keep_freed_memory
+    from isc.embedding import embed
+    from isc.network import load_network
 
     name = arguments.model or manifest.model or DEFAULT_MODEL
-    network = load_model(name)
-    size = manifest.image_size or network.config.image_size
-    manifest.check(f"--model {name}", network.config.dim, describe(network) | {"image_size": str(size)})
+    network = load_network(name, device=arguments.device)
+    size = manifest.image_size or network.image_size
+    manifest.check(f"--model {name}", network.dim, {**network.provenance, "image_size": str(size)})
     keep_freed_memory()
-    network = place(network, choose_device(arguments.device))
     return lambda paths: embed(network, paths, image_size=size, workers=arguments.workers)
 
 
@@ -256,6 +268,8 @@ def _queries(index: Index, sources: Sources, arguments: argparse.Namespace) -> D
     sets: list[Descriptors] = []
     for path in sources.sets:
         descriptors, provenance = read_set(path)
+        with named(path):
+            require_one_row_each(descriptors)
         index.manifest.check(path, descriptors.dim, provenance)
         sets.append(descriptors)
     if sources.photos:

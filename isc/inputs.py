@@ -19,6 +19,7 @@ from isc.index import read_index
 from isc.io import (
     MAX_DIM,
     SAME_IN_BOTH,
+    one_row_each,
     read_descriptors,
     read_ground_truth,
     read_predictions,
@@ -28,7 +29,8 @@ from isc.io import (
 from isc.steps import Chain, is_stored, parse
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-OUTPUTS = ("predictions.csv", "submission.h5", "metrics.json", "evidence.jsonl")  # beside report/index.html
+# beside report/index.html
+OUTPUTS = ("predictions.csv", "views.csv", "submission.h5", "metrics.json", "evidence.jsonl")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Sets:
     provenance: Mapping[str, str] = field(default_factory=dict)
     training: Descriptors | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def have_views(self) -> bool:
+        """Whether an image of either side may have several rows."""
+        return self.queries.views is not None or self.references.views is not None
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def read_inputs(config: MatchConfig) -> Inputs:
         submission = None
     else:
         sets = _read_sets(config)
-    known = (sets.queries.ids, sets.references.ids) if sets and config.strict else (None, None)
+    known = (sets.queries.images, sets.references.images) if sets and config.strict else (None, None)
     predictions = truth = None
     if submission is not None:
         query_ids, reference_ids = known
@@ -114,6 +121,7 @@ def _read_sets(config: MatchConfig) -> Sets | None:
     stored = stored_for(config.normalize, paths[0], sets.provenance) if is_stored(config.normalize) else None
     chain = stored.chain if stored else parse(config.normalize)
     if config.track is Track.descriptor and config.submission is None:
+        _refuse_views(paths, sets)
         _refuse_too_many_dims(paths[0], sets.queries, chain)
     if config.training is not None:
         training, notes = read_training(Path(config.training), sets, paths, strict=config.strict)
@@ -157,7 +165,7 @@ def read_training(
             )
         notes.append(f"{path}: {len(shared)} rows left out, whose descriptors are in {other_path}")
         kept = np.setdiff1d(np.arange(len(training)), [row for row, _ in shared])
-        training = Descriptors(training.ids[kept], training.vectors[kept])
+        training = training.take(kept)
     return training, tuple(notes)
 
 
@@ -182,6 +190,12 @@ def named(path: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _refuse_views(paths: tuple[Path, Path], sets: Sets) -> None:
+    for path, one in zip(paths, (sets.queries, sets.references), strict=True):
+        if one.views is not None:
+            raise InputError(f"{path}: {one_row_each(one)}")
 
 
 def _refuse_too_many_dims(path: Path, queries: Descriptors, chain: Chain) -> None:

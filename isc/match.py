@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isc.config import Device, MatchConfig, Track
-from isc.descriptors import Matches
+from isc.config import Device, Engine, MatchConfig, Track
+from isc.descriptors import Descriptors, Matches
 from isc.errors import InputError
 from isc.inputs import OUTPUTS, Sets, read_inputs
-from isc.io import MAX_DIM, atomic_folder, write_json, write_predictions, write_submission, write_text
+from isc.io import MAX_DIM, atomic_folder, write_csv, write_json, write_predictions, write_submission, write_text
 from isc.metrics import Metrics, evaluate
-from isc.progress import progress
+from isc.progress import Report, progress
 from isc.report import Pictures, apart, write_report
 
 if TYPE_CHECKING:
     from isc.report import Evidence
+    from isc.search.views import ImagePairs, RowSearch
 
 log = logging.getLogger(__name__)
 
+VIEW_COLUMNS = ("query_id", "reference_id", "query_view", "reference_view")
 PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
 
 
 def match(config: MatchConfig) -> Metrics | None:
     """Match, or read a submission; judge it where there is a ground truth; write everything to `config.output`.
 
-    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same),
-    metrics.json (with a ground truth), evidence.jsonl (where pixels were compared) and report/index.html. Nothing is
-    written when anything is refused.
+    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same), views.csv
+    instead of the latter where images have several rows, metrics.json (with a ground truth), evidence.jsonl (where
+    pixels were compared) and report/index.html. Nothing is written when anything is refused.
     """
     pictures = _pictures(config)
     edits = _read_edits(Path(config.edits)) if config.edits else None
     inputs = read_inputs(config)
     sets, truth = inputs.sets, inputs.ground_truth
     evidence: Mapping[tuple[str, str], Evidence] = {}
+    found: ImagePairs | None = None
     if inputs.predictions is not None:
         matches = inputs.predictions
     elif sets is not None:
-        matches, evidence = _find(sets, config, pictures)
+        with _cluster(config):
+            found, evidence = _find(sets, config, pictures)
+        matches = found.matches
     else:
         raise InputError("neither descriptors nor predictions; expected queries= and references=, or submission=")
     metrics = evaluate(matches, truth) if truth else None
     for note in inputs.notes:
         log.warning("%s", note)
     with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
-        if inputs.predictions is None:
-            write_predictions(folder / "predictions.csv", matches)
-        if sets is not None and config.submission is None and sets.queries.dim <= MAX_DIM:
-            write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
+        if found is not None and sets is not None:
+            _write_found(folder, found, sets, submission=config.submission is None)
         if evidence:
             write_evidence(folder / "evidence.jsonl", evidence)
         if metrics:
@@ -73,77 +77,128 @@ def match(config: MatchConfig) -> Metrics | None:
     return metrics
 
 
+def _cluster(config: MatchConfig) -> AbstractContextManager[None]:
+    """The connection that all searches of this run use, where a cluster searches."""
+    if config.engine is not Engine.ray:
+        return nullcontext()
+    from isc.cluster.connection import connected
+
+    return connected(config.address)
+
+
+def _write_found(folder: Path, found: ImagePairs, sets: Sets, *, submission: bool) -> None:
+    """What the search found, and with `submission` the descriptor track's file, where the sets are legal for it."""
+    write_predictions(folder / "predictions.csv", found.matches)
+    if sets.have_views:
+        write_views(folder / "views.csv", found, sets)
+        log.info("no submission.h5: the descriptor track allows one descriptor an image, and these have views")
+    elif submission and sets.queries.dim <= MAX_DIM:
+        write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
+
+
 def _find(
     sets: Sets, config: MatchConfig, pictures: Pictures | None
-) -> tuple[Matches, Mapping[tuple[str, str], Evidence]]:
+) -> tuple[ImagePairs, Mapping[tuple[str, str], Evidence]]:
     """The best pairs by distance; for the matching track with pictures, rescored by what their pixels share."""
-    from isc.search import knn
+    from isc.search import nearest_images
 
-    matches = _nearest_pairs(sets, config)
+    found = _nearest_pairs(sets, config)
     if config.track is Track.descriptor:
-        return matches, {}
+        return found, {}
     if pictures is None:
         log.info("track=matching without query_images= and reference_images=: the scores are the distances alone")
-        return matches, {}
+        return found, {}
     from isc.verify import verify
 
-    k = min(config.candidates, len(sets.references))
-    candidates = knn(sets.queries, sets.references, k=k, engine=config.engine, memory_gb=config.memory_gb)
+    k = min(config.candidates, len(sets.references.images))
+    candidates = nearest_images(sets.queries, sets.references, k=k, find=_searches(config, None).nearest)
     with progress("comparing pixels", "queries") as report:
-        verified, evidence, problems = verify(candidates, pictures.queries, pictures.references, progress=report)
+        verified, evidence, problems = verify(
+            candidates.matches, pictures.queries, pictures.references, progress=report
+        )
     for problem in problems:
         log.warning("not compared, its pairs keep their distance score: %s", problem)
-    return replace_scores(matches, verified, keep=len(matches)), evidence
+    kept = replace_scores(found.matches, verified, keep=len(found.matches))
+    return found.rescored(kept, candidates), evidence
 
 
-def _nearest_pairs(sets: Sets, config: MatchConfig) -> Matches:
-    """The pairs asked for, by distance alone."""
+@dataclass(frozen=True)
+class Searches:
+    """What finds the best pairs over all queries, and the nearest references of each, among rows of either side."""
+
+    pairs: RowSearch
+    nearest: RowSearch
+
+
+def _searches(config: MatchConfig, report: Report | None) -> Searches:
+    """The exact ones."""
+    if config.engine is Engine.ray:
+        return _cluster_searches(config, report)
     from isc.search import best_pairs, knn
 
-    existing = len(sets.queries) * len(sets.references)
-    default = min(PAIRS_PER_QUERY * len(sets.queries), existing)
-    if config.index is not None:
-        return _approximate_pairs(sets, config, config.index, default)
-    with progress("searching", "pairs") as report:
-        find = functools.partial(
-            best_pairs if config.k is None else knn,
-            sets.queries,
-            sets.references,
-            engine=config.engine,
-            memory_gb=config.memory_gb,
+    engine, memory = config.engine, config.memory_gb
+    return Searches(
+        lambda q, r, count: best_pairs(q, r, num_pairs=count, engine=engine, memory_gb=memory, progress=report),
+        lambda q, r, count: knn(q, r, k=count, engine=engine, memory_gb=memory, progress=report),
+    )
+
+
+def _cluster_searches(config: MatchConfig, report: Report | None) -> Searches:
+    """The same by a cluster."""
+    from isc.cluster.search import cluster_pairs
+
+    actors, memory = config.actors, config.memory_gb
+
+    def search(queries: Descriptors, references: Descriptors, num_pairs: int | None, k: int | None) -> Matches:
+        return cluster_pairs(
+            queries,
+            references,
+            num_pairs=num_pairs,
+            k=k,
+            actors=actors,
+            memory_gb=memory,
             progress=report,
         )
+
+    return Searches(lambda q, r, count: search(q, r, count, None), lambda q, r, count: search(q, r, None, count))
+
+
+def _nearest_pairs(sets: Sets, config: MatchConfig) -> ImagePairs:
+    """The pairs of images asked for, by distance alone."""
+    from isc.search import best_image_pairs, nearest_images
+
+    sides, num_queries = (sets.queries, sets.references), len(sets.queries.images)
+    existing = num_queries * len(sets.references.images)
+    num_pairs = config.num_pairs or min(PAIRS_PER_QUERY * num_queries, existing)
+    index = None if config.index is None else _open_index(sets, config.index, config.index_search or "")
+    with progress("searching", "pairs" if index is None else "queries") as report:
+        searches = _searches(config, report) if index is None else index(report)
         if config.k is not None:
-            return find(k=config.k)
-        num_pairs = config.num_pairs or default
-        if num_pairs >= existing:
-            return find(num_pairs=num_pairs)
-        one_more = find(num_pairs=num_pairs + 1)
-    if one_more.score[-1] == one_more.score[-2]:
+            return nearest_images(*sides, k=config.k, find=searches.nearest)
+        if index is not None or num_pairs >= existing:
+            return best_image_pairs(*sides, num_pairs=num_pairs, find=searches.pairs)
+        one_more = best_image_pairs(*sides, num_pairs=num_pairs + 1, find=searches.pairs)
+    if one_more.matches.score[-1] == one_more.matches.score[-2]:
         log.warning("equal scores at the cut after %d pairs: those of the first ids are kept", num_pairs)
     return one_more.take(np.arange(num_pairs))
 
 
-def _approximate_pairs(sets: Sets, config: MatchConfig, index: str, default: int) -> Matches:
+def _open_index(sets: Sets, name: str, search: str) -> Callable[[Report], Searches]:
     """The same, of those that an approximate index finds."""
     from isc.search.approximate import approximate_pairs, open_index, parse_search
 
-    search = config.index_search or ""
     parse_search(search)
     with progress("filling the index", "descriptors") as report:
         training = sets.training.vectors if sets.training else None
-        opened = open_index(index, sets.references.vectors, training=training, device=Device.auto, progress=report)
-    num_pairs = (config.num_pairs or default) if config.k is None else None
-    with progress("searching", "queries") as report:
-        return approximate_pairs(
-            sets.queries,
-            sets.references,
-            index=opened,
-            num_pairs=num_pairs,
-            k=config.k,
-            search=search,
-            progress=report,
+        index = open_index(name, sets.references.vectors, training=training, device=Device.auto, progress=report)
+
+    def searches(report: Report) -> Searches:
+        return Searches(
+            lambda q, r, count: approximate_pairs(q, r, index=index, num_pairs=count, search=search, progress=report),
+            lambda q, r, count: approximate_pairs(q, r, index=index, k=count, search=search, progress=report),
         )
+
+    return searches
 
 
 def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
@@ -175,6 +230,21 @@ def _read_edits(path: Path) -> dict[str, list[str]]:
     from isc.benchmark import read_edits
 
     return {query: [edit.describe() for edit in edits] for query, edits in read_edits(path).items()}
+
+
+def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
+    """`query_id,reference_id,query_view,reference_view`: which views of a pair gave its distance, in the order of
+    predictions.csv. Empty for a side that has none."""
+    matches, order = found.matches, found.matches.order()
+    columns = (
+        matches.query_ids[matches.query],
+        matches.reference_ids[matches.reference],
+        *(
+            np.full(len(rows), "", object) if one.views is None else one.views[rows]
+            for one, rows in ((sets.queries, found.query_row), (sets.references, found.reference_row))
+        ),
+    )
+    write_csv(path, VIEW_COLUMNS, zip(*(column[order] for column in columns), strict=True))
 
 
 def write_evidence(path: Path, evidence: Mapping[tuple[str, str], Evidence]) -> None:

@@ -131,6 +131,13 @@ class CopyModel(nn.Module):
             )
         return [p for name, p in self.backbone.named_parameters() if groups[name] <= count]
 
+    def early_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the stem and of the first group of blocks; none where timm knows no groups."""
+        if not hasattr(self.backbone, "group_matcher"):
+            return []
+        groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True), reverse=True)
+        return [p for name, p in self.backbone.named_parameters() if groups[name] <= 1]
+
 
 def _as_grid(features: Tensor, backbone: Any) -> Tensor:
     """Maps [B, C, H, W], maps [B, H, W, C], or tokens [B, N, C] (those of patches) → [B, C, H, W]."""

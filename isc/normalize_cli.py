@@ -47,7 +47,7 @@ def search(given: argparse.Namespace) -> None:
         if any(kind.needs_unit for kind in kinds):
             with named(path):
                 require_unit(one)
-    truth = read_ground_truth(given.ground_truth, query_ids=sets.queries.ids, reference_ids=sets.references.ids)
+    truth = read_ground_truth(given.ground_truth, query_ids=sets.queries.images, reference_ids=sets.references.images)
     bench = Bench(sets.queries, sets.references, training, truth)
     with named(given.ground_truth):
         _ = bench.halves  # refused before the work

@@ -36,13 +36,14 @@ from isc.distributed import (
     wait_for_all,
     world_size,
 )
+from isc.embedding import embed
 from isc.errors import InputError
-from isc.extract import embed
 from isc.images import list_hash, list_images
 from isc.io import atomic_path, read_ground_truth, write_csv, write_json
 from isc.loss import ABSENT, contrastive, info_nce, koleo
 from isc.memory import Memory
 from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model
+from isc.network import torch_network
 from isc.optim import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
 from isc.progress import progress
 from isc.teacher import load_teacher, relational_distillation
@@ -332,19 +333,16 @@ class Trainer:
             return self.average.state["background"]
         chosen = [paths[row * len(paths) // count] for row in range(count)]
         model.background.zero_()
-        vectors, _ = embed(
-            model, chosen, image_size=self.config.model.image_size, workers=self.config.workers,
-            precision=self.precision,
-        )  # fmt: skip
+        network = torch_network(model, precision=self.precision)
+        vectors, _ = embed(network, chosen, image_size=self.config.model.image_size, workers=self.config.workers)
         return torch.from_numpy(vectors).to(self.device)  # the row of an unreadable photo is 0 and subtracts nothing
 
     def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
         """The hard_negatives nearest other photos of each photo [N, k], by the descriptors of now."""
         paths = list(self.source.paths)
         part = paths[rank() :: world_size()]
-        mine, failures = embed(
-            self.averaged(), part, image_size=image_size, workers=self.config.workers, precision=self.precision
-        )
+        network = torch_network(self.averaged(), precision=self.precision)
+        mine, failures = embed(network, part, image_size=image_size, workers=self.config.workers)
         self._note_failures((str(part[row]), reason) for row, reason in failures.items())
         vectors = torch.zeros(len(paths), mine.shape[1])
         for first, found in enumerate(gather_objects(mine)):

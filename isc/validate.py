@@ -11,12 +11,13 @@ import torch
 
 from isc.config import Precision
 from isc.descriptors import GroundTruth, Ids, Matches
+from isc.embedding import embed
 from isc.errors import InputError
-from isc.extract import embed
 from isc.images import list_images
 from isc.io import read_ground_truth
 from isc.metrics import Metrics, evaluate
 from isc.model import CopyModel
+from isc.network import torch_network
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,9 @@ class Validation:
     def judge(self, model: CopyModel, *, image_size: int, workers: int, precision: Precision) -> Metrics:
         """The figures of the model's descriptors, unreadable photos left out as queries and references."""
         sides = []
+        network = torch_network(model, precision=precision)
         for photos in (self.queries, self.references):
-            vectors, failures = embed(
-                model, list(photos.values()), image_size=image_size, workers=workers, precision=precision
-            )
+            vectors, failures = embed(network, list(photos.values()), image_size=image_size, workers=workers)
             for reason in failures.values():
                 log.warning("left out of the validation: %s", reason)
             kept = [row for row in range(len(photos)) if row not in failures]

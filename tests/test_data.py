@@ -19,7 +19,7 @@ import torch
 from isc import data
 from isc.augment import Augmenter
 from isc.config import AugmentConfig
-from isc.data import ABSENT, MIXED_BOTH, Photos, Source, TrainingViews, photo_loader, training_loader, worker_count
+from isc.data import ABSENT, MIXED_BOTH, Source, TrainingViews, training_loader, worker_count
 from isc.images import list_images, read_image, resize
 
 PATHS = list(list_images(Path(data.__file__).parent / "sample").values())[:7]
@@ -202,7 +202,6 @@ def test_the_loader_draws_no_number_that_the_network_would_have_drawn():
     expected = torch.rand(1)
     torch.manual_seed(3)
     batches(views(), 0, 0, 1)
-    list(photo_loader(Photos(PATHS[:1], size=SIZE), batch_size=1, workers=0))
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -293,33 +292,15 @@ def test_the_photos_that_are_learned_from():
     assert (len(some), some.num_photos()) == (2, 3)
 
 
-# --- extraction ------------------------------------------------------------------------------------------------------
+# --- processes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_photos_come_in_order_and_failures_by_row(workers, batch_size, some_torn):
-    found = list(photo_loader(Photos(some_torn, size=SIZE), batch_size=batch_size, workers=workers))
-    assert len(found) == -(-7 // batch_size)
-    rows = [row for batch in found for row in batch.rows]
-    assert rows == [0, 1, 4, 5, 6]
-    failures = [failure for batch in found for failure in batch.failures]
-    assert [row for row, _ in failures] == [2, 3]
-    assert all(some_torn[row].name in reason for row, reason in failures)
-    for batch in found:
-        assert batch.pixels.dtype == torch.uint8
-        assert len(batch.pixels) == len(batch.rows)
-        for row, pixels in zip(batch.rows, batch.pixels, strict=True):
-            assert (pixels.permute(1, 2, 0).numpy() == resize(read_image(some_torn[row]), SIZE)).all()
-
-
-def test_a_batch_without_any_readable_photo(tmp_path):
-    (found,) = photo_loader(Photos([tmp_path / "a.jpg", tmp_path / "b.jpg"], size=SIZE), batch_size=5, workers=0)
-    assert (len(found.pixels), found.rows, [row for row, _ in found.failures]) == (0, [], [0, 1])
-
-
-def test_no_photos():
-    assert list(photo_loader(Photos([], size=SIZE), batch_size=5, workers=2)) == []
+def test_a_batch_pins_its_views(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.shape) or self)
+    (batch,) = training_loader(views(), batch_size=2, steps=range(1), workers=0)
+    assert isinstance(batch.pin_memory(), data.Batch)
+    assert pinned == [batch.views.shape, batch.instances.shape]
 
 
 def test_worker_count(monkeypatch):
@@ -334,13 +315,15 @@ AFTER_OPENCV = """
 import sys
 import numpy as np
 from pathlib import Path
-from isc.data import Photos, photo_loader
+from isc.augment import Augmenter
+from isc.config import AugmentConfig
+from isc.data import Source, TrainingViews, training_loader
 from isc.images import resize
 paths = [Path(path) for path in sys.argv[1:]]
 resize(np.zeros((3000, 3000, 3), np.uint8), 500)
+views = TrainingViews(Source(paths), Augmenter(AugmentConfig(), size=32), seed=0)
 for _ in range(10):
-    rows = [row for batch in photo_loader(Photos(paths, size=32), batch_size=1, workers=2) for row in batch.rows]
-    assert rows == list(range(len(paths)))
+    assert len(list(training_loader(views, batch_size=2, steps=range(3), workers=2))) == 3
 """
 
 

@@ -197,6 +197,56 @@ def test_sorting_moves_rows_with_their_ids_and_goes_by_code_point():
     assert by_id.ids.tolist() == sorted(held.ids, key=str.encode)  # as byte strings sort, too
 
 
+# --- views -----------------------------------------------------------------------------------------------------------
+
+VIEWED = Descriptors(["b", "a", "b", "a"], vectors(4), ["whole", "whole", "flip", "flip"])
+
+
+def test_an_image_may_have_several_rows_where_views_tell_them_apart():
+    assert (len(VIEWED), VIEWED.images.tolist()) == (4, ["b", "a"])
+    assert VIEWED.views.dtype == object
+    plain = Descriptors(["b", "a"], vectors(2))
+    assert plain.views is None
+    assert plain.images is plain.ids
+
+
+def test_views_move_with_their_rows():
+    by_id = VIEWED.sorted()  # and within an image the order stays: flip does not come before whole
+    assert list(zip(by_id.ids, by_id.views, by_id.vectors[:, 0], strict=True)) == [
+        ("a", "whole", 3), ("a", "flip", 9), ("b", "whole", 0), ("b", "flip", 6)
+    ]  # fmt: skip
+    assert by_id.sorted() is by_id
+    for rows in (np.array([3, 0]), np.array([True, False, False, True])):
+        taken = VIEWED.take(rows)
+        assert sorted(zip(taken.ids, taken.views, taken.vectors[:, 0], strict=True)) == [
+            ("a", "flip", 9), ("b", "whole", 0)
+        ]  # fmt: skip
+    assert dataclasses.replace(VIEWED, vectors=-VIEWED.vectors).views.tolist() == VIEWED.views.tolist()
+
+
+def test_taking_rows_without_views():
+    taken = Descriptors(["c", "b", "a"], vectors(3)).take(np.array([2, 0]))
+    assert (taken.ids.tolist(), taken.vectors[:, 0].tolist(), taken.views) == (["a", "c"], [6, 0], None)
+
+
+@pytest.mark.parametrize(
+    ("ids", "views", "parts"),
+    [
+        ("aab", ["whole", "whole", "flip"], ["rows 0 and 1", "'a'", "view 'whole'", "twice"]),
+        ("aba", ["flip", "flip", "flip"], ["rows 0 and 2", "view 'flip'"]),
+        ("aab", ["whole", "flip"], ["2 views for 3 ids", "one view a row"]),
+        ("aab", ["whole", "", "flip"], ["row 1", "view ''", "is empty"]),
+        ("aab", ["whole", "a,b", "flip"], ["row 1", "view 'a,b'", "comma"]),
+        ("aab", [1, 2, 3], ["row 0", "view 1", "expected text"]),
+        ("aab", None, ["rows 0 and 1", "'a' occurs twice"]),
+    ],
+)
+def test_views_cannot_be_built_wrong(ids, views, parts):
+    message = refusal(Descriptors, list(ids), vectors(3), views)
+    for part in parts:
+        assert part in message
+
+
 # --- Matches ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 import signal
+import tarfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-import isc.device
 import isc.extract
-from isc.config import ExtractConfig
+import isc.network
+from isc.blocks import parts_folder
+from isc.config import Combine, ExtractConfig, Precision
+from isc.embedding import embed
 from isc.errors import InputError
-from isc.extract import embed, extract
+from isc.extract import extract
 from isc.io import read_descriptors, read_provenance
 from isc.model import load_model
+from isc.network import torch_network
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 NAMES = ["a", "b", "sub/a", "sub/deep/c", "z"]
@@ -31,7 +36,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def _built_once(model, monkeypatch):
-    monkeypatch.setattr(isc.extract, "load_model", lambda name: model if name == "imagenet" else load_model(name))
+    monkeypatch.setattr(isc.network, "load_model", lambda name: model if name == "imagenet" else load_model(name))
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def photos(tmp_path):
 
 def config(photos, **options):
     options = {"output": str(photos.parent / "d.h5"), "model": "imagenet", "image_size": 64, "workers": 0} | options
-    return ExtractConfig(images=str(photos), **options)
+    return ExtractConfig(**{"images": [str(photos)], "precision": Precision.float32} | options)
 
 
 def beside(photos):
@@ -74,8 +79,8 @@ def test_ids_are_paths_below_the_folder_and_vectors_have_unit_length(photos):
 def test_each_row_is_the_vector_of_its_own_photo(photos, model):
     found = read_descriptors(extract(config(photos)))
     for name, vector in zip(found.ids, found.vectors, strict=True):
-        alone, _ = embed(model, [photos / f"{name}.jpg"], image_size=64)
-        np.testing.assert_allclose(vector, alone[0], atol=1e-6)
+        alone, _ = embed(torch_network(model), [photos / f"{name}.jpg"], image_size=64)
+        np.testing.assert_array_equal(vector, alone[0])
 
 
 def test_the_file_says_where_it_came_from(photos):
@@ -88,19 +93,11 @@ def test_the_file_says_where_it_came_from(photos):
     assert "RGB" in provenance["preprocessing"]
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 2}, {"workers": 2, "batch_size": 2}])
-def test_batches_and_workers_do_not_change_the_vectors(photos, options):
-    """Workers decode only, so they change no bit; a convolution's sums may be ordered otherwise in another batch."""
-    plain = read_descriptors(extract(config(photos)))
-    other = read_descriptors(extract(config(photos, output=str(photos.parent / "other.h5"), **options)))
-    assert other.ids.tolist() == plain.ids.tolist()
-    np.testing.assert_allclose(other.vectors, plain.vectors, rtol=0, atol=1e-6)
-
-
-def test_workers_do_not_change_a_bit(photos):
-    one = read_descriptors(extract(config(photos, batch_size=2)))
-    two = read_descriptors(extract(config(photos, batch_size=2, workers=2, output=str(photos.parent / "two.h5"))))
-    np.testing.assert_array_equal(one.vectors, two.vectors)
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"workers": 2}, {"workers": -1, "batch_size": 3}])
+def test_batches_and_workers_do_not_change_a_byte(photos, options):
+    plain = extract(config(photos))
+    other = extract(config(photos, output=str(photos.parent / "other.h5"), **options))
+    assert other.read_bytes() == plain.read_bytes()
 
 
 def test_the_input_size_is_the_models_own_where_not_given(photos, model):
@@ -162,13 +159,17 @@ def test_nothing_readable_is_refused(photos):
 def test_a_list_of_failures_is_not_left_without_its_descriptors(photos, monkeypatch):
     (photos / "b.jpg").write_bytes(b"not a photo")
 
-    def full(*_):
+    def full(*_, **__):
         raise InputError("d.h5: cannot be written (No space left on device)")
 
-    monkeypatch.setattr(isc.extract, "write_descriptors", full)
+    monkeypatch.setattr(isc.extract, "write_descriptor_blocks", full)
     with pytest.raises(InputError, match="No space"):
         extract(config(photos))
-    assert beside(photos) == set()
+    assert beside(photos) == {"d.h5.parts"}  # what was made stays
+    monkeypatch.undo()
+    monkeypatch.setattr(isc.extract, "embed_photos", lambda *_, **__: pytest.fail("was embedded again"))
+    extract(config(photos))
+    assert beside(photos) == {"d.h5", "d.h5.failures.csv"}
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def test_a_damaged_model_is_refused_by_file(photos, content):
 def test_the_same_call_twice_does_nothing(photos, monkeypatch):
     written = extract(config(photos))
     before = (written.stat().st_mtime_ns, written.read_bytes())
-    monkeypatch.setattr(isc.extract, "embed", lambda *_, **__: pytest.fail("was extracted again"))
+    monkeypatch.setattr(isc.extract, "embed_photos", lambda *_, **__: pytest.fail("was extracted again"))
     assert extract(config(photos)) == written
     assert (written.stat().st_mtime_ns, written.read_bytes()) == before
 
@@ -218,18 +219,20 @@ def test_the_same_call_twice_does_nothing(photos, monkeypatch):
 def test_the_same_call_twice_does_nothing_where_photos_cannot_be_read(photos, monkeypatch):
     (photos / "b.jpg").write_bytes(b"not a photo")
     extract(config(photos))
-    monkeypatch.setattr(isc.extract, "embed", lambda *_, **__: pytest.fail("was extracted again"))
+    monkeypatch.setattr(isc.extract, "embed_photos", lambda *_, **__: pytest.fail("was extracted again"))
     extract(config(photos))
     assert beside(photos) == {"d.h5", "d.h5.failures.csv"}
 
 
-@pytest.mark.parametrize(
-    ("options", "named"), [({"image_size": 96}, "image_size"), ({"precision": "bfloat16"}, "precision")]
-)
-def test_a_file_made_otherwise_is_refused_unless_overwritten(photos, options, named):
-    from isc.config import Precision
+OTHERWISE = [
+    ({"image_size": 96}, "image_size"),
+    ({"precision": Precision.bfloat16}, "precision"),
+    ({"views": "flip"}, "views"),
+]
 
-    options = {name: Precision(value) if name == "precision" else value for name, value in options.items()}
+
+@pytest.mark.parametrize(("options", "named"), OTHERWISE)
+def test_a_file_made_otherwise_is_refused_unless_overwritten(photos, options, named):
     written = extract(config(photos))
     before = written.read_bytes()
     with pytest.raises(InputError, match=rf"d\.h5.* {named}=.*now {named}=.*overwrite=true"):
@@ -237,20 +240,18 @@ def test_a_file_made_otherwise_is_refused_unless_overwritten(photos, options, na
     assert written.read_bytes() == before
     extract(config(photos, overwrite=True, **options))
     assert written.read_bytes() != before
+    assert beside(photos) == {"d.h5"}
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_precision_auto_is_what_the_hardware_has(photos, native, monkeypatch):
+def test_precision_auto_is_what_was_used(photos, monkeypatch):
     """The file says which it was, so that the same file on another machine is not taken for the same."""
-    from isc.config import Precision
-
-    monkeypatch.setattr(isc.device, "native_bfloat16", lambda device: native)
-    meant = Precision.bfloat16 if native else Precision.float32
-    auto = extract(config(photos, precision=Precision.auto))
-    plain = extract(config(photos, precision=meant, output=str(photos.parent / "plain.h5")))
-    assert read_provenance(auto) == read_provenance(plain)
-    assert read_provenance(auto)["precision"] == meant.value
-    np.testing.assert_array_equal(read_descriptors(auto).vectors, read_descriptors(plain).vectors)
+    for meant in (Precision.bfloat16, Precision.float32):
+        monkeypatch.setattr(isc.network, "reduced_precision", lambda device, meant=meant: meant)
+        monkeypatch.setattr(isc.network, "least_cosine", lambda *_: 1.0)
+        auto = extract(config(photos, precision=Precision.auto, output=str(photos.parent / f"auto_{meant.value}.h5")))
+        plain = extract(config(photos, precision=meant, output=str(photos.parent / f"{meant.value}.h5")))
+        assert auto.read_bytes() == plain.read_bytes()
+        assert read_provenance(auto)["precision"] == meant.value
 
 
 def test_another_model_is_refused_unless_overwritten(photos, monkeypatch):
@@ -259,11 +260,11 @@ def test_another_model_is_refused_unless_overwritten(photos, monkeypatch):
 
     written = extract(config(photos))
     other = initial_model(ModelConfig(), seed=1).eval()
-    monkeypatch.setattr(isc.extract, "load_model", lambda name: other)
+    monkeypatch.setattr(isc.network, "load_model", lambda name: other)
     with pytest.raises(InputError, match="weights_sha256="):
         extract(config(photos))
     extract(config(photos, overwrite=True))
-    assert read_provenance(written)["weights_sha256"] == isc.extract.describe(other)["weights_sha256"]
+    assert read_provenance(written)["weights_sha256"] == isc.network.describe(other)["weights_sha256"]
 
 
 def test_other_photos_under_the_same_count_are_noticed(photos):
@@ -282,6 +283,163 @@ def test_an_output_that_is_no_descriptor_file_is_not_overwritten(photos):
     assert output.read_text() == "mine"
 
 
+# --- going on --------------------------------------------------------------------------------------------------------
+
+MANY = 700  # rows of a list: three blocks
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A list that gives the sample photos many ids; every 97th row names a file that is no photo."""
+    paths = sorted(SAMPLE.glob("*.jpg"))
+    (tmp_path / "torn.jpg").write_bytes(paths[0].read_bytes()[:2000])
+    rows = [(f"p{row:04d}", tmp_path / "torn.jpg" if row % 97 == 5 else paths[row % 118]) for row in range(MANY)]
+    text = "id,file\n" + "".join(f"{name},{path}\n" for name, path in rows)
+    (tmp_path / "many.csv").write_text(text, encoding="utf-8")
+    return tmp_path / "many.csv"
+
+
+def listed(many, name="d.h5", **options):
+    return config(many, **{"image_size": 32, "output": str(many.parent / name)} | options)
+
+
+def arguments(many, name="d.h5"):
+    return (f"images={many}", f"output={name}", "model=imagenet", "image_size=32", "precision=float32", "workers=1")
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(many, place):
+    """At four moments of its life, one run after another, on the same output."""
+    whole = extract(listed(many, "whole.h5"))
+    done, parts = [], parts_folder(place / "d.h5")
+    for blocks in (0, 1, 2, 3):
+        reached = lambda _, blocks=blocks: len(list(parts.glob("*.npz"))) >= blocks and parts.is_dir()  # noqa: E731
+        finished = place.signalled(signal.SIGKILL, "extract", *arguments(many), when=reached)
+        if (place / "d.h5").exists():
+            assert finished.status == 0, "it was quicker than the signal"
+            break
+        assert finished.status == -signal.SIGKILL
+        done.append({path.name: path.stat().st_mtime_ns for path in parts.glob("*.npz")})
+        assert not (place / "d.h5").exists()
+    assert len(done) > 1
+    for earlier, later in itertools.pairwise(done):
+        assert earlier.items() <= later.items(), "a finished block was made again"
+    extract(listed(many, str(place / "d.h5")))
+    assert (place / "d.h5").read_bytes() == whole.read_bytes()
+    assert (place / "d.h5.failures.csv").read_text() == Path(f"{whole}.failures.csv").read_text()
+    assert not parts.exists()
+
+
+def test_ctrl_c_keeps_what_is_finished(many, place):
+    parts = parts_folder(place / "d.h5")
+    finished = place.signalled(
+        signal.SIGINT, "extract", *arguments(many), when=lambda _: len(list(parts.glob("*.npz"))) >= 1
+    )
+    assert finished.status == 130, finished.err
+    assert "the same command goes on from there" in finished.out
+    assert "Traceback" not in finished.err
+    assert list(parts.glob("*.npz"))
+    assert not (place / "d.h5").exists()
+
+
+@pytest.fixture
+def begun(many, monkeypatch):
+    """A run that ended in its second block."""
+    write = isc.extract.write_block
+
+    def full(folder, number, block):
+        if number:
+            raise InputError(f"{folder}: cannot be written (No space left on device)")
+        write(folder, number, block)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(isc.extract, "write_block", full)
+        with pytest.raises(InputError, match="No space left"):
+            extract(listed(many))
+    parts = parts_folder(many.parent / "d.h5")
+    assert {path.name for path in parts.iterdir()} == {"run.json", "run.lock", "00000000.npz"}
+    return many
+
+
+def test_what_is_finished_is_not_made_again(begun, monkeypatch):
+    whole = extract(listed(begun, "whole.h5"))
+    embedded = []
+    embed_photos = isc.extract.embed_photos
+    counted = lambda network, photos, rows, **options: (  # noqa: E731
+        embedded.extend(rows) or embed_photos(network, photos, rows, **options)
+    )
+    monkeypatch.setattr(isc.extract, "embed_photos", counted)
+    assert extract(listed(begun)).read_bytes() == whole.read_bytes()
+    assert embedded == list(range(256, MANY))
+
+
+@pytest.mark.parametrize(("options", "named"), OTHERWISE)
+def test_a_run_begun_otherwise_is_refused_unless_overwritten(begun, options, named):
+    with pytest.raises(InputError, match=rf"d\.h5\.parts: was begun with {named}=.*now {named}=.*overwrite=true"):
+        extract(listed(begun, **options))
+    extract(listed(begun, overwrite=True, **options))
+    whole = extract(listed(begun, "whole.h5", **options))
+    assert (begun.parent / "d.h5").read_bytes() == whole.read_bytes()
+
+
+def test_a_list_that_changed_is_noticed(begun):
+    begun.write_text(begun.read_text().replace("p0300", "q0300"))
+    with pytest.raises(InputError, match=r"was begun with image_list_sha256=.*overwrite=true"):
+        extract(listed(begun))
+
+
+def test_a_file_that_changed_size_is_noticed(begun):
+    with (begun.parent / "torn.jpg").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"image_list_sha256="):
+        extract(listed(begun))
+
+
+def test_strict_refuses_what_an_earlier_run_passed_over(begun):
+    with pytest.raises(InputError, match=r"torn\.jpg.*strict=true"):
+        extract(listed(begun, strict=True))
+    extract(listed(begun))
+    with pytest.raises(InputError, match=r"leaves out 8 unreadable photos"):
+        extract(listed(begun, strict=True))
+
+
+# --- other sources ---------------------------------------------------------------------------------------------------
+
+
+def test_several_sources_and_shards_give_what_a_folder_gives(photos):
+    plain = extract(config(photos))
+    with tarfile.open(photos.parent / "one.tar", "w") as shard:
+        for name in ("b", "sub/deep/c"):
+            shard.add(photos / f"{name}.jpg", f"{name}.jpg")
+            (photos / f"{name}.jpg").unlink()
+    sources = [str(photos), str(photos.parent / "one.tar")]
+    other = extract(config(photos, images=sources, output=str(photos.parent / "other.h5")))
+    assert read_descriptors(other).ids.tolist() == NAMES
+    np.testing.assert_array_equal(read_descriptors(other).vectors, read_descriptors(plain).vectors)
+    assert read_provenance(other)["image_list_sha256"] == read_provenance(plain)["image_list_sha256"]
+
+
+def test_the_list_of_failures_is_a_list_to_extract(photos):
+    good = (photos / "b.jpg").read_bytes()
+    (photos / "b.jpg").write_bytes(b"")
+    extract(config(photos))
+    (photos / "b.jpg").write_bytes(good)
+    listing, again = str(photos.parent / "d.h5.failures.csv"), str(photos.parent / "again.h5")
+    assert read_descriptors(extract(config(photos, images=[listing], output=again))).ids.tolist() == ["b"]
+
+
+def test_views_are_rows_or_an_average(photos):
+    plain = read_descriptors(extract(config(photos)))
+    options = {"views": "flip", "overwrite": True}
+    rows = read_descriptors(extract(config(photos, combine=Combine.rows, **options)))
+    assert rows.ids.tolist() == [name for name in NAMES for _ in "ab"]
+    assert rows.views.tolist() == ["whole", "flip"] * 5
+    np.testing.assert_array_equal(rows.vectors[::2], plain.vectors)
+    averaged = read_descriptors(extract(config(photos, **options)))
+    assert averaged.views is None
+    mean = rows.vectors.reshape(5, 2, -1).mean(axis=1)
+    np.testing.assert_allclose(averaged.vectors, mean / np.linalg.norm(mean, axis=1)[:, None], rtol=0, atol=1e-6)
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +448,10 @@ def test_the_script_refuses_an_unreadable_photo_in_one_line(place):
     place.text("bad.jpg", "not a photo")
     place.refused("extract", "images=.", "output=d.h5", "strict=true", "image_size=64", naming=("bad.jpg", "decoded"))
     place.refused("extract", "images=nowhere", "output=d.h5", naming=("images=nowhere", "no such folder"))
+    place.refused("extract", "images=[good.jpg,nowhere]", "output=d.h5", naming=("images=nowhere", "no such folder"))
+    place.refused("extract", "images=[]", "output=d.h5", naming=("images=", "expected"))
+    place.refused("extract", "images=.", "output=.", naming=("output=.", "is a folder"))
+    place.refused("extract", "images=.", "output=d.h5", "views=flop", naming=("flop", "flip"))
 
 
 def test_ctrl_c_leaves_no_file(place):

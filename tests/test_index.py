@@ -280,6 +280,19 @@ def test_descriptors_of_another_model_are_refused(path, provenance, dim, part):
     assert contents(path) == {"a": 0}
 
 
+def test_descriptors_with_views_are_neither_taken_nor_compared(path):
+    add(path, "ab")
+    viewed = Descriptors(["c", "c"], np.eye(2, 4), ["whole", "flip"])
+    with Index.open(path).writer() as writer, pytest.raises(InputError) as added:
+        writer.add(viewed, provenance=MADE_BY)
+    with pytest.raises(InputError) as asked:
+        Index.open(path).knn(viewed, k=1, provenance=MADE_BY)
+    for caught in (added, asked):
+        for part in ("id 'c': view 'whole'", "expected one descriptor an image", "combine=average", "track=matching"):
+            assert part in str(caught.value)
+    assert contents(path) == {"a": 0, "b": 1}
+
+
 def test_facts_that_one_side_alone_gives_are_no_difference(path):
     with written(path) as one:
         one.add(described("a"), provenance=other(gem_power=None, preprocessing=None) | {"new fact": "1"})

@@ -616,6 +616,78 @@ def test_provenance_of_a_foreign_file_is_text_whatever_it_was(h5_path):
     assert io.read_provenance(h5_path) == {"bytes": "caf\ufffd", "number": "3"}
 
 
+VIEWED = Descriptors(["b", "a", "b", "日本"], np.arange(8).reshape(4, 2), ["whole", "whole", "flip", "crop:0:0:0.5:1"])
+
+
+def blocks(path: Path, rows: int) -> list[Descriptors]:
+    return list(io.descriptor_blocks(path, rows=rows))
+
+
+def all_of(held: Descriptors) -> list[tuple]:
+    return list(zip(held.ids, held.views, held.vectors.tolist(), strict=True))
+
+
+def test_views_make_the_round_trip_beside_the_ids(h5_path):
+    io.write_descriptors(h5_path, VIEWED, {})
+    with h5py.File(h5_path) as file:
+        assert set(file) == {"vectors", "image_names", "views"}
+        assert file["views"].dtype.kind == "S"
+        assert file["views"][()].tolist() == [b"whole", b"whole", b"flip", b"crop:0:0:0.5:1"]
+    assert all_of(io.read_descriptors(h5_path)) == all_of(VIEWED)
+    for rows in (1, 3, 4, 9):
+        found = blocks(h5_path, rows)
+        assert [row for block in found for row in all_of(block)] == all_of(VIEWED)
+        assert len(found) == -(-4 // rows)
+
+
+def test_the_halves_of_a_submission_have_no_views(h5_path):
+    """What else the file holds is not taken for theirs."""
+    values, ids = np.eye(2), raw_bytes(["a", "b"])
+    put(h5_path, query=values, query_ids=ids, reference=values, reference_ids=ids, views=raw_bytes(["flip"]))
+    assert io.read_descriptors(h5_path).views is None
+    assert io.read_submission(h5_path)[1].views is None
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_submission_with_views_is_refused(h5_path, side):
+    sets = [descriptors(3, dim=2), descriptors(3, dim=2)]
+    sets[side] = VIEWED
+    with pytest.raises(InputError) as caught:
+        io.write_submission(h5_path, *sets, {})
+    names_all(
+        str(caught.value), ("queries", "references")[side], "4 views of 3 images", "track=matching", "combine=average"
+    )
+    assert not h5_path.exists()
+
+
+IDS_4, ROWS_4 = raw_bytes(["a", "a", "b", "b"]), np.ones((4, 2))
+
+
+@pytest.mark.parametrize(
+    ("views", "parts"),
+    {
+        "too few": (raw_bytes(["whole", "flip"]), ["2 views for 4 rows", "one view a row"]),
+        "too many": (raw_bytes(list("abcde")), ["5 views for 4 rows"]),
+        "numbers": (np.arange(4), ["'views' is not a list of byte strings", "one view a row"]),
+        "a table": (np.array([[b"a"]] * 4), ["'views' is not a list of byte strings"]),
+        "one text": (np.bytes_("whole"), ["'views' is not a list of byte strings"]),
+        "empty": (raw_bytes(["a", "b", "a", ""]), ["views row 3", "view ''", "is empty"]),
+        "comma": (raw_bytes(["a", "b,c", "a", "b"]), ["views row 1", "view 'b,c'", "comma"]),
+        "not UTF-8": (np.array([b"a", b"\xff", b"a", b"b"]), ["views row 1", "not UTF-8"]),
+        "repeated": (raw_bytes(["a", "b", "flip", "flip"]), ["image_names row 3: id 'b' with view 'flip'", "row 2"]),
+    }.values(),
+)
+def test_views_that_do_not_fit_are_refused(h5_path, views, parts):
+    put(h5_path, vectors=ROWS_4, image_names=IDS_4, views=views)
+    names_all(refusal(io.read_descriptors, h5_path), str(h5_path), *parts)
+    names_all(refusal(blocks, h5_path, rows=4), str(h5_path), *parts)
+
+
+def test_views_in_a_later_block_are_refused_by_their_row_in_the_file(h5_path):
+    put(h5_path, vectors=ROWS_4, image_names=IDS_4, views=raw_bytes(["a", "b", "flip", "flip"]))
+    names_all(refusal(blocks, h5_path, rows=2), "row 3: id 'b' with view 'flip'", "row 2")
+
+
 # --- descriptors: what is refused ------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 import time
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+from isc.descriptors import Descriptors, Matches
+from isc.inputs import Sets
 from isc.io import read_ground_truth, read_predictions
+from isc.match import write_views
 from isc.metrics import evaluate
+from isc.search import ImagePairs
 
 QUERIES, REFERENCES, DIM = 6, 30, 8
 Q = [f"Q{i:05d}" for i in range(QUERIES)]
@@ -631,6 +636,191 @@ def test_repeated_lines_of_the_ground_truth_count_once(scene):
     finished = scene.done("match", *CSV, OUT)
     assert scene.json("out/metrics.json")["num_positives"] == 2
     assert "gt.csv repeats 1 pair" in finished.err
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+MATCHING = (*DESCRIPTORS, "track=matching")
+
+
+@pytest.fixture
+def viewed(scene, vectors):
+    """Three views of every image of q.h5 and r.h5, view by view and in no order; the second query's copy is seen in its
+    third view alone."""
+    rng = np.random.default_rng(4)
+    for name, one, ids in (("q.h5", vectors.queries, Q), ("r.h5", vectors.references, R)):
+        rows = np.concatenate([one, *(unit_vectors(len(one), DIM, rng) for _ in range(2))])
+        if name == "q.h5":
+            rows[[1, 1 + 2 * QUERIES]] = rows[[1 + 2 * QUERIES, 1]]
+        views = np.repeat(["whole", "flip", "rotate:90"], len(one))
+        order = rng.permutation(len(rows))
+        scene.hdf5(
+            name,
+            vectors=rows[order],
+            image_names=[ids[row % len(ids)] for row in order],
+            views=[str(view) for view in views[order]],
+        )
+    return scene
+
+
+def read_rows(path):
+    with h5py.File(path) as file:
+        columns = [file[name][()] for name in ("image_names", "views", "vectors")]
+    return [(name.decode(), view.decode(), vector) for name, view, vector in zip(*columns, strict=True)]
+
+
+def best_views(place):
+    """The slow twin: (distance, query, reference) of each pair of images, best first, and the views of the best."""
+    best = {}
+    for q, q_view, one in read_rows(place / "q.h5"):
+        for r, r_view, other in read_rows(place / "r.h5"):
+            distance = float(((one.astype(np.float64) - other) ** 2).sum())
+            best[q, r] = min(best.get((q, r), (np.inf,)), (distance, q_view, r_view))
+    return sorted((distance, q, r, *views) for (q, r), (distance, *views) in best.items())
+
+
+@pytest.mark.parametrize("options", [(), ("num_pairs=1",), ("num_pairs=100",), ("num_pairs=180",)])
+def test_a_pair_of_images_scores_as_its_best_views(viewed, options):
+    finished = viewed.done("match", *MATCHING, *options, "ground_truth=gt.csv", OUT, script=False)
+    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "views.csv", "metrics.json", "report"}
+    number = int(options[0].partition("=")[2]) if options else 10 * QUERIES
+    expected = best_views(viewed)[:number]
+    header, *rows = rows_of(viewed / "out" / "predictions.csv")
+    assert [tuple(row[:2]) for row in rows] == [pair[1:3] for pair in expected]
+    np.testing.assert_allclose([float(row[2]) for row in rows], [-pair[0] for pair in expected], rtol=1e-6)
+    header, *rows = rows_of(viewed / "out" / "views.csv")
+    assert header == ["query_id", "reference_id", "query_view", "reference_view"]
+    assert [tuple(row) for row in rows] == [pair[1:] for pair in expected]
+    assert ["Q00001", "R000001", "rotate:90", "whole"] in rows or number == 1
+    if number >= 60:
+        assert viewed.json("out/metrics.json")["recall_at_rank1"] == 1.0
+    assert finished.out.count("μAP") == 1
+
+
+@pytest.mark.parametrize("k", [1, 4, REFERENCES])
+def test_k_counts_images_for_each_query_image(viewed, k):
+    viewed.done("match", *MATCHING, f"k={k}", OUT, script=False)
+    expected = [one for q in Q for one in [pair for pair in best_views(viewed) if pair[1] == q][:k]]
+    rows = rows_of(viewed / "out" / "views.csv")[1:]
+    assert [tuple(row) for row in rows] == [pair[1:] for pair in sorted(expected)]
+
+
+def test_views_on_one_side_alone(viewed, vectors):
+    viewed.hdf5("q.h5", vectors=vectors.queries, image_names=Q)
+    viewed.done("match", *MATCHING, "num_pairs=20", OUT, script=False)
+    rows = rows_of(viewed / "out" / "views.csv")[1:]
+    assert len(rows) == 20
+    assert {row[2] for row in rows} == {""}  # there is nothing to say
+    assert {row[3] for row in rows} > {"whole"}
+
+
+def test_an_index_over_views_that_looks_everywhere_is_exact(viewed):
+    for k in ((), ("k=3",)):
+        viewed.done("match", *MATCHING, *k, OUT, script=False)
+        viewed.done("match", *MATCHING, *k, "training=t.h5", "index=Flat", "output=again", script=False)
+        for name in ("predictions.csv", "views.csv"):
+            assert (viewed / "again" / name).read_bytes() == (viewed / "out" / name).read_bytes()
+
+
+def test_a_normalisation_is_of_rows_and_keeps_their_views(viewed):
+    viewed.hdf5(
+        "t.h5",
+        vectors=unit_vectors(40, DIM, np.random.default_rng(5)),
+        image_names=[f"T{i // 2}" for i in range(40)],
+        views=["whole", "flip"] * 20,
+    )
+    viewed.done("match", *MATCHING, "training=t.h5", "normalize=whiten", OUT, script=False)
+    viewed.done("match", *MATCHING, "output=plain", script=False)
+    views = [rows_of(viewed / name / "views.csv")[1:] for name in ("out", "plain")]
+    assert len(views[0]) == len(views[1]) == 60
+    assert views[0] != views[1]
+
+
+def test_shared_rows_of_a_training_set_with_views_are_left_out(viewed, vectors):
+    training = unit_vectors(40, DIM, np.random.default_rng(5))
+    training[7] = vectors.references[5]
+    ids, views = [f"T{i // 2}" for i in range(40)], ["whole", "flip"] * 20
+    viewed.hdf5("t.h5", vectors=training, image_names=ids, views=views)
+    options = (*MATCHING, "training=t.h5", "normalize=whiten")
+    viewed.refused("match", *options, OUT, naming=("t.h5: row 7: id 'T3'", "R000005", "strict=false"))
+    viewed.done("match", *options, "strict=false", OUT, script=False)
+    kept = [row for row in range(40) if row != 7]
+    viewed.hdf5(
+        "t.h5", vectors=training[kept], image_names=[ids[row] for row in kept], views=[views[row] for row in kept]
+    )
+    viewed.done("match", *options, "output=again", script=False)
+    assert (viewed / "again" / "views.csv").read_bytes() == (viewed / "out" / "views.csv").read_bytes()
+
+
+def test_no_views_or_submission_of_an_earlier_run_stay(viewed, vectors):
+    viewed.done("match", *MATCHING, OUT, script=False)
+    for name, one, ids in (("q2.h5", vectors.queries, Q), ("r2.h5", vectors.references, R)):
+        viewed.hdf5(name, vectors=one, image_names=ids)
+    viewed.done("match", "queries=q2.h5", "references=r2.h5", OUT, script=False)
+    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "submission.h5", "report"}
+    viewed.done("match", *MATCHING, OUT, script=False)
+    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "views.csv", "report"}
+
+
+@pytest.mark.parametrize(
+    ("options", "naming"),
+    [
+        (DESCRIPTORS, ("q.h5: 18 views of 6 images", "one descriptor an image", "track=matching", "combine=average")),
+        ((*MATCHING, "num_pairs=181"), ("num_pairs=181", "180 pairs")),
+        ((*MATCHING, f"k={REFERENCES + 1}"), (f"k={REFERENCES + 1}", f"{REFERENCES} references")),
+        ((*MATCHING, "memory_gb=1e-9"), ("best 61 pairs of images", "memory_gb=1e-09", "more memory")),
+        ((*MATCHING, "ground_truth=gt.csv"), ("gt.csv: row 8", "query id 'Q9'", "6 query images")),
+    ],
+)
+def test_views_do_not_change_what_is_refused(viewed, options, naming):
+    with (viewed / "gt.csv").open("a") as file:
+        file.write("Q9,\n")
+    viewed.refused("match", *options, OUT, naming=naming)
+
+
+def test_references_with_views_are_refused_by_their_file(viewed, vectors):
+    viewed.hdf5("q.h5", vectors=vectors.queries, image_names=Q)
+    viewed.refused("match", *DESCRIPTORS, OUT, naming=("r.h5: 90 views of 30 images", "track=matching"))
+
+
+def test_views_are_written_in_the_order_of_the_predictions(place):
+    ids = np.array(["a", "b"], dtype=object)
+    sets = Sets(
+        Descriptors(["b", "a", "b"], np.eye(3), ["whole", "flip", "turned"]), Descriptors(["x", "y"], np.eye(2, 3))
+    )
+    matches = Matches(ids, ids, np.array([0, 1, 0]), np.array([1, 1, 0]), np.array([0.5, 0.9, 0.5]))
+    write_views(place / "views.csv", ImagePairs(matches, np.array([1, 2, 1]), np.array([1, 1, 0])), sets)
+    assert rows_of(place / "views.csv")[1:] == [
+        ["b", "b", "turned", ""],
+        ["a", "a", "flip", ""],
+        ["a", "b", "flip", ""],
+    ]
+
+
+def test_pixels_are_compared_once_a_pair_of_images(place, benchmark, descriptors):
+    """The second view of each photo is the first, a little off; so are the scores of pairs without evidence."""
+    rng = np.random.default_rng(0)
+    for name, role in (("q.h5", "queries"), ("r.h5", "references")):
+        with h5py.File(descriptors / f"{role}.h5") as file:
+            vectors, ids = file["vectors"][()], [one.decode() for one in file["image_names"][()]]
+        other = vectors + 0.02 * rng.standard_normal(vectors.shape).astype(np.float32)
+        views = [view for view in ("whole", "flip") for _ in ids]
+        place.hdf5(name, vectors=np.r_[vectors, other], image_names=ids * 2, views=views)
+    pictures = (f"query_images={benchmark / 'queries'}", f"reference_images={benchmark / 'references'}")
+    place.done("match", *MATCHING, *pictures, "num_pairs=60", "candidates=3", OUT, script=False)
+    pairs = [tuple(row[:2]) for row in rows_of(place / "out" / "predictions.csv")[1:]]
+    scores = [float(row[2]) for row in rows_of(place / "out" / "predictions.csv")[1:]]
+    seen = {(q, r): (-distance, *views) for distance, q, r, *views in best_views(place)}
+    assert len(set(pairs)) == len(pairs) == 60
+    lines = (place / "out" / "evidence.jsonl").read_text().splitlines()
+    gained = {(one["query_id"], one["reference_id"]) for one in map(json.loads, lines)}
+    assert len(gained) == len(lines) > 0
+    assert gained <= set(pairs)
+    for pair, score in zip(pairs, scores, strict=True):
+        assert score > seen[pair][0] + 0.05 if pair in gained else score == pytest.approx(seen[pair][0], rel=1e-6)
+    views = [tuple(row) for row in rows_of(place / "out" / "views.csv")[1:]]
+    assert views == [(*pair, *seen[pair][1:]) for pair in pairs]
+    assert {"whole", "flip"} <= {view for row in views for view in row[2:]}
 
 
 # --- real photos -----------------------------------------------------------------------------------------------------

@@ -133,6 +133,21 @@ def test_a_trial_is_what_match_py_would_find():
     assert trial.dim == 10
 
 
+def test_a_trial_with_views_is_of_images():
+    """A far second view of each photo changes nothing; the first, given as the second, neither."""
+    plain, rng = crowded(2), np.random.default_rng(0)
+    sets = []
+    for one in (plain.queries, plain.references):
+        far = Descriptors(one.ids, unit(rng.normal(size=one.vectors.shape)) * 100)
+        names = np.r_[np.full(len(one), "whole", object), np.full(len(one), "flip", object)]
+        sets.append(Descriptors(np.r_[one.ids, one.ids], np.r_[far.vectors, one.vectors], names))
+    bench = Bench(*sets, plain.training, plain.truth)
+    viewed, trial = bench.trial(parse("none")), plain.trial(parse("none"))
+    assert len(bench.matches(parse("none"))) == len(plain.matches(parse("none")))
+    assert viewed.average_precision == trial.average_precision
+    assert viewed.halves == trial.halves
+
+
 def test_the_standard_error_is_that_of_queries_drawn_anew():
     """The slow twin draws queries, repeats their predictions under new ids, and judges each draw from scratch."""
     bench = crowded(3, queries=30, training=40)

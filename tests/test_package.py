@@ -117,10 +117,13 @@ def test_the_commands_are_declared(installed):
         "isc-demo": "isc.demo:main",
         "isc-normalize": "isc.normalize_cli:main",
         "isc-index": "isc.index_cli:main",
+        "isc-export": "isc.export:main",
     }
 
 
-@pytest.mark.parametrize("name", ["isc-train", "isc-extract", "isc-match", "isc-demo", "isc-normalize", "isc-index"])
+@pytest.mark.parametrize(
+    "name", ["isc-train", "isc-extract", "isc-match", "isc-demo", "isc-normalize", "isc-index", "isc-export"]
+)
 def test_help_of_each_command(command, tmp_path, name):
     done = command(name, "--help")
     assert done.returncode == 0, done.stderr

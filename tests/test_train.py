@@ -37,12 +37,14 @@ from isc.config import (
     TrainConfig,
 )
 from isc.data import Source, TrainingViews
+from isc.embedding import embed
 from isc.errors import InputError
-from isc.extract import embed, extract
+from isc.extract import extract
 from isc.images import list_images
 from isc.io import read_descriptors
 from isc.metrics import Metrics
 from isc.model import CopyModel, initial_model, load_model, save_model
+from isc.network import torch_network
 from isc.optim import schedule
 from isc.train import LOG_COLUMNS, Trainer, flat_config, nearest_rows, total_loss, train
 from isc.validate import Validation
@@ -735,7 +737,7 @@ def test_the_background_is_of_photos_spread_over_the_training_photos(photos, tmp
     listed = list(list_images(photos).values())
     found = model.background.clone()
     model.background.zero_()
-    expected, _ = embed(model, [listed[row] for row in (0, 2, 4, 7, 9)])
+    expected, _ = embed(torch_network(model), [listed[row] for row in (0, 2, 4, 7, 9)])
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from isc.descriptors import Descriptors, Matches
 from isc.errors import InputError
-from isc.index.manifest import Manifest, read_manifest, write_manifest
+from isc.index.manifest import Manifest, read_manifest, require_one_row_each, write_manifest
 from isc.index.snapshot import Snapshot, snapshot
 from isc.index.storage import MANIFEST, create_database, named, sync, vectors_path
 from isc.index.writer import BATCH, Added, Writer, already_there, writing
@@ -37,6 +37,7 @@ __all__ = [
     "already_there",
     "is_index",
     "read_index",
+    "require_one_row_each",
 ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from isc import __version__
+from isc.descriptors import Descriptors
 from isc.errors import InputError
 from isc.index.storage import MANIFEST, now, sync
 from isc.io import SAME_IN_BOTH
@@ -51,6 +52,15 @@ class Manifest:
             if ours != theirs and (key == "weights_sha256" or (ours is not None and theirs is not None)):
                 given, expected = (f"{key} {value[:12]}" if value else f"no {key}" for value in (theirs, ours))
                 raise InputError(f"{what}: made with {given}, the index with {expected}; expected the same model")
+
+
+def require_one_row_each(descriptors: Descriptors) -> None:
+    """Raise InputError where images have views: an index holds and compares one descriptor an image."""
+    if descriptors.views is not None:
+        raise InputError(
+            f"id {descriptors.ids[0]!r}: view {descriptors.views[0]!r}; expected one descriptor an image, without "
+            "views: extract with combine=average, or compare the files by match.py track=matching"
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

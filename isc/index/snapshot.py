@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from isc.descriptors import Descriptors, Ids, IntArray, Matches, id_problem, non_finite_row
 from isc.errors import InputError
-from isc.index.manifest import Manifest
+from isc.index.manifest import Manifest, require_one_row_each
 from isc.index.storage import DATABASE, State, connect, map_vectors, named, names_of, read_state, vectors_path
 from isc.progress import Report
 
@@ -52,6 +52,7 @@ class Snapshot:
         not on how it came there. `reference_ids` holds the images found alone, sorted.
         """
         self.manifest.check("queries", queries.dim, provenance)
+        require_one_row_each(queries)
         if k < 1:
             raise InputError(f"k={k}; expected at least 1")
         found = self._search(queries.vectors, min(k, len(self)), progress)

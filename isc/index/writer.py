@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from isc.descriptors import Descriptors
 from isc.errors import InputError
-from isc.index.lock import sole_writer
-from isc.index.manifest import Manifest
+from isc.index.manifest import Manifest, require_one_row_each
 from isc.index.storage import (
     FLOAT,
+    LOCK,
     TABLE,
     VECTORS,
     State,
@@ -33,6 +33,7 @@ from isc.index.storage import (
     vectors_path,
     write_state,
 )
+from isc.lock import sole_writer
 from isc.progress import Report
 
 BATCH = 50_000  # rows that become durable together: 50 MB at 256 numbers
@@ -78,11 +79,12 @@ class Writer:
         """Add images, BATCH by BATCH; each batch is atomic, and `progress` hears of it when it is on the disk.
 
         Ids that are in the index are replaced or skipped as asked; where neither is, nothing is added and InputError
-        names the first. It is raised as well for descriptors of another model or size.
+        names the first. It is raised as well for descriptors of another model or size, and for those with views.
         """
         if replace and skip_existing:
             raise InputError("replace and skip_existing exclude one another; expected one of them")
         self.manifest.check("descriptors", descriptors.dim, provenance)
+        require_one_row_each(descriptors)
         known = self.present(descriptors.ids)
         if known and not (replace or skip_existing):
             raise InputError(f"{self.path}: {already_there(descriptors.ids, known)}")
@@ -201,7 +203,7 @@ def _write_all(handle: int, vectors: npt.NDArray[np.float32], *, wait: bool = Tr
 
 @contextmanager
 def writing(path: Path, manifest: Manifest) -> Iterator[Writer]:
-    with sole_writer(path), connect(path) as database:
+    with sole_writer(path / LOCK), connect(path) as database:
         writer = Writer(path, manifest, database)
         with named(path):
             map_vectors(path, writer.state, manifest.dim)  # refuses a damaged index before anything is written to it

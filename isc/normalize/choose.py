@@ -24,7 +24,7 @@ from isc.io import MAX_DIM
 from isc.metrics import evaluate
 from isc.normalize.forms import Training, Vectors, dim_of, form
 from isc.progress import Report
-from isc.search import best_pairs
+from isc.search import best_image_pairs
 from isc.steps import Chain, Pca, Score, Ssquare, Step, Stretch, Subtract, Whiten, parse
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,8 @@ class Bench:
             last = form(chain.steps[-1], training)
             queries = dataclasses.replace(queries, vectors=last.queries(q))
             references = dataclasses.replace(references, vectors=last.references(r))
-        return best_pairs(queries, references, num_pairs=min(PAIRS_PER_QUERY, len(references)) * len(queries))
+        num_pairs = min(PAIRS_PER_QUERY, len(references.images)) * len(queries.images)
+        return best_image_pairs(queries, references, num_pairs=num_pairs).matches
 
     @functools.cached_property
     def halves(self) -> tuple[GroundTruth, GroundTruth]:

@@ -65,7 +65,7 @@ def best_pairs(
     _require_positive("num_pairs", num_pairs)
     blocks = [queries] if isinstance(queries, Descriptors) else queries
     total = len(queries) * len(references) if isinstance(queries, Descriptors) else None
-    _require_existing("num_pairs", num_pairs, total, "pairs")
+    require_existing("num_pairs", num_pairs, total, "pairs")
     kernel, room = _engine(engine, memory_gb)
     if num_pairs * PAIR > room:
         needed = memory_gb + (num_pairs * PAIR - room) / 1e9
@@ -75,14 +75,16 @@ def best_pairs(
     best = BestPairs(num_pairs, room // PAIR)
     ids: list[npt.NDArray[np.object_]] = []
     first = 0
+    _require_one_row_each(references, "references")
     for block in blocks:
+        _require_one_row_each(block, "queries")
         check_same_dim(block, references)
         best.begin(first, block.vectors, references.vectors)
         _scan(kernel, block.vectors, references.vectors, best, _shifted(progress, first, len(references), total))
         best.settle()
         ids.append(block.ids)
         first += len(block)
-    _require_existing("num_pairs", num_pairs, first * len(references), "pairs")
+    require_existing("num_pairs", num_pairs, first * len(references), "pairs")
     return _matches(np.concatenate(ids), references, best.query, best.reference, best.distance)
 
 
@@ -99,8 +101,10 @@ def knn(
 
     Options and errors are those of `best_pairs`. Queries that do not fit in memory are searched a block at a time.
     """
+    _require_one_row_each(queries, "queries")
+    _require_one_row_each(references, "references")
     check_same_dim(queries, references)
-    _require_existing("k", k, len(references), "references")
+    require_existing("k", k, len(references), "references")
     row, distance = nearest(
         queries.vectors, references.vectors, k=k, memory_gb=memory_gb, engine=engine, progress=progress
     )
@@ -230,6 +234,8 @@ def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
             return TorchKernel(["cpu"], dtype="bfloat16" if half else "float32", cells=TILE), memory // 2
         case Engine.faiss | Engine.faiss_half as chosen:
             return FaissKernel(half=chosen is Engine.faiss_half, cells=TILE, memory=memory // 4), memory // 2
+        case Engine.ray:
+            raise InputError("engine=ray: this search is of one machine; expected another, or match.py engine=ray")
     workers = cores()
     cell = CELL * workers + TAKEN
     cells = min(TILE, max(1024, memory // (2 * cell)))
@@ -270,7 +276,12 @@ def _require_positive(name: str, value: int) -> None:
         raise InputError(f"{name}={value}; expected at least 1")
 
 
-def _require_existing(name: str, value: int, existing: int | None, what: str) -> None:
+def _require_one_row_each(descriptors: Descriptors, what: str) -> None:
+    if descriptors.views is not None:
+        raise InputError(f"{what} have views, several rows an image; expected one, or best_image_pairs, nearest_images")
+
+
+def require_existing(name: str, value: int, existing: int | None, what: str) -> None:
     _require_positive(name, value)
     if existing is not None and value > existing:
         raise InputError(f"{name}={value}: there are {existing} {what}; expected at most that many")

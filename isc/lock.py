@@ -1,4 +1,4 @@
-"""One writer at a time, by an advisory lock that the system lets go of when its holder dies."""
+"""One process at a time, by an advisory lock that the system lets go of when its holder dies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from isc.errors import InputError
-from isc.index.storage import LOCK, named, now
 
 _held: set[int] = set()
 
@@ -28,18 +28,23 @@ os.register_at_fork(after_in_child=_let_go)  # a loader process that outlives a 
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Raises InputError, naming the process, its host and command, where another writer holds the index."""
-    with named(folder):
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def sole_writer(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which lies in the folder that is written to.
+
+    Raises InputError where the file cannot be written, and where another process holds it, naming that process, its
+    host and command.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read or written ({error.strerror or error})") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{folder}: {_holder(handle)}; expected one writer at a time: wait for it") from error
+            raise InputError(f"{path.parent}: {_holder(handle)}; expected one writer at a time: wait for it") from error
         _held.add(handle)
-        with named(folder):
-            _sign(handle)
+        _sign(handle)
         yield
     finally:
         if handle in _held:
@@ -50,7 +55,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 def _sign(handle: int) -> None:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
-    who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": now()}
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(who).encode(), 0)
 

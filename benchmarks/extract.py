@@ -1,0 +1,273 @@
+"""How fast photos become descriptors, beside reading alone, the network alone, and the usual loop, in one run.
+
+    python -m benchmarks.extract [--images DIR] [--model NAME] [--seconds S]
+    python -m benchmarks.extract --groups       what made isc.network's GROUP and _keep_early_layers as they are
+    python -m benchmarks.extract --names 10000000     what it takes to list so many photos
+
+`whole` is `isc.extract.extract` to the finished file, `starting` what its first photos cost before that. `reading`
+reads and resizes the same photos in as many processes and does nothing else. `network` embeds ready pictures, in the
+same number of processes on a CPU, in the batches of the extraction on a GPU. Where reading and the network share the
+cores, as on a CPU, `possible` is 1 / (1 / reading + 1 / network), and on a GPU the slower of the two. `usual loop` is
+what most programs do: a loader's processes before batches of 32, with the machine's threads, in float32.
+"""
+
+import argparse
+import csv
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import save
+from isc.blocks import Block
+from isc.config import ExtractConfig, Precision, Runtime
+from isc.cores import cores
+from isc.data import loader_options
+from isc.demo import SAMPLE
+from isc.device import choose_device, keep_freed_memory, native_bfloat16, place
+from isc.embedding import ITEM, Batch, Looks, _Batches, embed, embed_batch, fitting_batch, read_batch
+from isc.errors import InputError
+from isc.extract import extract
+from isc.model import load_model
+from isc.network import FAITHFUL, Network, _Autocast, load_network
+from isc.sources import Listing, list_photos
+
+SIZES = (224, 288, 512)  # pixels
+FIRST = 16  # photos that show what starting costs
+GROUPS = (1, 2, 4, 8, 16)
+USUAL = 32  # pictures in a batch of the usual loop
+
+
+class Ready(Dataset[Block]):
+    """The same pictures over and over, embedded by the loader's processes."""
+
+    def __init__(self, network: Network, batch: Batch, looks: Looks, *, count: int) -> None:
+        self.network, self.batch, self.looks, self.count = network, batch, looks, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, _: int) -> Block:
+        return embed_batch(self.network, self.batch, self.looks)
+
+
+def rate(items: Iterable[object], *, each: int, skip: int) -> float:
+    """Photos a second of a loader whose items stand for `each` photos, from after the first `skip` on."""
+    started, count = 0.0, -skip
+    for _ in items:
+        count += 1
+        if count == 0:
+            started = time.perf_counter()
+    return count * each / (time.perf_counter() - started)
+
+
+def loader(dataset: Dataset[object]) -> DataLoader[object]:
+    return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **loader_options(cores()))
+
+
+def reading(photos: Listing, looks: Looks) -> float:
+    return rate(loader(_Batches(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 4)
+
+
+def network_alone(network: Network, photos: Listing, looks: Looks, *, seconds: float) -> float:
+    if network.device.type == "cuda":
+        return _on_gpu(network, photos, looks, seconds=seconds)
+    batch = read_batch(photos, range(ITEM), looks)
+    first = rate(loader(Ready(network, batch, looks, count=6 * cores())), each=ITEM, skip=2 * cores())
+    count = max(6 * cores(), int(first * seconds / ITEM))
+    return rate(loader(Ready(network, batch, looks, count=count)), each=ITEM, skip=2 * cores())
+
+
+def _on_gpu(network: Network, photos: Listing, looks: Looks, *, seconds: float) -> float:
+    """Batches that are there already."""
+    size = fitting_batch(network, looks)
+    batch = read_batch(photos, range(size), looks).pictures[0].flatten(0, 1).to(network.device)
+    for _ in range(3):
+        network(batch)
+    torch.cuda.synchronize()
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for _ in range(4):
+            network(batch)
+        torch.cuda.synchronize()
+        count += 4 * size
+    return count / (time.perf_counter() - started)
+
+
+def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) -> float:
+    network = place(load_model(model), device)
+
+    def batches() -> Iterable[None]:
+        for batch in loader(_Batches(photos, range(len(photos)), looks, size=USUAL)):
+            with torch.inference_mode():
+                network(batch.pictures[0].flatten(0, 1).to(device)).cpu()
+            yield None
+
+    return rate(batches(), each=USUAL, skip=2)
+
+
+def whole(options: dict[str, object], listing: Path, few: Path, count: int) -> tuple[float, float]:
+    """Photos a second from after the first on, and the seconds that these take."""
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, images in enumerate((few, listing)):
+            started = time.perf_counter()
+            extract(ExtractConfig(images=[str(images)], output=f"{folder}/{number}.h5", **options))
+            times.append(time.perf_counter() - started)
+    return (count - FIRST) / (times[1] - times[0]), times[0]
+
+
+def listed(folder: Path, photos: list[str], count: int) -> Path:
+    """A list that gives the photos so many ids."""
+    path = folder / f"{count}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "file"))
+        writer.writerows((f"{row:09d}", photos[row % len(photos)]) for row in range(count))
+    return path
+
+
+def ways(device: torch.device) -> list[tuple[Runtime, Precision]]:
+    """What this machine can do."""
+    if device.type == "cuda":
+        return [(Runtime.torch, precision) for precision in (Precision.float32, Precision.float16)]
+    found = [(Runtime.torch, Precision.float32)]
+    if native_bfloat16(device):
+        found.append((Runtime.torch, Precision.bfloat16))
+    for runtime in (Runtime.onnxruntime, Runtime.openvino):
+        try:
+            load_network("imagenet", device=device, runtime=runtime)
+            found.append((runtime, Precision.float32))
+        except InputError as error:
+            print(f"without {runtime.value}: {error}")
+    return found
+
+
+def measure(arguments: argparse.Namespace, size: int, folder: Path, device: torch.device) -> list[dict[str, object]]:
+    original = list_photos(arguments.images)
+    names = [original.file(row) for row in range(len(original))]
+    looks, rows = Looks(size), []
+    few = listed(folder, names, FIRST)
+    usual: float | None = None
+    for runtime, precision in ways(device):
+        network = load_network(arguments.model, device=device, runtime=runtime, precision=precision, image_size=size)
+        some = list_photos(listed(folder, names, 640))
+        alone = network_alone(network, some, looks, seconds=arguments.seconds)
+        count = max(256, int(alone * arguments.seconds))
+        photos = list_photos(listed(folder, names, count))
+        read = reading(photos, looks)
+        if usual is None:
+            usual = usual_loop(arguments.model, photos, looks, device)
+        options = {"model": arguments.model, "image_size": size, "runtime": runtime, "precision": precision}
+        all_of_it, start = whole(options, listed(folder, names, count), few, count)
+        possible = min(read, alone) if device.type == "cuda" else 1 / (1 / read + 1 / alone)
+        rows.append(
+            {
+                "size": f"{size} px",
+                "by": f"{runtime.value}, {precision.value}",
+                "reading, photos/s": f"{read:.0f}",
+                "network": f"{alone:.1f}",
+                "whole": f"{all_of_it:.1f}",
+                "whole ÷ slower of the two": f"{all_of_it / min(read, alone):.2f}",
+                "whole ÷ possible": f"{all_of_it / possible:.2f}",
+                "usual loop": f"{usual:.1f}",
+                "whole ÷ usual loop": f"{all_of_it / usual:.2f}",
+                "starting, s": f"{start:.1f}",
+            }
+        )
+    return rows
+
+
+def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
+    """Photos a second of the network alone, by how many pictures a core embeds at a time."""
+    photos, rows = list_photos(arguments.images), []
+    for size in SIZES:
+        batch = read_batch(photos, range(max(GROUPS)), Looks(size))
+        for precision in (Precision.float32, Precision.bfloat16):
+            network = load_network(arguments.model, device=device, precision=precision)
+            row: dict[str, object] = {"size": f"{size} px", "by": precision.value}
+            for count in GROUPS:
+                grouped = replace(network, groups=(count, count))
+                items = Ready(grouped, batch, Looks(size), count=4 * cores())
+                row[f"{count} at a time, photos/s"] = f"{rate(loader(items), each=max(GROUPS), skip=cores()):.0f}"
+            rows.append(row)
+    return rows
+
+
+def precisions(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
+    """The least cosine with float32's descriptors, of the photos given."""
+    model = load_model(arguments.model)
+    plain = Network(_Autocast(model, torch.bfloat16), model.config.dim, model.config.image_size, device)
+    kept = load_network(arguments.model, device=device, precision=Precision.bfloat16)
+    exact = load_network(arguments.model, device=device)
+    photos = list_photos(arguments.images)
+    found = [embed(network, photos, workers=-1)[0] for network in (exact, plain, kept)]
+    return [
+        {"bfloat16": what, "least cosine": f"{(found[0] * other).sum(1).min():.5f}", "bound": f"{FAITHFUL}"}
+        for what, other in zip(("all layers", "all but the first"), found[1:], strict=True)
+    ]
+
+
+def names(count: int) -> list[dict[str, object]]:
+    """Time and memory of a list of so many photos that need not exist, beside Python's own list of their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "photos.txt")
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"archive/{n % 997:03d}/{n % 1009:04d}/photo_{n:09d}.jpg\n" for n in range(count))
+        started = time.perf_counter()
+        lines = sorted(path.read_text(encoding="utf-8").splitlines())
+        plain, held = time.perf_counter() - started, sum(map(sys.getsizeof, lines[:1000])) / 1000 + 8
+        del lines
+        before, started = _peak_bytes(), time.perf_counter()
+        photos = list_photos([path])
+        seconds, peak = time.perf_counter() - started, _peak_bytes() - before
+        bytes_held = sum(value.nbytes for value in vars(photos).values() if hasattr(value, "nbytes"))
+    return [
+        {
+            "photos": f"{count:,}",
+            "seconds": f"{seconds:.1f}",
+            "bytes a photo held": f"{bytes_held / count:.0f}",
+            "more at the peak than sorting took": f"{peak / count:.0f}",
+            "Python's sorted list: seconds": f"{plain:.1f}",
+            "bytes a name": f"{held:.0f}",
+            "seconds ÷ those of sorting": f"{seconds / plain:.1f}",
+        }
+    ]
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", nargs="+", default=[str(SAMPLE)], help="what extract.py's images= takes")
+    parser.add_argument("--model", default="isc_small")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement, about")
+    parser.add_argument("--groups", action="store_true", help="the arithmetic and the group sizes of a CPU instead")
+    parser.add_argument("--names", type=int, metavar="N", help="the listing of N photos instead")
+    arguments = parser.parse_args(argv)
+    if arguments.names:
+        save("extract_names", names(arguments.names))
+        return
+    keep_freed_memory()
+    if arguments.groups:
+        save("extract_groups", groups(arguments, choose_device("cpu")))
+        save("extract_precision", precisions(arguments, choose_device("cpu")))
+        return
+    device = choose_device("auto")
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in SIZES:
+            rows += measure(arguments, size, Path(folder), device)
+    save("extract" if device.type == "cpu" else "extract_cuda", rows)
+
+
+if __name__ == "__main__":
+    main()

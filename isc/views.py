@@ -1,0 +1,204 @@
+"""Which looks at a photo are described: the whole picture, and what else is asked for.
+
+`flip+crop:0.7` are steps joined by `+`, which passes a shell unquoted. The whole picture comes first, then a view a
+step, in this order:
+
+    flip          mirrored left to right
+    rotate:90     turned counter-clockwise, as `numpy.rot90` turns; also rotate:180 and rotate:270
+    crop:0.7      the middle, 0.7 of the width and of the height
+    crop:0:0:0.5:1  the region left:top:right:bottom in fractions of width and height
+    tiles:2       2 × 2 regions, K × K for tiles:K: sides 2/(K + 1) of the picture's, starts every 1/(K + 1), so that
+                  each shares half of itself with the next (for K = 2: sides of 2/3, starts at 0 and 1/3)
+    scale:1.25    the whole picture, given to the network at 1.25 × its input size
+
+Texts, fractions and arrays alone: nothing here opens, resizes or describes a photo.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.errors import InputError
+
+Pixels = npt.NDArray[np.uint8]
+Region = tuple[float, float, float, float]
+
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
+STEP = 32  # pixels: networks halve a picture five times
+DIGITS = 6  # of a fraction; 20,000 pixels are placed to a fiftieth of one
+LEAST_CROP, LEAST_SCALE, MOST_SCALE, MOST_TILES = 0.1, 0.25, 4.0, 8
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a photo; without arguments the whole of it.
+
+    `turn` counts quarter turns counter-clockwise, 0…3; `flip` mirrors left to right; `region` is left, top, right,
+    bottom in fractions of width and height, 0…1; `scale` multiplies the side of the square that the network is given.
+    A view differs from the whole in one of them at most; InputError where it does not, or where a value is none.
+    """
+
+    turn: int = 0
+    flip: bool = False
+    region: Region = WHOLE
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = (round(float(edge), DIGITS) for edge in self.region)
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise InputError(f"region {self.region}; expected left < right and top < bottom, all in 0…1")
+        object.__setattr__(self, "region", (left, top, right, bottom))
+        object.__setattr__(self, "scale", round(float(self.scale), DIGITS))
+        if self.turn not in range(4):
+            raise InputError(f"turn={self.turn}; expected quarter turns, 0…3")
+        if not LEAST_SCALE <= self.scale <= MOST_SCALE:
+            raise InputError(f"scale={self.scale}; expected {LEAST_SCALE:g}…{MOST_SCALE:g}")
+        if len(self._steps()) > 1:
+            raise InputError(f"{'+'.join(self._steps())} in one view; expected one of them")
+
+    @property
+    def name(self) -> str:
+        """As it is stored with a descriptor: `whole`, `flip`, `rotate:90`, `crop:0.15:0.15:0.85:0.85`, `scale:1.25`."""
+        return next(iter(self._steps()), "whole")
+
+    def pixels(self, picture: Pixels) -> Pixels:
+        """The part of the photo [H, W, 3] that the view shows, turned as it shows it, not resized; at least one pixel.
+
+        The whole is the picture itself, anything else may share its memory.
+        """
+        height, width = picture.shape[:2]
+        left, top, right, bottom = self.region
+        rows, columns = _span(top, bottom, height), _span(left, right, width)
+        seen = np.rot90(picture[rows, columns], self.turn)
+        return np.ascontiguousarray(seen[:, ::-1] if self.flip else seen)
+
+    def side(self, image_size: int) -> int:
+        """Pixels of the square given to the network whose own is `image_size`: that, or with a scale the multiple of 32
+        nearest to it, at least 32."""
+        if self.scale == 1:
+            return image_size
+        return max(STEP, STEP * int(image_size * self.scale / STEP + 0.5))
+
+    def _steps(self) -> list[str]:
+        """What the view differs from the whole in."""
+        named = {
+            "flip": self.flip,
+            f"rotate:{90 * self.turn}": self.turn != 0,
+            f"crop:{':'.join(map(_written, self.region))}": self.region != WHOLE,
+            f"scale:{_written(self.scale)}": self.scale != 1,
+        }
+        return [name for name, holds in named.items() if holds]
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """The views of `whole`, or of steps joined by `+`; the whole picture is always the first of them, named or not.
+
+    InputError names a step that is unknown, out of its range, or gives a view that was given before.
+    """
+    steps = text.split("+")
+    views = [View()]
+    for step in steps[1:] if steps[0] == "whole" else steps:
+        try:
+            found = list(_parse_step(step))
+        except InputError as error:
+            raise InputError(f"views={text}: {error}") from error
+        for view in found:
+            if view in views:
+                raise InputError(f"views={text}: {step} gives {view.name} again; expected each view once")
+            views.append(view)
+    return tuple(views)
+
+
+def views_text(views: Sequence[View]) -> str:
+    """The text of these views, the whole picture first; `parse_views` makes the same views of it.
+
+    Crops and tiles are written as their regions, so that the text means the same whatever tiles:K comes to mean.
+    """
+    return "+".join(view.name for view in views)
+
+
+def _parse_step(text: str) -> Iterator[View]:
+    name, _, rest = text.partition(":")
+    parts = rest.split(":") if rest else []
+    if name not in STEPS:
+        close = difflib.get_close_matches(name, STEPS, n=1, cutoff=0.5)
+        hint = f": did you mean {close[0]}?" if close else ""
+        raise InputError(f"unknown step {text!r}; expected whole, or steps joined by +: {', '.join(FORMS)}{hint}")
+    yield from STEPS[name](text, parts)
+
+
+def _flip(text: str, parts: list[str]) -> Iterator[View]:
+    _require(not parts and ":" not in text, text, "flip alone")
+    yield View(flip=True)
+
+
+def _rotate(text: str, parts: list[str]) -> Iterator[View]:
+    _require(parts in (["90"], ["180"], ["270"]), text, "rotate:90, rotate:180 or rotate:270, counter-clockwise")
+    yield View(turn=int(parts[0]) // 90)
+
+
+def _crop(text: str, parts: list[str]) -> Iterator[View]:
+    numbers = [_number(part) for part in parts]
+    if len(numbers) == 4:
+        left, top, right, bottom = numbers
+        fits = 0 <= left < right <= 1 and 0 <= top < bottom <= 1 and tuple(numbers) != WHOLE
+        _require(fits, text, "crop:LEFT:TOP:RIGHT:BOTTOM, fractions in 0…1, less than the whole")
+        yield View(region=(left, top, right, bottom))
+        return
+    fits = len(numbers) == 1 and LEAST_CROP <= numbers[0] < 1
+    _require(fits, text, f"crop:SHARE with a share of both sides in {LEAST_CROP:g}…1, below 1")
+    margin = (1 - numbers[0]) / 2
+    yield View(region=(margin, margin, 1 - margin, 1 - margin))
+
+
+def _tiles(text: str, parts: list[str]) -> Iterator[View]:
+    number = int(parts[0]) if len(parts) == 1 and re.fullmatch(r"\d", parts[0], re.ASCII) else 0
+    _require(2 <= number <= MOST_TILES, text, f"tiles:K with K in 2…{MOST_TILES}, for K × K tiles")
+    parted = number + 1
+    for row, column in itertools.product(range(number), repeat=2):
+        yield View(region=(column / parted, row / parted, (column + 2) / parted, (row + 2) / parted))
+
+
+def _scale(text: str, parts: list[str]) -> Iterator[View]:
+    value = _number(parts[0]) if len(parts) == 1 else np.nan
+    fits = LEAST_SCALE <= value <= MOST_SCALE and value != 1
+    _require(fits, text, f"scale:FACTOR in {LEAST_SCALE:g}…{MOST_SCALE:g}, but 1")
+    yield View(scale=value)
+
+
+STEPS: dict[str, Callable[[str, list[str]], Iterator[View]]] = {
+    "flip": _flip,
+    "rotate": _rotate,
+    "crop": _crop,
+    "tiles": _tiles,
+    "scale": _scale,
+}
+FORMS = ("flip", "rotate:90", "rotate:180", "rotate:270", "crop:0.7", "crop:0:0:0.5:1", "tiles:2", "scale:1.25")
+
+
+def _require(holds: bool, text: str, expected: str) -> None:
+    if not holds:
+        raise InputError(f"{text}: expected {expected}")
+
+
+def _number(text: str) -> float:
+    """NaN, which lies in no range, for what is no plain decimal."""
+    plain = re.fullmatch(r"\d{1,6}(\.\d*)?|\.\d+", text, re.ASCII)
+    return round(float(text), DIGITS) if plain else float("nan")
+
+
+def _written(value: float) -> str:
+    return f"{value:.{DIGITS}f}".rstrip("0").rstrip(".")
+
+
+def _span(start: float, end: float, count: int) -> slice:
+    """Pixels of `count` between two fractions: at least one, and neighbours that share an edge leave none out."""
+    first = min(round(start * count), count - 1)
+    return slice(first, max(first + 1, round(end * count)))
