@@ -176,8 +176,9 @@ class _Batches(Dataset[Batch]):
         return read_batch(self.photos, rows, self.looks, jpegs=self.jpegs)
 
 
-class _Blocks(Dataset[Block]):
-    """Descriptors, made by the loader's processes, one core each."""
+class _Blocks(Dataset[Block | InputError]):
+    """Descriptors, made by the loader's processes, one core each. What ends the run comes as it is: raised in another
+    process, it would come wrapped in the story of that process."""
 
     def __init__(self, batches: _Batches, network: Network) -> None:
         self.batches, self.network = batches, network
@@ -185,8 +186,11 @@ class _Blocks(Dataset[Block]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Block:
-        return embed_batch(self.network, self.batches[number], self.batches.looks)
+    def __getitem__(self, number: int) -> Block | InputError:
+        try:
+            return embed_batch(self.network, self.batches[number], self.batches.looks)
+        except InputError as error:
+            return error
 
 
 def _loader(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
@@ -228,7 +232,10 @@ def embed_photos(
         yield from _beside_gpu(network, batches, workers=worker_count(workers))
         return
     blocks = _Blocks(_Batches(photos, rows, looks, size=ITEM), network)
-    yield from _loader(blocks, worker_count(workers, most=None))
+    for block in _loader(blocks, worker_count(workers, most=None)):
+        if isinstance(block, InputError):
+            raise block
+        yield block
 
 
 def embed_batch(network: Network, batch: Batch, looks: Looks) -> Block:

@@ -45,6 +45,8 @@ def extract(config: ExtractConfig) -> Path:
     photos = list_photos(config.images)
     network = _network(config)
     looks = Looks(config.image_size or network.image_size, views, config.combine)
+    for side in looks.sides:
+        network.check_size(side)
     if config.gpu_jpeg:
         _refuse_gpu_jpeg(network, looks)
     decoder = {"decoder": "GPU"} if config.gpu_jpeg else {}

@@ -19,6 +19,7 @@ from isc.device import choose_device, compiled, one_thread, place, reduced_preci
 from isc.errors import InputError
 from isc.images import read_image, resize
 from isc.model import CopyModel, describe, load_model
+from isc.onnx_model import OnnxModel, load_onnx
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ GROUPS = {Precision.bfloat16: (8, 2)}  # small, large pictures that a core embed
 GROUP = (2, 2)  # of other arithmetic: more of them leave the core's cache
 SMALL = 320  # pixels a side
 FAITHFUL = 0.9995  # cosine with the float32 descriptor that reduced arithmetic must keep
+UNSAID = 224  # pixels of a network that takes any size and does not say what it is meant for
 TRIED = 16  # photos of the package that this is measured on
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -44,12 +46,20 @@ class Network:
     device: torch.device
     precision: Precision = Precision.float32
     provenance: Mapping[str, str] = field(default_factory=dict)
+    only_size: int | None = None  # pixels, where the network takes no other
     plain: Callable[[Tensor], Tensor] | None = None  # where `forward` is compiled, the same as it was before
     groups: tuple[int, int] = GROUP  # small and large pictures that a CPU core embeds at a time
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Tensor:
         return self.forward(pictures.contiguous(memory_format=torch.channels_last)).float()
+
+    def check_size(self, side: int) -> None:
+        """InputError unless it takes squares of this side, in pixels."""
+        if self.only_size not in (None, side):
+            raise InputError(
+                f"the model takes pictures of {self.only_size} px alone; expected no other, such as {side}"
+            )
 
     def group(self, side: int) -> int:
         """Pictures of this side, in pixels, that one CPU core embeds at a time."""
@@ -85,18 +95,23 @@ def load_network(
 
     size = image_size or model.config.image_size
     converted = to_runtime(model, runtime=runtime.value, image_size=size)
-    return Network(converted, converted.dim, model.config.image_size, torch.device("cpu"), provenance=describe(model))
+    network = _of_onnx(converted, model.config.image_size, converted.image_size if converted.size else None)
+    return replace(network, provenance=describe(model))
 
 
 def _by_runtime(path: Path, runtime: Runtime, precision: Precision, device: torch.device) -> Network:
     """The network of an ONNX file; ONNX Runtime runs it unless OpenVINO is asked for."""
-    from isc.onnx_model import load_onnx
-
     _refuse_reduced(runtime, precision)
     chosen = Runtime.onnxruntime if runtime is Runtime.torch else runtime
-    model = load_onnx(path, runtime=chosen.value, device=device)
-    size = model.image_size or 224
-    return Network(model, model.dim, size, torch.device("cpu"), provenance=model.describe())
+    if device.type == "cuda":
+        log.info("%s: ONNX files run on the CPU here", path)
+    model = load_onnx(path, runtime=chosen.value)
+    return _of_onnx(model, model.image_size or UNSAID, model.image_size if model.size else None)
+
+
+def _of_onnx(model: OnnxModel, size: int, only_size: int | None) -> Network:
+    cpu = torch.device("cpu")
+    return Network(model, model.dim, size, cpu, provenance=model.describe(), only_size=only_size)
 
 
 def _refuse_reduced(runtime: Runtime, precision: Precision) -> None:

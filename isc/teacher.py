@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +14,7 @@ from isc.checkpoints import fetch, is_url
 from isc.device import place
 from isc.errors import InputError
 from isc.model import load_model
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROBE_SIZE = 224  # pixels of the picture that a model without a size of its own is tried with
-# element types of ONNX that pictures can be given as
-ELEMENTS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
+from isc.onnx_model import load_onnx
 
 
 @dataclass(frozen=True)
@@ -63,95 +57,14 @@ def load_teacher(name: str, *, device: torch.device | None = None, image_size: i
     return Teacher(name, model.config.dim, (side, side), lambda pictures: model(pictures.to(on)))
 
 
-# --- ONNX ------------------------------------------------------------------------------------------------------------
-
-
 def _onnx_teacher(path: Path, device: torch.device, image_size: int | None) -> Teacher:
-    session = _open_session(path, device)
-    kind, batch, size = _onnx_input(path, session)
+    model = load_onnx(path, device=device, threads=torch.get_num_threads(), together=True, key="teacher")
+    side = model.image_size if model.is_ours else None
+    size = (side, side) if side else model.size
     if image_size is not None:
-        if size not in (None, (image_size, image_size)):
-            raise InputError(f"teacher={path}: takes pictures of {size[0]}×{size[1]} alone; expected no other size")
+        model.check_size((image_size, image_size))
         size = (image_size, image_size)
-    mean, std = _normalisation(path, session.get_modelmeta().custom_metadata_map)
-
-    def embed(pictures: Tensor) -> Tensor:
-        x = pictures.cpu()
-        x = (x.round().clamp(0, 255) if kind == torch.uint8 else (x / 255 - mean) / std).to(kind)
-        step = batch or len(x)
-        return torch.cat([_run(path, session, x[at : at + step], step) for at in range(0, len(x), step)])
-
-    dim = embed(torch.zeros(1, 3, *(size or (PROBE_SIZE, PROBE_SIZE)))).shape[1]
-    return Teacher(str(path), dim, size, embed)
-
-
-def _open_session(path: Path, device: torch.device) -> Any:
-    if not path.is_file():
-        raise InputError(f"teacher={path}: no such file; expected a .onnx file or a model")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f"teacher={path}: ONNX files need onnxruntime; pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; its warnings are about the graph's own making
-    providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, "CUDAExecutionProvider")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # of kinds of its own
-        raise InputError(
-            f"teacher={path}: cannot be used as an ONNX model ({_line(error)}); export it again"
-        ) from error
-
-
-def _onnx_input(path: Path, session: Any) -> tuple[torch.dtype, int | None, tuple[int, int] | None]:
-    """Element type, batch size and (height, width) of the model's one input; None for those that it leaves open."""
-    inputs = session.get_inputs()
-    shape = [size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape] if inputs else []
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or inputs[0].type not in ELEMENTS:
-        found = ", ".join(f"{given.name} {given.type} {given.shape}" for given in inputs)
-        raise InputError(
-            f"teacher={path}: takes {found or 'nothing'}; expected one input [B, 3, H, W] of floats or uint8"
-        )
-    batch, _, height, width = shape
-    if (height is None) != (width is None):
-        raise InputError(f"teacher={path}: fixes one side of its pictures, {inputs[0].shape}; expected both or neither")
-    size = None if height is None or width is None else (height, width)
-    return ELEMENTS[inputs[0].type], batch, size
-
-
-def _normalisation(path: Path, metadata: Mapping[str, str]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [1, 3, 1, 1] of pixels in 0…1: the file's `mean` and `std`, or ImageNet's."""
-    values = {}
-    for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-        text = metadata.get(name)
-        try:
-            numbers: Sequence[float] = default if text is None else json.loads(f"[{text.strip().strip('[]()')}]")
-            values[name] = torch.tensor(numbers, dtype=torch.float32).view(1, 3, 1, 1)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise InputError(f"teacher={path}: its metadata has {name}={text}; expected three numbers") from error
-    if not bool((values["std"] > 0).all()):
-        raise InputError(f"teacher={path}: its metadata has std={metadata.get('std')}; expected numbers above 0")
-    return values["mean"], values["std"]
-
-
-def _run(path: Path, session: Any, pictures: Tensor, batch: int) -> Tensor:
-    """The first output for at most `batch` pictures, [B, 3, H, W] → float32 [B, D]; a fixed batch is filled with 0."""
-    full = pictures.new_zeros(batch, *pictures.shape[1:])
-    full[: len(pictures)] = pictures
-    try:
-        found = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: full.numpy()})[0]
-    except Exception as error:  # of kinds of its own
-        raise InputError(f"teacher={path}: fails on {tuple(full.shape)} ({_line(error)}); export it again") from error
-    if found.ndim != 2 or len(found) != len(full):
-        raise InputError(f"teacher={path}: gives {found.shape} for {len(full)} pictures; expected [{len(full)}, D]")
-    return torch.from_numpy(found[: len(pictures)]).float()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return Teacher(str(path), model.dim, size, model)
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------

@@ -239,6 +239,9 @@ def test_numbers_that_are_not_finite_are_refused(network):
     broken = replace(network, forward=lambda x: network(x) / 0)
     with pytest.raises(InputError, match=r"photo 0: the network gives NaN or infinite.*precision=float32"):
         everything(broken, Files(PATHS[:3]))
+    with pytest.raises(InputError) as told:
+        everything(broken, Files(PATHS[:3]), workers=2)
+    assert "\n" not in str(told.value), "nothing of the process that it was raised in"
 
 
 @pytest.mark.parametrize("option", [{"compile": True}, {"runtime": Runtime.openvino, "precision": Precision.bfloat16}])

@@ -107,6 +107,14 @@ def test_training_page_names_keys_that_there_are():
     assert set(named) - {"train.py", "model.safetensors"} <= set(keys(TrainConfig))
 
 
+def test_extraction_page_example(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "extraction.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "docs/extraction.md", "exec"), {})
+    assert capsys.readouterr().out.count("(8, 2, 256) {}") == 2
+
+
 def test_search_page_examples(descriptors, tmp_path):
     """As written, but for the number of pairs wanted."""
     for name, made in (("q", "queries"), ("many", "queries"), ("r", "references")):
@@ -119,7 +127,8 @@ def test_search_page_examples(descriptors, tmp_path):
     assert run.stdout.split(maxsplit=2) == ["50", "400", "(40, 10)\n"], run.stderr
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("training", "search", "index", "normalization", "scale"))]
+NAMES = ("training", "search", "index", "normalization", "scale", "extraction", "onnx", "cluster")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
 @pytest.mark.parametrize("page", PAGES)
