@@ -12,14 +12,17 @@ what most programs do: a loader's processes before batches of 32, with the machi
 """
 
 import argparse
+import contextlib
 import csv
 import resource
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -40,6 +43,8 @@ from isc.sources import Listing, list_photos
 
 SIZES = (224, 288, 512)  # pixels
 FIRST = 16  # photos that show what starting costs
+SOME = 256  # photos of the quick measurements
+ROUNDS = 3
 GROUPS = (1, 2, 4, 8, 16)
 USUAL = 32  # pictures in a batch of the usual loop
 
@@ -75,29 +80,26 @@ def reading(photos: Listing, looks: Looks) -> float:
     return rate(loader(_Batches(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 4)
 
 
-def network_alone(network: Network, photos: Listing, looks: Looks, *, seconds: float) -> float:
+def network_alone(network: Network, photos: Listing, looks: Looks, *, count: int) -> float:
+    """Of about so many pictures."""
     if network.device.type == "cuda":
-        return _on_gpu(network, photos, looks, seconds=seconds)
-    batch = read_batch(photos, range(ITEM), looks)
-    first = rate(loader(Ready(network, batch, looks, count=6 * cores())), each=ITEM, skip=2 * cores())
-    count = max(6 * cores(), int(first * seconds / ITEM))
-    return rate(loader(Ready(network, batch, looks, count=count)), each=ITEM, skip=2 * cores())
+        return _on_gpu(network, photos, looks, count=count)
+    batch, skip = read_batch(photos, range(ITEM), looks), 2 * cores()
+    return rate(loader(Ready(network, batch, looks, count=count // ITEM + skip)), each=ITEM, skip=skip)
 
 
-def _on_gpu(network: Network, photos: Listing, looks: Looks, *, seconds: float) -> float:
+def _on_gpu(network: Network, photos: Listing, looks: Looks, *, count: int) -> float:
     """Batches that are there already."""
     size = fitting_batch(network, looks)
     batch = read_batch(photos, range(size), looks).pictures[0].flatten(0, 1).to(network.device)
     for _ in range(3):
         network(batch)
     torch.cuda.synchronize()
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for _ in range(4):
-            network(batch)
-        torch.cuda.synchronize()
-        count += 4 * size
-    return count / (time.perf_counter() - started)
+    turns, started = max(1, count // size), time.perf_counter()
+    for _ in range(turns):
+        network(batch)
+    torch.cuda.synchronize()
+    return turns * size / (time.perf_counter() - started)
 
 
 def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) -> float:
@@ -112,15 +114,13 @@ def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) 
     return rate(batches(), each=USUAL, skip=2)
 
 
-def whole(options: dict[str, object], listing: Path, few: Path, count: int) -> tuple[float, float]:
-    """Photos a second from after the first on, and the seconds that these take."""
-    times = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, images in enumerate((few, listing)):
-            started = time.perf_counter()
-            extract(ExtractConfig(images=[str(images)], output=f"{folder}/{number}.h5", **options))
-            times.append(time.perf_counter() - started)
-    return (count - FIRST) / (times[1] - times[0]), times[0]
+def extracted(images: Path, options: dict[str, object], network: Network | None = None) -> float:
+    """Seconds to the finished file; of a network that is there already, if one is given."""
+    there = mock.patch("isc.extract.load_network", return_value=network) if network else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, there:
+        started = time.perf_counter()
+        extract(ExtractConfig(images=[str(images)], output=f"{folder}/d.h5", **options))  # type: ignore[arg-type]
+        return time.perf_counter() - started
 
 
 def listed(folder: Path, photos: list[str], count: int) -> Path:
@@ -150,38 +150,44 @@ def ways(device: torch.device) -> list[tuple[Runtime, Precision]]:
 
 
 def measure(arguments: argparse.Namespace, size: int, folder: Path, device: torch.device) -> list[dict[str, object]]:
+    """The rows of one size. Turns of the network alone and of the whole alternate; medians count."""
     original = list_photos(arguments.images)
     names = [original.file(row) for row in range(len(original))]
-    looks, rows = Looks(size), []
-    few = listed(folder, names, FIRST)
-    usual: float | None = None
+    looks, few = Looks(size), listed(folder, names, FIRST)
+    some = list_photos(listed(folder, names, SOME))
+    read, usual = reading(some, looks), usual_loop(arguments.model, some, looks, device)
+    rows: list[dict[str, object]] = []
     for runtime, precision in ways(device):
-        network = load_network(arguments.model, device=device, runtime=runtime, precision=precision, image_size=size)
-        some = list_photos(listed(folder, names, 640))
-        alone = network_alone(network, some, looks, seconds=arguments.seconds)
-        count = max(256, int(alone * arguments.seconds))
-        photos = list_photos(listed(folder, names, count))
-        read = reading(photos, looks)
-        if usual is None:
-            usual = usual_loop(arguments.model, photos, looks, device)
-        options = {"model": arguments.model, "image_size": size, "runtime": runtime, "precision": precision}
-        all_of_it, start = whole(options, listed(folder, names, count), few, count)
-        possible = min(read, alone) if device.type == "cuda" else 1 / (1 / read + 1 / alone)
-        rows.append(
-            {
-                "size": f"{size} px",
-                "by": f"{runtime.value}, {precision.value}",
-                "reading, photos/s": f"{read:.0f}",
-                "network": f"{alone:.1f}",
-                "whole": f"{all_of_it:.1f}",
-                "whole ÷ slower of the two": f"{all_of_it / min(read, alone):.2f}",
-                "whole ÷ possible": f"{all_of_it / possible:.2f}",
-                "usual loop": f"{usual:.1f}",
-                "whole ÷ usual loop": f"{all_of_it / usual:.2f}",
-                "starting, s": f"{start:.1f}",
-            }
-        )
+        options: dict[str, object] = {"image_size": size, "runtime": runtime, "precision": precision}
+        network = load_network(arguments.model, device=device, **options)  # type: ignore[arg-type]
+        options["model"] = arguments.model
+        count = max(SOME, int(network_alone(network, some, looks, count=SOME) * arguments.seconds))
+        many, alone, took = listed(folder, names, count), [], []
+        for _ in range(ROUNDS):
+            alone.append(network_alone(network, some, looks, count=count))
+            took.append(extracted(many, options, network) - extracted(few, options, network))
+        starting = extracted(few, options)
+        rates = {"network": statistics.median(alone), "whole": (count - FIRST) / statistics.median(took)}
+        what: dict[str, object] = {"size": f"{size} px", "by": f"{runtime.value}, {precision.value}"}
+        rows.append(what | told(rates, read=read, usual=usual, starting=starting, device=device))
     return rows
+
+
+def told(
+    rates: dict[str, float], *, read: float, usual: float, starting: float, device: torch.device
+) -> dict[str, object]:
+    alone, whole = rates["network"], rates["whole"]
+    possible = min(read, alone) if device.type == "cuda" else 1 / (1 / read + 1 / alone)
+    return {
+        "reading, photos/s": f"{read:.0f}",
+        "network": f"{alone:.1f}",
+        "whole": f"{whole:.1f}",
+        "whole ÷ slower of the two": f"{whole / min(read, alone):.2f}",
+        "whole ÷ possible": f"{whole / possible:.2f}",
+        "usual loop": f"{usual:.1f}",
+        "whole ÷ usual loop": f"{whole / usual:.2f}",
+        "starting, s": f"{starting:.1f}",
+    }
 
 
 def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
@@ -249,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", default=[str(SAMPLE)], help="what extract.py's images= takes")
     parser.add_argument("--model", default="isc_small")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement, about")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn, about")
     parser.add_argument("--groups", action="store_true", help="the arithmetic and the group sizes of a CPU instead")
     parser.add_argument("--names", type=int, metavar="N", help="the listing of N photos instead")
     arguments = parser.parse_args(argv)

@@ -86,7 +86,7 @@ def _key(model: str) -> str:
 
 def _extract(images: Path, output: Path, model: str, size: Sequence[str]) -> None:
     """A file that is there is left alone by the verb, which compares how it was made."""
-    _command("extract", f"images={images}", f"output={output}", f"model={model}", "workers=0", "strict=true", *size)
+    _command("extract", f"images={images}", f"output={output}", f"model={model}", "strict=true", *size)
 
 
 def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: str) -> Scored:

@@ -72,8 +72,8 @@ def main() -> None:
     parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
     (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     pages = {"demo": "README.md", "normalize": "docs/normalization.md", "extract": "docs/extraction.md"}
-    pages |= {"cluster": "docs/cluster.md", "cluster_run": "docs/cluster.md"}
-    pages |= dict.fromkeys(("approximate", "approximate_made", "growth", "growth_paper"), "docs/scale.md")
+    scale = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
+    pages |= dict.fromkeys(scale, "docs/scale.md")
     for name, page in pages.items():
         if name in tables:
             fill(ROOT / page, name, tables[name])
