@@ -1,5 +1,5 @@
-"""make bench: what takes minutes, then docs/results.md. By hand: approximate, cluster, growth, normalize, judge,
-ablation, and the options of extract."""
+"""make bench: what takes minutes, then docs/results.md. By hand: extract, cluster, approximate, growth, normalize,
+judge, ablation."""
 
 import subprocess
 import sys
@@ -10,6 +10,5 @@ score.main()
 subprocess.run([sys.executable, "-m", "benchmarks.search"], check=True)  # without this one's threads
 subprocess.run([sys.executable, "-m", "benchmarks.index"], check=True)
 network.main()
-subprocess.run([sys.executable, "-m", "benchmarks.extract"], check=True)
 subprocess.run([sys.executable, "-m", "benchmarks.train"], check=True)  # its settings go before torch's import
 results.main()

@@ -43,7 +43,7 @@ from isc.sources import Listing, list_photos
 
 SIZES = (224, 288, 512)  # pixels
 FIRST = 16  # photos that show what starting costs
-SOME = 256  # photos of the quick measurements
+SOME = 160  # photos of the quick measurements
 ROUNDS = 3
 GROUPS = (1, 2, 4, 8, 16)
 USUAL = 32  # pictures in a batch of the usual loop
@@ -77,7 +77,7 @@ def loader(dataset: Dataset[object]) -> DataLoader[object]:
 
 
 def reading(photos: Listing, looks: Looks) -> float:
-    return rate(loader(_Batches(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 4)
+    return rate(loader(_Batches(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 2)
 
 
 def network_alone(network: Network, photos: Listing, looks: Looks, *, count: int) -> float:
@@ -150,26 +150,29 @@ def ways(device: torch.device) -> list[tuple[Runtime, Precision]]:
 
 
 def measure(arguments: argparse.Namespace, size: int, folder: Path, device: torch.device) -> list[dict[str, object]]:
-    """The rows of one size. Turns of the network alone and of the whole alternate; medians count."""
+    """The rows of one size. Turns of the network alone, of the whole and, the first time, of the usual loop alternate;
+    medians count."""
     original = list_photos(arguments.images)
     names = [original.file(row) for row in range(len(original))]
     looks, few = Looks(size), listed(folder, names, FIRST)
     some = list_photos(listed(folder, names, SOME))
-    read, usual = reading(some, looks), usual_loop(arguments.model, some, looks, device)
+    read, usual = reading(some, looks), list[float]()
     rows: list[dict[str, object]] = []
     for runtime, precision in ways(device):
         options: dict[str, object] = {"image_size": size, "runtime": runtime, "precision": precision}
         network = load_network(arguments.model, device=device, **options)  # type: ignore[arg-type]
         options["model"] = arguments.model
-        count = max(SOME, int(network_alone(network, some, looks, count=SOME) * arguments.seconds))
+        count = max(64, int(network_alone(network, some, looks, count=32) * arguments.seconds))
         many, alone, took = listed(folder, names, count), [], []
         for _ in range(ROUNDS):
+            if not rows:
+                usual.append(usual_loop(arguments.model, some, looks, device))
             alone.append(network_alone(network, some, looks, count=count))
             took.append(extracted(many, options, network) - extracted(few, options, network))
         starting = extracted(few, options)
         rates = {"network": statistics.median(alone), "whole": (count - FIRST) / statistics.median(took)}
         what: dict[str, object] = {"size": f"{size} px", "by": f"{runtime.value}, {precision.value}"}
-        rows.append(what | told(rates, read=read, usual=usual, starting=starting, device=device))
+        rows.append(what | told(rates, read=read, usual=statistics.median(usual), starting=starting, device=device))
     return rows
 
 
@@ -255,7 +258,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", default=[str(SAMPLE)], help="what extract.py's images= takes")
     parser.add_argument("--model", default="isc_small")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn, about")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each turn, about")
     parser.add_argument("--groups", action="store_true", help="the arithmetic and the group sizes of a CPU instead")
     parser.add_argument("--names", type=int, metavar="N", help="the listing of N photos instead")
     arguments = parser.parse_args(argv)

@@ -20,7 +20,7 @@ from isc.config import Combine, ExtractConfig, Precision
 from isc.embedding import embed
 from isc.errors import InputError
 from isc.extract import extract
-from isc.io import read_descriptors, read_provenance
+from isc.io import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.model import load_model
 from isc.network import torch_network
 
@@ -438,6 +438,39 @@ def test_views_are_rows_or_an_average(photos):
     assert averaged.views is None
     mean = rows.vectors.reshape(5, 2, -1).mean(axis=1)
     np.testing.assert_allclose(averaged.vectors, mean / np.linalg.norm(mean, axis=1)[:, None], rtol=0, atol=1e-6)
+
+
+# --- other runtimes --------------------------------------------------------------------------------------------------
+
+
+def alike(one, other):
+    """Of the same photos, comparable, and nearly the same."""
+    a, b = read_descriptors(one), read_descriptors(other)
+    assert a.ids.tolist() == b.ids.tolist()
+    assert (a.vectors * b.vectors).sum(axis=1).min() > 0.9999
+    made, otherwise = read_provenance(one), read_provenance(other)
+    assert [made[name] for name in SAME_IN_BOTH] == [otherwise[name] for name in SAME_IN_BOTH]
+
+
+def test_an_onnx_file_is_a_model(photos, model):
+    pytest.importorskip("onnxruntime")
+    from isc.export import export
+
+    export(model, photos.parent / "m.onnx", image_size=64, photos=[photos / "a.jpg"])
+    options = {"model": str(photos.parent / "m.onnx"), "output": str(photos.parent / "onnx.h5"), "workers": 2}
+    alike(extract(config(photos)), extract(config(photos, **options)))
+    assert read_provenance(photos.parent / "onnx.h5")["weights"] == options["model"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_give_the_same_descriptors(photos, place, runtime):
+    """In a process of its own, as OpenVINO's threads do not outlive a fork."""
+    pytest.importorskip(runtime)
+    given = (f"images={photos}", "model=imagenet", "image_size=64", f"runtime={runtime}", "workers=2", "output=r.h5")
+    place.done("extract", *given, "precision=auto")
+    alike(extract(config(photos)), place / "r.h5")
+    finished = place.run("extract", *given, "precision=bfloat16", "overwrite=true")
+    assert (finished.status, "precision=bfloat16" in finished.err) == (2, True)
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
