@@ -22,7 +22,7 @@ from isc.descriptors import Descriptors
 from isc.extract import extract
 from isc.sources import list_photos
 
-FEW, MANY = 512, 4096  # photos
+FEW, MANY = 256, 2560  # photos
 QUERIES, REFERENCES = 1000, (20_000, 200_000)
 DIM = 256
 SUMS = (10**6, 10**8, 10**9)
