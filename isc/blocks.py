@@ -146,6 +146,15 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
+def clear_finished(output: Path, run: Run) -> None:
+    """Take away the blocks of a run whose file is there: it was killed between the two."""
+    folder = parts_folder(output)
+    if not (folder / RUN).is_file() or _read_run(folder / RUN, overwrite=True) != _facts(run):
+        return
+    with sole_writer(folder / LOCK):
+        shutil.rmtree(folder)
+
+
 @contextmanager
 def open_store(output: Path, run: Run, *, row_bytes: int, overwrite: bool) -> Iterator[Store]:
     """The folder of this run, made where it is not there; this process alone leads it.
@@ -172,7 +181,7 @@ def open_store(output: Path, run: Run, *, row_bytes: int, overwrite: bool) -> It
 
 def _claim(store: Store, *, overwrite: bool) -> None:
     """Refuse or remove the blocks of another run, then say whose the folder is."""
-    path, mine = store.folder / RUN, _described(store.run)
+    path, mine = store.folder / RUN, _facts(store.run)
     if path.exists():
         before = _read_run(path, overwrite=overwrite)
         changed = [name for name in {**before, **mine} if before.get(name) != mine.get(name)]
@@ -189,7 +198,7 @@ def _claim(store: Store, *, overwrite: bool) -> None:
     write_json(path, mine)
 
 
-def _described(run: Run) -> dict[str, str]:
+def _facts(run: Run) -> dict[str, str]:
     return {**run.provenance, "images": str(run.count), "block": str(run.size)}
 
 

@@ -2,8 +2,8 @@
 
 On a CPU every worker process reads photos and embeds them itself, on one core, a few at a time: nothing but descriptors
 is sent, and every group has the same shape, so that a descriptor does not depend on batches, workers or neighbours, to
-the bit. Before a GPU the workers read, and send pictures in pinned memory
-that are copied while the batch before them is embedded.
+the bit. Before a GPU the workers read, and send pictures in pinned memory that are copied while the batch before them
+is embedded.
 """
 
 from __future__ import annotations

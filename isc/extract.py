@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from isc import __version__
-from isc.blocks import Block, Run, Store, block_size, joined, open_store, write_block
+from isc.blocks import Block, Run, Store, block_size, clear_finished, joined, open_store, write_block
 from isc.config import ExtractConfig, Precision, Where
 from isc.descriptors import Descriptors
 from isc.device import keep_freed_memory
@@ -53,6 +53,7 @@ def extract(config: ExtractConfig) -> Path:
     run = Run(len(photos), block_size(len(photos)), _provenance(network, photos, looks) | decoder)
     if output.exists() and not config.overwrite:
         _refuse_other(output, run, strict=config.strict)
+        clear_finished(output, run)
         log.info("%s is there already, made the same way; overwrite=true makes it again", output)
         return output
     row_bytes = looks.rows * (4 * network.dim + ID_BYTES)

@@ -280,7 +280,7 @@ class Deadly:
         return 64
 
     def data(self, row):
-        raise NotImplementedError
+        return PATHS[row].read_bytes()
 
     def read(self, row):
         if row == 40 and os.getpid() != self.parent:

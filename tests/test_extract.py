@@ -394,6 +394,21 @@ def test_a_file_that_changed_size_is_noticed(begun):
         extract(listed(begun))
 
 
+def test_blocks_that_outlived_their_file_go(begun, monkeypatch):
+    """As after a kill between the file's appearance and the end of its blocks; those of another run stay."""
+    with monkeypatch.context() as patched:
+        patched.setattr(isc.extract.Store, "remove", lambda self: None)
+        written = extract(listed(begun))
+    parts, before = parts_folder(written), written.read_bytes()
+    run = (parts / "run.json").read_text()
+    (parts / "run.json").write_text(run.replace('"32"', '"64"'))
+    assert extract(listed(begun)).read_bytes() == before
+    assert parts.exists(), "of another run"
+    (parts / "run.json").write_text(run)
+    assert extract(listed(begun)).read_bytes() == before
+    assert not parts.exists()
+
+
 def test_strict_refuses_what_an_earlier_run_passed_over(begun):
     with pytest.raises(InputError, match=r"torn\.jpg.*strict=true"):
         extract(listed(begun, strict=True))
