@@ -23,12 +23,11 @@ from isc.benchmark import Sizes, make_benchmark
 from isc.cli import start_logging
 from isc.descriptors import Descriptors
 from isc.errors import InputError
-from isc.images import list_images, read_image
+from isc.images import SAMPLE, list_images, read_image
 from isc.io import write_descriptors, write_json
 
 log = logging.getLogger(__name__)
 
-SAMPLE = Path(__file__).parent / "sample"
 SEED = 2021
 SMALL_BATCH = 32  # of experiment=demo; fewer training photos make one batch
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from isc.console import Parser, run_command
 from isc.device import one_thread
 from isc.errors import InputError
-from isc.images import list_images, read_image, resize
+from isc.images import SAMPLE, list_images, read_image, resize
 from isc.io import atomic_path
 from isc.model import CopyModel, describe, load_model
 from isc.onnx_model import FORMAT, OnnxModel, load_onnx
@@ -44,7 +44,6 @@ TOGETHER = 7  # pictures that an exported network is given at once to compare it
 LARGER = (32, 41)  # pixels more, an even and an odd number: padding may depend on it
 TRIED = 4  # photos that a conversion on the fly is tried on
 SMALLEST = 32  # pixels, as image_size=
-SAMPLE = Path(__file__).parent / "sample"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 )
+SAMPLE = Path(__file__).parent / "sample"  # photos that come with the package
 MAX_PIXELS = 256_000_000  # a larger picture is taken for a decompression bomb
 MAX_BYTES = 1 << 31  # a larger file too: twice what MAX_PIXELS of four bytes take
 

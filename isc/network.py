@@ -17,7 +17,7 @@ from isc.checkpoints import fetch, is_url
 from isc.config import Precision, Runtime
 from isc.device import choose_device, compiled, one_thread, place, reduced_precision
 from isc.errors import InputError
-from isc.images import read_image, resize
+from isc.images import SAMPLE, read_image, resize
 from isc.model import CopyModel, describe, load_model
 from isc.onnx_model import OnnxModel, load_onnx
 
@@ -29,8 +29,6 @@ SMALL = 320  # pixels a side
 FAITHFUL = 0.9995  # cosine with the float32 descriptor that reduced arithmetic must keep
 UNSAID = 224  # pixels of a network that takes any size and does not say what it is meant for
 TRIED = 16  # photos of the package that this is measured on
-
-SAMPLE = Path(__file__).parent / "sample"
 
 
 @dataclass(frozen=True)
