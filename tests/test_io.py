@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import signal
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -955,7 +957,7 @@ def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path, monkeypatch
         def refuse(*args, **kwargs):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(Path, "touch", refuse)
     else:
         path.parent.mkdir()
         path.parent.chmod(0o500)
@@ -964,3 +966,40 @@ def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path, monkeypatch
     names_all(refusal(save, path), "cannot be written")
     assert not list(tmp_path.rglob("*.part"))
     assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("moment", range(1, 40))
+@pytest.mark.parametrize("writer", [io.atomic_path, io.atomic_folder], ids=["file", "folder"])
+def test_ctrl_c_at_any_line_leaves_whole_files_alone(tmp_path, writer, moment):
+    """A real SIGINT before the `moment`th line that the writer executes, for as many as it has."""
+    place = tmp_path / "place"
+    target = place / "file"
+    lines = 0
+
+    def trace(frame, event, argument):
+        nonlocal lines
+        if frame.f_code.co_filename != io.files.__file__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == moment:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    io.write_text(target, "old")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.settrace(trace)
+        with pytest.raises(KeyboardInterrupt) if moment <= 7 else suppress(KeyboardInterrupt):
+            if writer is io.atomic_path:
+                with writer(target) as beside:
+                    beside.write_text("new")
+            else:
+                with writer(place, owned=["file"]) as beside:
+                    (beside / "file").write_text("new")
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
+    assert target.read_text() in ("old", "new")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 import signal
-import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,17 @@ from isc.errors import InputError
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; on success it becomes `path`, on any failure it is removed."""
-    try:
+    beside = path.with_name(f".{path.name}.{_token()}.part")
+    try:  # the name is chosen before, so that Ctrl-C at any moment finds it here
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    beside = Path(name)
-    try:
+        beside.touch(exist_ok=False)
         yield beside
-        beside.chmod(0o666 & ~_umask())  # mkstemp's files are private, ours are not
         beside.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 @contextmanager
@@ -42,12 +38,10 @@ def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
     that no file of an earlier run stays beside those of this one."""
     if path.exists() and not path.is_dir():
         raise InputError(f"output={path}: is a file; expected a folder")
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    beside = parent / f".isc-{_token()}.part"
     try:
-        parent = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-        beside = Path(tempfile.mkdtemp(dir=parent, prefix=".isc-", suffix=".part"))
-    except OSError as error:
-        raise InputError(f"output={path}: cannot be written ({error.strerror or error})") from error
-    try:
+        beside.mkdir()
         yield beside
         with _uninterrupted():
             stale = [path / name for name in owned if not (beside / name).exists()]
@@ -68,18 +62,23 @@ def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back for the moment that files take their places."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Hold Ctrl-C back for the moment that files take their places. A signal mask would not: another thread takes the
+    signal, and Python raises KeyboardInterrupt in the main one all the same."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # KeyboardInterrupt is raised in the main thread only
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _token() -> str:
+    return secrets.token_hex(4)
 
 
 def write_text(path: Path, text: str) -> None:
