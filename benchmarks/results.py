@@ -15,6 +15,10 @@ TITLES = {
     "judge_edits": "Of the copies with an edit in their chain, the share found at 90 % precision: the same command",
     "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS JUDGE RUNS`",
     "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
+    "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
+    "matching_edits": "Which copies it finds and why it misses the others: the same command",
+    "candidates": "What more looks at the queries add: `python -m benchmarks.candidates`",
+    "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
     "search_cuda": "Search on a GPU: the same command",
@@ -74,6 +78,7 @@ def main() -> None:
     pages = {"demo": "README.md", "normalize": "docs/normalization.md", "extract": "docs/extraction.md"}
     scale = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
     pages |= dict.fromkeys(scale, "docs/scale.md")
+    pages |= dict.fromkeys(("matching", "matching_edits", "candidates", "verify"), "docs/matching.md")
     for name, page in pages.items():
         if name in tables:
             fill(ROOT / page, name, tables[name])

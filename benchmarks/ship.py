@@ -21,11 +21,12 @@ import numpy as np
 import torch
 
 from benchmarks import save, seconds
+from isc.beside import SHIPPED
 from isc.demo import SAMPLE
 from isc.device import keep_freed_memory, place
 from isc.embedding import embed
 from isc.images import list_images
-from isc.model import SHIPPED, CopyModel, load_model, save_model
+from isc.model import CopyModel, load_model, save_model
 from isc.network import torch_network
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,8 @@ def ship(run: Path) -> None:
             "bound": "25",
         },
     ]
-    (SHIPPED / "isc_small.normalize.json").unlink(missing_ok=True)  # found for the weights before
+    for found_for_the_weights_before in ("isc_small.normalize.json", "isc_small.fusion.json"):
+        (SHIPPED / found_for_the_weights_before).unlink(missing_ok=True)
     save("ship", rows)
     CARD.write_text(card(run, provenance), encoding="utf-8")
 

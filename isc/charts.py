@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.descriptors import FloatArray, IntArray
-from isc.metrics import Curve
+from isc.metrics import Bin, Curve
 
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 468.0, 22.0, 268.0  # the plot inside a chart of 480 × 320; the template knows them
 
@@ -70,6 +70,19 @@ def histogram_chart(score: FloatArray, right: Flags | None, threshold: float | N
         paths=[(name, steps(x(edges), y(count))) for name, count in counts.items()],
         guide=guide,
         logarithmic=many,
+    )
+
+
+def reliability_chart(bins: Sequence[Bin]) -> Chart:
+    """The share of right pairs over the mean probability of each bin; the dashed line is what it should be."""
+    tenths = [(value / 10, f"{value / 10:.1f}") for value in range(0, 11, 2)]
+    x, y = _x([one.mean for one in bins]), _y([one.right for one in bins])
+    dots = " ".join(f"M{a - 4:.1f},{b:.1f} a4,4 0 1 0 8,0 a4,4 0 1 0 -8,0" for a, b in zip(x, y, strict=True))
+    return Chart(
+        x_ticks=[(float(_x(value)), label) for value, label in tenths],
+        y_ticks=[(float(_y(value)), label) for value, label in tenths],
+        paths=[("curve", polyline(x, y)), ("right", dots)],
+        guide=(f"M{LEFT},{BOTTOM} L{RIGHT},{TOP}", "as probable as said", RIGHT - 40, TOP + 12),
     )
 
 

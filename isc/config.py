@@ -12,8 +12,11 @@ from enum import Enum
 
 from isc.errors import InputError
 from isc.steps import is_stored, parse
+from isc.views import parse_views
 
 MAX_PREDICTIONS = 500_000  # rows of a matching-track submission in the challenge
+WHOLE_ALONE = "whole"  # what looks= says to find candidates by whole queries
+NO_FEATURES = "none"  # what features= says to keep no local features
 REQUIRED = "???"  # what OmegaConf takes for "must be given"
 
 
@@ -375,7 +378,13 @@ class MatchConfig:
     edits: str | None = None  # edits.jsonl of a made benchmark: names the edits in the report
     strict: bool = True  # refuse a submission.h5 whose rows are not sorted, and ids that the other files do not know
     max_predictions: int = MAX_PREDICTIONS  # rows that a submission.csv may have
-    candidates: int = 5  # best references of each query whose pixels track=matching compares
+    candidates: int = 50  # of track=matching with both image folders: references of each query that are looked at
+    looks: str = (
+        "crop:0.7+tiles:2"  # by which more candidates are found: views of the queries, as extract.py takes them
+    )
+    fusion: str = "model"  # what makes one probability of distance and pixels: FILE.json of isc-fusion, or the model's
+    features: str | None = None  # folder that keeps local features of references; none: nowhere; else the user's cache
+    workers: int | None = None  # processes that compare pixels; one a core where not given
     engine: Engine = Engine.auto  # what compares the descriptors; the result is the same
     memory_gb: float = 2.0  # GB that the search may take besides the descriptors
     index: str | None = None  # approximate: faiss's text for an index that training= trains, or a saved one's folder
@@ -387,12 +396,14 @@ class MatchConfig:
         _check_texts(self)
         if not is_stored(self.normalize):
             parse(self.normalize)
+        parse_views(self.looks)
         for name, value in {"num_pairs": self.num_pairs, "k": self.k}.items():
             if value is not None:
                 _check_at_least(1, **{name: value})
         _check_at_least(1, max_predictions=self.max_predictions, candidates=self.candidates)
-        if self.actors is not None:
-            _check_at_least(1, actors=self.actors)
+        for name, value in {"actors": self.actors, "workers": self.workers}.items():
+            if value is not None:
+                _check_at_least(1, **{name: value})
         _check(0 < self.memory_gb < math.inf, "memory_gb", self.memory_gb, "a size above 0")
         if self.num_pairs is not None and self.k is not None:
             raise InputError(f"num_pairs={self.num_pairs} and k={self.k} exclude each other; give one")

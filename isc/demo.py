@@ -137,7 +137,7 @@ def run_match(benchmark: Path, descriptors: Path, output: Path, *options: str) -
 
 
 def run_matching_track(benchmark: Path, descriptors: Path, output: Path) -> dict[str, Any]:
-    return run_match(benchmark, descriptors, output, "track=matching")
+    return run_match(benchmark, descriptors, output, "track=matching", f"features={output / 'features'}")
 
 
 def pdq(benchmark: Path, output: Path) -> list[Row]:

@@ -30,7 +30,7 @@ from isc.steps import Chain, is_stored, parse
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # beside report/index.html
-OUTPUTS = ("predictions.csv", "views.csv", "submission.h5", "metrics.json", "evidence.jsonl")
+OUTPUTS = ("predictions.csv", "views.csv", "submission.h5", "metrics.json", "evidence.jsonl", "not_compared.csv")
 
 
 @dataclass(frozen=True)

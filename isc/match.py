@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isc.config import Device, Engine, MatchConfig, Track
+from isc.config import NO_FEATURES, WHOLE_ALONE, Device, Engine, MatchConfig, Track
 from isc.descriptors import Descriptors, Matches
 from isc.errors import InputError
 from isc.inputs import OUTPUTS, Sets, read_inputs
-from isc.io import MAX_DIM, atomic_folder, write_csv, write_json, write_predictions, write_submission, write_text
+from isc.io import MAX_DIM, atomic_folder, write_csv, write_json, write_predictions, write_submission
 from isc.metrics import Metrics, evaluate
 from isc.progress import Report, progress
 from isc.report import Pictures, apart, write_report
 
 if TYPE_CHECKING:
-    from isc.report import Evidence
+    from isc.matching.track import PairEvidence
+    from isc.matching.verify import Problem
     from isc.search.views import ImagePairs, RowSearch
 
 log = logging.getLogger(__name__)
 
 VIEW_COLUMNS = ("query_id", "reference_id", "query_view", "reference_view")
+PROBLEMS_SHOWN = 5  # of the pictures that could not be compared; not_compared.csv has all
 PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
 
 
 def match(config: MatchConfig) -> Metrics | None:
     """Match, or read a submission; judge it where there is a ground truth; write everything to `config.output`.
 
-    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same), views.csv
-    instead of the latter where images have several rows, metrics.json (with a ground truth), evidence.jsonl (where
-    pixels were compared) and report/index.html. Nothing is written when anything is refused.
+    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same, or images
+    come with several rows), views.csv where images have several rows, metrics.json with a ground truth, evidence.jsonl
+    and not_compared.csv where pixels were compared, or could not be, and report/index.html. Nothing is written when
+    anything is refused.
     """
     pictures = _pictures(config)
     edits = _read_edits(Path(config.edits)) if config.edits else None
     inputs = read_inputs(config)
     sets, truth = inputs.sets, inputs.ground_truth
-    evidence: Mapping[tuple[str, str], Evidence] = {}
-    found: ImagePairs | None = None
+    found: Found | None = None
     if inputs.predictions is not None:
         matches = inputs.predictions
     elif sets is not None:
         with _cluster(config):
-            found, evidence = _find(sets, config, pictures)
-        matches = found.matches
+            found = _find(sets, config, pictures)
+        matches = found.pairs.matches
     else:
         raise InputError("neither descriptors nor predictions; expected queries= and references=, or submission=")
     metrics = evaluate(matches, truth) if truth else None
@@ -58,8 +60,6 @@ def match(config: MatchConfig) -> Metrics | None:
     with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
         if found is not None and sets is not None:
             _write_found(folder, found, sets, submission=config.submission is None)
-        if evidence:
-            write_evidence(folder / "evidence.jsonl", evidence)
         if metrics:
             write_json(folder / "metrics.json", metrics.as_dict())
         write_report(
@@ -70,8 +70,9 @@ def match(config: MatchConfig) -> Metrics | None:
             ground_truth=truth,
             pictures=pictures,
             edits=edits,
-            evidence=evidence,
+            evidence=found.evidence if found else {},
             provenance=_provenance(config, sets),
+            probabilities=found.probabilities if found else False,
         )
     _log_result(config, matches, metrics)
     return metrics
@@ -86,40 +87,99 @@ def _cluster(config: MatchConfig) -> AbstractContextManager[None]:
     return connected(config.address)
 
 
-def _write_found(folder: Path, found: ImagePairs, sets: Sets, *, submission: bool) -> None:
+@dataclass(frozen=True)
+class Found:
+    """The best pairs of these sets; where pixels were compared, the evidence by (query, reference) id, and what kept
+    some from it."""
+
+    pairs: ImagePairs
+    sets: Sets
+    evidence: Mapping[tuple[str, str], PairEvidence] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+    probabilities: bool = False  # whether the scores are such, and not negative squared distances
+
+
+def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) -> None:
     """What the search found, and with `submission` the descriptor track's file, where the sets are legal for it."""
-    write_predictions(folder / "predictions.csv", found.matches)
+    write_predictions(folder / "predictions.csv", found.pairs.matches)
+    if found.evidence:
+        from isc.matching.track import write_evidence
+
+        write_evidence(folder / "evidence.jsonl", found.evidence)
+    if found.problems:
+        from isc.matching.verify import write_not_compared
+
+        write_not_compared(folder / "not_compared.csv", found.problems)
+    if found.sets.have_views:
+        write_views(folder / "views.csv", found.pairs, found.sets)
     if sets.have_views:
-        write_views(folder / "views.csv", found, sets)
         log.info("no submission.h5: the descriptor track allows one descriptor an image, and these have views")
     elif submission and sets.queries.dim <= MAX_DIM:
         write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
 
 
-def _find(
-    sets: Sets, config: MatchConfig, pictures: Pictures | None
-) -> tuple[ImagePairs, Mapping[tuple[str, str], Evidence]]:
-    """The best pairs by distance; for the matching track with pictures, rescored by what their pixels share."""
-    from isc.search import nearest_images
-
-    found = _nearest_pairs(sets, config)
+def _find(sets: Sets, config: MatchConfig, pictures: Pictures | None) -> Found:
+    """The best pairs by distance; for the matching track with pictures, the likeliest copies by all evidence."""
     if config.track is Track.descriptor:
-        return found, {}
+        return Found(_nearest_pairs(sets, config), sets)
     if pictures is None:
         log.info("track=matching without query_images= and reference_images=: the scores are the distances alone")
-        return found, {}
-    from isc.verify import verify
+        return Found(_nearest_pairs(sets, config), sets)
+    from isc.matching.store import FeatureStore
+    from isc.matching.stored import fusion_for
+    from isc.matching.track import scored
+    from isc.matching.verify import verify
+    from isc.search import nearest_images
 
+    fusion, note = fusion_for(config.fusion, sets.provenance)
+    if note:
+        log.warning("%s", note)
+    sets = _with_looks(sets, config, pictures)
+    store = None if config.features == NO_FEATURES else FeatureStore(_features_folder(config.features))
+    found = _nearest_pairs(sets, config)
     k = min(config.candidates, len(sets.references.images))
-    candidates = nearest_images(sets.queries, sets.references, k=k, find=_searches(config, None).nearest)
-    with progress("comparing pixels", "queries") as report:
-        verified, evidence, problems = verify(
-            candidates.matches, pictures.queries, pictures.references, progress=report
-        )
-    for problem in problems:
-        log.warning("not compared, its pairs keep their distance score: %s", problem)
-    kept = replace_scores(found.matches, verified, keep=len(found.matches))
-    return found.rescored(kept, candidates), evidence
+    with progress("finding candidates", "pairs") as report:
+        find = _searches(config, report).nearest
+        candidates = nearest_images(sets.queries, sets.references, k=k, find=find)
+    verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=config.workers)
+    pairs, evidence = scored(found, candidates, verified, fusion=fusion)
+    _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
+    return Found(pairs, sets, evidence, verified.problems, probabilities=True)
+
+
+def _with_looks(sets: Sets, config: MatchConfig, pictures: Pictures) -> Sets:
+    """With more rows of the queries, where these have one each and the model that made them is at hand."""
+    if config.looks == WHOLE_ALONE or sets.queries.views is not None:
+        return sets
+    if config.normalize != "none":
+        log.info("looks=%s: left out, as normalize=%s is not fitted for them", config.looks, config.normalize)
+        return sets
+    from isc.matching.looks import with_looks
+
+    try:
+        queries = with_looks(sets.queries, pictures.queries, views=config.looks, provenance=sets.provenance)
+    except InputError as error:
+        log.warning("looks=%s: left out, candidates are those of whole queries: %s", config.looks, error)
+        return sets
+    return replace(sets, queries=queries)
+
+
+def _features_folder(given: str | None) -> Path:
+    """Where local features of references are kept from one run to the next."""
+    if given is not None:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "isc" / "features"
+
+
+def _log_problems(problems: Sequence[Problem], not_compared: int, candidates: int) -> None:
+    for problem in problems[:PROBLEMS_SHOWN]:
+        log.warning("not compared: %s %s: %s", problem.side, problem.id, problem.reason)
+    if problems:
+        log.warning(
+            "%d of %d candidate pairs could not be compared and keep what their distance says; all %d causes are in "
+            "not_compared.csv", not_compared, candidates, len(problems),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,19 +261,6 @@ def _open_index(sets: Sets, name: str, search: str) -> Callable[[Report], Search
     return searches
 
 
-def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
-    """The `keep` best of both sets of pairs over the same id tables; a pair in both has its score in `better`."""
-    old = matches.take(~np.isin(matches.keys(), better.keys()))
-    joined = Matches(
-        matches.query_ids,
-        matches.reference_ids,
-        np.r_[better.query, old.query],
-        np.r_[better.reference, old.reference],
-        np.r_[better.score, old.score],
-    )
-    return joined.take(joined.order()[:keep])
-
-
 def _pictures(config: MatchConfig) -> Pictures | None:
     if config.query_images is None or config.reference_images is None:
         return None
@@ -245,22 +292,6 @@ def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
         ),
     )
     write_csv(path, VIEW_COLUMNS, zip(*(column[order] for column in columns), strict=True))
-
-
-def write_evidence(path: Path, evidence: Mapping[tuple[str, str], Evidence]) -> None:
-    """One JSON object a line for each pair whose pixels agree: ids, inliers, and the region in both pictures, corners
-    (x, y) as fractions of width and height."""
-    records = [
-        {
-            "query_id": query,
-            "reference_id": reference,
-            "inliers": one.inliers,
-            "query_region": one.query_region.round(4).tolist(),
-            "reference_region": one.reference_region.round(4).tolist(),
-        }
-        for (query, reference), one in evidence.items()
-    ]
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _provenance(config: MatchConfig, sets: Sets | None) -> dict[str, str]:

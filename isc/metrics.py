@@ -6,6 +6,8 @@ arXiv:2106.09672, section 4): all predictions of all queries are sorted together
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,6 +19,8 @@ from isc.errors import InputError
 
 Scores = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
+
+TENTHS = tuple(tenth / 10 for tenth in range(11))
 
 
 @dataclass(frozen=True)
@@ -185,3 +189,26 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
         num_positives=num_positives,
         tie_range=(worst, average_precision(_curve_at_right(every, true, num_positives, ties="best"))),
     )
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Of the pairs whose probabilities lie in low…high: how many, their mean probability, the share of right ones."""
+
+    low: float
+    high: float
+    pairs: int
+    mean: float
+    right: float
+
+
+def reliability(probability: Scores, right: Flags, *, edges: Sequence[float] = TENTHS) -> list[Bin]:
+    """The bins between the `edges`, rising from 0 to 1, that have pairs. Of good probabilities each bin's mean is near
+    its share of right pairs (DeGroot and Fienberg, The Statistician 1983)."""
+    place = np.digitize(probability, edges[1:-1])
+    bins = []
+    for at, (low, high) in enumerate(itertools.pairwise(edges)):
+        rows = place == at
+        if rows.any():
+            bins.append(Bin(low, high, int(rows.sum()), float(probability[rows].mean()), float(right[rows].mean())))
+    return bins

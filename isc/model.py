@@ -20,6 +20,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from isc import __version__
+from isc.beside import SHIPPED
 from isc.checkpoints import (
     SUFFIXES,
     fetch,
@@ -36,7 +37,6 @@ from isc.io import atomic_path
 
 MODEL_FILE = "model.safetensors"  # its name in a run folder
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
-SHIPPED = Path(__file__).parent / "weights"
 NAMES = ("isc_small", "imagenet")
 FORMAT = "isc-model-1"
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from isc import __version__
+from isc.beside import beside_model, is_model
 from isc.console import Parser, run_command
 from isc.descriptors import Descriptors, GroundTruth
 from isc.errors import InputError
 from isc.inputs import named, read_sides, read_training
 from isc.io import MAX_DIM, read_ground_truth, write_json
-from isc.normalize import beside_model, require_unit
+from isc.normalize import require_unit
 from isc.normalize.choose import CHAINS, Bench, Choice, Trial, choose
-from isc.normalize.stored import FORMAT, RUN_MODEL, SHIPPED
+from isc.normalize.stored import FILE, FORMAT
 from isc.progress import progress
 from isc.steps import parse
 
@@ -139,11 +140,9 @@ def _target(output: Path | None, model: str | None) -> Path | None:
         raise InputError(f"--output {output}: expected a name that ends in .json, as normalize= takes it")
     if model is None:
         return output
-    target = beside_model(model)
-    there = Path(model) / RUN_MODEL if Path(model).is_dir() else Path(model)
-    if not (there.is_file() or target.parent == SHIPPED):
-        raise InputError(f"--model {model}: {there} is not there; expected a run folder or a model's file")
-    return target
+    if not is_model(model):
+        raise InputError(f"--model {model}: is not there; expected a run folder or a model's file")
+    return beside_model(model, FILE)
 
 
 def _parser() -> argparse.ArgumentParser:

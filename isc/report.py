@@ -17,11 +17,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from isc.charts import curve_chart, histogram_chart, number
+from isc.charts import curve_chart, histogram_chart, number, reliability_chart
 from isc.descriptors import GroundTruth, IntArray, Matches
 from isc.errors import InputError
 from isc.io import write_text
-from isc.metrics import Metrics, evaluate, precision_recall, ranks
+from isc.metrics import Metrics, evaluate, precision_recall, ranks, reliability
 
 SHOWN = 24  # pairs in a sheet
 LONGEST = 224  # pixels of a picture's longest side
@@ -124,10 +124,12 @@ def write_report(
     edits: Mapping[str, Sequence[str]] | None = None,
     evidence: Mapping[tuple[str, str], Evidence] | None = None,
     provenance: Mapping[str, str] | None = None,
+    probabilities: bool = False,
 ) -> None:
     """Write the page to `path`.
 
     `edits` names the edits that made a query, by query id; `evidence` the matching regions, by (query, reference) id.
+    With `probabilities` the scores are such, and the page shows how far they may be believed.
     Without `metrics` they are computed from the ground truth; without ground truth the page shows the scores and the
     best pairs. Without `pictures` the sheets are tables. A picture that cannot be read is replaced by the reason.
     """
@@ -140,6 +142,7 @@ def write_report(
         judged = judge(matches, ground_truth, threshold)
         curve = precision_recall(judged.matches.score, judged.right, len(judged.pairs))
     shown = judged.matches if judged else matches
+    believed = reliability(judged.matches.score, judged.right) if judged and probabilities else []
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("isc"),
         autoescape=True,
@@ -155,6 +158,7 @@ def write_report(
         tie_range=apart(*metrics.tie_range) if metrics else (),
         curve=curve_chart(curve, metrics.recall_at_p90 if metrics else 0.0) if curve else None,
         histogram=histogram_chart(shown.score, judged.right if judged else None, threshold) if len(shown) else None,
+        reliability=reliability_chart(believed) if believed else None,
         edit_rows=edit_table(judged, edits) if judged and edits else [],
         sheets=sheets(judged, threshold) if judged else [best_sheet(matches)],
         edits=edits or {},

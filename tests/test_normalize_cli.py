@@ -16,13 +16,14 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from isc.beside import beside_model
 from isc.config import ExtractConfig
 from isc.descriptors import Descriptors, GroundTruth, Matches
 from isc.errors import InputError
 from isc.extract import extract
 from isc.io import read_descriptors, read_provenance, write_descriptors, write_ground_truth
 from isc.metrics import evaluate
-from isc.normalize import beside_model, fit
+from isc.normalize import fit
 from isc.normalize.choose import CHAINS, Bench, choose, standard_error
 from isc.normalize.forms import unit
 from isc.normalize_cli import main
@@ -211,7 +212,10 @@ def made(benchmark, tmp_path_factory):
     """A model's folder, and descriptors that it made of the benchmark."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "run").mkdir()
-    shutil.copy(beside_model("isc_small").with_name("isc_small.safetensors"), folder / "run" / "model.safetensors")
+    shutil.copy(
+        beside_model("isc_small", "normalize.json").with_name("isc_small.safetensors"),
+        folder / "run" / "model.safetensors",
+    )
     with contextlib.chdir(folder):
         for role in ("queries", "references", "training"):
             images, output = str(benchmark / role), f"{role}.h5"
@@ -290,11 +294,14 @@ def test_what_is_kept_with_the_model_is_found_by_its_descriptors(scene):
 
 def test_a_file_and_what_lies_beside_it(tmp_path):
     (tmp_path / "run").mkdir()
-    assert beside_model(str(tmp_path / "run")) == tmp_path / "run" / "normalize.json"
-    assert beside_model(str(tmp_path / "run" / "model.safetensors")) == tmp_path / "run" / "normalize.json"
-    assert beside_model("x/sscd.torchscript.pt").as_posix() == "x/sscd.torchscript.normalize.json"
-    assert beside_model("isc_small").name == "isc_small.normalize.json"
-    assert beside_model("isc_small").parent.name == "weights"
+    assert beside_model(str(tmp_path / "run"), "normalize.json") == tmp_path / "run" / "normalize.json"
+    assert (
+        beside_model(str(tmp_path / "run" / "model.safetensors"), "normalize.json")
+        == tmp_path / "run" / "normalize.json"
+    )
+    assert beside_model("x/sscd.torchscript.pt", "normalize.json").as_posix() == "x/sscd.torchscript.normalize.json"
+    assert beside_model("isc_small", "normalize.json").name == "isc_small.normalize.json"
+    assert beside_model("isc_small", "normalize.json").parent.name == "weights"
 
 
 def test_other_training_photos_than_it_was_found_with_are_noted(scene):

@@ -116,13 +116,15 @@ def test_the_commands_are_declared(installed):
         "isc-match": "isc.cli:match",
         "isc-demo": "isc.demo:main",
         "isc-normalize": "isc.normalize_cli:main",
+        "isc-fusion": "isc.fusion_cli:main",
         "isc-index": "isc.index_cli:main",
         "isc-export": "isc.export:main",
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["isc-train", "isc-extract", "isc-match", "isc-demo", "isc-normalize", "isc-index", "isc-export"]
+    "name",
+    ["isc-train", "isc-extract", "isc-match", "isc-demo", "isc-normalize", "isc-fusion", "isc-index", "isc-export"],
 )
 def test_help_of_each_command(command, tmp_path, name):
     done = command(name, "--help")

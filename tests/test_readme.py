@@ -127,7 +127,7 @@ def test_search_page_examples(descriptors, tmp_path):
     assert run.stdout.split(maxsplit=2) == ["50", "400", "(40, 10)\n"], run.stderr
 
 
-NAMES = ("training", "search", "index", "normalization", "scale", "extraction", "onnx")
+NAMES = ("training", "search", "index", "normalization", "scale", "extraction", "onnx", "matching")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from isc.descriptors import Descriptors
 from isc.errors import InputError
 from isc.normalize.forms import Form, Training, dim_of, form
-from isc.normalize.stored import Stored, beside_model, stored_for
+from isc.normalize.stored import Stored, stored_for
 from isc.steps import Chain
 
-__all__ = ["Fitted", "Stored", "beside_model", "dim_of", "fit", "require_unit", "stored_for"]
+__all__ = ["Fitted", "Stored", "dim_of", "fit", "require_unit", "stored_for"]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import isc
+from isc.beside import beside_model
 from isc.errors import InputError
 from isc.steps import MODEL, Chain, parse
 
 FORMAT = "isc-normalize-1"
 FILE = "normalize.json"  # its name in a run folder
-RUN_MODEL = "model.safetensors"
-SHIPPED = Path(isc.__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,6 @@ class Stored:
     chain: Chain
     weights_sha256: str | None
     training_rows: int
-
-
-def beside_model(model: str) -> Path:
-    """Where the chain of a model lies: FILE in a run folder, NAME.normalize.json beside a model's own file."""
-    shipped = SHIPPED / f"{model}.safetensors"
-    path = shipped if shipped.is_file() else Path(model)
-    if path.is_dir() or path.name == RUN_MODEL:
-        return (path if path.is_dir() else path.parent) / FILE
-    return path.with_name(f"{path.stem}.{FILE}")
 
 
 def read_stored(path: Path) -> Stored:
@@ -65,7 +54,7 @@ def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Stored:
                     f"normalize=model: {made} does not say its model's {key}; expected a file that extract.py wrote, "
                     "or normalize=FILE.json"
                 )
-        path = beside_model(provenance["weights"])
+        path = beside_model(provenance["weights"], FILE)
         if not path.is_file():
             raise InputError(
                 f"normalize=model: {path} is not there; expected isc-normalize search --model "

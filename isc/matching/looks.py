@@ -1,0 +1,67 @@
+"""More looks at the queries: rows of regions and turns, by the model that made their descriptors, for candidates.
+
+They are made by extract.py in a process of its own, and come back as its file: torch is not loaded here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from isc.descriptors import Descriptors
+from isc.errors import InputError
+from isc.io import read_descriptors, read_provenance, write_csv
+
+PROGRESS = " extracting "  # what its lines of progress hold
+EXTRACT = "import sys; from isc.cli import extract; sys.argv[0] = 'isc-extract'; extract()"
+
+
+def with_looks(
+    queries: Descriptors, images: Mapping[str, Path], *, views: str, provenance: Mapping[str, str]
+) -> Descriptors:
+    """The descriptors of `queries`, one row each, with further rows for the `views` of those that have an image.
+
+    InputError where the model is not at hand, is not the one that made these descriptors, or no image can be read.
+    """
+    weights = provenance.get("weights")
+    if weights is None:
+        raise InputError("the queries' file does not say which model made it; expected one that extract.py wrote")
+    ids = [name for name in queries.ids if name in images]
+    if not ids:
+        raise InputError("no query has an image")
+    with tempfile.TemporaryDirectory(prefix="isc-looks-") as folder:
+        listing, made = Path(folder) / "queries.csv", Path(folder) / "queries.h5"
+        write_csv(listing, ("id", "file"), ((name, images[name].absolute()) for name in ids))
+        _extract(f"images={listing}", f"output={made}", f"model={weights}", f"views={views}", "combine=rows")
+        key = "weights_sha256"
+        told = read_provenance(made).get(key), provenance.get(key)
+        if told[0] != told[1]:
+            raise InputError(f"{weights} has {key} {str(told[0])[:12]}, the queries were made with {str(told[1])[:12]}")
+        rows = read_descriptors(made)
+    if rows.views is None or rows.dim != queries.dim:
+        raise InputError(f"{weights} gives {rows.dim} dimensions, the queries have {queries.dim}")
+    more = rows.take(np.flatnonzero(rows.views != "whole"))
+    return Descriptors(
+        np.r_[queries.ids, more.ids],
+        np.concatenate([queries.vectors, more.vectors]),
+        np.r_[np.full(len(queries.ids), "whole", object), more.views],
+    )
+
+
+def _extract(*arguments: str) -> None:
+    """Its progress is shown as it comes; what it refuses is said in one line."""
+    command = [sys.executable, "-c", EXTRACT, *arguments]
+    said = "nothing"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            said = line.strip() or said
+            if PROGRESS in line:
+                print(line, end="", file=sys.stderr, flush=True)
+    if child.returncode != 0:
+        raise InputError(said.removeprefix("error: "))

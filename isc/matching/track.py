@@ -1,0 +1,112 @@
+"""The matching track: candidates by descriptors, their pixels compared, all evidence made one probability."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.descriptors import Matches
+from isc.io import write_text
+from isc.matching.fusion import Fusion
+from isc.matching.geometry import EVIDENCE, Alignment
+from isc.matching.verify import Verified
+from isc.search.views import ImagePairs
+
+INLIERS, SURPRISE, AGREEMENT = (EVIDENCE.index(name) for name in ("inliers", "surprise", "agreement"))
+
+
+@dataclass(frozen=True)
+class PairEvidence:
+    """Why a pair is held for a copy: what it scored, how near its descriptors are, and where its pixels agree."""
+
+    score: float  # probability
+    distance: float  # squared Euclidean
+    surprise: float
+    agreement: float
+    alignment: Alignment
+
+    @property
+    def query_region(self) -> npt.NDArray[np.float64]:
+        return self.alignment.query_region
+
+    @property
+    def reference_region(self) -> npt.NDArray[np.float64]:
+        return self.alignment.reference_region
+
+    @property
+    def inliers(self) -> int:
+        return self.alignment.inliers
+
+
+def scored(
+    found: ImagePairs, candidates: ImagePairs, verified: Verified, *, fusion: Fusion
+) -> tuple[ImagePairs, dict[tuple[str, str], PairEvidence]]:
+    """As many pairs as were `found` by distance, the likeliest copies of these and of the candidates, and the evidence
+    for those of them that have an alignment.
+
+    Scores of `found` and `candidates` are negative squared distances, those of the pairs returned are probabilities.
+    """
+    matches = candidates.matches
+    distance = -matches.score.astype(np.float64)
+    probability = fusion.probability(distance, verified.evidence)
+    better = _with_scores(matches, probability)
+    plain = _with_scores(found.matches, fusion.probability(-found.matches.score.astype(np.float64)))
+    kept = replace_scores(plain, better, keep=len(plain))
+    still = np.isin(matches.keys(), kept.keys())
+    evidence = {
+        (matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]): PairEvidence(
+            score=float(probability[row]),
+            distance=float(distance[row]),
+            surprise=float(verified.evidence[row, SURPRISE]),
+            agreement=float(verified.evidence[row, AGREEMENT]),
+            alignment=alignment,
+        )
+        for row, alignment in verified.alignments.items()
+        if still[row]
+    }
+    return found.rescored(kept, candidates), evidence
+
+
+def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
+    """The `keep` best of both sets of pairs over the same id tables; a pair in both has its score in `better`."""
+    old = matches.take(~np.isin(matches.keys(), better.keys()))
+    joined = Matches(
+        matches.query_ids,
+        matches.reference_ids,
+        np.r_[better.query, old.query],
+        np.r_[better.reference, old.reference],
+        np.r_[better.score, old.score],
+    )
+    return joined.take(joined.order()[:keep])
+
+
+def _with_scores(matches: Matches, score: npt.NDArray[np.float64]) -> Matches:
+    return Matches(matches.query_ids, matches.reference_ids, matches.query, matches.reference, score)
+
+
+def write_evidence(path: Path, evidence: Mapping[tuple[str, str], PairEvidence]) -> None:
+    """One JSON object a line for each pair whose pixels agree, the likeliest copies first: ids, score and what it rests
+    on, the region in both pictures, corners (x, y) as fractions of width and height, and the matrix [2][3] that takes
+    such fractions of the reference to those of the query."""
+    records = (
+        {
+            "query_id": query,
+            "reference_id": reference,
+            "score": one.score,
+            "distance": round(one.distance, 6),
+            "inliers": one.inliers,
+            "surprise": round(one.surprise, 2),
+            "agreement": round(one.agreement, 4),
+            "mirrored": one.alignment.mirrored,
+            "query_region": one.query_region.round(4).tolist(),
+            "reference_region": one.reference_region.round(4).tolist(),
+            "matrix": one.alignment.matrix[:2].round(6).tolist(),
+        }
+        for (query, reference), one in sorted(evidence.items(), key=lambda item: (-item[1].score, item[0]))
+    )
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

@@ -1,0 +1,401 @@
+"""The pixels of every candidate pair compared, on all cores."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.cores import cores
+from isc.descriptors import IntArray, Matches
+from isc.errors import InputError
+from isc.images import path_of, read_image
+from isc.io import write_csv
+from isc.matching.geometry import EVIDENCE, Alignment, compare
+from isc.matching.local import LocalFeatures, local_features
+from isc.matching.store import FeatureStore, PhotoKey, num_bytes, photo_key
+from isc.matching.workers import Share, sharing
+from isc.progress import Report, progress
+
+Floats = npt.NDArray[np.float32]
+Side = Literal["query", "reference", "pair"]
+Bars = Callable[[str, str], AbstractContextManager[Report]]
+
+PHOTOS = 4  # whose features a process makes at a time
+BATCH = 64  # photos stored in one transaction, which a kill may cost
+HELD = 1 << 30  # bytes of features kept in memory where they cannot be stored; about 13,000 photos
+NOT_COMPARED_COLUMNS = ("side", "id", "file", "reason", "pairs")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why pairs were not compared: a picture of one side, or, for the side "pair", two pictures together, whose id is
+    "QUERY,REFERENCE". `pairs` candidates are concerned; `file` is None where the id has none."""
+
+    side: Side
+    id: str
+    file: Path | None
+    reason: str
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the pixels say of P candidates, in their order.
+
+    evidence    float32 [P, len(EVIDENCE)], a row of NaN where the pair was not compared
+    alignments  of the candidates, by row, where both pictures show the same
+    problems    a line a picture, sorted; a pair whose two pictures are both at fault counts in both lines
+    """
+
+    evidence: Floats
+    alignments: Mapping[int, Alignment]
+    problems: tuple[Problem, ...]
+
+    @property
+    def not_compared(self) -> int:
+        """The number of pairs without evidence."""
+        return int(np.isnan(self.evidence).all(axis=1).sum())
+
+
+def verify(
+    candidates: Matches,
+    query_images: Mapping[str, Path],
+    reference_images: Mapping[str, Path],
+    *,
+    store: FeatureStore | None = None,
+    workers: int | None = None,
+    bars: Bars = progress,
+) -> Verified:
+    """Compare every candidate pair; the result does not depend on the number of `workers`, one a core where None.
+
+    First the local features of the references that are not in the `store` are made and put there, then each query is
+    compared with its candidates. What cannot be stored is held in memory, up to `HELD` bytes, and beyond that made
+    again for every query that needs it. `bars` makes the two progress bars. A picture that cannot be read, or a pair
+    that cannot be compared, is a `Problem` and never ends the run. Raises InputError where `workers` is below 1, the
+    store is damaged, or a process ends by itself.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers={workers}; expected at least 1 process")
+    plan = _planned(candidates, query_images, reference_images)
+    answer = _Answer(candidates, plan)
+    if plan.groups:
+        count = min(workers or cores(), max(len(plan.groups), len(plan.references)))
+        missing = _missing(plan, store)
+        with sharing(_Work(store), workers=count) as share:
+            held = _describe(missing, share, store, bars=bars)
+            answer.add_unreadable(held)
+            with bars("comparing pixels", "queries") as report:
+                for done, compared in enumerate(share(plan.comparisons(held)), 1):
+                    answer.add(compared)
+                    report(done, len(plan.groups))
+    return answer.verified()
+
+
+def write_not_compared(path: Path, problems: Iterable[Problem]) -> None:
+    """`side,id,file,reason,pairs`, a line a picture; a pair's id is in quotes, as it holds a comma."""
+    rows = ((one.side, one.id, one.file or "", one.reason, one.pairs) for one in problems)
+    write_csv(path, NOT_COMPARED_COLUMNS, rows)
+
+
+# --- what there is to do ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Describe:
+    """Make the features of references, each (number, file)."""
+
+    photos: Sequence[tuple[int, Path]]
+
+
+@dataclass(frozen=True)
+class _Described:
+    """(number, state of the file before it was read, features or what is wrong with the file) of each."""
+
+    photos: Sequence[tuple[int, PhotoKey | None, LocalFeatures | str]]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A candidate of a query: its number, its file, and its features where they are held."""
+
+    number: int
+    file: Path
+    features: LocalFeatures | None
+
+
+@dataclass(frozen=True)
+class _Compare:
+    """Compare a query with its candidates."""
+
+    query: int
+    file: Path
+    references: Sequence[_Reference]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What came of it: `query_problem`, or for each candidate the evidence and alignment, or what is wrong with the
+    reference, or with the pair."""
+
+    query: int
+    query_problem: str | None = None
+    found: Mapping[int, tuple[Floats, Alignment | None]] = field(default_factory=dict)
+    reference_problems: Mapping[int, str] = field(default_factory=dict)
+    pair_problems: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The queries and references that have a file, by number, and the candidates' rows by query."""
+
+    groups: Mapping[int, IntArray]
+    reference: IntArray  # [P], the candidates' references
+    queries: Mapping[int, Path]
+    references: Mapping[int, Path]
+    query_problems: Mapping[int, str]
+    reference_problems: Mapping[int, str]
+
+    def comparisons(self, held: Mapping[int, LocalFeatures | str]) -> Iterator[_Compare]:
+        """Without the references that are known to be unreadable."""
+        for query, rows in self.groups.items():
+            found = (
+                (number, held.get(number)) for number in self.reference[rows].tolist() if number in self.references
+            )
+            references = [
+                _Reference(number, self.references[number], features)
+                for number, features in found
+                if not isinstance(features, str)
+            ]
+            yield _Compare(query, self.queries[query], references)
+
+
+def _planned(candidates: Matches, queries: Mapping[str, Path], references: Mapping[str, Path]) -> _Plan:
+    query_files, query_problems = _files(np.unique(candidates.query), candidates.query_ids, queries)
+    order = np.argsort(candidates.query, kind="stable")
+    numbers, first = np.unique(candidates.query[order], return_index=True)
+    groups = dict(zip(numbers.tolist(), np.split(order, first[1:]), strict=True)) if len(order) else {}
+    usable = {query: rows for query, rows in groups.items() if query in query_files}
+    wanted = np.unique(candidates.reference)
+    reference_files, reference_problems = _files(wanted, candidates.reference_ids, references)
+    return _Plan(usable, candidates.reference, query_files, reference_files, query_problems, reference_problems)
+
+
+def _files(
+    numbers: IntArray, ids: npt.NDArray[np.object_], images: Mapping[str, Path]
+) -> tuple[dict[int, Path], dict[int, str]]:
+    """The file of each of these images, or why it has none."""
+    files: dict[int, Path] = {}
+    problems: dict[int, str] = {}
+    for number in numbers.tolist():
+        try:
+            files[number] = path_of(images, ids[number])
+        except InputError as error:
+            problems[number] = str(error)
+    return files, problems
+
+
+# --- the features of the references ----------------------------------------------------------------------------------
+
+
+def _missing(plan: _Plan, store: FeatureStore | None) -> list[tuple[int, Path]]:
+    """The references that have to be described, those of most candidates first."""
+    rows = [plan.reference[rows] for rows in plan.groups.values()]
+    uses = Counter(number for number in np.concatenate(rows).tolist() if number in plan.references)
+    if store is None:
+        return [(number, plan.references[number]) for number, _ in uses.most_common()]
+    keys = {number: photo_key(plan.references[number]) for number, _ in uses.most_common()}
+    there = store.present(key for key in keys.values() if key is not None)
+    store.close()  # processes are forked next
+    return [(number, plan.references[number]) for number, key in keys.items() if key is None or key not in there]
+
+
+def _describe(
+    missing: Sequence[tuple[int, Path]],
+    share: Share[_Describe | _Compare, _Described | _Compared],
+    store: FeatureStore | None,
+    *,
+    bars: Bars,
+) -> dict[int, LocalFeatures | str]:
+    """The features that could not be stored, as far as memory is granted, and what is wrong with files."""
+    if not missing:
+        return {}
+    shelf, done = _Shelf(store), 0
+    chunks = (_Describe(missing[start : start + PHOTOS]) for start in range(0, len(missing), PHOTOS))
+    todo = itertools.takewhile(lambda _: not shelf.full, chunks)
+    with bars("local features of references", "photos") as report, ThreadPoolExecutor(1) as disk:
+        for result in share(todo):
+            assert isinstance(result, _Described)
+            shelf.put(result, disk)
+            done += len(result.photos)
+            report(done, len(missing))
+        shelf.flush(disk)
+    if store is not None:
+        store.close()
+    return shelf.held
+
+
+class _Shelf:
+    """Where features go: to the store in batches, one of which is written at a time, or else into memory.
+
+    The thread `disk` writes, so that the processes need not wait for it."""
+
+    def __init__(self, store: FeatureStore | None) -> None:
+        self.held: dict[int, LocalFeatures | str] = {}
+        self._store = store
+        self._room = HELD
+        self._batch: dict[int, tuple[PhotoKey, LocalFeatures]] = {}
+        self._writing: tuple[dict[int, tuple[PhotoKey, LocalFeatures]], Future[bool]] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can be put anywhere."""
+        return self._room <= 0 and (self._store is None or not self._store.writable)
+
+    def put(self, described: _Described, disk: ThreadPoolExecutor) -> None:
+        for number, key, features in described.photos:
+            if isinstance(features, str):
+                self.held[number] = features
+            elif self._store is None or key is None:
+                self._hold(number, features)
+            else:
+                self._batch[number] = key, features
+        if len(self._batch) >= BATCH:
+            self._write(disk)
+
+    def flush(self, disk: ThreadPoolExecutor) -> None:
+        """Wait until all is stored."""
+        self._write(disk)
+        self._settle()
+
+    def _write(self, disk: ThreadPoolExecutor) -> None:
+        self._settle()
+        if self._store is not None and self._batch:
+            values = dict(self._batch.values())
+            self._writing = self._batch, disk.submit(self._store.put_many, values)
+            self._batch = {}
+
+    def _settle(self) -> None:
+        """Wait for the batch that is being written; what could not be is held."""
+        if self._writing is None:
+            return
+        (batch, stored), self._writing = self._writing, None
+        if not stored.result():
+            for number, (_, features) in batch.items():
+                self._hold(number, features)
+
+    def _hold(self, number: int, features: LocalFeatures) -> None:
+        if self._room > 0:
+            self.held[number] = features
+            self._room -= num_bytes(features)
+
+
+# --- in the processes ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process does; it reads from the store and does not write."""
+
+    store: FeatureStore | None
+
+    def __call__(self, item: _Describe | _Compare) -> _Described | _Compared:
+        if isinstance(item, _Describe):
+            return _Described([(number, photo_key(file), _features(file)) for number, file in item.photos])
+        return self._compared(item)
+
+    def _compared(self, item: _Compare) -> _Compared:
+        query = _features(item.file)
+        if isinstance(query, str):
+            return _Compared(item.query, query)
+        found: dict[int, tuple[Floats, Alignment | None]] = {}
+        reference_problems: dict[int, str] = {}
+        pair_problems: dict[int, str] = {}
+        for number, reference in self._references(item.references):
+            if isinstance(reference, str):
+                reference_problems[number] = reference
+                continue
+            try:
+                found[number] = compare(query, reference)
+            except Exception as error:  # of OpenCV or of linear algebra, over pictures that nobody has thought of
+                pair_problems[number] = f"cannot be compared ({_one_line(error)})"
+        return _Compared(item.query, None, found, reference_problems, pair_problems)
+
+    def _references(self, wanted: Sequence[_Reference]) -> Iterator[tuple[int, LocalFeatures | str]]:
+        """Held, stored, or made anew."""
+        unheld = [one for one in wanted if one.features is None] if self.store is not None else []
+        keys = {one.number: key for one in unheld if (key := photo_key(one.file)) is not None}
+        stored = self.store.get_many(keys.values()) if self.store is not None else {}
+        for one in wanted:
+            features = one.features  # of a blank picture they are there and empty, which is false
+            if features is None and one.number in keys:
+                features = stored.get(keys[one.number])
+            yield one.number, features if features is not None else _features(one.file)
+
+
+def _features(file: Path) -> LocalFeatures | str:
+    """Of a photo, or what is wrong with it."""
+    try:
+        return local_features(read_image(file))
+    except InputError as error:
+        return str(error).removeprefix(f"{file}: ")
+    except Exception as error:
+        return f"has no local features ({_one_line(error)})"
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+class _Answer:
+    """What is known so far."""
+
+    def __init__(self, candidates: Matches, plan: _Plan) -> None:
+        self._candidates, self._plan = candidates, plan
+        self._evidence = np.full((len(candidates), len(EVIDENCE)), np.nan, np.float32)
+        self._alignments: dict[int, Alignment] = {}
+        self._queries, self._references = dict(plan.query_problems), dict(plan.reference_problems)
+        self._pairs: dict[int, str] = {}
+
+    def add_unreadable(self, held: Mapping[int, LocalFeatures | str]) -> None:
+        self._references |= {number: why for number, why in held.items() if isinstance(why, str)}
+
+    def add(self, compared: _Compared | _Described) -> None:
+        assert isinstance(compared, _Compared)
+        if compared.query_problem is not None:
+            self._queries[compared.query] = compared.query_problem
+        self._references |= compared.reference_problems
+        for row in self._plan.groups[compared.query].tolist():
+            number = int(self._candidates.reference[row])
+            if number in compared.found:
+                self._evidence[row], alignment = compared.found[number]
+                if alignment is not None:
+                    self._alignments[row] = alignment
+            elif number in compared.pair_problems:
+                self._pairs[row] = compared.pair_problems[number]
+
+    def verified(self) -> Verified:
+        problems = [*self._of_side("query", self._queries), *self._of_side("reference", self._references)]
+        problems += [Problem("pair", self._candidates.pair(row), None, why, 1) for row, why in self._pairs.items()]
+        problems.sort(key=lambda one: (one.side, one.id))
+        return Verified(self._evidence, dict(sorted(self._alignments.items())), tuple(problems))
+
+    def _of_side(self, side: Literal["query", "reference"], reasons: Mapping[int, str]) -> Iterator[Problem]:
+        of_queries = side == "query"
+        numbers = self._candidates.query if of_queries else self._candidates.reference
+        ids = self._candidates.query_ids if of_queries else self._candidates.reference_ids
+        files = self._plan.queries if of_queries else self._plan.references
+        pairs = np.bincount(numbers, minlength=len(ids))
+        for number, reason in reasons.items():
+            yield Problem(side, ids[number], files.get(number), reason, int(pairs[number]))
