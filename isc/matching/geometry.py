@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from isc.matching.local import LocalFeatures, mirrored
+from isc.matching.local import LocalFeatures
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -138,7 +138,7 @@ def _fit(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Fit 
 
 
 def _pairs(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Pairs:
-    q, r = _alike(mirrored(query.descriptors) if flip else query.descriptors, reference.descriptors)
+    q, r = _alike(query.mirrored_vectors if flip else query.vectors, reference.vectors)
     points, angles = query.points[q].astype(np.float64), np.radians(query.angles[q].astype(np.float64))
     if flip:
         points, angles = points * [-1, 1] + [query.size[0] - 1, 0], math.pi - angles
@@ -152,10 +152,10 @@ def _pairs(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Pa
 
 
 def _alike(
-    query: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
+    query: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Rows of both that are alike, those first whose nearest is nearest beside their second nearest."""
-    cosine = (query.astype(np.float32) / 255) @ (reference.astype(np.float32) / 255).T
+    cosine = query @ reference.T
     rows, nearest = np.arange(len(query)), cosine.argmax(axis=1)
     first = cosine[rows, nearest]
     cosine[rows, nearest] = -1
@@ -167,14 +167,15 @@ def _alike(
 
 def _votes(pairs: _Pairs) -> tuple[Flags, Flags]:
     """For the map of each pair (rows) and each pair (columns): whether turn and scale agree; and the places too."""
-    turn = np.angle(np.exp(1j * (pairs.turn[:, None] - pairs.turn)))
-    scale = np.log(pairs.scale)
-    alike = (np.abs(turn) < ANGLE_TOLERANCE) & (np.abs(scale[:, None] - scale) < SCALE_TOLERANCE)
-    # as complex numbers a turn with a scale is a product
+    turns, scale = np.exp(1j * pairs.turn), np.log(pairs.scale)  # as complex numbers a turn with a scale is a product
+    alike = np.outer(turns.real, turns.real) + np.outer(turns.imag, turns.imag) > math.cos(ANGLE_TOLERANCE)
+    alike &= np.abs(scale[:, None] - scale) < SCALE_TOLERANCE
     q, r = (points[:, 0] + 1j * points[:, 1] for points in (pairs.query, pairs.reference))
-    maps = pairs.scale * np.exp(1j * pairs.turn)
-    misses = maps[:, None] * (r - r[:, None]) - (q - q[:, None])
-    return alike, alike & (np.abs(misses) < 2 * pairs.tolerance)
+    maps = pairs.scale * turns
+    # what each map makes of a point, less where that point is: two sums, as a map is the same for all points
+    misses = np.outer(maps, r) - q + (q - maps * r)[:, None]
+    near = misses.real**2 + misses.imag**2 < (2 * pairs.tolerance) ** 2
+    return alike, alike & near
 
 
 def _refined(pairs: _Pairs, inside: Flags, alike: Flags) -> _Fit | None:

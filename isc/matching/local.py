@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,6 +45,16 @@ class LocalFeatures:
     def __len__(self) -> int:
         return len(self.points)
 
+    @cached_property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """The descriptors at unit length, to be compared."""
+        return np.asarray(self.descriptors / np.float32(255), np.float32)
+
+    @cached_property
+    def mirrored_vectors(self) -> npt.NDArray[np.float32]:
+        """The same in a mirror."""
+        return mirrored(self.vectors)
+
 
 def local_features(pixels: Pixels) -> LocalFeatures:
     """The MAX_FEATURES strongest features of a picture [H, W, 3], shrunk to LONGEST_SIDE where it is larger."""
@@ -71,6 +83,6 @@ def _root(descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(np.sqrt(descriptors / total) * 255), np.uint8)
 
 
-def mirrored(descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def mirrored(descriptors: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """What the descriptors [K, 128] are in a mirror: a rearrangement, no second look at the picture."""
     return np.ascontiguousarray(descriptors[:, _MIRROR])
