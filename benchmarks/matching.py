@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("judge", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="keeps descriptors and local features")
     parser.add_argument("--model", default="isc_small")
-    parser.add_argument("--looks", default=MatchConfig(output="", queries="", references="").looks)
+    parser.add_argument("--looks", default=MatchConfig.looks)
     parser.add_argument("--publish", action="store_true", help="keep the tables for docs/results.md")
     try:
         measure(parser.parse_args(arguments))
@@ -262,7 +262,7 @@ def measure(given: argparse.Namespace) -> None:
         return kept[id(of)]
 
     rows, last, probability = parts(one, more, evidence, sets.provenance)
-    number = MatchConfig(output="", queries="", references="").candidates
+    number = MatchConfig.candidates
     edits = by_edit(given.judge, last, evidence(last), probability, number=number)
     for name, table in {"matching": rows, "matching_edits": edits}.items():
         if given.publish:

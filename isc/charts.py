@@ -74,15 +74,20 @@ def histogram_chart(score: FloatArray, right: Flags | None, threshold: float | N
 
 
 def reliability_chart(bins: Sequence[Bin]) -> Chart:
-    """The share of right pairs over the mean probability of each bin; the dashed line is what it should be."""
+    """The share of right pairs over the mean probability of each bin, its dot the larger the more pairs it has; the
+    dashed line is what it should be."""
     tenths = [(value / 10, f"{value / 10:.1f}") for value in range(0, 11, 2)]
     x, y = _x([one.mean for one in bins]), _y([one.right for one in bins])
-    dots = " ".join(f"M{a - 4:.1f},{b:.1f} a4,4 0 1 0 8,0 a4,4 0 1 0 -8,0" for a, b in zip(x, y, strict=True))
+    radii = [2 + 1.5 * math.log10(one.pairs) for one in bins]
+    dots = " ".join(
+        f"M{a - r:.1f},{b:.1f} a{r:.1f},{r:.1f} 0 1 0 {2 * r:.1f},0 a{r:.1f},{r:.1f} 0 1 0 {-2 * r:.1f},0"
+        for a, b, r in zip(x, y, radii, strict=True)
+    )
     return Chart(
         x_ticks=[(float(_x(value)), label) for value, label in tenths],
         y_ticks=[(float(_y(value)), label) for value, label in tenths],
         paths=[("curve", polyline(x, y)), ("right", dots)],
-        guide=(f"M{LEFT},{BOTTOM} L{RIGHT},{TOP}", "as probable as said", RIGHT - 40, TOP + 12),
+        guide=(f"M{LEFT},{BOTTOM} L{RIGHT},{TOP}", "as probable as said", RIGHT - 8, BOTTOM - 12),
     )
 
 

@@ -121,10 +121,10 @@ def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) ->
 def _find(sets: Sets, config: MatchConfig, pictures: Pictures | None) -> Found:
     """The best pairs by distance; for the matching track with pictures, the likeliest copies by all evidence."""
     if config.track is Track.descriptor:
-        return Found(_nearest_pairs(sets, config), sets)
+        return Found(_nearest_pairs(sets, config, _searching(sets, config)), sets)
     if pictures is None:
         log.info("track=matching without query_images= and reference_images=: the scores are the distances alone")
-        return Found(_nearest_pairs(sets, config), sets)
+        return Found(_nearest_pairs(sets, config, _searching(sets, config)), sets)
     from isc.matching.store import FeatureStore
     from isc.matching.stored import fusion_for
     from isc.matching.track import scored
@@ -136,11 +136,11 @@ def _find(sets: Sets, config: MatchConfig, pictures: Pictures | None) -> Found:
         log.warning("%s", note)
     sets = _with_looks(sets, config, pictures)
     store = None if config.features == NO_FEATURES else FeatureStore(_features_folder(config.features))
-    found = _nearest_pairs(sets, config)
+    searching = _searching(sets, config)
+    found = _nearest_pairs(sets, config, searching)
     k = min(config.candidates, len(sets.references.images))
-    with progress("finding candidates", "pairs") as report:
-        find = _searches(config, report).nearest
-        candidates = nearest_images(sets.queries, sets.references, k=k, find=find)
+    with progress("finding candidates", "pairs" if config.index is None else "queries") as report:
+        candidates = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
     verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=config.workers)
     pairs, evidence = scored(found, candidates, verified, fusion=fusion)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
@@ -190,8 +190,14 @@ class Searches:
     nearest: RowSearch
 
 
-def _searches(config: MatchConfig, report: Report | None) -> Searches:
-    """The exact ones."""
+def _searching(sets: Sets, config: MatchConfig) -> Callable[[Report], Searches]:
+    """What makes the searches of these references, exact or by the index that is asked for, with a progress bar."""
+    if config.index is not None:
+        return _open_index(sets, config.index, config.index_search or "")
+    return lambda report: _exact_searches(config, report)
+
+
+def _exact_searches(config: MatchConfig, report: Report) -> Searches:
     if config.engine is Engine.ray:
         return _cluster_searches(config, report)
     from isc.search import best_pairs, knn
@@ -203,8 +209,8 @@ def _searches(config: MatchConfig, report: Report | None) -> Searches:
     )
 
 
-def _cluster_searches(config: MatchConfig, report: Report | None) -> Searches:
-    """The same by a cluster."""
+def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
+    """The exact ones, by a cluster."""
     from isc.cluster.search import cluster_pairs
 
     actors, memory = config.actors, config.memory_gb
@@ -223,19 +229,18 @@ def _cluster_searches(config: MatchConfig, report: Report | None) -> Searches:
     return Searches(lambda q, r, count: search(q, r, count, None), lambda q, r, count: search(q, r, None, count))
 
 
-def _nearest_pairs(sets: Sets, config: MatchConfig) -> ImagePairs:
+def _nearest_pairs(sets: Sets, config: MatchConfig, searching: Callable[[Report], Searches]) -> ImagePairs:
     """The pairs of images asked for, by distance alone."""
     from isc.search import best_image_pairs, nearest_images
 
     sides, num_queries = (sets.queries, sets.references), len(sets.queries.images)
     existing = num_queries * len(sets.references.images)
     num_pairs = config.num_pairs or min(PAIRS_PER_QUERY * num_queries, existing)
-    index = None if config.index is None else _open_index(sets, config.index, config.index_search or "")
-    with progress("searching", "pairs" if index is None else "queries") as report:
-        searches = _searches(config, report) if index is None else index(report)
+    with progress("searching", "pairs" if config.index is None else "queries") as report:
+        searches = searching(report)
         if config.k is not None:
             return nearest_images(*sides, k=config.k, find=searches.nearest)
-        if index is not None or num_pairs >= existing:
+        if config.index is not None or num_pairs >= existing:
             return best_image_pairs(*sides, num_pairs=num_pairs, find=searches.pairs)
         one_more = best_image_pairs(*sides, num_pairs=num_pairs + 1, find=searches.pairs)
     if one_more.matches.score[-1] == one_more.matches.score[-2]:
@@ -244,7 +249,7 @@ def _nearest_pairs(sets: Sets, config: MatchConfig) -> ImagePairs:
 
 
 def _open_index(sets: Sets, name: str, search: str) -> Callable[[Report], Searches]:
-    """The same, of those that an approximate index finds."""
+    """Those that an approximate index finds."""
     from isc.search.approximate import approximate_pairs, open_index, parse_search
 
     parse_search(search)

@@ -47,7 +47,7 @@ def scored(
     found: ImagePairs, candidates: ImagePairs, verified: Verified, *, fusion: Fusion
 ) -> tuple[ImagePairs, dict[tuple[str, str], PairEvidence]]:
     """As many pairs as were `found` by distance, the likeliest copies of these and of the candidates, and the evidence
-    for those of them that have an alignment.
+    for those of them whose alignment speaks for them: they are likelier with it than by their distance.
 
     Scores of `found` and `candidates` are negative squared distances, those of the pairs returned are probabilities.
     """
@@ -57,7 +57,7 @@ def scored(
     better = _with_scores(matches, probability)
     plain = _with_scores(found.matches, fusion.probability(-found.matches.score.astype(np.float64)))
     kept = replace_scores(plain, better, keep=len(plain))
-    still = np.isin(matches.keys(), kept.keys())
+    shown = np.isin(matches.keys(), kept.keys()) & (probability > fusion.probability(distance))
     evidence = {
         (matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]): PairEvidence(
             score=float(probability[row]),
@@ -67,7 +67,7 @@ def scored(
             alignment=alignment,
         )
         for row, alignment in verified.alignments.items()
-        if still[row]
+        if shown[row]
     }
     return found.rescored(kept, candidates), evidence
 
