@@ -7,7 +7,7 @@ against a pair. A pair's probability depends on that pair alone, never on other 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,11 @@ class Curve:
     rises: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.rises) != len(self.knots) - 1 or not np.all(np.diff(self.knots) > 0):
-            raise ValueError(f"{len(self.knots)} knots, {len(self.rises)} rises; expected rising knots and one less")
+        rising = len(self.knots) >= 2 and np.all(np.diff(self.knots) > 0)
+        if len(self.rises) != len(self.knots) - 1 or not rising or not np.isfinite([*self.knots, *self.rises]).all():
+            raise ValueError(
+                f"knots {self.knots}, rises {self.rises}; expected rising knots, one rise less, all finite"
+            )
 
     def __call__(self, values: Floats) -> Floats:
         return np.asarray(_steps(values, np.array(self.knots)) @ np.array(self.rises), np.float64)
@@ -82,8 +85,8 @@ class Fusion:
         """Of each pair to be a copy, [P], 0…1: of its squared distance [P], and its evidence [P, len(EVIDENCE)] with
         NaN for a pair that could not be compared.
 
-        Where local evidence is missing (a pair that was not compared, or without alignment where either picture has
-        fewer than FEW_FEATURES features, as when it is blurred or tiny) that is no less than by distance alone.
+        Where local evidence is missing (a pair that was not compared, or either picture of which has fewer than
+        FEW_FEATURES features, as when it is blurred or tiny) that is no less than by distance alone.
         """
         columns = _columns(distance, evidence)
         odds = self.by_distance(columns)
@@ -92,9 +95,8 @@ class Fusion:
         compared = np.isfinite(evidence).all(axis=1)
         found = compared & (columns["inliers"] > 0)
         few = np.minimum(columns["features_query"], columns["features_reference"]) < np.log1p(FEW_FEATURES)
-        vain = self.unaligned(columns)
-        odds = np.where(compared & ~found, np.where(few, np.maximum(odds, vain), vain), odds)
-        return _logistic(np.where(found, self.aligned(columns), odds))
+        seen = np.where(found, self.aligned(columns), self.unaligned(columns))
+        return _logistic(np.where(compared, np.where(few, np.maximum(odds, seen), seen), odds))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` makes the same of it."""
@@ -175,7 +177,7 @@ def _knots(values: Floats, copy: Flags) -> Floats:
 
 
 def _logistic(odds: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(odds / 2)), np.float64)
+    return np.asarray(np.exp(-np.logaddexp(0, -odds)), np.float64)  # unlike tanh's, never 0: the unlikely keep order
 
 
 def _written(model: Additive) -> dict[str, Any]:
@@ -183,11 +185,19 @@ def _written(model: Additive) -> dict[str, Any]:
     return {"bias": model.bias, "curves": curves}
 
 
-def _read(values: Mapping[str, Any], kind: Sequence[str] | Mapping[str, int]) -> Additive:
+def _read(values: Mapping[str, Any], kind: Mapping[str, int]) -> Additive:
+    given = dict(values["curves"])
+    if set(given) != set(kind):
+        raise ValueError(f"curves {', '.join(given)}; expected {', '.join(kind)}")
     curves = {
-        name: Curve(tuple(map(float, one["knots"])), tuple(map(float, one["rises"])))
-        for name, one in values["curves"].items()
+        name: Curve(tuple(map(float, one["knots"])), tuple(map(float, one["rises"]))) for name, one in given.items()
     }
-    if set(curves) != set(kind):
-        raise ValueError(f"curves {', '.join(curves)}; expected {', '.join(kind)}")
-    return Additive(float(values["bias"]), curves)
+    for name, curve in curves.items():
+        if kind[name] != FREE and min(rise * kind[name] for rise in curve.rises) < 0:
+            raise ValueError(
+                f"curve {name} with rises {curve.rises}; expected none {'< 0' if kind[name] > 0 else '> 0'}"
+            )
+    bias = float(values["bias"])
+    if not np.isfinite(bias):
+        raise ValueError(f"bias {bias}; expected a finite number")
+    return Additive(bias, curves)

@@ -209,6 +209,8 @@ def _distinct(points: Floats) -> int:
 
 def _plausible(affine: Floats) -> bool:
     large, small = np.linalg.svd(affine[:, :2], compute_uv=False)
+    if np.linalg.det(affine[:, :2]) < 0:  # features of a picture that is turned over are not alike as they are
+        return False
     return bool(small > 1 / LARGEST_SCALE and large < LARGEST_SCALE and large < LARGEST_STRETCH * small)
 
 
@@ -220,17 +222,36 @@ def _mirrored_back(affine: Floats, size: tuple[int, int]) -> Floats:
 
 def _alignment(affine: Floats, query: LocalFeatures, reference: LocalFeatures, fit: _Fit) -> Alignment | None:
     """The map in fractions, and the part of the reference that lies inside the query, in both pictures."""
-    to_fractions = np.diag([1 / query.size[0], 1 / query.size[1], 1.0])
-    matrix = to_fractions @ np.vstack([affine, [0, 0, 1]]) @ np.diag([*reference.size, 1.0])
-    unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
-    corners = _moved(unit, matrix)
-    area, region = cv2.intersectConvexConvex(corners.astype(np.float32), unit.astype(np.float32))
-    if area <= 0 or region is None:
+    matrix = _fractions(query.size) @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(_fractions(reference.size))
+    in_query = _clipped(_moved(np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64), matrix))
+    if len(in_query) == 0 or _area(in_query) <= 0:
         return None
-    in_query = region.reshape(-1, 2).astype(np.float64)
     in_reference = _moved(in_query, np.linalg.inv(matrix))
     flip = bool(np.linalg.det(affine[:, :2]) < 0)
     return Alignment(matrix, flip, in_query.clip(0, 1), in_reference.clip(0, 1), fit.inliers)
+
+
+def _fractions(size: tuple[int, int]) -> Floats:
+    """From pixels, whose centres have whole coordinates, to fractions of width and height, 0 and 1 at the edges."""
+    width, height = size
+    return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]], np.float64)
+
+
+def _clipped(polygon: Floats) -> Floats:
+    """The part of a convex polygon, corners [K, 2], inside the unit square (Sutherland and Hodgman, CACM 1974);
+    OpenCV's intersectConvexConvex loses corners where edges nearly coincide, as those of a whole picture do."""
+    for axis, inward, edge in ((0, 1, 0), (0, -1, -1), (1, 1, 0), (1, -1, -1)):
+        depth = inward * polygon[:, axis] - edge
+        kept = []
+        for i, j in zip(range(len(polygon)), [*range(1, len(polygon)), 0], strict=True):
+            if depth[i] >= 0:
+                kept.append(polygon[i])
+            if depth[i] * depth[j] < 0:
+                kept.append(polygon[i] + (polygon[j] - polygon[i]) * depth[i] / (depth[i] - depth[j]))
+        if not kept:
+            return np.zeros((0, 2))
+        polygon = np.array(kept)
+    return polygon
 
 
 def _moved(points: Floats, matrix: Floats) -> Floats:
@@ -265,7 +286,7 @@ def agreement(matrix: Floats, query: Gray, reference: Gray) -> tuple[float, floa
     the weight's share where it exceeds one half. Both 0 where next to nothing overlaps.
     """
     (height, width), (rows, columns) = query.shape, reference.shape
-    pixels = (np.diag([width, height, 1.0]) @ matrix @ np.diag([1 / columns, 1 / rows, 1]))[:2]
+    pixels = (np.linalg.inv(_fractions((width, height))) @ matrix @ _fractions((columns, rows)))[:2]
     moved = cv2.warpAffine(reference, pixels, (width, height), flags=cv2.INTER_AREA)
     covered = cv2.warpAffine(np.full_like(reference, 255), pixels, (width, height), flags=cv2.INTER_NEAREST)
     inside = cv2.erode(covered, np.ones((3, 3), np.uint8)) > 0
