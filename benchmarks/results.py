@@ -19,6 +19,7 @@ TITLES = {
     "matching_edits": "Which copies it finds and why it misses the others: the same command",
     "candidates": "What more looks at the queries add: `python -m benchmarks.candidates`",
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
+    "verify_cores": "The same on several cores: the same command",
     "score": "Judging: `python -m benchmarks.score`",
     "search": "Search: `python -m benchmarks.search`",
     "search_cuda": "Search on a GPU: the same command",

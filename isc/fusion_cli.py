@@ -63,13 +63,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def fit(given: argparse.Namespace) -> None:
     target = _target(given.output, given.model)
+    store = FeatureStore(given.features) if given.features else None
+    if store:
+        store.check()
     sets = read_sides(given.queries, given.references)
     truth = read_ground_truth(given.ground_truth, query_ids=sets.queries.images, reference_ids=sets.references.images)
     images = list_images(given.query_images), list_images(given.reference_images)
     k = min(given.candidates, len(sets.references.images))
     found = nearest_images(sets.queries, sets.references, k=k).matches
     found = found.take(truth.judged(found))
-    verified = verify(found, *images, store=FeatureStore(given.features) if given.features else None)
+    verified = verify(found, *images, store=store)
     for problem in verified.problems:
         print(f"left out: {problem.side} {problem.id}: {problem.reason}")
     pairs = Pairs(found, -found.score.astype(np.float64), verified.evidence, truth.right(found))

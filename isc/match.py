@@ -134,8 +134,10 @@ def _find(sets: Sets, config: MatchConfig, pictures: Pictures | None) -> Found:
     fusion, note = fusion_for(config.fusion, sets.provenance)
     if note:
         log.warning("%s", note)
-    sets = _with_looks(sets, config, pictures)
     store = None if config.features == NO_FEATURES else FeatureStore(_features_folder(config.features))
+    if store:
+        store.check()
+    sets = _with_looks(sets, config, pictures)
     searching = _searching(sets, config)
     found = _nearest_pairs(sets, config, searching)
     k = min(config.candidates, len(sets.references.images))

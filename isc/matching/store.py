@@ -11,9 +11,11 @@ log of SQLite but its rollback journal: it writes large values once, and works w
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +37,7 @@ DATABASE = "features.sqlite"
 APPLICATION = 0x69736366  # marks the SQLite file as ours
 LAYOUT = 1  # of the table and the bytes of a value; raise it when either changes
 LOOKUP = 500  # photos in one statement, for SQLite's limit on variables
+SPARE = 1 << 30  # bytes that are left free on the disk, which is not ours alone
 WAIT = 60.0  # seconds for another process to finish its transaction
 ALIGNMENT = 16  # bytes; arrays begin at multiples of it
 TABLE = """CREATE TABLE IF NOT EXISTS features (path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
@@ -69,10 +72,10 @@ def num_bytes(features: LocalFeatures) -> int:
 class FeatureStore:
     """The features of photos in one folder, which is made where it is missing.
 
-    A disk that cannot be written, or a database that stays locked, costs a warning, once; nothing is stored from then
-    on, and reading goes on while it works. Raises InputError where the folder's path is a file, and where the database
-    is damaged or of something else. One object is for one thread at a time; a process that was forked opens the
-    database anew.
+    A disk that cannot be written or has little room left, or a database that stays locked, costs a warning, once;
+    nothing is stored from then on, and reading goes on while it works. Raises InputError where the folder's path is a
+    file, and where the database is damaged or of something else. One object is for one thread at a time; a process
+    that was forked opens the database anew.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,6 +98,10 @@ class FeatureStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_database": None}
+
+    def check(self) -> None:
+        """Open the database now, so that what is wrong with it is said before long work begins."""
+        self._attempt(partial(_pragma, name="application_id"))
 
     def close(self) -> None:
         """Let go of the database, which is opened again when needed. To be called before processes are forked."""
@@ -125,7 +132,7 @@ class FeatureStore:
         rows = [
             (os.fsencode(key.path), key.size, key.mtime_ns, VERSION, pack(value)) for key, value in features.items()
         ]
-        return bool(self._attempt(partial(_insert, rows=rows)))
+        return bool(self._attempt(partial(_insert, rows=rows, folder=self.folder)))
 
     def _rows(self, photos: Iterable[PhotoKey], column: str) -> list[tuple[PhotoKey, Any]]:
         """(photo, this column) for each that is there in its present state and version."""
@@ -174,12 +181,12 @@ def _open(path: Path) -> sqlite3.Connection:
     """A connection to the database, which is made where it is missing. One that this user may not write to is read."""
     database = sqlite3.connect(path, isolation_level=None, timeout=WAIT, check_same_thread=False)
     try:
-        if _pragma(database, "application_id") == 0 and not _pragma(database, "schema_version"):
+        if _pragma(database, name="application_id") == 0 and not _pragma(database, name="schema_version"):
             _create(database)
-        layout = _pragma(database, "application_id"), _pragma(database, "user_version")
+        layout = _pragma(database, name="application_id"), _pragma(database, name="user_version")
         if layout != (APPLICATION, LAYOUT):
-            raise InputError(f"{path}: an SQLite file of something else, or of another version of isc; remove it")
-        database.execute("PRAGMA mmap_size = 0")  # a file cut short under a map would end the process
+            what = "an SQLite file of something else, or of another version of isc"
+            raise InputError(f"{path}: {what}; give another folder, or remove it")
     except BaseException:
         database.close()
         raise
@@ -196,11 +203,14 @@ def _create(database: sqlite3.Connection) -> None:
     database.execute("COMMIT")
 
 
-def _pragma(database: sqlite3.Connection, name: str) -> int:
+def _pragma(database: sqlite3.Connection, *, name: str) -> int:
     return int(database.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _insert(database: sqlite3.Connection, *, rows: Sequence[tuple[bytes, int, int, int, bytes]]) -> bool:
+def _insert(database: sqlite3.Connection, *, rows: Sequence[tuple[bytes, int, int, int, bytes]], folder: Path) -> bool:
+    free = shutil.disk_usage(folder).free
+    if free < SPARE:
+        raise OSError(errno.ENOSPC, f"the disk has {free / 1e9:.2f} GB free, of which {SPARE / 1e9:.2f} GB are spared")
     database.execute("BEGIN IMMEDIATE")
     try:
         database.executemany(PUT, rows)

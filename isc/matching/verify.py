@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ Side = Literal["query", "reference", "pair"]
 Bars = Callable[[str, str], AbstractContextManager[Report]]
 
 PHOTOS = 4  # whose features a process makes at a time
+LOOKUP = 10_000  # photos looked for in the store at a time
 BATCH = 64  # photos stored in one transaction, which a kill may cost
 HELD = 1 << 30  # bytes of features kept in memory where they cannot be stored; about 13,000 photos
 NOT_COMPARED_COLUMNS = ("side", "id", "file", "reason", "pairs")
@@ -210,12 +211,16 @@ def _missing(plan: _Plan, store: FeatureStore | None) -> list[tuple[int, Path]]:
     """The references that have to be described, those of most candidates first."""
     rows = [plan.reference[rows] for rows in plan.groups.values()]
     uses = Counter(number for number in np.concatenate(rows).tolist() if number in plan.references)
+    wanted = [(number, plan.references[number]) for number, _ in uses.most_common()]
     if store is None:
-        return [(number, plan.references[number]) for number, _ in uses.most_common()]
-    keys = {number: photo_key(plan.references[number]) for number, _ in uses.most_common()}
-    there = store.present(key for key in keys.values() if key is not None)
+        return wanted
+    missing: list[tuple[int, Path]] = []
+    for start in range(0, len(wanted), LOOKUP):
+        keys = {number: photo_key(file) for number, file in wanted[start : start + LOOKUP]}
+        there = store.present(key for key in keys.values() if key is not None)
+        missing += [(number, plan.references[number]) for number, key in keys.items() if key not in there]
     store.close()  # processes are forked next
-    return [(number, plan.references[number]) for number, key in keys.items() if key is None or key not in there]
+    return missing
 
 
 def _describe(
@@ -335,9 +340,10 @@ class _Work:
         keys = {one.number: key for one in unheld if (key := photo_key(one.file)) is not None}
         stored = self.store.get_many(keys.values()) if self.store is not None else {}
         for one in wanted:
-            features = one.features  # of a blank picture they are there and empty, which is false
-            if features is None and one.number in keys:
-                features = stored.get(keys[one.number])
+            if one.features is not None:
+                features: LocalFeatures | None = replace(one.features)  # what is computed of it is not held
+            else:
+                features = stored.get(keys[one.number]) if one.number in keys else None
             yield one.number, features if features is not None else _features(one.file)
 
 
