@@ -379,9 +379,7 @@ class MatchConfig:
     strict: bool = True  # refuse a submission.h5 whose rows are not sorted, and ids that the other files do not know
     max_predictions: int = MAX_PREDICTIONS  # rows that a submission.csv may have
     candidates: int = 50  # of track=matching with both image folders: references of each query that are looked at
-    looks: str = (
-        "crop:0.7+tiles:2"  # by which more candidates are found: views of the queries, as extract.py takes them
-    )
+    looks: str = "regions:1"  # more looks at the queries, by which candidates are found: views as extract.py takes them
     fusion: str = "model"  # what makes one probability of distance and pixels: FILE.json of isc-fusion, or the model's
     features: str | None = None  # folder that keeps local features of references; none: nowhere; else the user's cache
     workers: int | None = None  # processes that compare pixels; one a core where not given
