@@ -35,23 +35,34 @@ SPARE = 64 << 20  # bytes that a disk should have left
 @dataclass(frozen=True)
 class Block:
     """What became of some photos: `vectors` float32 [P, V, D], V rows for each of the P that could be read, whose
-    numbers in the run are `rows` int64 [P], ascending; `failures` {number: reason} of the others."""
+    numbers in the run are `rows` int64 [P], ascending; `failures` {number: reason} of the others; `regions` float64
+    [P, K, 4] of those that regions:K found in each photo, None where it was not asked for."""
 
     rows: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
     failures: Mapping[int, str]
+    regions: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 3 or len(self.rows) != len(self.vectors):
             raise ValueError(f"{len(self.rows)} rows for vectors of shape {self.vectors.shape}; expected [P, V, D]")
+        if self.regions is not None and (self.regions.shape[2:] != (4,) or len(self.regions) != len(self.rows)):
+            raise ValueError(f"regions of shape {self.regions.shape} for {len(self.rows)} photos; expected [P, K, 4]")
+
+    def part(self, chosen: npt.NDArray[np.bool_], failures: Mapping[int, str]) -> Block:
+        """The photos that `chosen` [P] holds of, with these failures."""
+        regions = None if self.regions is None else self.regions[chosen]
+        return Block(self.rows[chosen], self.vectors[chosen], failures, regions)
 
 
 def joined(parts: Sequence[Block]) -> Block:
-    """One block of several, in their order."""
+    """One block of several of one run, in their order."""
+    regions = [part.regions for part in parts if part.regions is not None]
     return Block(
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.vectors for part in parts]),
         {row: why for part in parts for row, why in part.failures.items()},
+        np.concatenate(regions) if regions else None,
     )
 
 
@@ -87,14 +98,15 @@ def block_path(folder: Path, number: int) -> Path:
 def write_block(folder: Path, number: int, block: Block) -> None:
     """Put a finished block into the folder; from any process that sees it."""
     reasons = np.frombuffer(json.dumps(sorted(block.failures.items())).encode(), np.uint8)
+    regions: dict[str, Any] = {} if block.regions is None else {"regions": block.regions}
     with atomic_path(block_path(folder, number)) as beside, beside.open("wb") as file:
-        np.savez(file, rows=block.rows, vectors=block.vectors, failures=reasons)
+        np.savez(file, rows=block.rows, vectors=block.vectors, failures=reasons, **regions)
 
 
 def read_block(folder: Path, number: int) -> Block:
     """Raises InputError where the block is absent or damaged."""
     with _opened(block_path(folder, number)) as arrays:
-        return Block(arrays["rows"], arrays["vectors"], _reasons(arrays))
+        return Block(arrays["rows"], arrays["vectors"], _reasons(arrays), arrays.get("regions"))
 
 
 @contextmanager

@@ -27,9 +27,10 @@ from isc.device import one_thread
 from isc.errors import InputError
 from isc.gpu_jpeg import Jpeg, decoded
 from isc.images import Pixels, jpeg_orientation, read_bytes, read_image, resize
+from isc.matching.proposals import propose
 from isc.network import Network
 from isc.progress import progress
-from isc.views import View, parse_views
+from isc.views import Region, View, parse_views, placed
 
 ITEM = 8  # photos that a worker process is given at a time
 LARGEST_BATCH = 256  # pictures on a GPU: more make nothing faster
@@ -92,10 +93,19 @@ class Looks:
             found.setdefault(view.side(self.image_size), []).append(number)
         return found
 
-    def pictures(self, picture: Pixels) -> list[Pixels]:
-        """What the network is shown of a photo [H, W, 3]: for each of the `sides` an array [V, S, S, 3]."""
+    @property
+    def regions(self) -> int:
+        """Views whose region is looked for in each photo."""
+        return sum(view.found > 0 for view in self.views)
+
+    def views_of(self, picture: Pixels) -> tuple[View, ...]:
+        """The views of a photo [H, W, 3], its regions among them."""
+        return placed(self.views, propose(picture, count=self.regions)) if self.regions else self.views
+
+    def pictures(self, picture: Pixels, views: Sequence[View]) -> list[Pixels]:
+        """What the network is shown of a photo [H, W, 3] by its own views: for each of the `sides` [V, S, S, 3]."""
         return [
-            np.stack([resize(self.views[number].pixels(picture), side) for number in numbers])
+            np.stack([resize(views[number].pixels(picture), side) for number in numbers])
             for side, numbers in self.sides.items()
         ]
 
@@ -113,12 +123,14 @@ class Looks:
 @dataclass(frozen=True)
 class Batch:
     """Photos on their way to the network: for each of the `sides` uint8 [P, V, 3, S, S], the numbers of the P photos,
-    and {number: reason} of those that cannot be read. `jpegs` are files, by number, that a GPU is to decode."""
+    and {number: reason} of those that cannot be read. `jpegs` are files, by number, that a GPU is to decode; `regions`
+    float64 [P, K, 4] are those found in each photo, where any are asked for."""
 
     pictures: list[Tensor]
     rows: list[int]
     failures: dict[int, str]
     jpegs: dict[int, Jpeg] = field(default_factory=dict)
+    regions: npt.NDArray[np.float64] | None = None
 
     def pin_memory(self) -> Batch:
         """The loader calls this, so that copies to the GPU need not wait."""
@@ -133,16 +145,21 @@ def read_batch(photos: PhotoSource, rows: Iterable[int], looks: Looks, *, jpegs:
     shown: dict[int, list[Pixels]] = {}
     failures: dict[int, str] = {}
     files: dict[int, Jpeg] = {}
+    found: list[list[Region]] = []
     for row in map(int, rows):
         try:
             if jpegs and (orientation := jpeg_orientation(data := photos.data(row))):
                 files[row] = Jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), orientation)
             else:
-                shown[row] = looks.pictures(photos.read(row))
+                picture = photos.read(row)
+                views = looks.views_of(picture)
+                shown[row] = looks.pictures(picture, views)
+                found.append([view.region for view, asked in zip(views, looks.views, strict=True) if asked.found])
         except InputError as error:
             failures[row] = str(error)
     pictures = [torch.from_numpy(np.stack(part)).permute(0, 1, 4, 2, 3) for part in zip(*shown.values(), strict=True)]
-    return Batch(pictures, list(shown), failures, files)
+    regions = np.array(found, np.float64).reshape(len(shown), looks.regions, 4) if looks.regions else None
+    return Batch(pictures, list(shown), failures, files, regions)
 
 
 def with_jpegs(batch: Batch, photos: PhotoSource, looks: Looks, device: torch.device) -> Batch:
@@ -270,7 +287,7 @@ def _block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], looks: Looks,
             f"photo {batch.rows[int(np.argmin(finite))]}: the network gives NaN or infinite numbers; expected finite: "
             "try precision=float32, or another model"
         )
-    return Block(np.array(batch.rows, np.int64), vectors, batch.failures)
+    return Block(np.array(batch.rows, np.int64), vectors, batch.failures, batch.regions)
 
 
 # --- a GPU -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from isc.io import read_provenance, write_csv, write_descriptor_blocks
 from isc.network import Network, load_network
 from isc.progress import Report, progress
 from isc.sources import Listing, list_photos
-from isc.views import parse_views, views_text
+from isc.views import LONGEST_NAME, View, parse_views, placed, views_text
 
 log = logging.getLogger(__name__)
 
@@ -189,10 +189,7 @@ def _split(block: Block, stop: int) -> tuple[Block, Block | None]:
     if before.all() and len(early) == len(block.failures):
         return block, None
     late = {row: why for row, why in block.failures.items() if row >= stop}
-    return (
-        Block(block.rows[before], block.vectors[before], early),
-        Block(block.rows[~before], block.vectors[~before], late),
-    )
+    return block.part(before, early), block.part(~before, late)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -210,13 +207,14 @@ def _put_together(store: Store, output: Path, photos: Listing, looks: Looks, con
             f"images={config.images}: none of {len(photos):,} photos can be read; the first: {failures[min(failures)]}"
         )
     whole = store.folder / WHOLE
-    names = [view.name for view in looks.views] if looks.rows > 1 else None
+    several = looks.rows > 1
+    longest = LONGEST_NAME if looks.regions else max(len(view.name) for view in looks.views)
     write_descriptor_blocks(
         whole,
-        (_described(block, photos, names) for block in store.blocks() if len(block.rows)),
+        (_described(block, photos, looks.views if several else None) for block in store.blocks() if len(block.rows)),
         rows=kept * looks.rows,
         id_bytes=photos.longest_id,
-        view_bytes=max(map(len, names)) if names else 0,
+        view_bytes=longest if several else 0,
         provenance={
             **store.run.provenance,
             "images": str(len(photos)),
@@ -231,12 +229,20 @@ def _put_together(store: Store, output: Path, photos: Listing, looks: Looks, con
     log.info("wrote %s: %d photos, %d descriptors", output, kept, kept * looks.rows)
 
 
-def _described(block: Block, photos: Listing, views: list[str] | None) -> Descriptors:
+def _described(block: Block, photos: Listing, views: Sequence[View] | None) -> Descriptors:
     """The descriptors of a block, with their ids and, where there are several of a photo, what each shows."""
     ids = np.array(photos.ids(block.rows.tolist()), dtype=object)
     count, each, dim = block.vectors.shape
     vectors = block.vectors.reshape(count * each, dim)
-    return Descriptors(np.repeat(ids, each), vectors, None if views is None else np.array(views * count, dtype=object))
+    names = None if views is None else np.array(_names(block, views), dtype=object)
+    return Descriptors(np.repeat(ids, each), vectors, names)
+
+
+def _names(block: Block, views: Sequence[View]) -> list[str]:
+    """The view of each row of a block; of a region that was looked for, where it lies."""
+    if block.regions is None:
+        return [view.name for view in views] * len(block.rows)
+    return [view.name for regions in block.regions.tolist() for view in placed(views, regions)]
 
 
 def _list_failures(output: Path, photos: Listing, failures: Mapping[int, str]) -> None:

@@ -10,8 +10,10 @@ step, in this order:
     tiles:2       2 × 2 regions, K × K for tiles:K: sides 2/(K + 1) of the picture's, starts every 1/(K + 1), so that
                   each shares half of itself with the next (for K = 2: sides of 2/3, starts at 0 and 1/3)
     scale:1.25    the whole picture, given to the network at 1.25 × its input size
+    regions:4     the four likeliest places of another picture inside this one, in each photo its own: `placed` puts
+                  them among the views of one photo
 
-Texts, fractions and arrays alone: nothing here opens, resizes or describes a photo.
+Texts, fractions and arrays alone: nothing here opens, resizes or describes a photo, or looks for a region in it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ Region = tuple[float, float, float, float]
 WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 STEP = 32  # pixels: networks halve a picture five times
 DIGITS = 6  # of a fraction; 20,000 pixels are placed to a fiftieth of one
-LEAST_CROP, LEAST_SCALE, MOST_SCALE, MOST_TILES = 0.1, 0.25, 4.0, 8
+LEAST_CROP, LEAST_SCALE, MOST_SCALE, MOST_TILES, MOST_REGIONS = 0.1, 0.25, 4.0, 8, 8
+LONGEST_NAME = len("crop:") + 4 * len("0.123456") + 3  # characters of a view's name
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class View:
     """One look at a photo; without arguments the whole of it.
 
     `turn` counts quarter turns counter-clockwise, 0…3; `flip` mirrors left to right; `region` is left, top, right,
-    bottom in fractions of width and height, 0…1; `scale` multiplies the side of the square that the network is given.
+    bottom in fractions of width and height, 0…1; `scale` multiplies the side of the square that the network is given;
+    `found` is the number, from 1, of a region that is yet to be found in the photo, 0 where there is none such.
     A view differs from the whole in one of them at most; InputError where it does not, or where a value is none.
     """
 
@@ -49,6 +53,7 @@ class View:
     flip: bool = False
     region: Region = WHOLE
     scale: float = 1.0
+    found: int = 0
 
     def __post_init__(self) -> None:
         left, top, right, bottom = (round(float(edge), DIGITS) for edge in self.region)
@@ -60,19 +65,27 @@ class View:
             raise InputError(f"turn={self.turn}; expected quarter turns, 0…3")
         if not LEAST_SCALE <= self.scale <= MOST_SCALE:
             raise InputError(f"scale={self.scale}; expected {LEAST_SCALE:g}…{MOST_SCALE:g}")
+        if self.found not in range(MOST_REGIONS + 1):
+            raise InputError(f"found={self.found}; expected the number of a region, 1…{MOST_REGIONS}, or 0 for none")
         if len(self._steps()) > 1:
             raise InputError(f"{'+'.join(self._steps())} in one view; expected one of them")
 
     @property
     def name(self) -> str:
-        """As it is stored with a descriptor: `whole`, `flip`, `rotate:90`, `crop:0.15:0.15:0.85:0.85`, `scale:1.25`."""
+        """As it is stored with a descriptor: `whole`, `flip`, `rotate:90`, `crop:0.15:0.15:0.85:0.85`, `scale:1.25`.
+
+        `region:1` is not stored: it is yet to be found.
+        """
         return next(iter(self._steps()), "whole")
 
     def pixels(self, picture: Pixels) -> Pixels:
         """The part of the photo [H, W, 3] that the view shows, turned as it shows it, not resized; at least one pixel.
 
-        The whole is the picture itself, anything else may share its memory.
+        The whole is the picture itself, anything else may share its memory. Raises ValueError where the region is yet
+        to be found.
         """
+        if self.found:
+            raise ValueError(f"{self.name} is another in each photo; expected the views of one, as `placed` gives them")
         height, width = picture.shape[:2]
         left, top, right, bottom = self.region
         rows, columns = _span(top, bottom, height), _span(left, right, width)
@@ -93,6 +106,7 @@ class View:
             f"rotate:{90 * self.turn}": self.turn != 0,
             f"crop:{':'.join(map(_written, self.region))}": self.region != WHOLE,
             f"scale:{_written(self.scale)}": self.scale != 1,
+            f"region:{self.found}": self.found != 0,
         }
         return [name for name, holds in named.items() if holds]
 
@@ -121,7 +135,35 @@ def views_text(views: Sequence[View]) -> str:
 
     Crops and tiles are written as their regions, so that the text means the same whatever tiles:K comes to mean.
     """
-    return "+".join(view.name for view in views)
+    regions = sum(view.found > 0 for view in views)
+    return "+".join(f"regions:{regions}" if view.found else view.name for view in views if view.found <= 1)
+
+
+def placed(views: Sequence[View], regions: Sequence[Region]) -> tuple[View, ...]:
+    """The views of one photo: of the `regions` found in it the first are put where regions:K stands.
+
+    Where they are too few, the middle 0.7, the middle 0.5, the tiles of tiles:2, of tiles:3 and so on fill up. None is
+    put there that is among the views already, so that no view of a photo comes twice.
+    """
+    taken = {view for view in views if not view.found}
+    others = _others(taken, regions)
+    return tuple(next(others) if view.found else view for view in views)
+
+
+def _others(taken: set[View], regions: Sequence[Region]) -> Iterator[View]:
+    """Views of the regions, and then of others without end, each once and none of those taken."""
+    seen = set(taken)
+    for view in itertools.chain((View(region=region) for region in regions), _fillers()):
+        if view not in seen:
+            seen.add(view)
+            yield view
+
+
+def _fillers() -> Iterator[View]:
+    """Views without end."""
+    yield from (_middle(0.7), _middle(0.5))
+    for number in itertools.count(2):
+        yield from _grid(number)
 
 
 def _parse_step(text: str) -> Iterator[View]:
@@ -154,13 +196,21 @@ def _crop(text: str, parts: list[str]) -> Iterator[View]:
         return
     fits = len(numbers) == 1 and LEAST_CROP <= numbers[0] < 1
     _require(fits, text, f"crop:SHARE with a share of both sides in {LEAST_CROP:g}…1, below 1")
-    margin = (1 - numbers[0]) / 2
-    yield View(region=(margin, margin, 1 - margin, 1 - margin))
+    yield _middle(numbers[0])
+
+
+def _middle(share: float) -> View:
+    margin = (1 - share) / 2
+    return View(region=(margin, margin, 1 - margin, 1 - margin))
 
 
 def _tiles(text: str, parts: list[str]) -> Iterator[View]:
     number = int(parts[0]) if len(parts) == 1 and re.fullmatch(r"\d", parts[0], re.ASCII) else 0
     _require(2 <= number <= MOST_TILES, text, f"tiles:K with K in 2…{MOST_TILES}, for K × K tiles")
+    yield from _grid(number)
+
+
+def _grid(number: int) -> Iterator[View]:
     parted = number + 1
     for row, column in itertools.product(range(number), repeat=2):
         yield View(region=(column / parted, row / parted, (column + 2) / parted, (row + 2) / parted))
@@ -173,14 +223,23 @@ def _scale(text: str, parts: list[str]) -> Iterator[View]:
     yield View(scale=value)
 
 
+def _regions(text: str, parts: list[str]) -> Iterator[View]:
+    number = int(parts[0]) if len(parts) == 1 and re.fullmatch(r"\d", parts[0], re.ASCII) else 0
+    _require(1 <= number <= MOST_REGIONS, text, f"regions:K with K in 1…{MOST_REGIONS}")
+    yield from (View(found=one + 1) for one in range(number))
+
+
 STEPS: dict[str, Callable[[str, list[str]], Iterator[View]]] = {
     "flip": _flip,
     "rotate": _rotate,
     "crop": _crop,
     "tiles": _tiles,
     "scale": _scale,
+    "regions": _regions,
 }
-FORMS = ("flip", "rotate:90", "rotate:180", "rotate:270", "crop:0.7", "crop:0:0:0.5:1", "tiles:2", "scale:1.25")
+FORMS = (
+    "flip", "rotate:90", "rotate:180", "rotate:270", "crop:0.7", "crop:0:0:0.5:1", "tiles:2", "scale:1.25", "regions:4",
+)  # fmt: skip
 
 
 def _require(holds: bool, text: str, expected: str) -> None:

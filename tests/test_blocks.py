@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def same(one, two):
     np.testing.assert_array_equal(one.rows, two.rows)
     np.testing.assert_array_equal(one.vectors, two.vectors)
     assert one.failures == two.failures
+    assert (one.regions is None) == (two.regions is None)
+    if one.regions is not None:
+        np.testing.assert_array_equal(one.regions, two.regions)
+
+
+def with_regions(one):
+    return replace(one, regions=np.arange(8.0 * len(one.rows)).reshape(-1, 2, 4))
 
 
 @pytest.fixture
@@ -47,15 +55,18 @@ def opened(output, *, count=10, size=4, provenance=MADE_BY, row_bytes=100, overw
 
 @pytest.mark.parametrize(("rows", "failures"), [([0, 2, 3], [1]), ([], [0, 1]), ([5], [])])
 def test_a_block_comes_back_as_it_was(tmp_path, rows, failures):
-    one = block(rows, failures, views=2)
-    write_block(tmp_path, 7, one)
-    same(read_block(tmp_path, 7), one)
+    for one in (block(rows, failures, views=2), with_regions(block(rows, failures, views=2))):
+        write_block(tmp_path, 7, one)
+        same(read_block(tmp_path, 7), one)
     assert {path.name for path in tmp_path.iterdir()} == {"00000007.npz"}
 
 
 def test_a_block_of_another_shape_cannot_be_built():
     with pytest.raises(ValueError, match="expected \\[P, V, D\\]"):
         Block(np.arange(2), np.zeros((3, 1, 4), np.float32), {})
+    for shape in ((3, 2, 4), (2, 4), (2, 2, 3)):
+        with pytest.raises(ValueError, match="expected \\[P, K, 4\\]"):
+            Block(np.arange(2), np.zeros((2, 1, 4), np.float32), {}, np.zeros(shape))
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-9], lambda data: b"\0" * len(data)])
@@ -231,3 +242,17 @@ def test_pieces_of_any_size_become_the_blocks_wanted(piece, missing):
 
 def test_joining_keeps_the_order():
     same(joined([block([0], [1]), block([2, 4], [3])]), block([0, 2, 4], [1, 3]))
+
+
+def test_regions_stay_with_their_photos():
+    whole = with_regions(block([0, 2, 4], [1, 3]))
+    early, late = (
+        whole.part(whole.rows < 3, {1: "photo 1 is torn"}),
+        whole.part(whole.rows >= 3, {3: "photo 3 is torn"}),
+    )
+    assert late.regions.tolist() == whole.regions[2:].tolist()
+    same(joined([early, late]), whole)
+    run = Run(5, 3, MADE_BY)
+    (_, first), (_, second) = regrouped([whole], [(number, run.rows(number)) for number in (0, 1)])
+    same(first, early)
+    same(second, late)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from isc.blocks import Run, Store, block_path, open_store
+from isc.blocks import Run, Store, block_path, joined, open_store
 from isc.cluster import search
 from isc.cluster.connection import RETRIES, check_nodes, connected, require_ray, working_nodes
 from isc.cluster.extraction import (
@@ -30,14 +30,15 @@ from isc.cluster.extraction import (
     place_for,
 )
 from isc.cluster.search import Found, cluster_pairs, merge, plan, read_shard
-from isc.config import Device
+from isc.config import Combine, Device
 from isc.descriptors import Descriptors, Matches
-from isc.embedding import Looks, embed
+from isc.embedding import Looks, embed, embed_photos
 from isc.errors import InputError
 from isc.io import write_descriptors
 from isc.network import Network, load_network
 from isc.search import best_pairs, knn
 from isc.sources import Listing, list_photos
+from isc.views import parse_views
 from tests.conftest import SAMPLE
 
 pytest.importorskip("ray")
@@ -280,6 +281,19 @@ def test_blocks_are_those_of_one_process_and_a_killed_actor_costs_time_alone(
     after = {path: path.stat().st_mtime_ns for path in store.folder.glob("*.npz")}
     assert {path for path in after if after[path] != before[path]} == {last}
     assert told[-1] == (48, 48)
+
+
+def test_regions_found_by_actors_are_those_of_one_process(
+    cluster: str, store: Store, photos: Listing, network: Network
+) -> None:
+    looks = Looks(SIDE, parse_views("regions:2"), Combine.rows)
+    embed_on_cluster(store, photos, Recipe("isc_small", looks))
+    made, alone = joined(list(store.blocks())), joined(list(embed_photos(network, photos, range(48), looks=looks)))
+    assert made.regions is not None
+    assert alone.regions is not None
+    assert made.rows.tolist() == alone.rows.tolist()
+    assert made.regions.tobytes() == alone.regions.tobytes()
+    assert made.vectors.tobytes() == alone.vectors.tobytes()
 
 
 @pytest.mark.parametrize(

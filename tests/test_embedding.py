@@ -38,9 +38,10 @@ from isc.embedding import (
 )
 from isc.errors import InputError
 from isc.images import read_image, resize
+from isc.matching.proposals import propose
 from isc.model import load_model
 from isc.network import FAITHFUL, Network, least_cosine, load_network, torch_network
-from isc.views import parse_views
+from isc.views import View, parse_views
 
 PATHS = sorted((Path(isc.__file__).parent / "sample").glob("*.jpg"))
 CPU = torch.device("cpu")
@@ -335,6 +336,54 @@ def test_averaged_views_are_one_row_of_unit_length(model, network):
     for path, vector in zip(PATHS, found[:, 0], strict=False):
         mean = slow_views(model, path).mean(axis=0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=0, atol=1e-6)
+
+
+# --- regions found in each photo -------------------------------------------------------------------------------------
+
+REGIONS = Looks(SIZE, parse_views("regions:3+scale:1.5"), Combine.rows)
+
+
+@pytest.mark.parametrize("gpu_way", [False, True])
+def test_each_region_has_a_row_and_the_block_says_where_it_lies(model, network, gpu_way):
+    photos = Torn(frozenset({1}), count=4)
+    if gpu_way:
+        found = joined(list(_beside_gpu(network, _Batches(photos, range(4), REGIONS, size=3), workers=0)))
+    else:
+        found = everything(network, photos, looks=REGIONS)
+    assert found.rows.tolist() == [0, 2, 3]
+    assert found.regions.shape == (3, 3, 4)
+    for row, regions, vectors in zip(found.rows, found.regions.tolist(), found.vectors, strict=True):
+        picture = read_image(PATHS[row])
+        assert [tuple(region) for region in regions] == list(propose(picture, count=3))
+        shown = [View(region=region).pixels(picture) for region in regions]
+        for place, side, pixels in zip(range(5), (SIZE, SIZE, SIZE, SIZE, 96), [picture, *shown, picture], strict=True):
+            one = torch.from_numpy(resize(pixels, side)).permute(2, 0, 1)[None]
+            with torch.inference_mode():
+                np.testing.assert_allclose(vectors[place], model(one)[0].numpy(), rtol=0, atol=1e-6)
+
+
+def test_regions_depend_on_their_photo_alone(network):
+    plain = everything(network, Files(PATHS[:11]), looks=REGIONS)
+    order = np.random.default_rng(0).permutation(11)
+    shuffled = everything(network, Files([PATHS[row] for row in order]), looks=REGIONS, workers=2)
+    np.testing.assert_array_equal(shuffled.vectors, plain.vectors[order])
+    np.testing.assert_array_equal(shuffled.regions, plain.regions[order])
+    assert everything(network, Files(PATHS[:2])).regions is None
+
+
+def test_regions_are_looked_for_once_a_photo(network, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "isc.embedding.propose", lambda picture, count: asked.append(count) or propose(picture, count=1)
+    )
+    found = everything(network, Files(PATHS[:3]), looks=REGIONS)
+    assert asked == [3, 3, 3]
+    assert found.regions[:, 1:].tolist() == 3 * [[[0.15, 0.15, 0.85, 0.85], [0.25, 0.25, 0.75, 0.75]]]
+
+
+def test_no_photo_that_can_be_read_has_no_regions(network):
+    found = everything(network, Torn(frozenset({0, 1}), count=2), looks=REGIONS)
+    assert (found.vectors.shape, found.regions.shape) == ((0, 5, 256), (0, 3, 4))
 
 
 # --- the loader's processes ------------------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ from isc.config import Combine, ExtractConfig, Precision
 from isc.embedding import embed
 from isc.errors import InputError
 from isc.extract import extract
+from isc.images import read_image
 from isc.io import SAME_IN_BOTH, read_descriptors, read_provenance
+from isc.matching.proposals import propose
 from isc.model import load_model
 from isc.network import torch_network
+from isc.views import View
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 NAMES = ["a", "b", "sub/a", "sub/deep/c", "z"]
@@ -452,6 +455,21 @@ def test_views_are_rows_or_an_average(photos):
     averaged = read_descriptors(extract(config(photos, **options)))
     assert averaged.views is None
     mean = rows.vectors.reshape(5, 2, -1).mean(axis=1)
+    np.testing.assert_allclose(averaged.vectors, mean / np.linalg.norm(mean, axis=1)[:, None], rtol=0, atol=1e-6)
+
+
+def test_regions_are_rows_that_say_where_they_lie(photos):
+    options = {"views": "regions:2+crop:0.7", "combine": Combine.rows}
+    rows = read_descriptors(extract(config(photos, **options)))
+    for photo, name in enumerate(NAMES):
+        regions = [View(region=one).name for one in propose(read_image(photos / f"{name}.jpg"), count=2)]
+        assert rows.views[4 * photo : 4 * photo + 4].tolist() == ["whole", *regions, "crop:0.15:0.15:0.85:0.85"]
+    given = read_provenance(photos.parent / "d.h5")
+    assert given["views"] == "whole+regions:2+crop:0.15:0.15:0.85:0.85"
+    other = config(photos, output=str(photos.parent / "averaged.h5"), **options | {"combine": Combine.average})
+    averaged = read_descriptors(extract(other))
+    assert averaged.views is None
+    mean = rows.vectors.reshape(5, 4, -1).mean(axis=1)
     np.testing.assert_allclose(averaged.vectors, mean / np.linalg.norm(mean, axis=1)[:, None], rtol=0, atol=1e-6)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import isc
 from isc.errors import InputError
 from isc.images import read_image
-from isc.views import View, parse_views, views_text
+from isc.views import LONGEST_NAME, MOST_REGIONS, WHOLE, View, parse_views, placed, views_text
 
 PHOTO = Path(isc.__file__).parent / "sample" / "S000.jpg"
 
@@ -129,6 +129,49 @@ def test_the_side_that_the_network_is_given(step, image_size, side):
     assert view(step).side(image_size) == side
 
 
+# --- regions found in each photo -------------------------------------------------------------------------------------
+
+FOUND = ((0.1, 0.2, 0.4, 0.6), (0.5, 0.5, 1.0, 1.0))
+FILLERS = [(0.15, 0.15, 0.85, 0.85), (0.25, 0.25, 0.75, 0.75), *(one.region for one in parse_views("tiles:2")[1:])]
+
+
+def regions(text: str, found) -> list[tuple[float, ...]]:
+    return [one.region for one in placed(parse_views(text), found)]
+
+
+def test_regions_stand_where_they_were_asked_for():
+    views = placed(parse_views("flip+regions:2+scale:0.5"), FOUND)
+    assert [one.name for one in views] == ["whole", "flip", "crop:0.1:0.2:0.4:0.6", "crop:0.5:0.5:1:1", "scale:0.5"]
+    assert regions("regions:1", FOUND) == [WHOLE, FOUND[0]]
+    assert placed(parse_views("flip+tiles:2"), FOUND) == parse_views("flip+tiles:2")
+
+
+@pytest.mark.parametrize("count", range(1, MOST_REGIONS + 1))
+def test_where_too_few_are_found_others_fill_up(count):
+    assert regions(f"regions:{count}", ())[1:7] == FILLERS[:count]
+    assert regions(f"regions:{count}", FOUND)[1:] == [*FOUND, *FILLERS][:count]
+
+
+@pytest.mark.parametrize("text", ["regions:8", "regions:3+crop:0.7", "crop:0.5+tiles:2+regions:8", "tiles:3+regions:8"])
+@pytest.mark.parametrize("found", [(), FOUND, (FILLERS[1], FILLERS[4], FOUND[0], FOUND[0]), (WHOLE, *FILLERS)])
+def test_no_view_of_a_photo_comes_twice(text, found):
+    views = placed(parse_views(text), found)
+    assert len({one.name for one in views}) == len(views) == len(parse_views(text))
+    assert not any(one.found for one in views)
+
+
+def test_a_region_is_not_seen_before_it_is_found(photo):
+    with pytest.raises(ValueError, match=r"region:1 is another in each photo"):
+        view("regions:1").pixels(photo)
+    assert view("regions:1").side(192) == 192
+
+
+def test_the_longest_name():
+    longest = View(region=(0.123456, 0.234567, 0.345678, 0.456789))
+    assert len(longest.name) == LONGEST_NAME
+    assert max(len(one.name) for one in parse_views("tiles:8+rotate:270+scale:1.123456")) <= LONGEST_NAME
+
+
 # --- the text --------------------------------------------------------------------------------------------------------
 
 
@@ -140,7 +183,7 @@ def test_the_whole_comes_first_and_the_others_as_given():
 
 
 STEPS = st.one_of(
-    st.sampled_from(["flip", "rotate:90", "rotate:180", "rotate:270", "tiles:2", "tiles:5"]),
+    st.sampled_from(["flip", "rotate:90", "rotate:180", "rotate:270", "tiles:2", "tiles:5", "regions:3"]),
     st.integers(100_000, 999_999).map(lambda share: f"crop:0.{share}"),
     st.integers(25, 400).filter(lambda factor: factor != 100).map(lambda factor: f"scale:{factor / 100}"),
 )
@@ -192,6 +235,12 @@ def test_the_text_makes_the_round_trip(steps):
         ("scale:5", ["0.25…4"]),
         ("scale:inf", ["scale:inf"]),
         ("scale:1:2", ["scale:FACTOR"]),
+        ("regions", ["regions:K", "1…8"]),
+        ("regions:0", ["regions:0", "1…8"]),
+        ("regions:9", ["1…8"]),
+        ("regions:2:3", ["regions:K"]),
+        ("region:1", ["did you mean regions?"]),
+        ("regions:2+regions:3", ["regions:3 gives region:1 again"]),
     ],
 )
 def test_what_names_no_view_is_refused(text, naming):
@@ -212,6 +261,8 @@ def test_what_names_no_view_is_refused(text, naming):
         ({"region": (0.5, 0, 0.4, 1)}, "left < right"),
         ({"region": (0.5, 0, 0.5000001, 1)}, "left < right"),
         ({"flip": True, "turn": 1}, "flip+rotate:90 in one view"),
+        ({"found": 9}, "found=9"),
+        ({"found": 1, "flip": True}, "flip+region:1 in one view"),
     ],
 )
 def test_a_view_cannot_be_built_wrong(given, naming):

@@ -6,7 +6,7 @@ import logging
 import pickle
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,8 @@ class Embedder:
             )
         )
         whole = joined(parts)
-        return Block(whole.rows + first, whole.vectors, {row + first: why for row, why in whole.failures.items()})
+        failures = {row + first: why for row, why in whole.failures.items()}
+        return replace(whole, rows=whole.rows + first, failures=failures)
 
 
 @contextmanager
