@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--query-images", type=Path, required=True, metavar="DIR")
     one.add_argument("--reference-images", type=Path, required=True, metavar="DIR")
     one.add_argument("--ground-truth", type=Path, required=True, metavar="GT.csv")
-    one.add_argument("--candidates", type=_positive, default=FITTED_CANDIDATES, metavar="N", help="of each query (30)")
+    one.add_argument("--candidates", type=number, default=FITTED_CANDIDATES, metavar="N", help="of each query (30)")
     one.add_argument("--features", type=Path, metavar="DIR", help="keeps local features of references for later runs")
     keep = one.add_mutually_exclusive_group(required=True)
     keep.add_argument("--output", type=Path, metavar="FILE.json", help="a file for match.py's fusion=FILE.json")
@@ -170,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def number(text: str) -> int:
+    """argparse calls what is no such number by this function's name."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected at least 1")

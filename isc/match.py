@@ -144,7 +144,7 @@ def _find(sets: Sets, config: MatchConfig, pictures: Pictures | None) -> Found:
     with progress("finding candidates", "pairs" if config.index is None else "queries") as report:
         candidates = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
     verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=config.workers)
-    pairs, evidence = scored(found, candidates, verified, fusion=fusion)
+    pairs, evidence = scored(found, candidates, verified, fusion=fusion, k=config.k)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
     return Found(pairs, sets, evidence, verified.problems, probabilities=True)
 

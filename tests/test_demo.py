@@ -49,6 +49,9 @@ def test_the_report_that_is_named_shows_pictures_and_edits(finished_demo):
     assert "Wrong" in page
     assert "screenshot" in page
     assert (folder / "matching" / "evidence.jsonl").read_text().count("\n") > 10
+    verified = (folder / "matching" / "report" / "index.html").read_text()
+    assert verified.count("<polygon") > 20
+    assert 'id="reliability"' in verified
 
 
 def test_what_the_pixels_confirm_finds_more_copies(finished_demo):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from isc.descriptors import GroundTruth, Matches
 from isc.errors import InputError
-from isc.metrics import average_precision, evaluate, precision_recall, ranks, recall_at_precision
+from isc.metrics import Bin, average_precision, evaluate, precision_recall, ranks, recall_at_precision, reliability
 
 Prediction = tuple[str, str, float]
 Line = tuple[str, str]  # of a ground-truth file; a distractor's reference id is empty
@@ -507,3 +507,43 @@ def test_no_prediction_finds_nothing():
         "num_positives": 1,
         "tie_range": [0.0, 0.0],
     }
+
+
+# --- probabilities ---------------------------------------------------------------------------------------------------
+
+
+def test_reliability_by_hand():
+    probability = np.array([0.05, 0.15, 0.12, 0.95, 1.0, 0.1, 0.0])
+    bins = reliability(probability, np.array([False, True, False, True, True, False, False]))
+    assert bins == [
+        Bin(0.0, 0.1, 2, pytest.approx(0.025), 0.0),
+        Bin(0.1, 0.2, 3, pytest.approx(0.37 / 3), pytest.approx(1 / 3)),  # a bin begins with its lower edge
+        Bin(0.9, 1.0, 2, pytest.approx(0.975), 1.0),  # the last ends with its upper one
+    ]
+
+
+def test_reliability_of_the_ends_alone():
+    bins = reliability(np.array([0.0, 1.0, 1.0]), np.array([False, True, False]), edges=(0.0, 0.5, 1.0))
+    assert bins == [Bin(0.0, 0.5, 1, 0.0, 0.0), Bin(0.5, 1.0, 2, 1.0, 0.5)]
+
+
+def test_reliability_of_one_bin_and_of_no_pair():
+    one = reliability(np.array([0.25, 0.75]), np.array([True, False]), edges=(0.0, 1.0))
+    assert one == [Bin(0.0, 1.0, 2, 0.5, 0.5)]
+    assert reliability(np.zeros(0), np.zeros(0, bool)) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.99, 1.0]) | st.floats(0, 1), st.booleans())),
+    st.sampled_from([tuple(i / 10 for i in range(11)), (0.0, 0.01, 0.3, 0.5, 0.99, 1.0), (0.0, 1.0)]),
+)
+def test_reliability_is_what_counting_gives(pairs, edges):
+    expected = []
+    for low, high in itertools.pairwise(edges):
+        inside = [(p, flag) for p, flag in pairs if low <= p < high or p == high == 1.0]
+        if inside:
+            means = [pytest.approx(float(np.mean([one[at] for one in inside]))) for at in (0, 1)]
+            expected.append(Bin(low, high, len(inside), *means))
+    probability, right = (np.array([pair[at] for pair in pairs], kind) for at, kind in ((0, np.float64), (1, np.bool_)))
+    assert reliability(probability, right, edges=edges) == expected

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isc.charts import curve_chart, histogram_chart, number, score_range, thin, ticks
+from isc.charts import curve_chart, histogram_chart, number, reliability_chart, score_range, thin, ticks
 from isc.descriptors import GroundTruth, Matches
 from isc.images import encode_jpeg, list_images, read_image
-from isc.metrics import Curve, evaluate, precision_recall
+from isc.metrics import Bin, Curve, evaluate, precision_recall
 from isc.report import (
     MAX_JPEG,
     Pictures,
@@ -176,8 +176,27 @@ def test_no_threshold_means_nothing_is_found_and_the_page_explains(tmp_path):
     assert "any edit 1 – 0.0 %" in text
 
 
+def test_reliability_is_shown_of_probabilities_that_can_be_judged_and_of_nothing_else(tmp_path):
+    matches = rows(("a", "A", 0.93), ("b", "B", 0.31), ("c", "X", 0.36), ("d", "Y", 0.0))
+    ground_truth = truth(("a", "A"), ("b", "B"), distractors=("c", "d"))
+    shown = page(tmp_path, matches, ground_truth=ground_truth, probabilities=True)
+    assert {"reliability"} <= {section.get("id") for section in shown.all("section")}
+    assert {"#reliability"} <= {link.get("href") for link in shown.all("a")}
+    assert "on the dashed line as many are right as was said" in shown.text
+    assert "share of right pairs" in shown.text
+    others = {"distances": {"ground_truth": ground_truth}, "no ground truth": {"probabilities": True}, "neither": {}}
+    for options in others.values():
+        shown = page(tmp_path, matches, **options)
+        assert "eliability" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    nothing_judged = page(tmp_path, rows(("z", "A", 0.5)), ground_truth=ground_truth, probabilities=True)
+    assert "Reliability" not in nothing_judged.text
+
+
 def test_headings_are_in_order_and_references_inside_the_page_resolve(tmp_path, small, photos):
-    shown = page(tmp_path, small[0], ground_truth=small[1], pictures=photos, provenance={"seed": "7"})
+    probabilities = replace(small[0], score=small[0].score + 1)
+    shown = page(
+        tmp_path, probabilities, ground_truth=small[1], pictures=photos, provenance={"seed": "7"}, probabilities=True
+    )
     levels = [int(tag[1]) for tag, _ in shown.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
@@ -187,7 +206,7 @@ def test_headings_are_in_order_and_references_inside_the_page_resolve(tmp_path, 
         i for svg in shown.all("svg") for i in svg.get("aria-labelledby", "").split()
     }
     assert targets <= set(ids)
-    assert len(targets) >= 9
+    assert len(targets) >= 12
 
 
 def test_nothing_is_asked_of_the_network(tmp_path, small, photos):
@@ -376,6 +395,17 @@ def test_curve_chart_places_the_operating_point():
     assert (x, y) == (64 + 404 * 0.5, 22.0)
     assert f"{x:.1f},{y:.1f}" in path
     assert curve_chart(curve, 0.0).dot is None
+
+
+def test_reliability_chart_has_a_dot_a_bin_the_larger_the_more_pairs():
+    chart = reliability_chart([Bin(0.0, 0.1, 1, 0.05, 0.0), Bin(0.4, 0.5, 10, 0.5, 0.25), Bin(0.9, 1.0, 100, 1.0, 1.0)])
+    paths = dict(chart.paths)
+    assert paths["curve"] == "M84.2,268.0 266.0,206.5 468.0,22.0"
+    dots = re.findall(r"M(\S+),(\S+) a(\S+),", paths["right"])  # left end, height, radius
+    assert dots == [("82.2", "268.0", "2.0"), ("262.5", "206.5", "3.5"), ("463.0", "22.0", "5.0")]
+    assert chart.guide[0] == "M64.0,268.0 L468.0,22.0"  # from 0, 0 to 1, 1
+    assert [label for _, label in chart.x_ticks] == [label for _, label in chart.y_ticks]
+    assert len(reliability_chart([Bin(0.0, 0.1, 1, 0.0, 0.0)]).paths) == 2
 
 
 def test_curve_chart_of_half_a_million_points_is_small():

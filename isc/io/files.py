@@ -68,7 +68,7 @@ def _uninterrupted() -> Iterator[None]:
         yield  # KeyboardInterrupt is raised in the main thread only
         return
     held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
         yield
     finally:

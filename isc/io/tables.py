@@ -240,7 +240,7 @@ def _check_ids(
         return
     wrong = {name: problem for name in once if (problem := id_problem(name))}
     if known is not None and allowed is not None:
-        unknown = f"is not among the {len(known):,} {what} images given (strict=false lets it pass)"
+        unknown = f"is not among the {len(known):,} {what} images given (strict=false of match.py lets it pass)"
         wrong |= dict.fromkeys(set(once) - allowed - wrong.keys(), unknown)
     row = next(i for i, name in enumerate(names) if name in wrong)
     raise InputError(f"{path}: row {row + first}: {what} id {names[row]!r} {wrong[names[row]]}")

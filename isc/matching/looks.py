@@ -15,7 +15,7 @@ import numpy as np
 
 from isc.descriptors import Descriptors
 from isc.errors import InputError
-from isc.io import read_descriptors, read_provenance, write_csv
+from isc.io import SAME_IN_BOTH, read_descriptors, read_provenance, write_csv
 
 PROGRESS = " extracting "  # what its lines of progress hold
 EXTRACT = "import sys; from isc.cli import extract; sys.argv[0] = 'isc-extract'; extract()"
@@ -29,7 +29,7 @@ def with_looks(
     InputError where the model is not at hand, is not the one that made these descriptors, or no image can be read.
     """
     weights = provenance.get("weights")
-    if weights is None:
+    if weights is None or "weights_sha256" not in provenance:
         raise InputError("the queries' file does not say which model made it; expected one that extract.py wrote")
     ids = [name for name in queries.ids if name in images]
     if not ids:
@@ -37,11 +37,9 @@ def with_looks(
     with tempfile.TemporaryDirectory(prefix="isc-looks-") as folder:
         listing, made = Path(folder) / "queries.csv", Path(folder) / "queries.h5"
         write_csv(listing, ("id", "file"), ((name, images[name].absolute()) for name in ids))
-        _extract(f"images={listing}", f"output={made}", f"model={weights}", f"views={views}", "combine=rows")
-        key = "weights_sha256"
-        told = read_provenance(made).get(key), provenance.get(key)
-        if told[0] != told[1]:
-            raise InputError(f"{weights} has {key} {str(told[0])[:12]}, the queries were made with {str(told[1])[:12]}")
+        size = [f"image_size={provenance['image_size']}"] if "image_size" in provenance else []
+        _extract(f"images={listing}", f"output={made}", f"model={weights}", f"views={views}", "combine=rows", *size)
+        _refuse_other_model(weights, read_provenance(made), provenance)
         rows = read_descriptors(made)
     if rows.views is None or rows.dim != queries.dim:
         raise InputError(f"{weights} gives {rows.dim} dimensions, the queries have {queries.dim}")
@@ -51,6 +49,13 @@ def with_looks(
         np.concatenate([queries.vectors, more.vectors]),
         np.r_[np.full(len(queries.ids), "whole", object), more.views],
     )
+
+
+def _refuse_other_model(weights: str, here: Mapping[str, str], queries: Mapping[str, str]) -> None:
+    for key in SAME_IN_BOTH:
+        has, had = str(here.get(key))[:12], str(queries.get(key, here.get(key)))[:12]
+        if has != had:
+            raise InputError(f"{weights} has {key} {has}, the queries were made with {had}")
 
 
 def _extract(*arguments: str) -> None:

@@ -44,20 +44,23 @@ class PairEvidence:
 
 
 def scored(
-    found: ImagePairs, candidates: ImagePairs, verified: Verified, *, fusion: Fusion
+    found: ImagePairs, candidates: ImagePairs, verified: Verified, *, fusion: Fusion, k: int | None = None
 ) -> tuple[ImagePairs, dict[tuple[str, str], PairEvidence]]:
-    """As many pairs as were `found` by distance, the likeliest copies of these and of the candidates, and the evidence
-    for those of them whose alignment speaks for them: they are likelier with it than by their distance.
+    """As many pairs as were `found` by distance, or with `k` so many of each query: the likeliest copies among these
+    and the candidates. And the evidence for those of them whose alignment speaks for them: they are likelier copies
+    than not, or likelier than by their distance.
 
     Scores of `found` and `candidates` are negative squared distances, those of the pairs returned are probabilities.
     """
     matches = candidates.matches
-    distance = -matches.score.astype(np.float64)
+    distance = 0.0 - matches.score.astype(np.float64)  # not −0
     probability = fusion.probability(distance, verified.evidence)
     better = _with_scores(matches, probability)
     plain = _with_scores(found.matches, fusion.probability(-found.matches.score.astype(np.float64)))
-    kept = replace_scores(plain, better, keep=len(plain))
-    shown = np.isin(matches.keys(), kept.keys()) & (probability > fusion.probability(distance))
+    kept = replaced(plain, better)
+    kept = kept.take(np.arange(len(plain)) if k is None else best_of_each(kept, k))
+    speaks = (probability > 0.5) | (probability > fusion.probability(distance))
+    shown = np.isin(matches.keys(), kept.keys()) & speaks
     evidence = {
         (matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]): PairEvidence(
             score=float(probability[row]),
@@ -72,8 +75,8 @@ def scored(
     return found.rescored(kept, candidates), evidence
 
 
-def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
-    """The `keep` best of both sets of pairs over the same id tables; a pair in both has its score in `better`."""
+def replaced(matches: Matches, better: Matches) -> Matches:
+    """Both sets of pairs over the same id tables, best first; a pair in both has its score in `better`."""
     old = matches.take(~np.isin(matches.keys(), better.keys()))
     joined = Matches(
         matches.query_ids,
@@ -82,7 +85,15 @@ def replace_scores(matches: Matches, better: Matches, *, keep: int) -> Matches:
         np.r_[better.reference, old.reference],
         np.r_[better.score, old.score],
     )
-    return joined.take(joined.order()[:keep])
+    return joined.take(joined.order())
+
+
+def best_of_each(matches: Matches, k: int) -> npt.NDArray[np.int64]:
+    """Rows of the first `k` pairs of each query."""
+    order = np.argsort(matches.query, kind="stable")
+    starts = np.flatnonzero(np.diff(matches.query[order], prepend=-1))
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return np.sort(order[place < k])
 
 
 def _with_scores(matches: Matches, score: npt.NDArray[np.float64]) -> Matches:
