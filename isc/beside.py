@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from isc.errors import InputError
+
 SHIPPED = Path(__file__).parent / "weights"
 RUN_MODEL = "model.safetensors"
 
@@ -17,7 +19,9 @@ def beside_model(model: str, file: str) -> Path:
     return path.with_name(f"{path.stem}.{file}")
 
 
-def is_model(model: str) -> bool:
-    """Whether `model` names a run folder that holds one, a model's file, or the model that comes with the package."""
+def require_model(model: str) -> None:
+    """InputError unless `model` is a run folder that holds one, a model's file, or what comes with the package."""
     path = Path(model)
-    return (SHIPPED / f"{model}.safetensors").is_file() or (path / RUN_MODEL if path.is_dir() else path).is_file()
+    there = path / RUN_MODEL if path.is_dir() else path
+    if not (there.is_file() or (SHIPPED / f"{model}.safetensors").is_file()):
+        raise InputError(f"--model {model}: {there} is not there; expected a run folder or a model's file")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc import __version__
-from isc.beside import beside_model, is_model
+from isc.beside import beside_model, require_model
 from isc.console import Parser, run_command
 from isc.descriptors import GroundTruth, Matches
 from isc.errors import InputError
@@ -140,8 +140,7 @@ def _scored(matches: Matches, score: Floats) -> Matches:
 def _target(output: Path | None, model: str | None) -> Path:
     """The file to write, refused before the work where nothing would find it."""
     if model is not None:
-        if not is_model(model):
-            raise InputError(f"--model {model}: is not there; expected a run folder or a model's file")
+        require_model(model)
         return beside_model(model, FILE)
     if output is None or output.suffix.lower() != ".json":
         raise InputError(f"--output {output}: expected a name that ends in .json, as fusion= takes it")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isc import __version__
-from isc.beside import beside_model, is_model
+from isc.beside import beside_model, require_model
 from isc.console import Parser, run_command
 from isc.descriptors import Descriptors, GroundTruth
 from isc.errors import InputError
@@ -140,8 +140,7 @@ def _target(output: Path | None, model: str | None) -> Path | None:
         raise InputError(f"--output {output}: expected a name that ends in .json, as normalize= takes it")
     if model is None:
         return output
-    if not is_model(model):
-        raise InputError(f"--model {model}: is not there; expected a run folder or a model's file")
+    require_model(model)
     return beside_model(model, FILE)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from isc import fusion_cli
-from isc.beside import SHIPPED, beside_model, is_model
+from isc.beside import SHIPPED, beside_model, require_model
 from isc.descriptors import GroundTruth, Matches
 from isc.fusion_cli import BINS, Pairs, cross_fitted, main, summary
 from isc.images import SAMPLE, list_images
@@ -251,14 +251,15 @@ def test_a_fusion_is_written_anew_whole(scene, asked):
 def test_the_file_beside_a_model(tmp_path):
     (tmp_path / "run").mkdir()
     run = str(tmp_path / "run")
-    assert not is_model(run)
-    assert not is_model(str(tmp_path / "none.onnx"))
+    for missing, named in ((run, "model.safetensors"), (str(tmp_path / "none.onnx"), "none.onnx")):
+        with pytest.raises(InputError, match=f"{named} is not there"):
+            require_model(missing)
     (tmp_path / "run" / "model.safetensors").touch()
-    assert is_model(run)
+    require_model(run)
     assert beside_model(run, "fusion.json") == tmp_path / "run" / "fusion.json"
     assert beside_model(f"{run}/model.safetensors", "fusion.json") == tmp_path / "run" / "fusion.json"
     assert beside_model(f"{run}/mine.onnx", "fusion.json") == tmp_path / "run" / "mine.fusion.json"
-    assert is_model("isc_small")
+    require_model("isc_small")
     assert beside_model("isc_small", "fusion.json") == SHIPPED / "isc_small.fusion.json"
     assert read_fusion(SHIPPED / "isc_small.fusion.json").normalize == "none"
 
