@@ -16,6 +16,7 @@ import pytest
 from isc import fusion_cli
 from isc.beside import SHIPPED, beside_model, require_model
 from isc.descriptors import GroundTruth, Matches
+from isc.errors import InputError
 from isc.fusion_cli import BINS, Pairs, cross_fitted, main, summary
 from isc.images import SAMPLE, list_images
 from isc.io import read_descriptors
