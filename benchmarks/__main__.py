@@ -1,5 +1,5 @@
 """make bench: what takes minutes, then docs/results.md. By hand: extract, cluster, approximate, growth, normalize,
-judge, ablation."""
+judge, matching, candidates, verify, pair_matcher, ablation."""
 
 import subprocess
 import sys

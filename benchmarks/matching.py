@@ -25,11 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import save
-from benchmarks.judge_score import _command, standard_error
+from benchmarks.judge_score import _command, _edits, standard_error
 from isc.config import MatchConfig
 from isc.cores import cores
 from isc.descriptors import Descriptors, GroundTruth, Matches
 from isc.errors import InputError
+from isc.fusion_cli import BINS
 from isc.images import Pixels, fit_within, list_images, read_image
 from isc.inputs import read_sides
 from isc.io import read_ground_truth
@@ -38,7 +39,7 @@ from isc.matching.looks import with_looks
 from isc.matching.store import FeatureStore
 from isc.matching.stored import MODEL, fusion_for
 from isc.matching.verify import verify
-from isc.metrics import Metrics, evaluate
+from isc.metrics import Metrics, evaluate, reliability
 from isc.progress import progress
 from isc.search import nearest_images
 
@@ -201,7 +202,7 @@ def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, numb
         name: {q for q, chain in chains.items() if name in chain}
         for name in sorted(set(itertools.chain(*chains.values())))
     }
-    kinds |= {f"{n} edits": {q for q, chain in chains.items() if len(chain) == n} for n in range(1, 5)}
+    kinds |= {_edits(n): {q for q, chain in chains.items() if len(chain) == n} for n in range(1, 5)}
     kinds["any"] = set(chains)
     return [
         {
@@ -216,6 +217,21 @@ def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, numb
         }
         for kind, copies in kinds.items()
         if copies
+    ]
+
+
+def believed(one: Bench, probability: Floats, *, number: int) -> list[dict[str, object]]:
+    """How far the probabilities may be believed, on edits and photos that they were not fitted on."""
+    rows = one.nearest(number)
+    right = one.truth.right(one.candidates)[rows]
+    return [
+        {
+            "probability": f"{bin.low:.2f} … {bin.high:.2f}",
+            "pairs": bin.pairs,
+            "mean": f"{bin.mean:.4f}",
+            "copies among them": f"{bin.right:.4f}",
+        }
+        for bin in reliability(probability[rows], right, edges=BINS)
     ]
 
 
@@ -264,7 +280,12 @@ def measure(given: argparse.Namespace) -> None:
     rows, last, probability = parts(one, more, evidence, sets.provenance)
     number = MatchConfig.candidates
     edits = by_edit(given.judge, last, evidence(last), probability, number=number)
-    for name, table in {"matching": rows, "matching_edits": edits}.items():
+    tables = {
+        "matching": rows,
+        "matching_edits": edits,
+        "matching_reliability": believed(last, probability, number=number),
+    }
+    for name, table in tables.items():
         if given.publish:
             save(name, table)
         else:

@@ -17,6 +17,8 @@ TITLES = {
     "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
     "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
     "matching_edits": "Which copies it finds and why it misses the others: the same command",
+    "matching_reliability": "How far its probabilities may be believed: the same command",
+    "pair_matcher": "What a learned pair matcher would add (dev): `python -m benchmarks.pair_matcher judge JUDGE WORK`",
     "candidates": "What more looks at the queries add: `python -m benchmarks.candidates FOLDER … --work DIR`",
     "candidates_edits": "Copies among the ten nearest, by edit: the same command",
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
@@ -80,7 +82,10 @@ def main() -> None:
     pages = {"demo": "README.md", "normalize": "docs/normalization.md", "extract": "docs/extraction.md"}
     scale = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
     pages |= dict.fromkeys(scale, "docs/scale.md")
-    pages |= dict.fromkeys(("matching", "matching_edits", "candidates", "verify"), "docs/matching.md")
+    pages |= dict.fromkeys(
+        ("matching", "matching_edits", "matching_reliability", "pair_matcher", "candidates", "verify"),
+        "docs/matching.md",
+    )
     for name, page in pages.items():
         if name in tables:
             fill(ROOT / page, name, tables[name])

@@ -54,7 +54,7 @@ def fusion_for(text: str, provenance: Mapping[str, str]) -> tuple[Fusion, str | 
     for key, fitted in (("weights_sha256", stored.weights_sha256), ("normalize", stored.normalize)):
         made = provenance.get(key, "none" if key == "normalize" else None)
         if fitted is not None and made != fitted:
-            has, had = (made or "unknown")[:40], fitted[:40]
+            has, had = (made or "unknown")[:12], fitted[:12]
             note = f"{path} was fitted on descriptors of {key} {had}, these have {has}: the order of the pairs is of "
             return stored.fusion, note + "use, their probabilities are rough; isc-fusion fit makes one for these"
     return stored.fusion, None
