@@ -64,9 +64,13 @@ def _extract(*arguments: str) -> None:
     said = "nothing"
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
         assert child.stderr is not None
-        for line in child.stderr:
-            said = line.strip() or said
-            if PROGRESS in line:
-                print(line, end="", file=sys.stderr, flush=True)
+        try:
+            for line in child.stderr:
+                said = line.strip() or said
+                if PROGRESS in line:
+                    print(line, end="", file=sys.stderr, flush=True)
+        except BaseException:
+            child.terminate()  # Ctrl-C may have reached this process alone
+            raise
     if child.returncode != 0:
         raise InputError(said.removeprefix("error: "))
