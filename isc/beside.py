@@ -1,8 +1,12 @@
-"""Where a file that belongs to a model lies: in its run folder, or beside the model's own file."""
+"""Files that belong to a model: where they lie, in its run folder or beside its own file, and how they are read."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from isc.errors import InputError
 
@@ -25,3 +29,19 @@ def require_model(model: str) -> None:
     there = path / RUN_MODEL if path.is_dir() else path
     if not (there.is_file() or (SHIPPED / f"{model}.safetensors").is_file()):
         raise InputError(f"--model {model}: {there} is not there; expected a run folder or a model's file")
+
+
+@contextmanager
+def reading(path: Path, *, format: str, writer: str) -> Iterator[dict[str, Any]]:
+    """The values of a JSON file of this format, which the command `writer` writes; whatever is wrong with them, here or
+    in the block that takes them, is an InputError of one line."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != format:
+            raise ValueError(f"format {values['format']!r}; expected {format}")
+        yield values
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what {writer} wrote") from error
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: {reason}; expected what {writer} wrote") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ examples:
   isc-match track=matching queries=q2.h5 references=r2.h5 query_images=… reference_images=… output=matched
 
 The photos should be training photos and the copies made of them, as isc.benchmark makes them: report figures on others.
+Extract the queries with views=regions:1 combine=rows, as match.py looks at them.
 What is printed of probabilities is of queries that they were not fitted on: each half's by what the other half says.
 """
 
@@ -106,7 +107,7 @@ def summary(pairs: Pairs, crossed: Floats, truth: GroundTruth) -> str:
     """How well distance and fusion rank, and how far the probabilities may be believed."""
     lines = [f"{len(pairs.copy):,} pairs, {np.count_nonzero(pairs.copy):,} of {len(truth.pairs):,} copies among them"]
     for name, score in (("distance alone", -pairs.distance), ("fusion", crossed)):
-        judged = evaluate(_scored(pairs.matches, score), truth)
+        judged = evaluate(replace(pairs.matches, score=score), truth)
         lines.append(
             f"{name:15} μAP {judged.average_precision:.4f}, recall at 90 % precision {judged.recall_at_p90:.4f}"
         )
@@ -131,10 +132,6 @@ def record(fusion: Fusion, pairs: Pairs, crossed: Floats, *, provenance: Mapping
         "reliability": [asdict(one) for one in reliability(crossed, pairs.copy, edges=BINS)],
         "fusion": fusion.as_dict(),
     }
-
-
-def _scored(matches: Matches, score: Floats) -> Matches:
-    return Matches(matches.query_ids, matches.reference_ids, matches.query, matches.reference, score)
 
 
 def _target(output: Path | None, model: str | None) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isc.beside import SHIPPED, beside_model
-from isc.errors import InputError
+from isc.beside import SHIPPED, beside_model, reading
 from isc.matching.fusion import Fusion
 
 FORMAT = "isc-fusion-1"
@@ -29,17 +27,9 @@ class StoredFusion:
 
 def read_fusion(path: Path) -> StoredFusion:
     """InputError for a file that `isc-fusion fit` did not write."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise ValueError(f"format {values['format']!r}; expected {FORMAT}")
+    with reading(path, format=FORMAT, writer="isc-fusion fit") as values:
         fusion = Fusion.from_dict(values["fusion"])
         return StoredFusion(path, fusion, values["weights_sha256"], str(values["normalize"]))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what isc-fusion fit wrote") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path}: {reason}; expected what isc-fusion fit wrote") from error
 
 
 def fusion_for(text: str, provenance: Mapping[str, str]) -> tuple[Fusion, str | None]:

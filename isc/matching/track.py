@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from isc.matching.geometry import EVIDENCE, Alignment
 from isc.matching.verify import Verified
 from isc.search.views import ImagePairs
 
-INLIERS, SURPRISE, AGREEMENT = (EVIDENCE.index(name) for name in ("inliers", "surprise", "agreement"))
+SURPRISE, AGREEMENT = EVIDENCE.index("surprise"), EVIDENCE.index("agreement")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def scored(
     matches = candidates.matches
     distance = 0.0 - matches.score.astype(np.float64)  # not −0
     probability = fusion.probability(distance, verified.evidence)
-    better = _with_scores(matches, probability)
-    plain = _with_scores(found.matches, fusion.probability(-found.matches.score.astype(np.float64)))
+    better = replace(matches, score=probability)
+    plain = replace(found.matches, score=fusion.probability(-found.matches.score.astype(np.float64)))
     kept = replaced(plain, better)
     kept = kept.take(np.arange(len(plain)) if k is None else best_of_each(kept, k))
     speaks = (probability > 0.5) | (probability > fusion.probability(distance))
@@ -94,10 +94,6 @@ def best_of_each(matches: Matches, k: int) -> npt.NDArray[np.int64]:
     starts = np.flatnonzero(np.diff(matches.query[order], prepend=-1))
     place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
     return np.sort(order[place < k])
-
-
-def _with_scores(matches: Matches, score: npt.NDArray[np.float64]) -> Matches:
-    return Matches(matches.query_ids, matches.reference_ids, matches.query, matches.reference, score)
 
 
 def write_evidence(path: Path, evidence: Mapping[tuple[str, str], PairEvidence]) -> None:

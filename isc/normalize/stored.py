@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isc.beside import beside_model
+from isc.beside import beside_model, reading
 from isc.errors import InputError
 from isc.steps import MODEL, Chain, parse
 
@@ -27,19 +26,8 @@ class Stored:
 
 def read_stored(path: Path) -> Stored:
     """InputError for a file that `isc-normalize search` did not write."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise ValueError(f"format {values['format']!r}; expected {FORMAT}")
-        stored = Stored(path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"]))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected what isc-normalize search wrote"
-        ) from error
-    except (ValueError, KeyError, TypeError, InputError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path}: {reason}; expected what isc-normalize search wrote") from error
-    return stored
+    with reading(path, format=FORMAT, writer="isc-normalize search") as values:
+        return Stored(path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"]))
 
 
 def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Stored:
