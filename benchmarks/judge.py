@@ -6,7 +6,7 @@
 
 PHOTOS holds files that end in a number, such as T000000.webp: 0 mod 12 goes to SPLIT/dev, 1 to SPLIT/test, all others
 to SPLIT/training, which is what a model may learn from. Choose by dev, report test: `score --publish` keeps the tables
-for docs/results.md. AugLy is installed as benchmarks/augly_edits.py says.
+for docs/results.md. AugLy is installed as isc/edits/augly.py says.
 """
 
 from __future__ import annotations

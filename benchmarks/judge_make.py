@@ -5,6 +5,10 @@ ground_truth.csv   query_id,reference_id; a distractor's reference id is empty
 edits.jsonl        a line a query: AugLy's functions and what was handed to them, in their order
 photos.csv         the photo of every reference
 judge.json         what it was made with
+
+isc-benchmark edits=augly makes such benchmarks for everyone, with a training split, regions and photos shrunk before
+they are edited. This one divides the photos otherwise and edits them at full size; it stays, byte for byte, because
+published figures come from it. What is drawn is the same, from isc.edits.augly.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.augly_edits import edit_chain, require_augly
 from isc.cores import cores
+from isc.edits.augly import edit_chain
+from isc.edits.augly_draws import require_augly
 from isc.errors import InputError
 from isc.images import encode_jpeg, fit_within, list_hash, list_images, read_image
 from isc.io import atomic_folder, write_csv, write_ground_truth, write_json, write_text

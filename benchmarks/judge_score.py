@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.augly_edits import EDITS
 from isc.demo import pdq_descriptors
 from isc.descriptors import GroundTruth, Matches
+from isc.edits.augly_draws import EDITS
 from isc.errors import InputError
 from isc.images import list_hash, list_images
 from isc.io import read_ground_truth, read_predictions

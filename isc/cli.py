@@ -23,13 +23,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from isc.config import ExtractConfig, MatchConfig, TrainConfig
+from isc.config import BenchmarkConfig, ExtractConfig, MatchConfig, TrainConfig
 from isc.console import fail
 from isc.errors import InputError
+from isc.experiments import refuse_other_verbs
 
 CONF = Path(__file__).parent / "conf"
+WITH_EXPERIMENTS: dict[str, type[Any]] = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
 
-Config = TrainConfig | ExtractConfig | MatchConfig
+Config = TrainConfig | ExtractConfig | MatchConfig | BenchmarkConfig
 
 
 def train() -> None:
@@ -59,6 +61,15 @@ def match() -> None:
     _main("match", MatchConfig, verb)
 
 
+def benchmark() -> None:
+    def verb(config: BenchmarkConfig) -> None:
+        from isc.benchmark import benchmark
+
+        benchmark(config)
+
+    _main("benchmark", BenchmarkConfig, verb)
+
+
 def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     ConfigStore.instance().store(name=f"{name}_defaults", node=schema)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
@@ -70,6 +81,7 @@ def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without μ is no reason to fail after the work
     _refuse_shared_output(sys.argv[1:])
+    _run(lambda: _refuse_other_experiments(name, sys.argv[1:]), schema)
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
@@ -208,6 +220,13 @@ def _type_of(schema: type[Any], key: str) -> Any:
     head, _, rest = key.partition(".")
     kind = get_type_hints(schema)[head]
     return _type_of(kind, rest) if rest else kind
+
+
+def _refuse_other_experiments(verb: str, arguments: Sequence[str]) -> None:
+    """InputError for an experiment that is another verb's; Hydra would name a key that the user never typed."""
+    if verb in WITH_EXPERIMENTS:
+        takes = {name: keys(schema) for name, schema in WITH_EXPERIMENTS.items()}
+        refuse_other_verbs(verb, arguments, takes, CONF / "experiment")
 
 
 def _refuse_shared_output(arguments: Sequence[str]) -> None:

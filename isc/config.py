@@ -358,6 +358,54 @@ class ExtractConfig:
                 _check(not getattr(self, name), name, "true", "runtime=torch beside it")
 
 
+class Library(Enum):
+    """Whose edits make the queries of a benchmark: our own, or those of AugLy, an outside library."""
+
+    own = "own"
+    augly = "augly"
+
+
+class NearDuplicates(Enum):
+    """What becomes of photos that show the same: one of each group stays, all stay, or the run is refused."""
+
+    leave_out = "leave_out"
+    keep = "keep"
+    refuse = "refuse"
+
+
+@dataclass
+class BenchmarkConfig:
+    """`isc-benchmark`: photos → a benchmark in the challenge's layout. Null counts follow from the number of photos."""
+
+    images: str = REQUIRED
+    output: str = REQUIRED
+    preset: str = "challenge"  # easy, challenge, hard; a kind of edit by name; each: all kinds, strengths in turn
+    strength: str | None = None  # light, medium, strong: of one kind of edit, or of each
+    edits: Library = Library.own
+    seed: int = 0
+    references: int | None = None  # photos that are searched
+    copied: int | None = None  # of them, those that copies are made of
+    distractors: int | None = None  # photos that the queries without a reference are made of
+    training: int | None = None  # photos apart
+    queries: int | None = None  # copies and distractors together
+    distractor_share: float = 0.8  # of the queries, as in the challenge
+    hard_negatives: int = 0  # of the distractor queries, those made of photos that look much like a reference
+    near_duplicates: NearDuplicates = NearDuplicates.leave_out
+    max_side: int = 320  # pixels; larger photos are shrunk
+    workers: int | None = None  # processes; one a core where not given
+
+    def __post_init__(self) -> None:
+        _check_texts(self)
+        _check_at_least(0, seed=self.seed, hard_negatives=self.hard_negatives)
+        _check_at_least(64, max_side=self.max_side)
+        for name in ("references", "copied", "distractors", "training", "workers"):
+            if (value := getattr(self, name)) is not None:
+                _check_at_least(1, **{name: value})
+        if self.queries is not None:
+            _check_at_least(2, queries=self.queries)
+        _check(0 < self.distractor_share < 1, "distractor_share", self.distractor_share, "a share above 0, below 1")
+
+
 @dataclass
 class MatchConfig:
     """`match.py`: descriptors or a submission → predictions, scores, a report."""
@@ -381,6 +429,8 @@ class MatchConfig:
     candidates: int = 50  # of track=matching with both image folders: references of each query that are looked at
     looks: str = "regions:1"  # more looks at the queries, by which candidates are found: views as extract.py takes them
     fusion: str = "model"  # what makes one probability of distance and pixels: FILE.json of isc-fusion, or the model's
+    calibration: str = "model"  # what makes probabilities of scores: FILE.json of isc-calibrate, the model's, or none
+    compare: str | None = None  # folder of another run, or its predictions.csv, judged by the same ground_truth=
     features: str | None = None  # folder that keeps local features of references; none: nowhere; else the user's cache
     workers: int | None = None  # processes that compare pixels; one a core where not given
     engine: Engine = Engine.auto  # what compares the descriptors; the result is the same
@@ -411,6 +461,8 @@ class MatchConfig:
             self._check_submission_alone()
         if (self.query_images is None) != (self.reference_images is None):
             raise InputError("query_images= and reference_images= go together; give both or neither")
+        if self.compare is not None and self.ground_truth is None:
+            raise InputError(f"compare={self.compare} needs ground_truth=GT.csv to judge both runs by")
 
     def _check_descriptors_given(self) -> None:
         missing = [name for name in ("queries", "references") if getattr(self, name) is None]

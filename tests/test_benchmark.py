@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,8 +12,11 @@ import numpy as np
 import pytest
 
 import isc
-import isc.benchmark
-from isc.benchmark import Sizes, make_benchmark, read_edits
+from isc.benchmark import Sizes, make_benchmark, pictures, presets, read_edits, sizes_for
+from isc.benchmark.part import part_of
+from isc.benchmark.plan import planned
+from isc.benchmark.presets import Recipe
+from isc.benchmark.sizes import Wanted
 from isc.edits import RECOMPRESSION, Edit
 from isc.edits.pixels import DEGRADATION
 from isc.errors import InputError
@@ -131,14 +133,14 @@ def test_the_region_is_where_the_photo_is(made):
 def test_overlays_never_show_a_reference_or_the_source(made, tmp_path, monkeypatch):
     shown = {}
 
-    def spy(pixels, rng, other):
+    def spy(pixels, rng, other, *, count):
         others = [other() for _ in range(25)]
         assert not any(picture is pixels for picture in others)
         shown.update({picture.tobytes(): picture for picture in others})
         return pixels.copy(), (Edit("invert", {}),), np.eye(3)
 
-    monkeypatch.setattr(isc.benchmark, "edit_chain", spy)
-    make_benchmark(SAMPLE, tmp_path / "spied", sizes=SIZES, seed=3, max_side=SIDE)
+    monkeypatch.setattr(presets, "edit_chain", spy)
+    make_benchmark(SAMPLE, tmp_path / "spied", sizes=SIZES, seed=3, max_side=SIDE, workers=1)
     allowed = {file for name, file in photo_files(made).items() if name.startswith("T")}
     allowed |= {line["source"] for line in lines_of(made) if not line["reference_id"]}
     assert shown.keys() == {fit_within(read_image(SAMPLE / file), SIDE).tobytes() for file in allowed}
@@ -146,13 +148,13 @@ def test_overlays_never_show_a_reference_or_the_source(made, tmp_path, monkeypat
 
 def test_a_recompressed_query_keeps_its_artefacts(tmp_path, monkeypatch):
     asked = []
-    encode = isc.benchmark.encode_jpeg
+    encode = pictures.encode_jpeg
 
     def spy(pixels, *, quality):
         asked.append(quality)
         return encode(pixels, quality=quality)
 
-    monkeypatch.setattr(isc.benchmark, "encode_jpeg", spy)
+    monkeypatch.setattr(pictures, "encode_jpeg", spy)
     make_benchmark(SAMPLE, tmp_path / "spied", sizes=SIZES, seed=3, max_side=SIDE, workers=1)
     wanted = [95 if line["edits"][-1]["name"] in RECOMPRESSION else 92 for line in lines_of(tmp_path / "spied")]
     assert asked == [92] * 19 + wanted
@@ -161,7 +163,7 @@ def test_a_recompressed_query_keeps_its_artefacts(tmp_path, monkeypatch):
 
 def test_made_once_is_left_alone(made, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
-    monkeypatch.setattr(isc.benchmark, "edit_chain", None)  # whoever draws again fails
+    monkeypatch.setattr(presets, "edit_chain", None)  # whoever draws again fails
     make_benchmark(SAMPLE, made, sizes=SIZES, seed=3, max_side=SIDE)
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
@@ -198,30 +200,172 @@ def test_a_folder_of_something_else_is_refused_and_an_empty_one_used(tmp_path):
 
 
 def test_too_few_photos(tmp_path):
-    with pytest.raises(InputError, match=r"holds 118 photos; expected at least 213 = 200 references \+ 6 .* \+ 7"):
+    with pytest.raises(
+        InputError, match=r"holds 118 photos that can be used; expected at least 213 = 200 references \+ 6 .* \+ 7"
+    ):
         make_benchmark(SAMPLE, tmp_path / "never", sizes=replace(SIZES, references=200), seed=0)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("workers", [1, 3])
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, failure, workers):
-    calls = []
+def test_an_interrupted_run_leaves_no_benchmark_and_is_gone_on_with(made, tmp_path, monkeypatch, failure):
+    calls, draw = [], presets.edit_chain
 
-    def fail_at_the_tenth(pixels, rng, other):
+    def fail_at_the_tenth(*arguments, **options):
         calls.append(1)
         if len(calls) == 10:
             raise failure
-        time.sleep(0.005)
-        return pixels.copy(), (Edit("invert", {}),), np.eye(3)
+        return draw(*arguments, **options)
 
-    monkeypatch.setattr(isc.benchmark, "edit_chain", fail_at_the_tenth)
+    monkeypatch.setattr(presets, "edit_chain", fail_at_the_tenth)
     with pytest.raises(failure):
-        make_benchmark(SAMPLE, tmp_path / "never", sizes=SIZES, seed=3, max_side=SIDE, workers=workers)
-    begun = len(calls)
-    time.sleep(0.05)
-    assert begun == len(calls) < 40  # no thread draws on
-    assert not list(tmp_path.iterdir())
+        make_benchmark(SAMPLE, tmp_path / "later", sizes=SIZES, seed=3, max_side=SIDE, workers=1)
+    part = part_of(tmp_path / "later")
+    assert list(tmp_path.iterdir()) == [part]
+    finished = {path.name: path.stat().st_ino for path in part.rglob("benchmark/*/*.jpg")}
+    assert len(finished) == 19 + 9
+
+    with (part / "journal.jsonl").open("a") as journal:
+        journal.write('{"query_id": "Q000')  # as a kill may leave it
+    make_benchmark(SAMPLE, tmp_path / "later", sizes=SIZES, seed=3, max_side=SIDE, workers=1)
+    assert len(calls) == 10 + 46 - 9  # the nine are not drawn again
+    assert finished.items() <= {path.name: path.stat().st_ino for path in tmp_path.rglob("*.jpg")}.items()
+    assert contents(tmp_path / "later") == contents(made)
+    assert list(tmp_path.iterdir()) == [tmp_path / "later"]
+
+
+def test_a_query_whose_picture_is_gone_is_made_again(made, tmp_path):
+    work = tmp_path / "work"
+    run = pictures.Run(SAMPLE, work, 3, SIDE, Recipe())
+    plan = planned(list(list_images(SAMPLE).values()), SIZES, seed=3)
+    for _ in range(2):
+        lines = pictures.make_pictures(run, plan, journal=tmp_path / "journal.jsonl", workers=1)
+        assert "".join(f"{line}\n" for line in lines) == (made / "edits.jsonl").read_text(encoding="utf-8")
+        (work / "queries" / "Q00007.jpg").unlink()
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 46
+
+
+def test_what_another_configuration_left_is_not_used(made, tmp_path, monkeypatch, caplog):
+    draw = presets.edit_chain
+    monkeypatch.setattr(presets, "edit_chain", None)
+    with pytest.raises(TypeError):
+        make_benchmark(SAMPLE, tmp_path / "made", sizes=SIZES, seed=4, max_side=SIDE, workers=1)
+    monkeypatch.setattr(presets, "edit_chain", draw)
+    make_benchmark(SAMPLE, tmp_path / "made", sizes=SIZES, seed=3, max_side=SIDE, workers=1)
+    assert "seed 4 there, 3 asked for" in caplog.text
+    assert contents(tmp_path / "made") == contents(made)
+
+
+def test_two_at_once_are_refused(tmp_path):
+    from isc.lock import sole_writer
+
+    part = part_of(tmp_path / "made")
+    part.mkdir()
+    with sole_writer(part / "lock"), pytest.raises(InputError, match="expected one writer at a time"):
+        make_benchmark(SAMPLE, tmp_path / "made", sizes=SIZES, seed=3, max_side=SIDE)
+
+
+def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in list(list_images(SAMPLE).values())[:14]:
+        shutil.copy(path, photos)
+    (photos / "torn.jpg").write_bytes((photos / "S003.jpg").read_bytes()[:5000])
+    cv2.imwrite(str(photos / "tiny.png"), np.zeros((31, 200, 3), np.uint8))
+    sizes = make_benchmark(photos, tmp_path / "made", sizes=Wanted(), seed=0, max_side=SIDE)
+    assert sizes == sizes_for(14)
+    with (tmp_path / "made" / "unreadable.csv").open(newline="") as file:
+        listed = {row["id"]: (row["file"], row["reason"]) for row in csv.DictReader(file)}
+    assert listed.keys() == {"torn", "tiny"}
+    assert listed["tiny"] == (str(photos / "tiny.png"), "200 × 31 pixels; expected at least 32 a side")
+    assert "decoded" in listed["torn"][1]
+    assert not {"torn.jpg", "tiny.png"} & set(photo_files(tmp_path / "made").values())
+    assert json.loads((tmp_path / "made" / "benchmark.json").read_text())["made"]["unreadable"] == 2
+
+
+# how many
+
+
+def test_sizes_follow_from_the_photos():
+    assert sizes_for(118) == Sizes(44, 40, 20, 54, 120, 480)
+    assert sizes_for(12) == Sizes(4, 3, 2, 6, 9, 36)
+    assert sizes_for(1_000_000) == Sizes(2000, 500, 1000, 997_000, 500, 2000)
+    with pytest.raises(InputError, match="11 photos; expected at least 12"):
+        sizes_for(11)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sizes"),
+    [
+        ({"queries": 100}, Sizes(44, 20, 20, 54, 20, 80)),
+        ({"queries": 100, "distractor_share": 0.5}, Sizes(44, 40, 20, 54, 50, 50)),
+        ({"queries": 2, "distractor_share": 0.01}, Sizes(44, 1, 1, 73, 1, 1)),
+        ({"references": 100}, Sizes(100, 90, 17, 1, 270, 1080)),
+        ({"references": 10, "copied": 2, "training": 3}, Sizes(10, 2, 20, 3, 6, 24)),
+        ({"cells": 4}, Sizes(44, 40, 20, 54, 100, 400)),
+    ],
+)
+def test_what_is_asked_for_holds_and_the_rest_follows(wanted, sizes):
+    assert Wanted(**wanted).sizes(118) == sizes
+
+
+@pytest.mark.parametrize("wanted", [{"references": 118}, {"references": 60, "distractors": 60}, {"training": 200}])
+def test_more_than_there_are_is_refused(wanted):
+    with pytest.raises(InputError, match=r"118 photos.*expected at least"):
+        Wanted(**wanted).sizes(118)
+
+
+# presets
+
+
+def test_each_deals_all_cells_equally_often():
+    recipe = Recipe("each")
+    cells = recipe.cells
+    assert len(cells) == len(set(cells)) > 60
+    sizes = Wanted(queries=4 * len(cells), distractor_share=0.5).sizes(118)
+    plan = planned(list(list_images(SAMPLE).values()), sizes, seed=1, cells=cells)
+    for positive in (True, False):
+        dealt = [query.cell for query in plan.queries if bool(query.reference_id) is positive]
+        assert {cell: dealt.count(cell) for cell in cells} == dict.fromkeys(cells, 2)
+
+
+def test_a_strength_narrows_the_cells():
+    assert {strength for _, strength in Recipe("each", "strong").cells} == {"strong"}
+    assert Recipe("crop", "light").cells == (("crop", "light"),)
+    assert Recipe("crop").cells == (("crop", None),)
+    assert Recipe("invert").cells == (("invert", None),)
+    assert Recipe("hard").cells == ()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        (("melt",), "preset=melt: no such preset with edits=own; one of easy, challenge, hard, each, crop"),
+        (("crop", "mild"), "strength=mild; expected one of light, medium, strong"),
+        (("hard", "light"), "goes with one kind of edit, or with each"),
+        (("invert", "light"), "invert has no degrees"),
+    ],
+)
+def test_presets_check_themselves(recipe, problem):
+    with pytest.raises(InputError, match=problem):
+        Recipe(*recipe)
+
+
+@pytest.mark.parametrize(
+    ("preset", "fewest", "most"), [("easy", 1, 1), ("challenge", 1, 4), ("hard", 3, 6), ("rotate", 1, 1)]
+)
+def test_a_preset_has_its_number_of_edits(tmp_path, preset, fewest, most):
+    sizes = replace(SIZES, distractor_queries=10)
+    make_benchmark(SAMPLE, tmp_path / "made", sizes=sizes, seed=3, max_side=SIDE, recipe=Recipe(preset))
+    lines = lines_of(tmp_path / "made")
+    counts = [len(line["edits"]) for line in lines]
+    assert fewest == min(counts) <= max(counts) <= most
+    assert max(counts) == most or preset == "hard"
+    if preset == "rotate":
+        assert {edit["name"] for line in lines for edit in line["edits"]} == {"rotate"}
+        assert {edit["strength"] for line in lines for edit in line["edits"]} == {"light", "medium", "strong"}
+    if preset == "easy":
+        assert {edit.get("strength") for line in lines for edit in line["edits"]} == {"light", None}
 
 
 @pytest.mark.parametrize("knob", asdict(SIZES))
@@ -241,7 +385,8 @@ def test_edits_read_back(made):
     lines = lines_of(made)
     assert list(edits) == [line["query_id"] for line in lines]
     for line in lines:
-        assert [{"name": e.name, "params": dict(e.params)} for e in edits[line["query_id"]]] == line["edits"]
+        for edit, written in zip(edits[line["query_id"]], line["edits"], strict=True):
+            assert {"name": edit.name, "params": dict(edit.params)} == {key: written[key] for key in ("name", "params")}
 
 
 @pytest.mark.parametrize(
@@ -261,6 +406,26 @@ def test_malformed_edits_are_refused_by_row(tmp_path, line, problem):
     path = tmp_path / "edits.jsonl"
     path.write_text('{"query_id": "Q1", "edits": [{"name": "invert", "params": {}}]}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"edits\.jsonl: row 2: .*" + problem):
+        read_edits(path)
+
+
+def test_auglys_edits_are_read_by_name_or_by_what_the_line_says(tmp_path):
+    path, crop = tmp_path / "edits.jsonl", {"x1": 0.1, "y1": 0.2, "x2": 0.5, "y2": 0.75}
+    edits = [{"name": "crop", "params": crop}, {"name": "overlay_emoji", "params": {"emoji_size": 0.3}}]
+    records = [
+        {"query_id": "Q1", "edits": edits},  # can only be AugLy's
+        {"query_id": "Q2", "edits": [{"name": "crop", "params": {"area_percent": 30}}]},
+        {"query_id": "Q3", "edits": [{"name": "meme_format", "params": {"caption_height": 40}}], "library": "augly"},
+        {"query_id": "Q4", "edits": []},
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    words = {query: [edit.describe() for edit in edits] for query, edits in read_edits(path).items()}
+    assert words["Q1"] == ["crop 0.10…0.50 × 0.20…0.75", "emoji 0.30 of the height"]
+    assert words["Q2"] == ["crop 30 %"]
+    assert words["Q3"] == ["caption above 40 px"]
+    assert words["Q4"] == []
+    path.write_text(json.dumps({"query_id": "Q1", "edits": edits[:1], "library": "augly"}).replace("x1", "left"))
+    with pytest.raises(InputError, match="row 1: 'x1'"):
         read_edits(path)
 
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from isc.demo import SAMPLE, sizes_for, table
+from isc.benchmark import sizes_for
+from isc.demo import SAMPLE, table
 from isc.errors import InputError
 from isc.images import list_images
 
@@ -88,10 +89,12 @@ def test_it_runs_on_photos_of_ones_own(tmp_path):
     (tmp_path / "my-photos").mkdir()
     for path in list(list_images(SAMPLE).values())[::8]:
         (tmp_path / "my-photos" / path.name).symlink_to(path)
+    (tmp_path / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
     command = [sys.executable, "-m", "isc.demo", "my-demo", "--images", "my-photos", "--steps", "1"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "12 edited copies among 60 queries" in run.stdout
+    assert "torn.jpg" in (tmp_path / "my-demo" / "benchmark" / "unreadable.csv").read_text()
     assert (tmp_path / "my-demo" / "matching" / "report" / "index.html").exists()
 
 

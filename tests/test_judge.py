@@ -5,16 +5,34 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
 import isc
-from benchmarks import augly_edits, judge, judge_make, judge_score
-from benchmarks.augly_edits import ALTERNATIVES, CUTTING, EDITS, FAMILIES, PASTING, Dice, Edit, draw_names
+from benchmarks import judge, judge_make, judge_score
+from isc.benchmark import Sizes, make_benchmark, read_edits
+from isc.benchmark.presets import Recipe, kinds_of
+from isc.config import Library
 from isc.descriptors import GroundTruth, Matches
+from isc.edits import augly as augly_edits
+from isc.edits import augly_geometry, region
+from isc.edits.augly import Edit
+from isc.edits.augly_draws import (
+    ALTERNATIVES,
+    CUTTING,
+    EDITS,
+    FAMILIES,
+    INSTALL,
+    PASTING,
+    Dice,
+    draw_names,
+    require_augly,
+)
 from isc.errors import InputError
 from isc.images import list_images, read_image
 from isc.io import read_ground_truth
@@ -27,13 +45,35 @@ SAMPLE = Path(isc.__file__).parent / "sample"
 def problem():
     """Why AugLy cannot be used here; None where it can."""
     try:
-        augly_edits.require_augly()
+        require_augly()
     except InputError as error:
         return str(error)
     return None
 
 
 needs_augly = pytest.mark.skipif(problem() is not None, reason=f"an outside library, not a dependency: {problem()}")
+
+
+MOVES = {  # every kind that moves, with something drawn
+    "change_aspect_ratio": {"ratio": 0.8},
+    "clip_image_size": {"max_resolution": 30000},
+    "crop": {"x1": 0.1, "y1": 0.3, "x2": 0.8, "y2": 0.9},
+    "hflip": {},
+    "meme_format": {"text": "so true", "caption_height": 60, "meme_bg_color": [255, 255, 255]},
+    "overlay_onto_background_image": {
+        "background_image": "other", "overlay_size": 0.6, "x_pos": 0.1, "y_pos": 0.3, "opacity": 0.95,
+    },
+    "overlay_onto_screenshot": {
+        "template_filepath": "web.png", "crop_src_to_fit": False, "resize_src_to_match_template": False,
+    },
+    "pad": {"w_factor": 0.2, "h_factor": 0.05, "color": [255, 0, 255]},
+    "pad_square": {"color": [255, 255, 255]},
+    "perspective_transform": {"sigma": 25.0, "seed": 3, "crop_out_black_border": False},
+    "rotate": {"degrees": -27.0},
+    "scale": {"factor": 0.6},
+    "skew": {"skew_factor": 0.3, "axis": 1},
+    "vflip": {},
+}  # fmt: skip
 
 
 def picture(width=96, height=80, seed=0):
@@ -145,13 +185,14 @@ def test_the_size_of_text_grows_with_its_lines_and_letters():
 
 
 def test_without_augly_one_line_says_how_to_install_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(augly_edits, "find_spec", lambda name: None)
+    for name in ("augly", "augly.image"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SystemExit) as stopped:
         judge.main(["make", str(SAMPLE), str(tmp_path / "judge"), "--seed", "1"])
     message = capsys.readouterr().err
     assert stopped.value.code == 2
     assert message.count("\n") == 1
-    assert augly_edits.INSTALL in message
+    assert INSTALL in message
     assert not (tmp_path / "judge").exists()
 
 
@@ -281,6 +322,110 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(made, tmp_path)
 def test_what_is_there_is_not_written_over(made):
     with pytest.raises(InputError, match="is not empty"):
         judge_make.make(SAMPLE, made, seed=3)
+
+
+# where the picture lies
+
+
+def sample(name):
+    return Image.fromarray(read_image(SAMPLE / f"{name}.jpg"))
+
+
+@needs_augly
+@pytest.mark.parametrize("name", [*MOVES, *sorted(EDITS.keys() - MOVES.keys())])
+def test_the_matrix_tells_where_each_edit_moves_a_photo(name):
+    """The photo, moved by the matrix, looks like the copy inside its region."""
+    image, other = sample("S024"), lambda _: sample("S051")
+    rng = np.random.default_rng(11)
+    params = MOVES.get(name) or EDITS[name](Dice(rng, image.width, image.height, ("other",)))
+    edit = Edit(name, params)
+    copy = np.asarray(augly_edits.apply(image, edit, other))
+    matrix = augly_geometry.chain_matrix(image.size, (edit,), other)
+    assert matrix is not None
+    if name not in MOVES:
+        assert np.array_equal(matrix, np.eye(3))
+        assert copy.shape[:2] == (image.height, image.width)
+        return
+    moved, inside = (
+        cv2.warpPerspective(pixels, matrix, copy.shape[1::-1], flags=cv2.INTER_AREA)
+        for pixels in (np.asarray(image), np.full((image.height, image.width), 255, np.uint8))
+    )
+    shown = cv2.erode(inside, np.ones((5, 5), np.uint8)) == 255
+    assert shown.mean() > 0.05
+    pair = [cv2.GaussianBlur(pixels, (0, 0), 1.5).astype(float)[shown].ravel() for pixels in (moved, copy)]
+    assert np.corrcoef(*pair)[0, 1] > 0.97
+    off = matrix.copy()
+    off[0, 2] += 6
+    wrong = cv2.warpPerspective(np.asarray(image), off, copy.shape[1::-1], flags=cv2.INTER_AREA)
+    pair[0] = cv2.GaussianBlur(wrong, (0, 0), 1.5).astype(float)[shown].ravel()
+    assert np.corrcoef(*pair)[0, 1] < 0.97  # six pixels off would be seen
+
+
+@needs_augly
+def test_the_matrix_of_a_chain_is_that_of_all_its_edits():
+    image = sample("S024")
+    chain = [
+        Edit("pad", MOVES["pad"]),
+        Edit("blur", {"radius": 2.0}),
+        Edit("hflip", {}),
+        Edit("scale", {"factor": 0.5}),
+    ]
+    matrix = augly_geometry.chain_matrix(image.size, chain, lambda _: image)
+    copy = image
+    for edit in chain:
+        copy = augly_edits.apply(copy, edit, lambda _: image)
+    left, top = 0.2 / 1.4, 0.05 / 1.1
+    wanted = [[1 - left, top], [left, top], [left, 1 - top], [1 - left, 1 - top]]
+    assert np.allclose(region(np.asarray(image), np.asarray(copy), matrix), wanted, atol=0.01)
+
+
+@needs_augly
+def test_nothing_left_to_tell_is_said():
+    edit = Edit("crop", {"x1": 0.5, "y1": 0.5, "x2": 0.52, "y2": 0.52})
+    assert augly_geometry.chain_matrix((200, 200), (edit,), lambda _: picture()) is None
+
+
+# isc-benchmark edits=augly
+
+
+@needs_augly
+def test_a_benchmark_by_augly(tmp_path):
+    sizes = Sizes(references=8, copied=8, distractors=4, training=6, positive_queries=16, distractor_queries=8)
+    for name, workers in (("one", 1), ("two", 2)):
+        make_benchmark(
+            SAMPLE, tmp_path / name, sizes=sizes, seed=1, workers=workers, recipe=Recipe(library=Library.augly)
+        )
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    lines = [json.loads(line) for line in (tmp_path / "one" / "edits.jsonl").read_text().splitlines()]
+    assert len(lines) == 24
+    assert all(1 <= len(line["edits"]) <= 4 and line["library"] == "augly" for line in lines)
+    assert all(line["region"] is None or np.shape(line["region"]) == (4, 2) for line in lines)
+    words = read_edits(tmp_path / "one" / "edits.jsonl")
+    assert all(edit.describe() for edits in words.values() for edit in edits)
+
+
+@needs_augly
+def test_a_preset_of_auglys_is_one_of_its_kinds(tmp_path):
+    sizes = Sizes(references=4, copied=4, distractors=2, training=2, positive_queries=4, distractor_queries=2)
+    recipe = Recipe("overlay_text", library=Library.augly)
+    make_benchmark(SAMPLE, tmp_path / "made", sizes=sizes, seed=1, recipe=recipe)
+    names = {edit.name for edits in read_edits(tmp_path / "made" / "edits.jsonl").values() for edit in edits}
+    assert names == {"overlay_text"}
+    assert {kind for kind, _ in Recipe("each", library=Library.augly).cells} == EDITS.keys()
+    with pytest.raises(InputError, match="no such preset with edits=augly; one of easy"):
+        Recipe("quarter_turn", library=Library.augly)
+    with pytest.raises(InputError, match="AugLy's edits have no strengths"):
+        Recipe("each", "light", library=Library.augly)
+    assert kinds_of(Library.augly) == tuple(sorted(EDITS))
+
+
+def test_a_benchmark_without_augly_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "augly", None)
+    monkeypatch.setitem(sys.modules, "augly.image", None)
+    sizes = Sizes(references=4, copied=4, distractors=2, training=2, positive_queries=4, distractor_queries=2)
+    with pytest.raises(InputError, match=r"augly not installed; expected AugLy 1\.0\.0: python -m pip"):
+        make_benchmark(SAMPLE, tmp_path / "made", sizes=sizes, seed=1, recipe=Recipe(library=Library.augly))
+    assert not list(tmp_path.iterdir())
 
 
 # judging

@@ -29,6 +29,8 @@ __all__ = [
     "Matrix",
     "Other",
     "Param",
+    "apply_edits",
+    "can_be_found",
     "edit_chain",
     "region",
 ]
@@ -115,10 +117,10 @@ def edit_chain(
         raise InputError(f"count={count}; expected 1 ≤ fewest ≤ most ≤ 10 edits")
     for _ in range(MAX_DRAWS):
         names = _plausible_names(rng, int(rng.integers(count[0], count[1] + 1)))
-        copy, edits, matrix = _apply(pixels, names, rng, other)
-        if _can_be_found(pixels, copy, matrix):
+        copy, edits, matrix = apply_edits(pixels, names, rng, other)
+        if can_be_found(pixels, copy, matrix):
             return copy, edits, matrix
-    return _apply(pixels, ("jpeg",), rng, other)
+    return apply_edits(pixels, ("jpeg",), rng, other)
 
 
 def _plausible_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
@@ -138,7 +140,7 @@ def _stage(name: str) -> int:
     return 0 if name == "crop" else 1
 
 
-def _apply(
+def apply_edits(
     pixels: Pixels, names: tuple[str, ...], rng: np.random.Generator, other: Other
 ) -> tuple[Pixels, tuple[Edit, ...], Matrix]:
     """These edits one after another; the size is made legal before the recompression, which it would spoil."""
@@ -179,7 +181,7 @@ def _corners(pixels: Pixels) -> Matrix:
     return np.array([[0.0, 0, 1.5], [width, 0, 1.5], [width, height, 1.5], [0, height, 1.5]]) - 0.5
 
 
-def _can_be_found(pixels: Pixels, copy: Pixels, matrix: Matrix) -> bool:
+def can_be_found(pixels: Pixels, copy: Pixels, matrix: Matrix) -> bool:
     """Whether enough of the picture lies inside the copy, covers enough of it, and is not one flat colour there."""
     kept, covered, (left, top, right, bottom) = _visible(pixels, copy, matrix)
     if kept < MIN_KEPT or covered < MIN_COVERED:

@@ -38,7 +38,7 @@ def with_looks(
         listing, made = Path(folder) / "queries.csv", Path(folder) / "queries.h5"
         write_csv(listing, ("id", "file"), ((name, images[name].absolute()) for name in ids))
         size = [f"image_size={provenance['image_size']}"] if "image_size" in provenance else []
-        _extract(f"images={listing}", f"output={made}", f"model={weights}", f"views={views}", "combine=rows", *size)
+        run_extract(f"images={listing}", f"output={made}", f"model={weights}", f"views={views}", "combine=rows", *size)
         _refuse_other_model(weights, read_provenance(made), provenance)
         rows = read_descriptors(made)
     if rows.views is None or rows.dim != queries.dim:
@@ -58,7 +58,7 @@ def _refuse_other_model(weights: str, here: Mapping[str, str], queries: Mapping[
             raise InputError(f"{weights} has {key} {has}, the queries were made with {had}")
 
 
-def _extract(*arguments: str) -> None:
+def run_extract(*arguments: str) -> None:
     """Its progress is shown as it comes; what it refuses is said in one line."""
     command = [sys.executable, "-c", EXTRACT, *arguments]
     said = "nothing"

@@ -129,6 +129,6 @@ def _naming_death() -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         raise InputError(
-            "a process that compares pixels ended by itself; with too little memory? Try fewer workers=, and run the "
+            "a working process ended by itself; with too little memory? Try fewer workers=, and run the "
             "same command again"
         ) from error

@@ -1,42 +1,23 @@
-"""Edits made by AugLy 1.0.0, an outside library that no training here uses: what to draw, and how to call it.
-
-AugLy's pins contradict ours, so it is not a dependency. Into the environment of a checkout it goes by
-
-    python -m pip install --no-deps augly==1.0.0 iopath==0.1.10 portalocker python-magic regex
-
-with libmagic of the system (Debian: libmagic1). It is of 2022; two of its edits use names that Pillow 10 and NumPy 1.24
-removed. `_names_of_2022` gives those names back for the time of a call; nothing that is installed is changed:
-
-* meme_format: `FreeTypeFont.getsize_multiline`
-* perspective_transform: `numpy.float`
-
-Besides, an edit's result is turned into RGB again, because AugLy 1.0.0 fails on the palettes and grey pictures that its
-own convert_color makes.
-"""
+"""What is drawn for AugLy's edits: which of them, with what parameters, and what AugLy has to be installed."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from unittest import mock
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image
 
 from isc.errors import InputError
 
 INSTALL = "python -m pip install --no-deps augly==1.0.0 iopath==0.1.10 portalocker python-magic regex"
-NEEDED = ("augly", "iopath", "portalocker", "magic", "regex")
+VERSION = "1.0.0"
 
 Params = dict[str, Any]  # JSON: photos, emoji, fonts and filters by name
-Photo = Callable[[str], Image.Image]  # the photo of an id
 
 FILTERS = (
     "BLUR", "CONTOUR", "DETAIL", "EDGE_ENHANCE", "EDGE_ENHANCE_MORE", "EMBOSS", "FIND_EDGES", "SHARPEN", "SMOOTH_MORE",
@@ -45,17 +26,6 @@ PHRASES = (
     "LOL", "when you see it", "Monday again", "so true", "nobody:\nme:", "wait for it", "one does not simply", "2021",
     "best day ever", "what is this\neven", "share if you agree", "no comment", "told you so", "WOW",
 )  # fmt: skip
-MIN_SIDE = 48  # pixels, after every edit; AugLy's text has no room in less
-MIN_CONTRAST = 12.0  # standard deviation of the levels of a finished copy
-MAX_DRAWS = 100  # of a chain, until one leaves enough to see
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One call of augly.image: the function's name and what is handed to it."""
-
-    name: str
-    params: Params
 
 
 @dataclass(frozen=True)
@@ -265,28 +235,13 @@ ALTERNATIVES = (  # of each group a chain holds at most one: two would leave not
 
 def require_augly() -> None:
     """Raises InputError with the command to install it where AugLy, or what it imports, is missing."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(f"{', '.join(missing)} not installed; expected AugLy 1.0.0: {INSTALL}")
     try:
-        import augly.image  # noqa: F401  python-magic looks for its C library on import
-    except ImportError as error:
+        import augly.image  # noqa: F401
+    except ModuleNotFoundError as error:
+        name = (error.name or "augly").partition(".")[0]
+        raise InputError(f"{name} not installed; expected AugLy {VERSION}: {INSTALL}") from error
+    except ImportError as error:  # python-magic looks for its C library on import
         raise InputError(f"augly cannot be imported ({error}); expected libmagic (Debian: libmagic1)") from error
-
-
-def edit_chain(
-    image: Image.Image, rng: np.random.Generator, photos: Sequence[str], photo: Photo
-) -> tuple[Image.Image, tuple[Edit, ...]]:
-    """A copy of the RGB picture by one to four different edits, equally often, and these edits in their order.
-
-    What is pasted into a background or a screenshot has been cut before. `photos` are the ids that `photo` opens.
-    A chain that leaves less than MIN_SIDE pixels or MIN_CONTRAST is drawn again. Raises InputError where none is found.
-    """
-    for _ in range(MAX_DRAWS):
-        found = _try_chain(image, draw_names(rng, int(rng.integers(1, 5))), rng, photos, photo)
-        if found is not None:
-            return found
-    raise InputError(f"no chain of edits leaves enough of a picture of {image.width} × {image.height} pixels")
 
 
 def draw_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
@@ -305,78 +260,22 @@ def draw_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
             return (*cutting, *others[:at], *pasting, *others[at:])
 
 
-def _try_chain(
-    image: Image.Image, names: Sequence[str], rng: np.random.Generator, photos: Sequence[str], photo: Photo
-) -> tuple[Image.Image, tuple[Edit, ...]] | None:
-    edits = []
-    for name in names:
-        edit = Edit(name, EDITS[name](Dice(rng, image.width, image.height, photos)))
-        image = apply(image, edit, photo)
-        edits.append(edit)
-        if min(image.size) < MIN_SIDE:
-            return None
-    return None if np.asarray(image).std() < MIN_CONTRAST else (image, tuple(edits))
+def assets() -> Path:
+    """AugLy's folder of emoji, fonts and screenshots."""
+    require_augly()
+    import augly
 
-
-def apply(image: Image.Image, edit: Edit, photo: Photo) -> Image.Image:
-    """The RGB picture after this edit, RGB again; the same for the same parameters, whatever was called before."""
-    import augly.image
-
-    random.seed(0)  # AugLy takes its seeds as parameters; this is for what it may draw besides
-    np.random.seed(0)
-    params = {key: _argument(key, value, photo) for key, value in edit.params.items()}
-    try:
-        with _names_of_2022():
-            edited: Image.Image = getattr(augly.image, edit.name)(image, **params)
-    except Exception as error:
-        error.add_note(f"AugLy's {edit.name}({edit.params}) of a picture of {image.width} × {image.height} pixels")
-        raise
-    return edited.convert("RGB")
-
-
-def _argument(key: str, value: Any, photo: Photo) -> Any:
-    """What AugLy expects for a recorded parameter."""
-    if key in ("background_image", "overlay"):
-        return photo(value)
-    if key == "filter_type":
-        return getattr(ImageFilter, value)
-    if key in ("emoji_path", "font_file", "template_filepath"):
-        folder = {"emoji_path": "twemojis", "font_file": "fonts", "template_filepath": "screenshot_templates"}[key]
-        return str(_assets() / folder / value)
-    return tuple(value) if key.endswith("color") else value
-
-
-def _assets() -> Path:
-    spec = find_spec("augly")
-    if spec is None or spec.origin is None:
-        raise InputError(f"augly not installed; expected AugLy 1.0.0: {INSTALL}")
-    return Path(spec.origin).parent / "assets"
+    return Path(augly.__path__[0]) / "assets"
 
 
 @cache
 def emojis() -> tuple[str, ...]:
     """AugLy's emoji, as paths below its folder of them."""
-    folder = _assets() / "twemojis"
+    folder = assets() / "twemojis"
     return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")))
 
 
 @cache
 def fonts() -> tuple[str, ...]:
     """AugLy's fonts that come with a list of their characters, which overlay_text needs."""
-    return tuple(sorted(path.name for path in (_assets() / "fonts").glob("*.ttf") if path.with_suffix(".pkl").exists()))
-
-
-@contextmanager
-def _names_of_2022() -> Iterator[None]:
-    """Within, two names that AugLy 1.0.0 uses and that Pillow 10 and NumPy 1.24 removed are there again."""
-    with (
-        mock.patch.object(ImageFont.FreeTypeFont, "getsize_multiline", _getsize_multiline, create=True),
-        mock.patch.object(np, "float", float, create=True),
-    ):
-        yield
-
-
-def _getsize_multiline(font: ImageFont.FreeTypeFont, text: str) -> tuple[int, int]:
-    """Width and height in pixels from the origin to the right and lower edge, as Pillow 9 gave them."""
-    box = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font=font)
-    return round(box[2]), round(box[3])
+    return tuple(sorted(path.name for path in (assets() / "fonts").glob("*.ttf") if path.with_suffix(".pkl").exists()))

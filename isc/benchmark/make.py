@@ -1,0 +1,283 @@
+"""Photos → a benchmark: which can be used, which show the same, who becomes what, and then the pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isc.benchmark.part import MADE, RECORD, finish, is_made, remove_leftover, workshop
+from isc.benchmark.pictures import Run, make_pictures
+from isc.benchmark.plan import HardNegatives, Nearest, Plan, check_hard_negatives, planned
+from isc.benchmark.presets import Recipe
+from isc.benchmark.screening import Screened, screened
+from isc.benchmark.sizes import Sizes, Wanted
+from isc.config import BenchmarkConfig, Library, NearDuplicates
+from isc.cores import cores
+from isc.descriptors import Descriptors
+from isc.errors import InputError
+from isc.images import list_hash, list_images
+from isc.io import write_csv, write_ground_truth, write_json, write_text
+
+log = logging.getLogger(__name__)
+
+VERSION = 2  # raise it whenever the same seed and photos give other files
+MIN_PHOTO_SIDE = {Library.own: 32, Library.augly: 96}  # pixels; AugLy's chains need more
+SHOWN = 10  # pairs that show the same, in the log
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for."""
+
+    images: Path
+    output: Path
+    sizes: Sizes | Wanted
+    seed: int
+    max_side: int
+    recipe: Recipe
+    near_duplicates: NearDuplicates | None
+    hard_negatives: int
+    workers: int
+
+    def made_with(self, photos: Mapping[str, Path]) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "sizes": asdict(self.sizes),
+            "seed": self.seed,
+            "max_side": self.max_side,
+            "preset": self.recipe.preset,
+            "strength": self.recipe.strength,
+            "edits": self.recipe.library.value,
+            "near_duplicates": None if self.near_duplicates is None else self.near_duplicates.value,
+            "hard_negatives": self.hard_negatives,
+            "min_photo_side": MIN_PHOTO_SIDE[self.recipe.library],
+            "photos_sha256": list_hash(photos),
+        }
+
+    def name_of(self, photo: Path) -> str:
+        return photo.relative_to(self.images).as_posix()
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The photos to divide, in the order of their ids; who shows the same as others, by photo; descriptors of all,
+    where they were made; and what benchmark.json says of all this."""
+
+    photos: tuple[Path, ...]
+    groups: Mapping[Path, int]
+    nearest: Nearest | None
+    told: Mapping[str, Any]
+
+
+def benchmark(config: BenchmarkConfig) -> Path:
+    """The verb: write the benchmark to `config.output`; the path written."""
+    wanted = Wanted(
+        references=config.references,
+        copied=config.copied,
+        distractors=config.distractors,
+        training=config.training,
+        queries=config.queries,
+        distractor_share=config.distractor_share,
+    )
+    output = Path(config.output)
+    made = make_benchmark(
+        Path(config.images),
+        output,
+        sizes=wanted,
+        seed=config.seed,
+        max_side=config.max_side,
+        workers=config.workers,
+        recipe=Recipe(config.preset, config.strength, config.edits),
+        near_duplicates=config.near_duplicates,
+        hard_negatives=config.hard_negatives,
+    )
+    log.info(
+        "%s: %d references, %d training photos, %d copies and %d distractors",
+        *(output, made.references, made.training, made.positive_queries, made.distractor_queries),
+    )
+    return output
+
+
+def make_benchmark(
+    images: Path,
+    output: Path,
+    *,
+    sizes: Sizes | Wanted,
+    seed: int,
+    max_side: int = 320,
+    workers: int | None = None,
+    recipe: Recipe | None = None,
+    near_duplicates: NearDuplicates | None = None,
+    hard_negatives: int = 0,
+) -> Sizes:
+    """Write the benchmark to the folder `output`, with photos of at most `max_side` pixels; its sizes.
+
+    The same photos and options give the same bytes, whatever the number of `workers` (processes; one a core where
+    None). The folder is whole or absent; a run that was broken off goes on where it was, and one that is there, made
+    the same way, is left as it is. With `near_duplicates` photos that show the same are looked for; None looks for
+    none. Of the distractor queries `hard_negatives` are made of photos like a reference. Photos that cannot be read or
+    are too small are left out, and listed. Raises InputError where the benchmark was made differently, or the photos
+    are too few.
+    """
+    if seed < 0 or max_side < 64:
+        raise InputError(f"seed={seed}, max_side={max_side}; expected a seed ≥ 0 and a side of at least 64 pixels")
+    recipe = recipe or Recipe()
+    _require(recipe.library)
+    if isinstance(sizes, Wanted):
+        sizes = replace(sizes, cells=len(recipe.cells) or None) if recipe.preset == "each" else sizes
+    job = _Job(images, output, sizes, seed, max_side, recipe, near_duplicates, hard_negatives, workers or cores())
+    return _made(job)
+
+
+def _made(job: _Job) -> Sizes:
+    photos, output = list_images(job.images), job.output
+    made_with = job.made_with(photos)
+    if is_made(output, made_with):
+        remove_leftover(output)
+        log.info("%s is there already, made the same way", output)
+        return Sizes(**json.loads((output / RECORD).read_text(encoding="utf-8"))[MADE]["sizes"])
+    check_hard_negatives(job.hard_negatives, _sizes(job, len(photos)))  # where even all are too few, nothing is begun
+    with workshop(output, made_with) as part:
+        pool = _pool(job, photos, part)
+        found = _sizes(job, len(pool.photos))
+        plan = _plan(job, pool, found)
+        _write(job, plan, part, made_with | {MADE: _told(pool, plan, found, job)})
+        finish(part, output)
+    _list_beside(output).unlink(missing_ok=True)
+    return found
+
+
+def _require(library: Library) -> None:
+    if library is Library.augly:
+        from isc.edits.augly_draws import require_augly
+
+        require_augly()
+
+
+def _sizes(job: _Job, photos: int) -> Sizes:
+    sizes = job.sizes.sizes(photos) if isinstance(job.sizes, Wanted) else job.sizes
+    if photos < sizes.photos:
+        raise InputError(
+            f"images={job.images}: holds {photos:,} photos that can be used; expected at least {sizes.photos:,} = "
+            f"{sizes.references:,} references + {sizes.distractors:,} distractors + {sizes.training:,} training"
+        )
+    return sizes
+
+
+# --- the photos ------------------------------------------------------------------------------------------------------
+
+
+def _pool(job: _Job, photos: Mapping[str, Path], part: Path) -> _Pool:
+    folder = part / "benchmark"
+    folder.mkdir(exist_ok=True)
+    least = MIN_PHOTO_SIDE[job.recipe.library]
+    seen = screened(photos, least=least, workers=job.workers, kept=part / "photos.csv")
+    _list_unreadable(folder / "unreadable.csv", photos, seen)
+    usable = {name: photos[name] for name in seen.sizes}
+    told: dict[str, Any] = {"photos": len(photos), "unreadable": len(seen.problems)}
+    if job.near_duplicates is None and not job.hard_negatives:
+        return _Pool(tuple(usable.values()), {}, None, told)
+    _sizes(job, len(usable))
+    from isc.benchmark.near_duplicates import describe
+
+    described = describe(usable, part)
+    nearest = _nearest({path: row for row, path in enumerate(usable.values())}, described)
+    if job.near_duplicates is None:
+        return _Pool(tuple(usable.values()), {}, nearest, told)
+    kept, groups, counts = _settled(job, usable, seen, described, part)
+    return _Pool(tuple(kept.values()), groups, nearest, told | {"near_duplicates": counts})
+
+
+def _list_unreadable(listing: Path, photos: Mapping[str, Path], seen: Screened) -> None:
+    if seen.problems:
+        write_csv(listing, ("id", "file", "reason"), ((name, photos[name], why) for name, why in seen.problems.items()))
+        log.warning(
+            "%d of %d photos cannot be used and are left out; unreadable.csv says why", len(seen.problems), len(photos)
+        )
+
+
+def _nearest(rows: Mapping[Path, int], described: Descriptors) -> Nearest:
+    from isc.search import nearest
+
+    def found(photos: Sequence[Path], among: Sequence[Path]) -> tuple[Sequence[int], Sequence[float]]:
+        ours, theirs = ([rows[path] for path in paths] for paths in (photos, among))
+        row, distance = nearest(described.vectors[ours], described.vectors[theirs], k=1)
+        return row[:, 0].tolist(), distance[:, 0].tolist()
+
+    return found
+
+
+def _settled(
+    job: _Job, photos: Mapping[str, Path], seen: Screened, described: Descriptors, part: Path
+) -> tuple[dict[str, Path], dict[Path, int], dict[str, int]]:
+    """Find the photos that show the same, list them, and do with them as asked: the photos that stay, the groups that
+    are left among them, and how many there were."""
+    from isc.benchmark.near_duplicates import groups_of, left_out, near_duplicates, write_near_duplicates
+
+    names = {name: job.name_of(path) for name, path in photos.items()}
+    kept = part / "near_duplicates.csv"
+    pairs = near_duplicates(photos, described, names=names, workers=job.workers, kept=kept)
+    write_near_duplicates(part / "benchmark" / kept.name, pairs)
+    groups = groups_of(pairs)
+    counts = {"pairs": len(pairs), "groups": len(set(groups.values())), "photos": len(groups), "left_out": 0}
+    if not pairs:
+        log.info("no two of %d photos show the same", len(photos))
+        return dict(photos), {}, counts
+    log.info("%d pairs of photos show the same, in %d groups:", counts["pairs"], counts["groups"])
+    for pair in pairs[:SHOWN]:
+        log.info("  %s", pair.in_words())
+    if job.near_duplicates is NearDuplicates.refuse:
+        write_near_duplicates(_list_beside(job.output), pairs)
+        raise InputError(
+            f"images={job.images}: {counts['pairs']} pairs of photos show the same, such as {pairs[0].file_a} and "
+            f"{pairs[0].file_b}; {_list_beside(job.output)} lists them: remove them, or give near_duplicates=leave_out"
+        )
+    if job.near_duplicates is NearDuplicates.keep:
+        log.warning(
+            "near_duplicates=keep: %d photos that show the same as others stay; where two of them are references, a "
+            "right answer may be counted as wrong (near_duplicates.csv lists them)",
+            len(groups),
+        )
+        return dict(photos), {job.images / name: group for name, group in groups.items()}, counts
+    gone = left_out(pairs, {names[name]: size for name, size in seen.sizes.items()})
+    log.info("left out %d photos, all but the largest of each group; near_duplicates.csv lists the pairs", len(gone))
+    stay = {name: path for name, path in photos.items() if names[name] not in gone}
+    return stay, {}, counts | {"left_out": len(gone)}
+
+
+def _list_beside(output: Path) -> Path:
+    """Where the list of pairs goes when the run is refused."""
+    return output.with_name(f"{output.name}.near_duplicates.csv")
+
+
+# --- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+def _plan(job: _Job, pool: _Pool, sizes: Sizes) -> Plan:
+    hard = None
+    if job.hard_negatives and pool.nearest is not None:
+        hard = HardNegatives(job.hard_negatives, pool.nearest)
+    return planned(pool.photos, sizes, seed=job.seed, cells=job.recipe.cells, groups=pool.groups, hard=hard)
+
+
+def _write(job: _Job, plan: Plan, part: Path, record: Mapping[str, Any]) -> None:
+    folder = part / "benchmark"
+    run = Run(job.images, folder, job.seed, job.max_side, job.recipe)
+    lines = make_pictures(run, plan, journal=part / "journal.jsonl", workers=job.workers)
+    write_ground_truth(folder / "ground_truth.csv", [(query.id, query.reference_id) for query in plan.queries])
+    write_text(folder / "edits.jsonl", "".join(f"{line}\n" for line in lines))
+    write_csv(folder / "photos.csv", ("id", "file"), ((photo.id, job.name_of(photo.source)) for photo in plan.photos))
+    write_json(folder / RECORD, record)
+
+
+def _told(pool: _Pool, plan: Plan, sizes: Sizes, job: _Job) -> dict[str, Any]:
+    """What came of it, for benchmark.json."""
+    hard = [
+        {"file": job.name_of(path), "reference_id": reference, "distance": round(distance, 4)}
+        for path, (reference, distance) in plan.hard.items()
+    ]
+    return {**pool.told, "sizes": asdict(sizes), "hard_negatives": hard}

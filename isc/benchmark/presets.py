@@ -1,0 +1,133 @@
+"""What is done to each query: presets by difficulty, and one for every kind of edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isc.benchmark.lines import AUGLY
+from isc.config import Library
+from isc.edits import EDITS, RECOMPRESSION, Edit, Matrix, edit_chain, region
+from isc.edits.strengths import STRENGTHS, kinds_and_strengths, single_edit, strength_of
+from isc.errors import InputError
+from isc.images import Pixels, fit_within
+
+CHAINS: Mapping[str, tuple[int, int]] = {"easy": (1, 1), "challenge": (1, 4), "hard": (3, 6)}  # fewest and most edits
+EACH = "each"
+QUALITY, RECOMPRESSED_QUALITY = 92, 95  # of JPEG; the second keeps the artefacts of a recompression as they are
+LONGEST = 640  # pixels a side of a query by AugLy; ours keep to it by themselves
+
+Cell = tuple[str, str | None]  # a kind of edit and a strength, None where any
+Other = Callable[[str], Pixels]  # the photo of a name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which edits: a preset's name, the strength where one is wanted, and whose edits. Raises InputError for a preset
+    or strength that there is not, naming those that there are."""
+
+    preset: str = "challenge"
+    strength: str | None = None
+    library: Library = Library.own
+
+    def __post_init__(self) -> None:
+        kinds = kinds_of(self.library)
+        if self.preset not in (*CHAINS, EACH, *kinds):
+            expected = ", ".join((*CHAINS, EACH, *kinds))
+            raise InputError(f"preset={self.preset}: no such preset with edits={self.library.value}; one of {expected}")
+        if self.strength is None:
+            return
+        if self.library is Library.augly:
+            raise InputError(f"strength={self.strength}: AugLy's edits have no strengths here; leave it out")
+        if self.strength not in STRENGTHS:
+            raise InputError(f"strength={self.strength}; expected one of {', '.join(STRENGTHS)}")
+        if self.preset in CHAINS:
+            raise InputError(f"strength={self.strength}: goes with one kind of edit, or with {EACH}; leave it out")
+        if not self.cells:
+            raise InputError(f"strength={self.strength}: {self.preset} has no degrees; leave it out")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The kinds and strengths that take turns; none for a chain of edits."""
+        if self.preset in CHAINS:
+            return ()
+        one_kind = self.preset != EACH
+        if self.library is Library.augly or (one_kind and self.strength is None):
+            return tuple((kind, None) for kind in kinds_of(self.library) if not one_kind or kind == self.preset)
+        every = [cell for cell in kinds_and_strengths() if not one_kind or cell[0] == self.preset]
+        return tuple(cell for cell in every if self.strength is None or cell[1] == self.strength)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A query: its pixels, what was done, where the photo lies in it, and the quality to write it with.
+
+    `region` is the photo's corners, clockwise from the upper left one, as fractions of width and height; None where
+    it cannot be known.
+    """
+
+    pixels: Pixels
+    edits: tuple[Edit, ...]
+    region: list[list[float]] | None
+    quality: int
+
+    def line(self, library: Library) -> dict[str, Any]:
+        """What edits.jsonl says of it."""
+        edits = [_described(edit, library) for edit in self.edits]
+        by = {"library": AUGLY} if library is Library.augly else {}
+        return {"edits": edits, "region": self.region} | by
+
+
+def kinds_of(library: Library) -> tuple[str, ...]:
+    if library is Library.own:
+        return tuple(EDITS)
+    from isc.edits import augly_draws
+
+    return tuple(sorted(augly_draws.EDITS))
+
+
+def make_query(
+    recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, *, others: Sequence[str], other: Other
+) -> Made:
+    """A copy of the picture by this recipe; `other` opens any of `others`, which are put under or over it."""
+    if recipe.library is Library.augly:
+        return _by_augly(recipe, cell, pixels, rng, others=others, other=other)
+
+    def any_other() -> Pixels:
+        return other(others[int(rng.integers(len(others)))])
+
+    copy, edits, matrix = _by_us(recipe, cell, pixels, rng, any_other)
+    quality = RECOMPRESSED_QUALITY if edits[-1].name in RECOMPRESSION else QUALITY
+    return Made(copy, edits, region(pixels, copy, matrix), quality)
+
+
+def _by_us(
+    recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, other: Callable[[], Pixels]
+) -> tuple[Pixels, tuple[Edit, ...], Matrix]:
+    if recipe.preset == "easy":
+        light = [cell for cell in kinds_and_strengths() if cell[1] in (None, "light")]
+        cell = light[int(rng.integers(len(light)))]
+    if cell is not None:
+        return single_edit(pixels, rng, other, kind=cell[0], strength=cell[1])
+    return edit_chain(pixels, rng, other, count=CHAINS[recipe.preset])
+
+
+def _by_augly(
+    recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, *, others: Sequence[str], other: Other
+) -> Made:
+    from isc.edits.augly_geometry import augly_copy
+
+    kind, count = (None, CHAINS[recipe.preset]) if cell is None else (cell[0], (1, 1))
+    copy, edits, matrix = augly_copy(pixels, rng, others, other, kind=kind, count=count)
+    where = None if matrix is None else region(pixels, copy, matrix)
+    return Made(fit_within(copy, LONGEST), edits, where, QUALITY)
+
+
+def _described(edit: Edit, library: Library) -> dict[str, Any]:
+    """Name and params, and the strength where the edit has one."""
+    strength = strength_of(edit) if library is Library.own else None
+    line: dict[str, Any] = {"name": edit.name, "params": dict(edit.params)}
+    return line if strength is None else line | {"strength": strength}
