@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from isc.bootstrap import GRID
 from isc.descriptors import FloatArray, IntArray
 from isc.metrics import Bin, Curve
 
@@ -30,18 +31,42 @@ class Chart:
     logarithmic: bool = False
 
 
-def curve_chart(curve: Curve, recall_at_p90: float) -> Chart:
-    """Precision over recall after each prediction, both axes 0…1."""
-    kept = thin(curve.recall, curve.precision)
+def curve_chart(
+    curve: Curve,
+    recall_at_p90: float,
+    *,
+    band: npt.NDArray[np.float64] | None = None,
+    other: Curve | None = None,
+) -> Chart:
+    """Precision over recall after each prediction, both axes 0…1; of many resamples (`Resampled.curve`) the band in
+    which 95 % of them lie, and another run's curve beneath."""
     tenths = [(value / 10, f"{value / 10:.1f}") for value in range(0, 11, 2)]
     at = int(np.argmax((curve.recall >= recall_at_p90) & (curve.precision >= 0.9))) if recall_at_p90 > 0 else None
+    paths = [] if band is None else [("band", band_path(band))]
+    paths += [("other", _curve_path(other))] if other else []
     return Chart(
         x_ticks=[(float(_x(value)), label) for value, label in tenths],
         y_ticks=[(float(_y(value)), label) for value, label in tenths],
-        paths=[("curve", polyline(_x(curve.recall[kept]), _y(curve.precision[kept])))],
+        paths=[(name, path) for name, path in paths if path] + [("curve", _curve_path(curve))],
         guide=(f"M{LEFT},{_y(0.9):.1f} H{RIGHT}", "90 % precision", LEFT, float(_y(0.9)) + 15),
         dot=None if at is None else (float(_x(curve.recall[at])), float(_y(curve.precision[at]))),
     )
+
+
+def _curve_path(curve: Curve) -> str:
+    kept = thin(curve.recall, curve.precision)
+    return polyline(_x(curve.recall[kept]), _y(curve.precision[kept]))
+
+
+def band_path(resampled: npt.NDArray[np.float64]) -> str:
+    """The SVG path round the middle 95 % of the precisions [B, 100] at the recalls `GRID`, as far to the right as 95 %
+    of the resamples reach."""
+    reached = (~np.isnan(resampled)).mean(axis=0) >= 0.95
+    if reached.sum() < 2:
+        return ""
+    low, high = np.nanquantile(resampled[:, reached], [0.025, 0.975], axis=0)
+    recall = GRID[reached]
+    return polyline(_x(np.r_[recall, recall[::-1]]), _y(np.r_[high, low[::-1]])) + " Z"
 
 
 def histogram_chart(score: FloatArray, right: Flags | None, threshold: float | None, *, bins: int = 60) -> Chart:

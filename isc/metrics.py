@@ -7,8 +7,10 @@ arXiv:2106.09672, section 4): all predictions of all queries are sorted together
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -189,6 +191,22 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
         num_positives=num_positives,
         tie_range=(worst, average_precision(_curve_at_right(every, true, num_positives, ties="best"))),
     )
+
+
+def wilson(found: int, of: int, *, level: float = 0.95) -> tuple[float, float]:
+    """The interval of a share `found` of `of` (Wilson, JASA 1927), which holds for few and for all or none; 0…1.
+
+    (0, 1) of none, of which nothing is known.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level={level}; expected a share between 0 and 1")
+    if of == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, shrink = found / of, 1 + z * z / of
+    middle = (share + z * z / (2 * of)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return 0.0 if found == 0 else middle - half, 1.0 if found == of else middle + half
 
 
 @dataclass(frozen=True)

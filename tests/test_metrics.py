@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from isc.descriptors import GroundTruth, Matches
 from isc.errors import InputError
-from isc.metrics import Bin, average_precision, evaluate, precision_recall, ranks, recall_at_precision, reliability
+from isc.metrics import (
+    Bin,
+    average_precision,
+    evaluate,
+    precision_recall,
+    ranks,
+    recall_at_precision,
+    reliability,
+    wilson,
+)
 
 Prediction = tuple[str, str, float]
 Line = tuple[str, str]  # of a ground-truth file; a distractor's reference id is empty
@@ -547,3 +556,33 @@ def test_reliability_is_what_counting_gives(pairs, edges):
             expected.append(Bin(low, high, len(inside), *means))
     probability, right = (np.array([pair[at] for pair in pairs], kind) for at, kind in ((0, np.float64), (1, np.bool_)))
     assert reliability(probability, right, edges=edges) == expected
+
+
+# --- shares ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "of", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 1998, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_is_as_published(found, of, low, high):
+    assert wilson(found, of) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@given(st.integers(1, 300), st.floats(0.5, 0.999), st.data())
+def test_wilson_holds_the_share_and_is_the_same_from_the_other_end(of, level, data):
+    found = data.draw(st.integers(0, of))
+    low, high = wilson(found, of, level=level)
+    assert 0 <= low <= found / of <= high <= 1
+    assert wilson(of - found, of, level=level) == (pytest.approx(1 - high), pytest.approx(1 - low))
+
+
+def test_wilson_of_nothing_knows_nothing_and_an_impossible_level_is_refused():
+    assert wilson(0, 0) == (0.0, 1.0)
+    with pytest.raises(InputError, match="level=1"):
+        wilson(1, 2, level=1)
