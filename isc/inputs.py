@@ -30,7 +30,10 @@ from isc.steps import Chain, is_stored, parse
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # beside report/index.html
-OUTPUTS = ("predictions.csv", "views.csv", "submission.h5", "metrics.json", "evidence.jsonl", "not_compared.csv")
+OUTPUTS = (
+    "predictions.csv", "probabilities.csv", "match.json", "views.csv", "submission.h5", "metrics.json",
+    "comparison.json", "evidence.jsonl", "not_compared.csv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,15 @@ import h5py
 import numpy as np
 import pytest
 
-from isc.descriptors import Descriptors, Matches
+from isc import outputs
+from isc.bootstrap import bootstrap, intervals
+from isc.descriptors import Descriptors, GroundTruth, Matches
 from isc.inputs import Sets
 from isc.io import read_ground_truth, read_predictions
-from isc.match import write_views
 from isc.matching.stored import fusion_for
 from isc.metrics import evaluate
+from isc.outputs import write_views
+from isc.report import compare, read_run
 from isc.search import ImagePairs
 
 QUERIES, REFERENCES, DIM = 6, 30, 8
@@ -28,6 +31,7 @@ DESCRIPTORS = ("queries=q.h5", "references=r.h5")
 SUBMISSION = ("submission=s.h5", "ground_truth=gt.csv")
 CSV = ("submission=p.csv", "ground_truth=gt.csv")
 OUT = "output=out"
+VIEWED_FILES = {"predictions.csv", "views.csv", "match.json", "metrics.json", "report"}
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,14 @@ KINDS = {
     "num_dropped": int,
     "num_positives": int,
     "tie_range": list,
+    "intervals": dict,
 }
 
 
 def test_a_run_writes_the_files_of_the_contract(scene, vectors):
     finished = scene.done("match", *DESCRIPTORS, "ground_truth=gt.csv", OUT)
     files = {p.relative_to(scene / "out").as_posix() for p in (scene / "out").rglob("*") if p.is_file()}
-    assert files == {"predictions.csv", "submission.h5", "metrics.json", "report/index.html"}
+    assert files == {"predictions.csv", "submission.h5", "match.json", "metrics.json", "report/index.html"}
 
     header, *rows = rows_of(scene / "out" / "predictions.csv")
     assert header == ["query_id", "reference_id", "score"]
@@ -126,9 +131,59 @@ def test_a_run_writes_the_files_of_the_contract(scene, vectors):
     assert "1.0000" in finished.out
 
 
+def test_a_run_says_what_made_its_scores(scene, vectors):
+    made = {"weights": "gone", "weights_sha256": "ab" * 32}
+    scene.hdf5("q.h5", made, vectors=vectors.queries, image_names=Q)
+    scene.hdf5("r.h5", made, vectors=vectors.references, image_names=R)
+    scene.done("match", *DESCRIPTORS, "training=t.h5", "normalize=pca:dim=5", "k=2", OUT, script=False)
+    said = scene.json("out/match.json")
+    assert said["format"] == "isc-match-1"
+    assert (said["track"], said["scores"], said["k"]) == ("descriptor", "distance", 2)
+    assert (said["queries"], said["references"], said["normalize"]) == (QUERIES, REFERENCES, "pca:dim=5")
+    assert said["descriptors"]["weights_sha256"] == "ab" * 32
+
+
+def test_figures_come_with_the_intervals_of_the_resamples(scene):
+    finished = scene.done("match", *CSV, OUT, script=False)
+    expected = intervals(bootstrap(read_predictions(scene / "p.csv"), read_ground_truth(scene / "gt.csv")))
+    assert scene.json("out/metrics.json")["intervals"] == expected
+    low, high = expected["average_precision"]
+    assert low < high
+    assert f"95 %: {low:.4f} … {high:.4f}" in finished.out
+
+
+def test_many_predictions_are_judged_on_fewer_resamples(monkeypatch):
+    monkeypatch.setattr(outputs, "MANY", 3)
+    truth = GroundTruth(frozenset("abc"), frozenset({("a", "r")}))
+    for count, resamples in ((2, 1000), (3, 200)):
+        names = ["a", "b", "c"][:count]
+        judgement = outputs.judge(Matches.from_ids(names, ["r"] * count, [0.5] * count), truth, other=None)
+        assert len(judgement.resampled.recall) == resamples
+
+
+def test_another_run_is_compared_with(scene, vectors):
+    scene.done("match", *DESCRIPTORS, "ground_truth=gt.csv", "output=before", script=False)
+    options = ("training=t.h5", "normalize=pca:dim=2", "ground_truth=gt.csv")
+    finished = scene.done("match", *DESCRIPTORS, *options, "compare=before", OUT, script=False)
+    truth = read_ground_truth(scene / "gt.csv")
+    matches = read_predictions(scene / "out/predictions.csv")
+    expected = compare(matches, truth, other=read_run(scene / "before", ground_truth=truth))
+    assert scene.json("out/comparison.json") == json.loads(json.dumps(expected.as_dict()))
+    assert expected.summary() in finished.out
+    scene.done("match", *DESCRIPTORS, *options, OUT, script=False)
+    assert not (scene / "out/comparison.json").exists()
+    scene.done("match", *CSV, "compare=before", "output=judged", script=False)
+    assert (scene / "judged/comparison.json").is_file()
+
+
+def test_a_run_that_cannot_be_compared_with_is_refused(scene):
+    scene.refused("match", *DESCRIPTORS, "compare=out", OUT, naming=("compare=out", "ground_truth=GT.csv"))
+    scene.refused("match", *MATCH, "compare=nowhere", OUT, naming=("nowhere",))
+
+
 def test_without_a_ground_truth_nothing_is_judged(scene):
     scene.done("match", *DESCRIPTORS, OUT)
-    assert {p.name for p in (scene / "out").iterdir()} == {"predictions.csv", "submission.h5", "report"}
+    assert {p.name for p in (scene / "out").iterdir()} == {"predictions.csv", "submission.h5", "match.json", "report"}
 
 
 @pytest.mark.parametrize(("option", "expected"), [("num_pairs=1", 1), ("num_pairs=17", 17), ("num_pairs=180", 180)])
@@ -323,7 +378,7 @@ def test_the_matching_track_takes_longer_descriptors(scene):
         scene.hdf5(name, vectors=unit_vectors(len(ids), 257, rng), image_names=ids)
     scene.refused("match", *DESCRIPTORS, OUT, naming=("q.h5", "257", "256", "track=matching"))
     scene.done("match", *DESCRIPTORS, "track=matching", OUT, script=False)
-    assert {p.name for p in (scene / "out").iterdir()} == {"predictions.csv", "report"}
+    assert {p.name for p in (scene / "out").iterdir()} == {"predictions.csv", "match.json", "report"}
     assert len(rows_of(scene / "out" / "predictions.csv")) == 1 + 10 * QUERIES
 
 
@@ -683,7 +738,7 @@ def best_views(place):
 @pytest.mark.parametrize("options", [(), ("num_pairs=1",), ("num_pairs=100",), ("num_pairs=180",)])
 def test_a_pair_of_images_scores_as_its_best_views(viewed, options):
     finished = viewed.done("match", *MATCHING, *options, "ground_truth=gt.csv", OUT, script=False)
-    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "views.csv", "metrics.json", "report"}
+    assert {p.name for p in (viewed / "out").iterdir()} == VIEWED_FILES
     number = int(options[0].partition("=")[2]) if options else 10 * QUERIES
     expected = best_views(viewed)[:number]
     header, *rows = rows_of(viewed / "out" / "predictions.csv")
@@ -758,9 +813,9 @@ def test_no_views_or_submission_of_an_earlier_run_stay(viewed, vectors):
     for name, one, ids in (("q2.h5", vectors.queries, Q), ("r2.h5", vectors.references, R)):
         viewed.hdf5(name, vectors=one, image_names=ids)
     viewed.done("match", "queries=q2.h5", "references=r2.h5", OUT, script=False)
-    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "submission.h5", "report"}
+    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "submission.h5", "match.json", "report"}
     viewed.done("match", *MATCHING, OUT, script=False)
-    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "views.csv", "report"}
+    assert {p.name for p in (viewed / "out").iterdir()} == {"predictions.csv", "views.csv", "match.json", "report"}
 
 
 @pytest.mark.parametrize(
@@ -847,7 +902,7 @@ def test_copies_of_real_photos_are_found(place, benchmark, descriptors):
     assert 0.15 < metrics["average_precision"] <= 1  # by chance it would be about 0.03
     truth = read_ground_truth(benchmark / "ground_truth.csv")
     judged = evaluate(read_predictions(place / "out" / "predictions.csv"), truth)
-    assert judged.as_dict() == metrics
+    assert judged.as_dict() == {name: value for name, value in metrics.items() if name != "intervals"}
     page = (place / "out" / "report" / "index.html").read_text(encoding="utf-8")
     assert "data:image/jpeg;base64," in page
     assert "subtract" in page

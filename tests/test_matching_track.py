@@ -36,9 +36,17 @@ KEYS = [
     "query_id", "reference_id", "score", "distance", "inliers", "surprise", "agreement", "mirrored", "query_region",
     "reference_region", "matrix",
 ]  # fmt: skip
-FILES = {"predictions.csv", "submission.h5", "evidence.jsonl", "report"}
+FILES = {"predictions.csv", "submission.h5", "match.json", "evidence.jsonl", "report"}
 FOLDERS = ("query_images=queries", "reference_images=references")
-MATCHING = ("queries=q.h5", "references=r.h5", "track=matching", "looks=whole", "features=none", *FOLDERS)
+MATCHING = (
+    "queries=q.h5",
+    "references=r.h5",
+    "track=matching",
+    "looks=whole",
+    "features=none",
+    "calibration=none",
+    *FOLDERS,
+)
 
 Pair = tuple[str, str]
 Compared = dict[Pair, tuple[np.ndarray, Alignment | None]]
@@ -89,7 +97,7 @@ def matched(place, *, output="out", **options) -> Result:
     """A run inside this process, without more looks and without stored features where not asked for."""
     given = {"queries": "q.h5", "references": "r.h5", "query_images": "queries", "reference_images": "references"}
     paths = {key: str(place / name) for key, name in given.items()}
-    defaults = {"track": Track.matching, "looks": "whole", "features": "none", "workers": 1}
+    defaults = {"track": Track.matching, "looks": "whole", "features": "none", "calibration": "none", "workers": 1}
     match(MatchConfig(output=str(place / output), **paths | defaults | options))
     return Result(place / output)
 
@@ -197,7 +205,7 @@ def test_without_pictures_scores_are_distances(scene, caplog):
     result = matched(scene, query_images=None, reference_images=None, num_pairs=30)
     assert "the scores are the distances alone" in caplog.text
     distance = distances(scene)
-    assert result.files == {"predictions.csv", "submission.h5", "report"}
+    assert result.files == FILES - {"evidence.jsonl"}
     for pair, score in result.scores.items():
         assert score == pytest.approx(-distance[pair], rel=1e-5)
 
@@ -500,7 +508,7 @@ def test_no_picture_belongs_to_any_id(scene, fusion, caplog):
         (scene / role).mkdir()
         shutil.copy(scene / "other.jpg", scene / role)
     result = matched(scene, candidates=3, num_pairs=50)
-    assert result.files == {"predictions.csv", "submission.h5", "not_compared.csv", "report"}
+    assert result.files == FILES - {"evidence.jsonl"} | {"not_compared.csv"}
     distance = distances(scene)
     for pair, score in result.scores.items():
         assert score == pytest.approx(float(fusion.probability(np.array([distance[pair]]))[0]), rel=1e-4)

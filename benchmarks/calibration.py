@@ -1,0 +1,142 @@
+"""How far calibrated probabilities and cuts hold: fitted on one half of a run's queries, judged on the other and on
+other runs, beside what is to be had without.
+
+python -m benchmarks.calibration NAME=RUN_DIR:GT.csv … [--precision 0.9]
+
+Each RUN_DIR is an output of match.py. Runs of the same kind of score are judged by one another's calibrations. Beside
+them stand, of distances, the probabilities of the shipped fusion by distance alone (of copies of training photos), and
+of the matching track its own probabilities as they are; the cut without a calibration is the lowest score from which on
+the mean of these reaches the wanted precision.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import save
+from isc.beside import SHIPPED
+from isc.calibration.fit import fit
+from isc.calibration.made import PROBABILITY, Made, read_made
+from isc.calibration.maps import log_likelihood
+from isc.calibration.shift import best_scores, shift
+from isc.descriptors import GroundTruth, Matches
+from isc.io import read_ground_truth, read_predictions
+from isc.matching.stored import read_fusion
+from isc.metrics import reliability, wilson
+
+HALVES = 10  # divisions of a run's queries into two halves, at random
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Predictions of judged queries with their true pairs, and what made them."""
+
+    name: str
+    matches: Matches
+    truth: GroundTruth
+    made: Made
+
+    def part(self, queries: frozenset[str]) -> "Run":
+        truth = GroundTruth(queries, frozenset(pair for pair in self.truth.pairs if pair[0] in queries))
+        made = dataclasses.replace(self.made, queries=len(queries))
+        return Run(self.name, self.matches.take(truth.judged(self.matches)), truth, made)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """How probabilities and a cut did: calibration error, mean log-likelihood of a pair, and of the pairs at or above
+    the cut how many, how many of them copies, of how many in all; the shift of the queries' best scores."""
+
+    error: float
+    likelihood: float
+    accepted: int
+    copies: int
+    positives: int
+    distance: float = 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN_DIR:GT.csv")
+    parser.add_argument("--precision", type=float, default=0.9)
+    given = parser.parse_args()
+    runs = [read(text) for text in given.runs]
+    rows: list[dict[str, object]] = []
+    for run in runs:
+        rows.append(row(run, "nothing: as it is", uncalibrated(run, given.precision)))
+        rows.append(row(run, f"the other half of its queries, {HALVES} times", *halves(run, given.precision)))
+        others = [one for one in runs if one is not run and not list(run.made.differences(one.made))]
+        rows += [row(run, one.name, crossed(one, run, given.precision)) for one in others]
+    save("calibration", rows)
+
+
+def read(text: str) -> Run:
+    name, _, rest = text.partition("=")
+    folder, _, truth_path = rest.rpartition(":")
+    truth = read_ground_truth(Path(truth_path))
+    made = read_made(Path(folder))
+    matches = read_predictions(Path(folder) / "predictions.csv", max_rows=made.queries * made.references)
+    return Run(name, matches.take(truth.judged(matches)), truth, made)
+
+
+def uncalibrated(run: Run, precision: float) -> Judged:
+    """By the probabilities that there are without a calibration."""
+    score = run.matches.score.astype(np.float64)
+    if run.made.scores != PROBABILITY:
+        score = read_fusion(SHIPPED / "isc_small.fusion.json").fusion.probability(-score)
+    order = np.sort(score)[::-1]
+    expected = np.cumsum(order) / np.arange(1, len(order) + 1)
+    reaches = np.flatnonzero(expected >= precision)
+    return judge(run, score, score >= order[reaches[-1]] if len(reaches) else np.zeros(len(score), bool))
+
+
+def halves(run: Run, precision: float) -> list[Judged]:
+    """Both halves of several divisions, each by what was fitted on the other."""
+    names = np.array(sorted(run.truth.queries), object)
+    found = []
+    for seed in range(HALVES):
+        shuffled = np.random.default_rng(seed).permutation(names)
+        one, two = (run.part(frozenset(shuffled[half::2])) for half in (0, 1))
+        found += [crossed(one, two, precision), crossed(two, one, precision)]
+    return found
+
+
+def crossed(fitted: Run, run: Run, precision: float) -> Judged:
+    """`run` judged by what is fitted on `fitted`."""
+    calibration = fit(fitted.matches, fitted.truth, fitted.made, precision=precision)
+    cut = calibration.wanted.threshold
+    score = run.matches.score
+    accepted = np.zeros(len(score), bool) if cut is None else score >= cut
+    best = best_scores(run.matches, len(run.truth.queries))
+    distance = shift(best, calibration.best).distance if best else 1.0
+    return dataclasses.replace(judge(run, calibration.map(score), accepted), distance=distance)
+
+
+def judge(run: Run, probability: npt.NDArray[np.float64], accepted: npt.NDArray[np.bool_]) -> Judged:
+    right = run.truth.right(run.matches)
+    bins = reliability(probability, right)
+    error = sum(one.pairs * abs(one.mean - one.right) for one in bins) / len(right)
+    copies, positives = int(right[accepted].sum()), len(run.truth.pairs)
+    return Judged(error, log_likelihood(probability, right), int(accepted.sum()), copies, positives)
+
+
+def row(run: Run, fitted: str, *judged: Judged) -> dict[str, object]:
+    accepted, copies = sum(one.accepted for one in judged), sum(one.copies for one in judged)
+    low, high = wilson(copies // max(len(judged) // 2, 1), accepted // max(len(judged) // 2, 1))
+    return {
+        "run": run.name,
+        "scores": run.made.scores,
+        "fitted on": fitted,
+        "log-likelihood of a pair": f"{np.mean([one.likelihood for one in judged]):.5f}",
+        "calibration error": f"{np.mean([one.error for one in judged]):.4f}",
+        "precision at the cut": f"{copies / accepted:.3f} ({low:.3f} … {high:.3f})" if accepted else "none accepted",
+        "recall at the cut": f"{copies / sum(one.positives for one in judged):.3f}",
+        "shift": f"{np.mean([one.distance for one in judged]):.2f}" if fitted != "nothing: as it is" else "",
+    }
+
+
+if __name__ == "__main__":
+    main()

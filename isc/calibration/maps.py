@@ -1,0 +1,183 @@
+"""Scores → probabilities, in one of two forms, and which of them foretells the pairs of queries it has not seen better.
+
+Isotonic: the rising steps that make the labels likeliest (pool adjacent violators; Zadrozny and Elkan, KDD 2002).
+Logistic: log-odds that rise in a straight line (Platt, "Probabilistic outputs for support vector machines", 1999).
+Neither ever gives a higher score a lower probability.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.floating]
+
+FOLDS = 5
+HALF = 0.5  # of a copy below all scores, and of another pair above them: no probability is 0 or 1
+NEAR = 1e-12  # how near 0 or 1 a probability may come
+
+On = Literal["score", "log-odds"]
+
+
+class Map(Protocol):
+    """Scores [M] → probabilities [M], above 0 and below 1, that never fall where the score rises."""
+
+    def __call__(self, score: Scores) -> Floats: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """A line through `probabilities` [K] at the rising `scores` [K], level between knots of equal probability and
+    beyond the ends."""
+
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rises = np.all(np.diff(self.scores) > 0) and np.all(np.diff(self.probabilities) >= 0)
+        inside = all(0 < one < 1 for one in self.probabilities)
+        if not (
+            len(self.scores) == len(self.probabilities) > 0 and rises and inside and np.isfinite(self.scores).all()
+        ):
+            raise ValueError("scores or probabilities that do not rise; expected rising ones, the latter within 0…1")
+
+    def __call__(self, score: Scores) -> Floats:
+        return np.asarray(np.interp(score.astype(np.float64), self.scores, self.probabilities), np.float64)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"form": "isotonic", "scores": list(self.scores), "probabilities": list(self.probabilities)}
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """1 / (1 + exp(−(bias + slope · x))), where x is the score, or of a score in 0…1 its log-odds."""
+
+    bias: float
+    slope: float
+    on: On
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.bias, self.slope]).all() and self.slope >= 0 and self.on in ("score", "log-odds")):
+            raise ValueError(
+                f"bias {self.bias}, slope {self.slope} on {self.on!r}; expected a finite slope, not below 0"
+            )
+
+    def __call__(self, score: Scores) -> Floats:
+        return _logistic(self.bias + self.slope * _abscissa(score, self.on))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"form": "logistic", "bias": self.bias, "slope": self.slope, "on": self.on}
+
+
+def read_map(values: Mapping[str, Any]) -> Map:
+    """What `as_dict` wrote; KeyError, TypeError or ValueError for anything else."""
+    if values["form"] == "logistic":
+        return Logistic(float(values["bias"]), float(values["slope"]), values["on"])
+    if values["form"] == "isotonic":
+        return Isotonic(tuple(map(float, values["scores"])), tuple(map(float, values["probabilities"])))
+    raise ValueError(f"form {values['form']!r}; expected isotonic or logistic")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The map fitted on all pairs, of the form with the higher `held_out`: mean log-likelihood of a pair, natural
+    logarithm, by the map of the other folds' queries. `probability` [M] are those held-out ones of the chosen form."""
+
+    map: Map
+    held_out: Mapping[str, float]
+    probability: Floats
+
+
+def choose(score: Scores, right: Flags, fold: npt.NDArray[np.int64], *, on: On) -> Chosen:
+    """Of pairs with these scores [M], of which `right` [M] are copies, whose queries are in these folds [M].
+
+    Queries, not pairs, are kept out together: pairs of one query hang together.
+    """
+    forms: dict[str, Callable[[Scores, Flags], Map]] = {
+        "isotonic": fit_isotonic,
+        "logistic": functools.partial(fit_logistic, on=on),
+    }
+    foretold = {name: np.zeros(len(score)) for name in forms}
+    for one in np.unique(fold):
+        seen, unseen = fold != one, fold == one
+        for name, fit in forms.items():
+            foretold[name][unseen] = fit(score[seen], right[seen])(score[unseen])
+    held_out = {name: log_likelihood(probability, right) for name, probability in foretold.items()}
+    best = max(held_out, key=held_out.__getitem__)
+    return Chosen(forms[best](score, right), held_out, foretold[best])
+
+
+def folds(query: npt.NDArray[np.int64], right: Flags, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Each pair's fold [M], 0…FOLDS − 1, of its query's position [M]: as many queries with a right pair in each as can
+    be, and as many others."""
+    queries, at = np.unique(query, return_inverse=True)
+    has_copy = np.bincount(at, weights=right, minlength=len(queries)) > 0
+    shuffled = np.random.default_rng(seed).permutation(len(queries))
+    order = shuffled[np.argsort(~has_copy[shuffled], kind="stable")]
+    place = np.empty(len(queries), np.int64)
+    place[order] = np.arange(len(queries)) % FOLDS
+    return np.asarray(place[at], np.int64)
+
+
+def fit_isotonic(score: Scores, right: Flags) -> Isotonic:
+    """The shares of copies that rise with the score and make the labels likeliest, with HALF a copy below the lowest
+    score and HALF a wrong pair above the highest, as if seen: so the ends are near 0 and 1, and never there."""
+    from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
+
+    values, at = np.unique(score.astype(np.float64), return_inverse=True)
+    pairs = np.bincount(at).astype(np.float64)
+    copies = np.bincount(at, weights=right)
+    means, weights = np.r_[1.0, copies / pairs, 0.0], np.r_[HALF, pairs, HALF]
+    fitted = isotonic_regression(means, weights=weights).x[1:-1].clip(NEAR, 1 - NEAR)
+    step = np.diff(fitted) != 0
+    ends = np.r_[True, step] | np.r_[step, True]  # of each level piece the first and the last score say all
+    return Isotonic(tuple(values[ends].tolist()), tuple(fitted[ends].tolist()))
+
+
+def fit_logistic(score: Scores, right: Flags, *, on: On) -> Logistic:
+    """The likeliest line of log-odds; in place of 1 and 0 Platt's (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2), so that the slope
+    is finite where a score parts copies and others."""
+    from scipy.optimize import minimize
+
+    x = _abscissa(score, on)
+    middle, width = float(x.mean()), float(x.std()) or 1.0
+    z = (x - middle) / width
+    copies, others = int(right.sum()), int((~right).sum())
+    target = np.where(right, (copies + 1) / (copies + 2), 1 / (others + 2))
+
+    def loss(line: Floats) -> tuple[float, Floats]:
+        odds = line[0] + line[1] * z
+        missed = _logistic(odds) - target
+        return float(np.mean(np.logaddexp(0, odds) - target * odds)), np.array([missed.mean(), (missed * z).mean()])
+
+    bounds = [(None, None), (0, None)]
+    options = {"ftol": 1e-14, "gtol": 1e-10, "maxiter": 1000}
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    slope = float(found[1] / width)
+    return Logistic(float(found[0] - slope * middle), slope, on)
+
+
+def log_likelihood(probability: Floats, right: Flags) -> float:
+    """The mean of ln p of the copies and ln (1 − p) of the others; 0 at best."""
+    p = probability.clip(NEAR, 1 - NEAR)
+    return float(np.where(right, np.log(p), np.log1p(-p)).mean())
+
+
+def _abscissa(score: Scores, on: On) -> Floats:
+    x = score.astype(np.float64)
+    if on == "score":
+        return x
+    p = x.clip(NEAR, 1 - NEAR)
+    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
+
+
+def _logistic(odds: Floats) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0, -odds)).clip(NEAR, 1 - NEAR), np.float64)

@@ -1,0 +1,551 @@
+"""Scores made probabilities: both forms against slow twins, the cuts and their intervals, and when a run is unlike."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from benchmarks import calibration as measured
+from isc.bootstrap import bootstrap, interval
+from isc.calibration.applied import apply, judged, precision_of_cut, warnings, write_probabilities
+from isc.calibration.fit import fit
+from isc.calibration.made import DISTANCE, PROBABILITY, Made
+from isc.calibration.maps import (
+    FOLDS,
+    HALF,
+    NEAR,
+    Isotonic,
+    Logistic,
+    choose,
+    fit_isotonic,
+    fit_logistic,
+    folds,
+    log_likelihood,
+    read_map,
+)
+from isc.calibration.shift import QUANTILES, Best, best_scores, shift
+from isc.calibration.stored import Calibration, Stored, calibration_for, read_calibration
+from isc.calibration.thresholds import PRECISIONS, Threshold, find_threshold, held_out
+from isc.descriptors import GroundTruth, Matches
+from isc.errors import InputError
+from isc.io import write_json
+from isc.metrics import evaluate, wilson
+
+QUERIES, COPIES, PER_QUERY = 150, 90, 6
+MADE = Made(
+    DISTANCE, DISTANCE, "none", None, QUERIES, 200, descriptors={"weights_sha256": "ab" * 32, "image_size": "192"}
+)
+
+
+def labelled(seed: int = 0, *, queries: int = QUERIES, copies: int = COPIES, parted: float = 1.0):
+    """Predictions of queries, of which the first `copies` have one right pair that scores higher on the average."""
+    rng = np.random.default_rng(seed)
+    ids = [f"Q{i:04}" for i in range(queries)]
+    reference = np.array([rng.permutation(np.arange(1, 200))[:PER_QUERY] for _ in range(queries)])
+    reference[:copies, 0] = 0
+    score = rng.normal(0, 1, (queries, PER_QUERY)) - 2
+    score[:copies, 0] += 4 * parted
+    matches = Matches.from_ids(
+        np.repeat(ids, PER_QUERY).tolist(), [f"R{i:04}" for i in reference.ravel()], score.ravel().round(3)
+    )
+    return matches, GroundTruth(frozenset(ids), frozenset((q, "R0000") for q in ids[:copies]))
+
+
+def drawn(count: int, seed: int = 0):
+    """Scores, rounded so that many are equal, and labels of which the higher ones are right more often."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal(0, 1, count).round(1)
+    return score, rng.random(count) < 1 / (1 + np.exp(1 - 2 * score))
+
+
+# --- the two forms ---------------------------------------------------------------------------------------------------
+
+
+def max_min(score, right):
+    """The slow twin: at each place the largest, of all blocks that begin before, of the least mean of those that end
+    after (Barlow et al. 1972, theorem 1.4.4), pseudo pairs included."""
+    values = np.unique(score)
+    means = np.r_[1, [right[score == v].mean() for v in values], 0]
+    weights = np.r_[HALF, [np.sum(score == v) for v in values], HALF]
+
+    def mean(a, b):
+        return np.average(means[a : b + 1], weights=weights[a : b + 1])
+
+    count = len(means)
+    fitted = [max(min(mean(a, b) for b in range(i, count)) for a in range(i + 1)) for i in range(count)]
+    return values, np.array(fitted[1:-1])
+
+
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (2, 1), (30, 2), (200, 3)])
+def test_isotonic_is_the_max_min_formula(count, seed):
+    score, right = drawn(count, seed)
+    values, expected = max_min(score, right)
+    np.testing.assert_allclose(fit_isotonic(score, right)(values), expected, atol=1e-12)
+
+
+def test_isotonic_keeps_the_ends_open_by_half_a_pair():
+    found = fit_isotonic(np.arange(10.0), np.arange(10) >= 6)
+    np.testing.assert_allclose(found(np.array([-5.0, 0, 5])), HALF / (6 + HALF))
+    np.testing.assert_allclose(found(np.array([6.0, 9, 99])), 4 / (4 + HALF))
+    assert found(np.array([5.5])) == pytest.approx((HALF / 6.5 + 4 / 4.5) / 2)  # half-way between two knots
+    assert len(found.scores) == 4  # of each level piece its ends
+
+
+def test_isotonic_never_falls_and_stays_inside():
+    score, right = drawn(500, 4)
+    at = np.linspace(-9, 9, 1001)
+    probability = fit_isotonic(score, right)(at)
+    assert (np.diff(probability) >= 0).all()
+    assert 0 < probability.min() < probability.max() < 1
+
+
+@pytest.mark.parametrize("on", ["score", "log-odds"])
+def test_logistic_finds_the_line_that_made_the_labels(on):
+    rng = np.random.default_rng(5)
+    odds = rng.normal(0, 2, 40_000)
+    score = odds if on == "score" else 1 / (1 + np.exp(-odds))
+    right = rng.random(len(odds)) < 1 / (1 + np.exp(-(-1 + 1.5 * odds)))
+    found = fit_logistic(score, right, on=on)
+    assert (found.bias, found.slope) == pytest.approx((-1, 1.5), abs=0.06)
+
+
+def test_logistic_is_the_likeliest_line():
+    score, right = drawn(400, 6)
+    found = fit_logistic(score, right, on="score")
+    copies, others = right.sum(), (~right).sum()
+    target = np.where(right, (copies + 1) / (copies + 2), 1 / (others + 2))
+
+    def likelihood(bias, slope):
+        p = Logistic(bias, slope, "score")(score)
+        return np.sum(target * np.log(p) + (1 - target) * np.log1p(-p))
+
+    best = likelihood(found.bias, found.slope)
+    for step in (0.01, -0.01):
+        assert likelihood(found.bias + step, found.slope) < best
+        assert likelihood(found.bias, found.slope + step) < best
+
+
+def test_logistic_of_parted_scores_is_finite():
+    found = fit_logistic(np.arange(20.0), np.arange(20) >= 10, on="score")
+    probability = found(np.array([0.0, 9, 10, 19]))
+    assert (np.diff(probability) > 0).all()
+    assert 1 / 100 < probability[0] < 1 / 10
+    assert found.slope < 10
+
+
+def test_a_score_that_misleads_never_lowers_a_probability():
+    found = fit_logistic(np.arange(20.0), np.arange(20) < 8, on="score")
+    assert found.slope == 0
+    assert found(np.array([3.0])) == pytest.approx(8 / 20, abs=0.03)
+
+
+def test_log_odds_take_scores_of_0_and_1():
+    found = Logistic(0.0, 1.0, "log-odds")
+    probability = found(np.array([0.0, 0.25, 1.0]))
+    assert probability == pytest.approx([0, 0.25, 1], abs=1e-9)
+    assert 0 < probability[0] <= probability[2] < 1
+
+
+@pytest.mark.parametrize("map", [Isotonic((0.0, 1.5), (0.25, 0.5)), Logistic(-1.0, 2.5, "log-odds")])
+def test_a_map_comes_back_from_what_is_written(map):
+    assert read_map(map.as_dict()) == map
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"form": "spline"},
+        {"form": "logistic", "bias": 0, "slope": -1, "on": "score"},
+        {"form": "logistic", "bias": float("nan"), "slope": 1, "on": "score"},
+        {"form": "logistic", "bias": 0, "slope": 1, "on": "rank"},
+        {"form": "isotonic", "scores": [0, 0], "probabilities": [0.1, 0.2]},
+        {"form": "isotonic", "scores": [0, 1], "probabilities": [0.2, 0.1]},
+        {"form": "isotonic", "scores": [0, 1], "probabilities": [0.0, 0.1]},
+        {"form": "isotonic", "scores": [0, 1], "probabilities": [0.1]},
+        {"form": "isotonic", "scores": [], "probabilities": []},
+    ],
+)
+def test_a_map_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        read_map(wrong)
+
+
+# --- held out --------------------------------------------------------------------------------------------------------
+
+
+def test_folds_keep_queries_together_and_share_the_copies():
+    matches, truth = labelled(queries=53, copies=12)
+    right = truth.right(matches)
+    fold = folds(matches.query, right)
+    for query in range(53):
+        assert len(set(fold[matches.query == query])) == 1
+    of_query = fold[::PER_QUERY]
+    assert sorted(np.bincount(of_query, minlength=FOLDS)) == [10, 10, 11, 11, 11]
+    assert sorted(np.bincount(of_query[:12], minlength=FOLDS)) == [2, 2, 2, 3, 3]
+
+
+def test_a_held_out_probability_does_not_know_its_own_labels():
+    matches, truth = labelled()
+    right = truth.right(matches)
+    fold = folds(matches.query, right)
+    before = choose(matches.score, right, fold, on="score").probability
+    other = right ^ (fold == 2)  # all labels of one fold the other way round
+    forms = {"isotonic": fit_isotonic, "logistic": lambda s, r: fit_logistic(s, r, on="score")}
+    seen = fold != 2
+    refitted = {name: one(matches.score[seen], other[seen])(matches.score[~seen]) for name, one in forms.items()}
+    assert any(np.allclose(before[fold == 2], one, atol=1e-12) for one in refitted.values())
+
+
+def test_the_form_that_foretells_better_is_chosen():
+    score, right = drawn(300, 8)
+    fold = np.arange(300) % FOLDS
+    straight = choose(score, right, fold, on="score")
+    assert isinstance(straight.map, Logistic)
+    steps = np.random.default_rng(9).random(300) < np.where(score > 0.5, 0.9, np.where(score > -0.5, 0.5, 0.45))
+    stepped = choose(score, steps, fold, on="score")
+    assert isinstance(stepped.map, Isotonic)
+    for one, labels in ((straight, right), (stepped, steps)):
+        assert max(one.held_out.values()) == log_likelihood(one.probability, labels)
+
+
+def test_log_likelihood_by_hand():
+    assert log_likelihood(np.array([0.8, 0.5, 0.25]), np.array([True, True, False])) == pytest.approx(
+        (np.log(0.8) + np.log(0.5) + np.log(0.75)) / 3
+    )
+    assert log_likelihood(np.array([0.0]), np.array([True])) == pytest.approx(np.log(NEAR))
+
+
+# --- cuts ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cut_is_the_one_that_metrics_tell_with_the_interval_of_the_resamples():
+    matches, truth = labelled()
+    right = truth.right(matches)
+    fold = folds(matches.query, right)
+    found = find_threshold(matches, truth, fold, precision=0.9)
+    metrics = evaluate(matches, truth)
+    assert (found.threshold, found.recall) == (metrics.threshold_at_p90, metrics.recall_at_p90)
+    resampled = bootstrap(matches, truth)
+    assert found.interval == interval(resampled.threshold)
+    assert found.recall_interval == interval(resampled.recall)
+    assert found.interval[0] <= found.threshold <= found.interval[1]
+    assert right[matches.score >= found.threshold].mean() >= 0.9
+    assert found.pairs == np.sum(matches.score >= found.threshold)
+    assert Threshold.from_dict(found.as_dict()) == found
+
+
+def test_the_kept_out_precision_counts_pairs_above_the_other_folds_cuts():
+    matches, truth = labelled(3)
+    right = truth.right(matches)
+    fold = folds(matches.query, right)
+    pairs = copies = 0
+    for one in range(FOLDS):
+        queries = frozenset(matches.query_ids[np.unique(matches.query[fold != one])])
+        others = GroundTruth(queries, frozenset(pair for pair in truth.pairs if pair[0] in queries))
+        cut = evaluate(matches, others).threshold_at_p90
+        rows = (fold == one) & (matches.score >= cut)
+        pairs, copies = pairs + rows.sum(), copies + right[rows].sum()
+    found = find_threshold(matches, truth, fold, precision=0.9)
+    assert (found.held_out_pairs, found.held_out) == (pairs, copies / pairs)
+    assert found.held_out_interval == wilson(int(copies), int(pairs))
+    assert held_out(matches, right, fold, precision=0.9) == (pairs, copies)
+
+
+def test_a_cut_found_on_chance_is_found_out():
+    """Scores that say nothing: on the pairs themselves some cut reaches 30 %, on others it does not."""
+    precisions = []
+    for seed in range(20):
+        matches, truth = labelled(seed, copies=QUERIES, parted=0)
+        found = find_threshold(matches, truth, folds(matches.query, truth.right(matches)), precision=0.3)
+        if found.threshold is not None and found.held_out_pairs:
+            assert found.recall > 0
+            precisions.append((found.held_out, found.held_out_pairs))
+    share, pairs = np.array(precisions).T
+    assert pairs.sum() > 20
+    assert np.average(share, weights=pairs) < 0.23  # one pair in six is right
+
+
+def test_a_precision_never_reached_tells_the_best():
+    matches = Matches.from_ids(list("abcde"), ["r"] * 5, [5.0, 4.0, 3.0, 2.0, 1.0])
+    truth = GroundTruth(frozenset("abcde"), frozenset({("b", "r"), ("c", "r"), ("e", "r")}))
+    found = find_threshold(matches, truth, np.array([0, 1, 0, 1, 0]), precision=0.9)
+    assert (found.threshold, found.interval, found.recall, found.pairs) == (None, None, 0.0, 0)
+    assert (found.best, found.best_score) == (pytest.approx(2 / 3), 3.0)
+    assert Threshold.from_dict(found.as_dict()) == found
+
+
+def test_draws_that_never_reach_the_precision_are_counted():
+    """A wrong pair before two right ones: two thirds at best, and no cut where its query is drawn more than once."""
+    matches = Matches.from_ids(list("abc"), ["r"] * 3, [3.0, 2.0, 1.0])
+    truth = GroundTruth(frozenset("abc"), frozenset({("b", "r"), ("c", "r")}))
+    found = find_threshold(matches, truth, np.array([0, 1, 0]), precision=0.6)
+    resampled = bootstrap(matches, truth, precision=0.6)
+    assert found.reached == np.isfinite(resampled.threshold).mean()
+    assert 0.3 < found.reached < 1
+
+
+# --- unlike runs -----------------------------------------------------------------------------------------------------
+
+
+def of(scores, floor=None) -> Best:
+    return Best(len(scores), tuple(sorted(scores)), floor)
+
+
+def test_the_distance_is_that_of_kolmogorov_and_smirnov():
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(0, 1, 80).round(1), rng.normal(0.5, 1, 150).round(1)
+    found, expected = shift(of(one), of(two)), ks_2samp(one, two, method="asymp")
+    assert found.distance == pytest.approx(expected.statistic)
+    assert found.chance == pytest.approx(expected.pvalue, rel=0.6)
+    assert (found.median, found.fitted_median) == (np.median(one), np.median(two))
+    assert shift(of(one), of(one)).distance == 0
+
+
+def test_below_the_lowest_score_kept_nothing_is_known():
+    """The same 100 best scores, cut at two places: the distance is that of what both know."""
+    scores = np.linspace(0, 1, 100)
+    whole, cut = of(scores), of(np.maximum(scores, 0.4), floor=0.4)
+    assert shift(whole, cut).distance == shift(cut, whole).distance == 0
+    assert shift(of(np.maximum(scores, 0.2), floor=0.2), cut).distance == 0
+    other = of(np.maximum(scores + 0.2, 0.4), floor=0.4)
+    assert shift(whole, other).distance == pytest.approx(0.2, abs=0.011)
+
+
+def test_best_scores_count_queries_without_a_pair():
+    matches = Matches.from_ids(["a", "a", "b"], ["r", "s", "r"], [0.5, 0.7, 0.6])
+    assert best_scores(matches, 2) == Best(2, (0.6, 0.7), None)
+    assert best_scores(matches, 4) == Best(4, (0.5, 0.5, 0.6, 0.7), 0.5)
+    assert best_scores(matches.take(np.zeros(0, np.int64)), 4) is None
+
+
+def test_quantiles_stand_for_many_scores():
+    rng = np.random.default_rng(1)
+    score = rng.normal(0, 1, 5000)
+    ids = [f"Q{i}" for i in range(5000)]
+    best = best_scores(Matches.from_ids(ids, ["r"] * 5000, score), 5000)
+    assert (best.queries, len(best.scores)) == (5000, QUANTILES)
+    at = np.sort(score)
+    share = np.searchsorted(best.scores, at, side="right") / QUANTILES
+    assert np.abs(share - np.arange(1, 5001) / 5000).max() <= 1 / 400 + 1 / 5000
+
+
+def test_a_shift_matters_when_it_is_large_and_no_chance():
+    rng = np.random.default_rng(2)
+
+    def normal(mean, count):
+        return of(rng.normal(mean, 1, count))
+
+    assert not shift(normal(0, 150), normal(0, 200)).matters
+    assert shift(normal(-1, 150), normal(0, 200)).matters
+    assert not shift(normal(0.6, 8), normal(0, 200)).matters  # far, but eight queries may be so by chance
+    many = Best(100_000, normal(0, 200).scores, None)
+    near = dataclasses.replace(many, scores=tuple(score + 0.05 for score in many.scores))
+    assert not shift(near, many).matters  # sure, but near
+
+
+# --- stored and applied ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Calibration:
+    return fit(*labelled(), MADE, precision=0.9)
+
+
+def test_a_calibration_comes_back_from_its_file(fitted, tmp_path):
+    write_json(tmp_path / "c.json", fitted.as_dict())
+    assert read_calibration(tmp_path / "c.json") == Stored(tmp_path / "c.json", fitted)
+    assert [one.precision for one in fitted.thresholds] == list(PRECISIONS)
+    assert (fitted.queries, fitted.with_copies, fitted.pairs, fitted.copies) == (150, 90, 900, 90)
+
+
+def test_queries_that_are_not_judged_are_left_out(fitted):
+    matches, truth = labelled()
+    more = Matches.from_ids(
+        [*matches.query_ids[matches.query], *["other"] * 50],
+        [*matches.reference_ids[matches.reference], *(f"R{i:04}" for i in range(50))],
+        [*matches.score, *[3.0] * 50],
+    )
+    again = fit(more, truth, dataclasses.replace(MADE, queries=151), precision=0.9)
+    assert dataclasses.replace(again, made=MADE) == fitted
+
+
+def test_a_wanted_precision_beside_the_usual_ones():
+    found = fit(*labelled(), MADE, precision=0.7)
+    assert [one.precision for one in found.thresholds] == [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
+    assert found.wanted == found.thresholds[1]
+
+
+def reasons():
+    matches, truth = labelled()
+    few = GroundTruth(truth.queries, frozenset(sorted(truth.pairs)[:19]))
+    right = truth.right(matches)
+    alone = matches.take(right | (np.cumsum(~right) <= 19))
+    level = dataclasses.replace(matches, score=np.ones(len(matches)))
+    return {
+        "few copies": (matches, few, MADE, "19 copies among 900 judged predictions; expected at least 20"),
+        "few others": (alone, truth, MADE, "19 wrong pairs among 109 judged predictions; expected at least 20"),
+        "level": (level, truth, MADE, "all 900 judged predictions score 1"),
+        "no probabilities": (matches, truth, dataclasses.replace(MADE, scores=PROBABILITY), "expected probabilities"),
+        "another truth": (
+            matches,
+            GroundTruth(frozenset("a"), frozenset({("a", "r")})),
+            MADE,
+            "0 copies among 0 judged",
+        ),
+    }
+
+
+@pytest.mark.parametrize("reason", reasons())
+def test_what_cannot_be_fitted_is_refused(reason):
+    matches, truth, made, message = reasons()[reason]
+    with pytest.raises(InputError, match=message):
+        fit(matches, truth, made, precision=0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"normalize": "whiten"}, "normalize none, this run's whiten"),
+        ({"k": 3}, "k none, this run's 3"),
+        ({"scores": PROBABILITY}, "scores distance, this run's probability"),
+        ({"fusion_sha256": "cd" * 32}, "fusion_sha256 none, this run's cdcdcdcdcdcd"),
+        ({"descriptors": {"weights_sha256": "cd" * 32}}, "weights_sha256 abababababab, this run's cdcdcdcdcdcd"),
+        ({"descriptors": {}}, "weights_sha256 abababababab, this run's none"),
+        ({"descriptors": {**MADE.descriptors, "image_size": "96"}}, "image_size 192, this run's 96"),
+        ({"descriptors": {**MADE.descriptors, "views": "flip"}}, "views none, this run's flip"),
+    ],
+)
+def test_scores_made_otherwise_get_no_probabilities(fitted, tmp_path, change, named):
+    write_json(tmp_path / "c.json", fitted.as_dict())
+    made = dataclasses.replace(MADE, **change)
+    stored, note = calibration_for(str(tmp_path / "c.json"), made)
+    assert stored is None
+    assert f"c.json is not applied, so no probabilities are written: it was fitted on {named}; isc-calib" in note
+
+
+def test_the_number_of_queries_or_references_does_not_forbid(fitted, tmp_path):
+    write_json(tmp_path / "c.json", fitted.as_dict())
+    silent = {"weights_sha256": "ab" * 32}  # of the size, which makes no difference then
+    made = dataclasses.replace(MADE, queries=7, references=7, track="matching", descriptors=silent)
+    assert calibration_for(str(tmp_path / "c.json"), made) == (Stored(tmp_path / "c.json", fitted), None)
+
+
+def test_the_model_has_one_file_for_each_kind_of_score(fitted, tmp_path):
+    made = dataclasses.replace(MADE, descriptors={**MADE.descriptors, "weights": str(tmp_path)})
+    assert calibration_for("model", made) == (None, None)
+    write_json(tmp_path / "calibration.json", fitted.as_dict())
+    assert calibration_for("model", made)[0].path == tmp_path / "calibration.json"
+    assert calibration_for("none", made) == (None, None)
+    assert calibration_for("model", MADE) == (None, None)  # descriptors that do not name their model
+    probable = dataclasses.replace(made, scores=PROBABILITY)
+    assert calibration_for("model", probable) == (None, None)
+    write_json(tmp_path / "calibration.matching.json", dataclasses.replace(fitted, made=probable).as_dict())
+    assert calibration_for("model", probable)[0].path == tmp_path / "calibration.matching.json"
+
+
+def test_the_cut_takes_the_pair_it_is_named_after(fitted):
+    """0.1 as a float32 is more than 0.1."""
+    wanted = dataclasses.replace(fitted.wanted, threshold=0.1)
+    stored = Stored(Path("c.json"), dataclasses.replace(fitted, wanted=wanted))
+    score = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(0)), 0.2], np.float32)
+    matches = dataclasses.replace(Matches.from_ids(list("abc"), list("rst"), score), score=score)
+    assert apply(stored, matches).accepted.tolist() == [True, False, True]
+
+
+def test_probabilities_are_written_in_the_order_of_the_predictions(fitted, tmp_path):
+    matches, _ = labelled(1)
+    applied = apply(Stored(Path("c.json"), fitted), matches)
+    write_probabilities(tmp_path / "p.csv", applied)
+    header, *rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
+    assert header == ["query_id", "reference_id", "score", "probability", "accepted"]
+    assert [float(row[2]) for row in rows] == sorted(matches.score.tolist(), reverse=True)
+    probability = np.array([float(row[3]) for row in rows])
+    assert (np.diff(probability) <= 0).all()
+    score = np.array([float(row[2]) for row in rows])
+    np.testing.assert_allclose(probability, fitted.map(score), rtol=1e-5)
+    assert [row[4] for row in rows] == ["true" if s >= fitted.wanted.threshold else "false" for s in score]
+
+
+def test_what_is_said_of_the_cut_and_of_the_truth(fitted):
+    matches, truth = labelled(1)
+    applied = apply(Stored(Path("c.json"), fitted), matches)
+    accepted = matches.score >= fitted.wanted.threshold
+    low, high = fitted.wanted.held_out_interval
+    said = precision_of_cut(applied)
+    assert said.startswith(f"{accepted.sum()} of 900 pairs reach the cut for 90 % precision")
+    assert f"expected precision {fitted.wanted.held_out:.3f} (95 %: {low:.3f} … {high:.3f})" in said
+    assert f"by their probabilities {applied.probability[accepted].mean():.3f}" in said
+    assert f"of all 900 pairs kept {applied.probability.mean():.3f} are expected" in said
+    right = truth.right(matches)[accepted].mean()
+    assert f"of {accepted.sum()} accepted {right:.3f} are copies, of all 0.100" in judged(applied, truth)
+
+
+def test_what_is_said_where_the_precision_was_never_reached(fitted):
+    wanted = dataclasses.replace(fitted.wanted, threshold=None, best=0.75, best_score=-1.5)
+    applied = apply(Stored(Path("c.json"), dataclasses.replace(fitted, wanted=wanted)), labelled()[0])
+    assert not applied.accepted.any()
+    said = precision_of_cut(applied)
+    assert "90 % precision was never reached, at best 0.750 at score ≥ -1.5000" in said
+
+
+def test_a_run_like_the_fitted_one_is_not_warned_of(fitted):
+    applied = apply(Stored(Path("c.json"), fitted), labelled(1)[0])
+    assert list(warnings(applied, MADE)) == []
+
+
+@pytest.mark.parametrize(
+    ("run", "change", "expected"),
+    [
+        ({"copies": 20}, {}, ("unlike", "fewer copies or harder ones")),
+        ({"copies": 149, "parted": 2.0}, {}, ("unlike", "more copies or easier ones")),
+        ({}, {"references": 600}, ("600 references, c.json was fitted with 200", "more near misses")),
+        ({}, {"references": 60}, ("60 references", "fewer near misses")),
+        ({"queries": 19, "copies": 0}, {"queries": 19}, ("19 queries are too few to tell",)),
+    ],
+)
+def test_a_run_unlike_the_fitted_one_is_warned_of_once(fitted, run, change, expected):
+    applied = apply(Stored(Path("c.json"), fitted), labelled(1, **run)[0])
+    (said,) = warnings(applied, dataclasses.replace(MADE, **change))
+    for part in expected:
+        assert part in said
+
+
+# --- the benchmark of it ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_calibration_the_cut_is_where_the_mean_probability_reaches_the_precision():
+    matches, truth = labelled()
+    score = 1 / (1 + np.exp(-2 * matches.score))
+    run = measured.Run("run", dataclasses.replace(matches, score=score), truth, MADE)
+    made = dataclasses.replace(MADE, scores=PROBABILITY)
+    found = measured.uncalibrated(dataclasses.replace(run, made=made), 0.8)
+    cut = min(one for one in score if score[score >= one].mean() >= 0.8)
+    right = truth.right(matches)[score >= cut]
+    assert (found.accepted, found.copies, found.positives) == (len(right), right.sum(), COPIES)
+    assert measured.uncalibrated(run, 0.8) != found  # of distances, by the shipped fusion
+
+
+def test_each_half_of_a_run_is_judged_by_what_the_other_says(monkeypatch):
+    seen = []
+    monkeypatch.setattr(measured, "HALVES", 2)
+    monkeypatch.setattr(measured, "crossed", lambda one, two, precision: seen.append((one, two)))
+    measured.halves(measured.Run("run", *labelled(), MADE), 0.9)
+    assert len(seen) == 4
+    for one, two in seen:
+        assert not one.truth.queries & two.truth.queries
+        assert len(one.truth.queries | two.truth.queries) == QUERIES
+        assert set(one.matches.query_ids[one.matches.query]) == one.truth.queries
+    assert [seen[1][0].truth, seen[1][1].truth] == [seen[0][1].truth, seen[0][0].truth]
+
+
+def test_a_run_is_judged_by_the_calibration_of_another():
+    one, two = (measured.Run(name, *labelled(seed), MADE) for name, seed in (("one", 0), ("two", 1)))
+    found, cut = measured.crossed(one, two, 0.9), evaluate(one.matches, one.truth).threshold_at_p90
+    right = two.truth.right(two.matches)[two.matches.score >= cut]
+    assert (found.accepted, found.copies) == (len(right), right.sum())
+    assert 0 < found.distance < 0.2
+    assert found.error < 0.05
