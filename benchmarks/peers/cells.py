@@ -1,0 +1,100 @@
+"""A benchmark of single edits, cut into cells by kind and strength, and a model's figures in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.benchmark import read_edits
+from isc.descriptors import FloatArray, GroundTruth, Matches
+from isc.edits.strengths import strength_of
+from isc.errors import InputError
+from isc.io import read_ground_truth
+from isc.metrics import ranks
+
+Flags = npt.NDArray[np.bool_]
+Cell = tuple[str, str | None]  # kind and strength
+
+TENTHS_WANTED = 9  # precision, of 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark's truth, and the cell of every query that is a copy."""
+
+    folder: Path
+    truth: GroundTruth
+    cells: Mapping[str, Cell]
+
+
+def read_bench(folder: Path) -> Bench:
+    """A folder that isc-benchmark wrote with one edit a query. Raises InputError for any other."""
+    truth = read_ground_truth(folder / "ground_truth.csv")
+    edits = read_edits(folder / "edits.jsonl")
+    cells: dict[str, Cell] = {}
+    for query in sorted({query for query, _ in truth.pairs}):
+        chain = edits.get(query, ())
+        if len(chain) != 1:
+            raise InputError(
+                f"{folder / 'edits.jsonl'}: query {query!r} has {len(chain)} edits; expected one, as isc-benchmark "
+                "makes them with preset=each"
+            )
+        cells[query] = chain[0].name, strength_of(chain[0])
+    return Bench(folder, truth, cells)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A model's figures in one cell, 0…1, and how many true pairs that cell has."""
+
+    kind: str
+    strength: str | None
+    copies: int
+    average_precision: float
+    recall_at_p90: float
+    recall_at_rank1: float
+
+
+def figures_by_cell(matches: Matches, bench: Bench) -> list[Figures]:
+    """The figures of every cell, kinds by name and strengths as they come.
+
+    In a cell are its own copies and all distractors. There are as many distractors for a few copies as for all, so a
+    distractor's wrong pair counts copies of the cell ÷ copies of all: the share of copies is then that of the whole
+    benchmark, and so is the meaning of a precision.
+    """
+    kept = matches.take(bench.truth.judged(matches))
+    right = bench.truth.right(kept)
+    cells = sorted(set(bench.cells.values()), key=str)
+    number = {cell: at for at, cell in enumerate(cells)}
+    of_query = np.array([number[bench.cells[q]] if q in bench.cells else -1 for q in kept.query_ids], np.int64)
+    cell_of_row, first = of_query[kept.query], np.zeros(len(kept), bool)
+    first[np.flatnonzero(right)[ranks(kept, right) < 1]] = True
+    pairs = np.bincount([number[bench.cells[query]] for query, _ in bench.truth.pairs], minlength=len(cells))
+    found = []
+    for at, (kind, strength) in enumerate(cells):
+        rows, copies = (cell_of_row == at) | (cell_of_row == -1), int(pairs[at])
+        precision, recall = judged(
+            kept.score[rows], right[rows], cell_of_row[rows] == -1, copies=copies, of=int(pairs.sum())
+        )
+        rank1 = float(np.sum(first[cell_of_row == at]) / copies)
+        found.append(Figures(kind, strength, copies, precision, recall, rank1))
+    return found
+
+
+def judged(score: FloatArray, right: Flags, distractor: Flags, *, copies: int, of: int) -> tuple[float, float]:
+    """μAP and recall at 90 % precision of predictions [M], of which those of a `distractor` count copies / of each.
+
+    Wrong pairs stand before right ones of the same score. With copies = of this is what `isc.metrics.evaluate` says.
+    Counts are kept in units of 1 / of, so that nothing is rounded where 90 % is just reached.
+    """
+    order = np.lexsort((right, -score))
+    right, distractor = right[order], distractor[order]
+    good = (np.cumsum(right) * of)[right]
+    bad = np.cumsum(np.where(right, 0, np.where(distractor, copies, of)))[right]
+    reached = np.flatnonzero(10 * good >= TENTHS_WANTED * (good + bad))
+    recall = (int(reached[-1]) + 1) / copies if len(reached) else 0.0
+    return float(np.sum(good / (good + bad)) / copies), recall

@@ -1,0 +1,124 @@
+"""What a model finds in a benchmark, by the verbs' own commands; made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.judge_score import MODEL_FILE, ROLES, Scored, _extract, _match
+from isc.baselines import HASHES, hasher, write_hashes
+from isc.beside import SHIPPED, beside_model
+from isc.descriptors import Matches
+from isc.errors import InputError
+from isc.images import list_images
+from isc.io import read_predictions
+
+TIMM = "timm:"
+FUSION = "fusion.json"
+NEAREST = 10  # references of each query
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row's name and what stands for the model: see this package's docstring."""
+
+    name: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model found, and the figures of match.py over all queries."""
+
+    name: str
+    matches: Matches
+    metrics: Mapping[str, Any]
+
+
+def named(argument: str) -> Model:
+    """Of NAME=MODEL, or a MODEL alone, which is called by the last part of its path."""
+    name, equals, model = argument.partition("=")
+    if not equals or "://" in name or Path(argument).exists():
+        return Model(Path(argument.partition("#")[0]).name, argument)
+    if not name or not model:
+        raise InputError(f"{argument!r}: expected MODEL or NAME=MODEL")
+    return Model(name, model)
+
+
+def models(arguments: Sequence[str]) -> list[Model]:
+    """Raises InputError where two have one name."""
+    found = [named(argument) for argument in arguments]
+    for at, one in enumerate(found):
+        for other in found[:at]:
+            if other.name == one.name:
+                raise InputError(f"{other.model} and {one.model} are both called {one.name}; give NAME=MODEL")
+    return found
+
+
+def has_fusion(model: Model) -> bool:
+    """Whether the weights of local evidence are stored with it."""
+    return beside_model(model.model, FUSION).is_file()
+
+
+def judge(model: Model, bench: Path, work: Path) -> Judged:
+    """The ten nearest references of each query by its descriptors, which are kept below `work`."""
+    descriptors = work / _key(model.model)
+    if model.model in HASHES:
+        by = hasher(model.model)
+        for role in ROLES:
+            write_hashes(bench / role, descriptors / f"{role}.h5", by=by)
+    else:
+        file = _timm_file(model.model, work) if model.model.startswith(TIMM) else model.model
+        for role in ROLES:
+            _extract(bench / role, descriptors / f"{role}.h5", file, ())
+    return _read(_match(model.name, bench, descriptors, descriptors / "matched", f"k={_nearest(bench)}"))
+
+
+def judge_matching(model: Model, bench: Path, work: Path) -> Judged:
+    """The ten likeliest references of each query by the matching track; `judge` comes first.
+
+    What is there already, by this model and these weights of its evidence, is not made again.
+    """
+    descriptors, name = work / _key(model.model), f"{model.name}, local verification"
+    fusion = hashlib.sha256(beside_model(model.model, FUSION).read_bytes()).hexdigest()[:16]
+    output = descriptors / f"matching-{fusion}"
+    if (output / "metrics.json").is_file():
+        return _read(Scored(name, json.loads((output / "metrics.json").read_text(encoding="utf-8")), output))
+    pictures = (f"query_images={bench / 'queries'}", f"reference_images={bench / 'references'}")
+    options = ("track=matching", *pictures, f"features={work / 'features'}", f"k={_nearest(bench)}")
+    return _read(_match(name, bench, descriptors, output, *options))
+
+
+def _nearest(bench: Path) -> int:
+    return min(NEAREST, len(list_images(bench / "references")))
+
+
+def _read(scored: Scored) -> Judged:
+    path = scored.folder / "predictions.csv"
+    return Judged(scored.name, read_predictions(path, max_rows=10**9), scored.metrics)
+
+
+def _key(model: str) -> str:
+    """A folder's name for what a model finds: by the bytes of its weights where they are a file."""
+    shipped, path = SHIPPED / f"{model}.safetensors", Path(model)
+    path = shipped if shipped.is_file() else path / MODEL_FILE if path.is_dir() else path
+    readable = re.sub(r"\W+", "_", path.stem if path.is_file() else model)[-60:]
+    return f"{readable}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path.is_file() else readable
+
+
+def _timm_file(model: str, work: Path) -> str:
+    """A file of ours with timm's backbone and weights: features pooled by GeM with p = 3, and a random orthogonal
+    projection to 256 numbers, which nearly keeps their angles; what `imagenet` is for the default backbone."""
+    path = work / "timm" / f"{re.sub(r'[^-.0-9A-Za-z]+', '_', model.removeprefix(TIMM))}.safetensors"
+    if not path.is_file():
+        from isc.config import ModelConfig
+        from isc.model import initial_model, save_model
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_model(path, initial_model(ModelConfig(backbone=model.removeprefix(TIMM))), {"model": model})
+    return str(path)
