@@ -65,6 +65,8 @@ def id_problem(name: object) -> str | None:
 
 def first_repeat(names: Sequence[str] | Ids) -> tuple[int, int] | None:
     """Positions (first, second) of the first value that occurs twice, or None."""
+    if len(set(names)) == len(names):  # the usual case, and a million names take a while one by one
+        return None
     seen: dict[str, int] = {}
     for row, name in enumerate(names):
         if name in seen:

@@ -249,7 +249,10 @@ def test_an_unknown_experiment_is_refused_with_the_known_ones(place):
     place.refused("train", *GIVEN["train"], "experiment=nope", naming=("experiment=nope", "demo"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    sorted(path.stem for path in (CONF / "experiment").glob("*.yaml") if not path.stem.startswith("disc21_")),
+)
 def test_every_experiment_is_a_configuration(place, name):
     """It is composed and checked; what is refused is the folder that is not there."""
     place.refused("train", "images=nowhere", "output=out", f"experiment={name}", naming=("images=nowhere: no such",))
