@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench results lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ format: setup  ## format and mend what can be
 
 bench: setup  ## speed figures, and docs/results.md from them
 	$(BIN)/python -m benchmarks
+
+results: setup  ## docs/results.md and the figures of all pages, from benchmarks/results/*.json
+	$(BIN)/python -m benchmarks.results
 
 lock:  ## choose versions anew (needs uv)
 	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher --extra heic --extra onnx --extra openvino --extra ray \

@@ -1,14 +1,15 @@
 """make bench: what takes minutes, then docs/results.md. By hand: extract, cluster, approximate, growth, normalize,
-judge, matching, candidates, verify, pair_matcher, ablation."""
+judge, matching, candidates, verify, pair_matcher, ablation, peers, calibration, disc21."""
 
 import subprocess
 import sys
 
-from benchmarks import network, results, score
+from benchmarks import network, report, results, score
 
 score.main()
 subprocess.run([sys.executable, "-m", "benchmarks.search"], check=True)  # without this one's threads
 subprocess.run([sys.executable, "-m", "benchmarks.index"], check=True)
 network.main()
+report.main()
 subprocess.run([sys.executable, "-m", "benchmarks.train"], check=True)  # its settings go before torch's import
 results.main()

@@ -1,18 +1,30 @@
-"""benchmarks/results/*.json → docs/results.md and the table of the README, so that no figure is typed by hand."""
+"""benchmarks/results/*.json → docs/results.md, and the tables and figures of the other pages: none is typed by hand.
+
+A page has a table between `<!-- NAME -->` and `<!-- /NAME -->`, and a figure in a sentence between `<!--=NAME-->` and
+`<!--/-->`. `python -m benchmarks.results` fills them all; a test says where a page holds anything else.
+"""
 
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import RESULTS
 
 ROOT = Path(__file__).parent.parent
 TITLES = {
     "demo": "The demo: `make demo`",
+    "disc21": "DISC21 at full size, made descriptors: `python -m benchmarks.disc21 --work DIR --descriptors PHOTOS.h5`",
+    "disc21_scores": "What its files score: the same command",
+    "disc21_rates": "Extraction of photos of the challenge's size: `python -m benchmarks.disc21 --work DIR --rates`",
+    "disc21_costs": "What the challenge takes, from measured rates: `python -m benchmarks.disc21 --costs`",
     "demo_cost": "What the demo costs: `python -m benchmarks.demo`",
     "ship": "The shipped model: `python -m benchmarks.ship RUN_DIR`",
     "judge": "AugLy's edits of photos kept out of training: `python -m benchmarks.judge score JUDGE MODEL`",
     "judge_edits": "Of the copies with an edit in their chain, the share found at 90 % precision: the same command",
+    "peers_models": "Which edits a model withstands: `python -m benchmarks.peers BENCH MODEL … --matching`",
+    "peers_kinds": "Recall at 90 % precision by edit, per cent, light · medium · strong: the same command",
     "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS JUDGE RUNS`",
     "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
     "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
@@ -23,7 +35,9 @@ TITLES = {
     "candidates_edits": "Copies among the ten nearest, by edit: the same command",
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
     "verify_cores": "The same on several cores: the same command",
+    "calibration": "How far probabilities and cuts hold: `python -m benchmarks.calibration NAME=RUN_DIR:GT.csv …`",
     "score": "Judging: `python -m benchmarks.score`",
+    "report": "The report: `python -m benchmarks.report`",
     "search": "Search: `python -m benchmarks.search`",
     "search_cuda": "Search on a GPU: the same command",
     "extract": "Extraction on a CPU: `python -m benchmarks.extract`",
@@ -46,15 +60,70 @@ TITLES = {
 }
 
 
-def markdown_table(rows: list[dict[str, object]]) -> str:
+Rows = Sequence[Mapping[str, Any]]
+
+_DISC21 = ("disc21", "disc21_scores", "disc21_rates", "disc21_costs")
+_SCALE = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
+_MATCHING = ("matching", "matching_edits", "matching_reliability", "pair_matcher", "candidates", "verify")
+TABLES = {  # the page that shows a table besides docs/results.md
+    "demo": "README.md",
+    "peers_models": "docs/robustness.md",
+    "calibration": "docs/calibration.md",
+    **dict.fromkeys(_DISC21, "docs/disc21.md"),
+    "normalize": "docs/normalization.md",
+    "extract": "docs/extraction.md",
+    **dict.fromkeys(_SCALE, "docs/scale.md"),
+    **dict.fromkeys(_MATCHING, "docs/matching.md"),
+}
+SHIPPED = "isc_small, as shipped"
+
+
+def _found(edits: str) -> Callable[[Mapping[str, Rows]], str]:
+    """The share of the copies with so many edits that the shipped model finds."""
+    return lambda tables: f"{float(_row(tables['judge_edits'], edits)[SHIPPED]):.0%}".replace("%", " %")
+
+
+def _size(name: str) -> Callable[[Mapping[str, Rows]], str]:
+    return lambda tables: f"{tables['demo_sizes'][0][name]:,}"
+
+
+def _peers(what: str) -> Callable[[Mapping[str, Rows]], str]:
+    """How many copies, or kinds and strengths of edits, the robustness table is of."""
+
+    def figure(tables: Mapping[str, Rows]) -> str:
+        cells = [row for row in tables["peers"] if row["model"] == tables["peers"][0]["model"]]
+        return f"{sum(row['copies'] for row in cells) if what == 'copies' else len(cells):,}"
+
+    return figure
+
+
+FIGURES: dict[str, Callable[[Mapping[str, Rows]], str]] = {
+    "demo copies": _size("positive_queries"),
+    "demo copied": _size("copied"),
+    "demo queries": _size("queries"),
+    "demo training": _size("training"),
+    "peers copies": _peers("copies"),
+    "peers cells": _peers("cells"),
+    "model MB": lambda tables: f"{int(tables['ship'][0]['value'].replace(',', '')) / 1e6:.1f} MB",
+    "one edit": _found("one edit"),
+    "four edits": _found("4 edits"),
+}
+
+
+def _row(rows: Rows, name: str) -> Mapping[str, Any]:
+    """The row whose first column says `name`."""
+    return next(row for row in rows if next(iter(row.values())) == name)
+
+
+def markdown_table(rows: Rows) -> str:
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def adopt(folder: Path, name: str) -> None:
-    """Take over the table of a finished demo folder."""
+def adopt(folder: Path) -> dict[str, Rows]:
+    """The tables of a finished demo: what it printed, and the sizes of its benchmark."""
     rows = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
     table = [
         {
@@ -65,41 +134,43 @@ def adopt(folder: Path, name: str) -> None:
         }
         for what, row in rows.items()
     ]
-    (RESULTS / f"{name}.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sizes = json.loads((folder / "benchmark" / "benchmark.json").read_text(encoding="utf-8"))["sizes"]
+    sizes["queries"] = sizes["positive_queries"] + sizes["distractor_queries"]
+    return {"demo": table, "demo_sizes": [sizes]}
+
+
+def pages(tables: Mapping[str, Rows]) -> dict[Path, str]:
+    """Every page that shows figures, below the repository, with what the tables say now."""
+    parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
+    parts += [f"## {title}\n\n{markdown_table(tables[name])}" for name, title in TITLES.items() if name in tables]
+    made = {Path("docs/results.md"): "\n\n".join(parts) + "\n"}
+    for page in sorted({*map(Path, TABLES.values()), Path("README.md")}):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name in (name for name, where in TABLES.items() if Path(where) == page and name in tables):
+            text = fill(text, f"<!-- {name} -->\n", markdown_table(tables[name]) + "\n", f"<!-- /{name} -->")
+        for name in set(re.findall(r"<!--=(.*?)-->", text)):
+            text = fill(text, f"<!--={name}-->", FIGURES[name](tables), "<!--/-->")
+        made[page] = text
+    return made
+
+
+def fill(text: str, start: str, value: str, end: str) -> str:
+    """The text with `value` between each pair of marks."""
+    pattern = rf"({re.escape(start)}).*?({re.escape(end)})"
+    return re.sub(pattern, lambda found: found.group(1) + value + found.group(2), text, flags=re.DOTALL)
+
+
+def read_tables() -> dict[str, Rows]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
 
 
 def main() -> None:
     if (ROOT / "demo" / "demo.json").exists():
-        adopt(ROOT / "demo", "demo")
-    tables = {
-        name: markdown_table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
-        for name in TITLES
-        if (RESULTS / f"{name}.json").exists()
-    }
-    parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
-    parts += [f"## {TITLES[name]}\n\n{table}" for name, table in tables.items()]
-    (ROOT / "docs" / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    pages = {"demo": "README.md", "normalize": "docs/normalization.md", "extract": "docs/extraction.md"}
-    scale = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
-    pages |= dict.fromkeys(scale, "docs/scale.md")
-    pages |= dict.fromkeys(
-        ("matching", "matching_edits", "matching_reliability", "pair_matcher", "candidates", "verify"),
-        "docs/matching.md",
-    )
-    for name, page in pages.items():
-        if name in tables:
-            fill(ROOT / page, name, tables[name])
-
-
-def fill(page: Path, name: str, table: str) -> None:
-    """Put the table where the page has `<!-- name -->`, up to `<!-- /name -->`."""
-    marked = re.sub(
-        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-        lambda found: found.group(1) + table + "\n" + found.group(2),
-        page.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    page.write_text(marked, encoding="utf-8")
+        for name, table in adopt(ROOT / "demo").items():
+            text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
+            (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    for page, text in pages(read_tables()).items():
+        (ROOT / page).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

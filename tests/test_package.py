@@ -85,6 +85,7 @@ def test_what_a_user_needs_is_among_it(installed):
         "isc/conf/train.yaml",
         "isc/conf/extract.yaml",
         "isc/conf/match.yaml",
+        "isc/conf/benchmark.yaml",
         "isc/conf/quiet.yaml",
         "isc/conf/experiment/demo.yaml",
         "isc/templates/report.html",
@@ -114,6 +115,8 @@ def test_the_commands_are_declared(installed):
         "isc-train": "isc.cli:train",
         "isc-extract": "isc.cli:extract",
         "isc-match": "isc.cli:match",
+        "isc-benchmark": "isc.cli:benchmark",
+        "isc-calibrate": "isc.calibrate_cli:main",
         "isc-demo": "isc.demo:main",
         "isc-normalize": "isc.normalize_cli:main",
         "isc-fusion": "isc.fusion_cli:main",
@@ -124,7 +127,10 @@ def test_the_commands_are_declared(installed):
 
 @pytest.mark.parametrize(
     "name",
-    ["isc-train", "isc-extract", "isc-match", "isc-demo", "isc-normalize", "isc-fusion", "isc-index", "isc-export"],
+    [
+        *("isc-train", "isc-extract", "isc-match", "isc-benchmark", "isc-calibrate", "isc-demo", "isc-normalize"),
+        *("isc-fusion", "isc-index", "isc-export"),
+    ],
 )
 def test_help_of_each_command(command, tmp_path, name):
     done = command(name, "--help")
