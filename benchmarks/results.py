@@ -134,7 +134,7 @@ def adopt(folder: Path) -> dict[str, Rows]:
         }
         for what, row in rows.items()
     ]
-    sizes = json.loads((folder / "benchmark" / "benchmark.json").read_text(encoding="utf-8"))["sizes"]
+    sizes = json.loads((folder / "benchmark" / "benchmark.json").read_text(encoding="utf-8"))["made"]["sizes"]
     sizes["queries"] = sizes["positive_queries"] + sizes["distractor_queries"]
     return {"demo": table, "demo_sizes": [sizes]}
 

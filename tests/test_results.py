@@ -58,7 +58,7 @@ def test_adopt_takes_what_the_demo_wrote(tmp_path):
         '{"one": {"average_precision": 0.5, "recall_at_p90": 0.25, "recall_at_rank1": 1.0}}', encoding="utf-8"
     )
     (tmp_path / "benchmark" / "benchmark.json").write_text(
-        '{"sizes": {"positive_queries": 2, "distractor_queries": 8}}', encoding="utf-8"
+        '{"made": {"sizes": {"positive_queries": 2, "distractor_queries": 8}}}', encoding="utf-8"
     )
     tables = adopt(tmp_path)
     assert tables["demo"] == [
