@@ -59,8 +59,8 @@ def ship(run: Path) -> None:
             "bound": "25",
         },
     ]
-    for found_for_the_weights_before in ("isc_small.normalize.json", "isc_small.fusion.json"):
-        (SHIPPED / found_for_the_weights_before).unlink(missing_ok=True)
+    for found_for_the_weights_before in SHIPPED.glob("isc_small.*.json"):
+        found_for_the_weights_before.unlink()
     save("ship", rows)
     CARD.write_text(card(run, provenance), encoding="utf-8")
 
