@@ -664,7 +664,7 @@ def extracted(monkeypatch):
             file["views"] = [view.encode() for view in ("whole", "flip") for _ in files]
             file.attrs.update(MADE_BY)
 
-    monkeypatch.setattr(looks_module, "_extract", instead)
+    monkeypatch.setattr(looks_module, "run_extract", instead)
     return asked
 
 
@@ -728,7 +728,7 @@ def test_looks_of_what_cannot_be_read_are_left_out(scene, monkeypatch):
                    views=[view for view in ("whole", "flip") for _ in names])  # fmt: skip
 
     torn.write_bytes(b"no picture")
-    monkeypatch.setattr(looks_module, "_extract", instead)
+    monkeypatch.setattr(looks_module, "run_extract", instead)
     result = matched(scene, candidates=2, num_pairs=400, looks="flip")
     assert [(one["side"], one["id"]) for one in result.not_compared] == [("query", "Q00003")]
     assert len(result.scores) == 400
