@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VIEW_COLUMNS = ("query_id", "reference_id", "query_view", "reference_view")
-MANY = 100_000  # predictions, from which on fewer resamples do: judging half a million is to take about two seconds
+MANY = 300_000  # predictions, from which on fewer resamples do: judging half a million is to take about two seconds
 RESAMPLES, FEWER = 1000, 200
 
 Span = Sequence[float] | None
