@@ -70,20 +70,26 @@ class Workplace:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def _call(self, verb: str, *arguments: str) -> Finished:
+        with (
+            mock.patch.object(sys, "argv", [str(REPOSITORY / f"{verb}.py"), *arguments]),
+            mock.patch.dict(os.environ),
+        ):
+            return Finished(*self.called(lambda _: getattr(cli, verb)()))
+
+    def called(self, main: Callable[[Sequence[str]], None], *arguments: str) -> tuple[int, str, str]:
+        """(status, stdout, stderr) of a command's function in this process, with the folder as working directory."""
         out, err, status = io.StringIO(), io.StringIO(), 0
         with (
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            mock.patch.object(sys, "argv", [str(REPOSITORY / f"{verb}.py"), *arguments]),
-            mock.patch.dict(os.environ),
         ):
             try:
-                getattr(cli, verb)()
+                main(arguments)
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else int(end.code is not None)
             assert Path.cwd() == self.folder.resolve()
-        return Finished(status, out.getvalue(), err.getvalue())
+        return status, out.getvalue(), err.getvalue()
 
     def done(self, verb: str, *arguments: str, script: bool = True) -> Finished:
         """The same for a command that must succeed."""

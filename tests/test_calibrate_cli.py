@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -62,13 +60,7 @@ def scene(place):
 
 def called(place, *arguments):
     """(status, stdout, stderr) of isc-calibrate in this process."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with contextlib.chdir(place.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as end:
-            status = end.code
-    return status, out.getvalue(), err.getvalue()
+    return place.called(main, *arguments)
 
 
 def calibrated(place, *arguments: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
@@ -98,13 +96,7 @@ def scene(place):
 
 def called(place, *arguments):
     """(status, stdout, stderr) of isc-fusion in this process."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with contextlib.chdir(place.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as end:
-            status = end.code
-    return status, out.getvalue(), err.getvalue()
+    return place.called(main, *arguments)
 
 
 def fitted(place, *arguments: str) -> str:

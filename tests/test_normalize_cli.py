@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import re
@@ -246,13 +245,7 @@ MATCHED = ("queries=queries.h5", "references=references.h5", "training=training.
 
 def called(place, *arguments):
     """(status, stdout, stderr) of isc-normalize in this process."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with contextlib.chdir(place.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as end:
-            status = end.code
-    return status, out.getvalue(), err.getvalue()
+    return place.called(main, *arguments)
 
 
 def test_search_prints_a_table_and_match_takes_what_it_keeps(scene):
