@@ -34,8 +34,9 @@ from isc.demo import SAMPLE
 from isc.device import choose_device, compiled, depthwise_in_float32, keep_freed_memory, native_bfloat16, place
 from isc.images import list_images
 from isc.model import initial_model
+from isc.objective import Rows, total_loss
 from isc.optim import Span, blocks_kept, freeze, make_optimizer, plan, set_training
-from isc.train import Trainer, total_loss
+from isc.train import Trainer
 
 EXPERIMENT = "isc_small"
 WINDOWS = 5  # of which the median is given
@@ -249,7 +250,7 @@ def network_step(config: TrainConfig, device: torch.device, measures: Measures) 
     def step(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=measures.precision is Precision.bfloat16):
             projected = project(batch.views)
-        loss, _ = total_loss(model.finish(projected), batch.instances, config.loss)
+        loss, _ = total_loss(Rows(model.finish(projected), batch.instances), config.loss)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()

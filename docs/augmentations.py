@@ -20,8 +20,8 @@ from isc.images import Pixels, encode_jpeg, list_images, read_image, resize
 
 ROOT = Path(__file__).parent.parent
 PHOTOS, OTHERS = ("S001", "S048", "S066", "S106"), ("S020", "S060", "S076", "S090")
-SIDE, ACROSS, LABEL, GAP, INK = 92, 3, 20, 10, (40, 40, 40)
-SEED, QUALITY, MOST_BYTES = 4, 70, 500_000
+SIDE, ACROSS, LABEL, GAP, INK = 76, 4, 20, 10, (40, 40, 40)
+SEED, QUALITY, MOST_BYTES = 4, 60, 650_000
 
 
 def by_class() -> dict[str, list[A.BasicTransform]]:

@@ -191,6 +191,8 @@ class OptimConfig:
     freeze_norms: bool = False  # keep the backbone's batch-norm statistics: for few photos or small batches
     freeze_blocks: int = 0  # keep the stem and the first blocks of the backbone as they are: faster, less to forget
     freeze_depthwise: bool = False  # keep 5 × 5 and larger depthwise kernels, whose slope a CPU computes slowly
+    hard_views: int = 1  # attacked views of each photo of a batch, beside one mild view
+    momentum_keys: bool = False  # the averaged weights embed the mild views, without gradient, into loss.memory
     hard_negatives: int = 0  # every second photo of a batch is one of this many nearest neighbours of the one before
     compile: bool = False  # torch.compile
     checkpoint_every: int = 200  # steps
@@ -218,38 +220,51 @@ class OptimConfig:
 class AugmentConfig:
     """The copy attacks of the hard view; the other view is a mild crop, perhaps mirrored.
 
-    Numbers are probabilities, one for each family of attacks; together about 3.6 edits a view. Sizes are shares of the
-    side of the picture at full strength.
+    Numbers are probabilities, one for each family of attacks; together about 3.9 edits a view, in some none and in some
+    seven. Sizes are shares of the side of the picture at full strength.
     """
 
     min_crop: float = 0.15  # least share of the area that a crop of the hard view keeps
     # geometry
     flip: float = 0.5  # left to right; one time in six top to bottom
-    rotate: float = 0.2  # 3…180° either way; a quarter of them by 90, 180 or 270°
-    perspective: float = 0.1  # corners move by up to 30 %
-    aspect: float = 0.08  # one side squeezed to 45…90 % and the rest filled, or the other cut
-    pad: float = 0.12  # bars of any colour, or blurred; 40…95 % of the side stays
-    tiny: float = 0.05  # 15…40 % of the side stays, on one colour
-    frame: float = 0.06  # a border of 2…12 %
+    rotate: float = 0.17  # 3…180° either way; a quarter of them by 90, 180 or 270°
+    perspective: float = 0.08  # corners move by up to 30 %
+    aspect: float = 0.07  # one side squeezed to 45…90 % and the rest filled, or the other cut
+    pad: float = 0.1  # bars of any colour, or blurred; 40…95 % of the side stays
+    tiny: float = 0.04  # 15…40 % of the side stays, on one colour
+    frame: float = 0.04  # a border of 2…12 %
     # composition
-    overlay: float = 0.3  # 3 in 5 on another photo, which leaves 20…80 %; else another photo on it, 15…55 %
-    screenshot: float = 0.12  # browser, phone app, post; 35…90 % stays
-    text: float = 0.16  # 8…30 % high, any font and script of the machine
-    emoji: float = 0.14  # one to four of 10…50 %
-    meme: float = 0.1  # captions on bands of 8…30 %, or outlined on the photo
+    overlay: float = 0.2  # 3 in 5 on another photo, which leaves 20…80 %; else another photo on it, 15…55 %
+    screenshot: float = 0.09  # browser, phone app, post; 35…90 % stays
+    text: float = 0.12  # 8…30 % high, any font and script of the machine
+    emoji: float = 0.1  # one to four of 10…50 %
+    meme: float = 0.07  # captions on bands of 8…30 %, or outlined on the photo
     stripes: float = 0.06  # parallel lines over 10…45 % of the picture
-    opacity: float = 0.06  # a veil of one colour, 0.1…0.6 opaque
+    opacity: float = 0.05  # a veil of one colour, 0.1…0.6 opaque
     # pixels
-    color: float = 0.45  # brightness, contrast, saturation, hue, gamma
-    gray: float = 0.1
-    filter: float = 0.12  # posterise, solarise, invert, sepia, equalise, swapped channels
+    color: float = 0.35  # brightness, contrast, saturation, hue, gamma
+    gray: float = 0.08
+    filter: float = 0.1  # posterise, solarise, invert, sepia, equalise, swapped channels
     edge: float = 0.08  # sharpen, emboss, edge enhance, contour
-    blur: float = 0.16  # Gaussian, box, median, motion
-    noise: float = 0.12  # Gaussian, salt and pepper, camera
-    pixelise: float = 0.1  # 8…40 blocks a side
-    shuffle: float = 0.07  # 2…40 % of the pixels, or 2…6 × 2…6 tiles
-    downscale: float = 0.06  # to 10…60 % of the side and back
-    jpeg: float = 0.25  # JPEG or WebP of quality 3…70
+    blur: float = 0.12  # Gaussian, box, median, motion
+    noise: float = 0.09  # Gaussian, salt and pepper, camera
+    pixelise: float = 0.07  # 8…40 blocks a side
+    shuffle: float = 0.05  # 2…40 % of the pixels, or 2…6 × 2…6 tiles
+    downscale: float = 0.04  # to 10…60 % of the side and back
+    jpeg: float = 0.2  # JPEG or WebP of quality 3…70
+    # patterns of our own
+    print: float = 0.14  # a scan of a print, askew by up to 6°; dots of a printer, 1.5…4 % apart; a photocopy
+    screen: float = 0.09  # a photographed screen: moiré, glare, corners moved by up to 15 %
+    strip: float = 0.1  # 2 in 3 a strip of 15…60 % of one side; else 3…9 slices with gaps or another photo between
+    blend: float = 0.12  # with another photo: 25…65 % of it, faded in from a side, or exposed twice
+    collage: float = 0.12  # one of 2…9 tiles; 30…75 % of the side of another photo; another photo as an inset
+    layout: float = 0.07  # a story, two panels, a demotivator; 45…95 % of the side stays
+    artistic: float = 0.13  # paint, pencil, cartoon, relief, edges, hatching
+    palette: float = 0.12  # 3…24 colours, 2…6 steps, two colours, at times dithered; other colours for each brightness
+    light: float = 0.1  # local contrast, vignette, cast, grain, leak, split channels, fog, specks, gradient
+    warp: float = 0.09  # swirl, lens, waves, bulges, shear, elastic
+    resave: float = 0.07  # JPEG two to six times at other sizes, or a poor video's frame
+    occlude: float = 0.14  # patches, tiles, bars, mosaic, watermarks, grids, scribbles, cut-out shapes
     # two photos in one picture, both of them positives
     mix: float = 0.05  # mixup or cutmix with another photo of the batch
 
@@ -260,15 +275,18 @@ class AugmentConfig:
 
 @dataclass
 class LossConfig:
-    """InfoNCE or contrastive + koleo_weight · KoLeo + distillation."""
+    """InfoNCE or contrastive + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + distillation."""
 
     contrast: Contrast = Contrast.info_nce
     temperature: float = 0.05  # of info_nce
     positive_margin: float = 0.0  # of contrastive: distances of copies below this cost nothing
     negative_margin: float = 1.0  # of contrastive: distances of others above this cost nothing
     koleo_weight: float = 1.0
+    koleo_memory: bool = False  # the nearest neighbour is sought in the memory as well
     memory: int = 0  # embeddings of earlier steps that serve as further negatives
     memory_after: float = 0.0  # share of the steps before the memory is used
+    copy_nce_weight: float = 0.0  # of the contrast of cells by their overlap (CopyNCE)
+    copy_nce_power: float = 3.0  # of the overlap
     teacher: str | None = None  # ONNX or safetensors file, whose similarities between photos are learned as well
     teacher_weight: float = 1.0
     teacher_temperature: float = 0.05
@@ -279,6 +297,7 @@ class LossConfig:
             value = getattr(self, name)
             _check(0 < value < math.inf, f"loss.{name}", value, "a finite temperature above 0")
         _check_at_least(0, loss__koleo_weight=self.koleo_weight, loss__teacher_weight=self.teacher_weight)
+        _check_at_least(0, loss__copy_nce_weight=self.copy_nce_weight, loss__copy_nce_power=self.copy_nce_power)
         _check_at_least(0, loss__memory=self.memory, loss__positive_margin=self.positive_margin)
         _check(
             0 < self.negative_margin <= 2, "loss.negative_margin", self.negative_margin, "a distance in 0…2, above 0"
@@ -309,6 +328,12 @@ class TrainConfig:
         _check_at_least(0, seed=self.seed)
         _check_at_least(-1, workers=self.workers)
         _check_share(max_unreadable=self.max_unreadable)
+        _check_at_least(1, train__hard_views=self.train.hard_views)
+        if self.train.momentum_keys and self.loss.memory < self.train.batch_size:
+            raise InputError(
+                f"train.momentum_keys=true, loss.memory={self.loss.memory}: the keys of a batch lie in the memory; "
+                f"expected room for them, at least train.batch_size={self.train.batch_size}"
+            )
         if self.pairs is not None and self.train.hard_negatives:
             raise InputError(
                 f"pairs={self.pairs} and train.hard_negatives={self.train.hard_negatives} exclude each other; give one"

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from isc.augment import Augmenter, cutmix, mixup
+from isc.augment.trace import NOWHERE, POINTS, Frame
 from isc.cores import cores
 from isc.errors import InputError
 from isc.images import Pixels, fit_within, read_image
@@ -56,24 +57,35 @@ def loader_options(workers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Batch:
-    """`views` uint8 [2B, 3, S, S], the B mild views before the B hard ones; `instances` [2B, 2] the photos that each
-    shows, −1 where only one; `failures` the (file, reason) of photos that could not be read and were replaced by the
-    next."""
+    """`views` uint8 [(1 + H)B, 3, S, S], the B mild views before H times the B hard ones; `instances` [(1 + H)B, 2] the
+    photos that each shows, −1 where only one; `failures` the (file, reason) of photos that could not be read and were
+    replaced by the next; `places` [HB, P, P, 2] where each point of a hard view lies in the mild one, if asked for."""
 
     views: Tensor
     instances: Tensor
     failures: list[tuple[str, str]]
+    places: Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """The loader calls this, so that the copy to a GPU need not wait."""
-        return Batch(self.views.pin_memory(), self.instances.pin_memory(), self.failures)
+        places = None if self.places is None else self.places.pin_memory()
+        return Batch(self.views.pin_memory(), self.instances.pin_memory(), self.failures, places)
+
+
+@dataclass(frozen=True)
+class _Hard:
+    """An attacked view, the photos it shows, and where its points lie in the mild view."""
+
+    pixels: Pixels
+    shows: tuple[int, int]
+    places: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class _Sample:
+    instance: int
     mild: Pixels
-    hard: Pixels
-    shows: tuple[int, int]  # of the hard view
+    hard: list[_Hard]
     failures: list[tuple[str, str]]
 
 
@@ -108,6 +120,8 @@ class TrainingViews(Dataset[_Sample]):
         strength: float = 1.0,
         mix: float = 0.0,
         neighbours: npt.NDArray[np.int64] | None = None,
+        hard_views: int = 1,
+        traced: bool = False,
     ) -> None:
         self.source = source
         self.augmenter = augmenter
@@ -115,6 +129,8 @@ class TrainingViews(Dataset[_Sample]):
         self.strength = strength
         self.mix = mix
         self.neighbours = neighbours
+        self.hard_views = hard_views
+        self.traced = traced
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
 
     def __getitem__(self, number: int) -> _Sample:
@@ -124,20 +140,25 @@ class TrainingViews(Dataset[_Sample]):
         if self.source.pairs is not None:
             return self._pair(chosen, rng, failures)
         instance, photo = self._readable(chosen, failures)
-        mild = self.augmenter.mild(photo, rng)
+        mild, frame = self.augmenter.framed(photo, rng)
         other = _Once(lambda: self._readable(self._chosen(number ^ 1), failures))  # of the same even batch
-        hard = self.augmenter.hard(photo, lambda: other()[1], rng, strength=self.strength)
-        if rng.random() < self.mix * self.strength:
-            second, foreign = other()
-            blend = mixup if rng.random() < 0.5 else cutmix
-            hard, share = blend(hard, self.augmenter.mild(foreign, rng), rng)
-            shows = (
-                (instance, second)
-                if MIXED_BOTH < share < 1 - MIXED_BOTH
-                else ((instance if share >= 0.5 else second), ABSENT)
-            )
-            return _Sample(mild, hard, shows, failures)
-        return _Sample(mild, hard, (instance, ABSENT), failures)
+        hard = [self._attacked(instance, photo, frame, other, rng) for _ in range(self.hard_views)]
+        return _Sample(instance, mild, hard, failures)
+
+    def _attacked(self, instance: int, photo: Pixels, frame: Frame, other: _Once, rng: np.random.Generator) -> _Hard:
+        """A hard view, at times mixed with another photo."""
+        attacked, trace = self.augmenter.attacked(
+            photo, lambda: other()[1], rng, strength=self.strength, traced=self.traced
+        )
+        places = None if trace is None else frame.inside(trace.places())
+        if rng.random() >= self.mix * self.strength:
+            return _Hard(attacked, (instance, ABSENT), places)
+        second, foreign = other()
+        blend = mixup if rng.random() < 0.5 else cutmix
+        attacked, share = blend(attacked, self.augmenter.mild(foreign, rng), rng)
+        both = MIXED_BOTH < share < 1 - MIXED_BOTH
+        shows = (instance, second) if both else ((instance if share >= 0.5 else second), ABSENT)
+        return _Hard(attacked, shows, None if places is None else np.full_like(places, NOWHERE))
 
     def _pair(self, number: int, rng: np.random.Generator, failures: list[tuple[str, str]]) -> _Sample:
         photo, copy = self.source.pairs[number]  # type: ignore[index]
@@ -145,8 +166,10 @@ class TrainingViews(Dataset[_Sample]):
         shown, edited = self._readable(int(copy), failures)
         if (instance, shown) != (int(photo), int(copy)):  # one of them is unreadable: two views of the other photo
             edited = pixels
-        views = self.augmenter.mild(pixels, rng), self.augmenter.mild(edited, rng)
-        return _Sample(*views, (instance, ABSENT), failures)
+        mild = self.augmenter.mild(pixels, rng)
+        places = np.full((POINTS, POINTS, 2), NOWHERE, np.float32) if self.traced else None
+        copies = [_Hard(self.augmenter.mild(edited, rng), (instance, ABSENT), places) for _ in range(self.hard_views)]
+        return _Sample(instance, mild, copies, failures)
 
     def _chosen(self, number: int) -> int:
         """The photo or pair of this sample."""
@@ -187,10 +210,17 @@ class _Once:
 
 
 def _collate_views(samples: list[_Sample]) -> Batch:
-    views = np.stack([sample.mild for sample in samples] + [sample.hard for sample in samples])
-    shows = [(sample.shows[0], ABSENT) for sample in samples] + [sample.shows for sample in samples]
+    hard = [view for one in zip(*(sample.hard for sample in samples), strict=True) for view in one]
+    views = np.stack([sample.mild for sample in samples] + [view.pixels for view in hard])
+    shows = [(sample.instance, ABSENT) for sample in samples] + [view.shows for view in hard]
     failures = [failure for sample in samples for failure in sample.failures]
-    return Batch(torch.from_numpy(views).permute(0, 3, 1, 2), torch.tensor(shows), failures)
+    places = [view.places for view in hard if view.places is not None]
+    return Batch(
+        torch.from_numpy(views).permute(0, 3, 1, 2),
+        torch.tensor(shows),
+        failures,
+        torch.from_numpy(np.stack(places)) if places else None,
+    )
 
 
 class _Share(Sampler[int]):

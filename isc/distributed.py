@@ -75,14 +75,15 @@ class _Gather(torch.autograd.Function):
         return slopes[0][start : start + ctx.count] * world_size()
 
 
-def gather(rows: Tensor) -> Tensor:
-    """Two views of this rank's photos [2B, …] → those of all ranks [2B · ranks, …], with gradient (SSCD gathers its
-    negatives so), in the order of one process alone: all first views, then all second ones. Equal B on all ranks."""
+def gather(rows: Tensor, *, views: int = 2) -> Tensor:
+    """The views of this rank's photos [views · B, …] → those of all ranks [views · B · ranks, …], with gradient (SSCD
+    gathers its negatives so), in the order of one process alone: all first views, then all second ones, and so on.
+    Equal B on all ranks."""
     if world_size() == 1:
         return rows
     gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
-    each = len(rows) // 2
-    return gathered.view(world_size(), 2, each, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
+    each = len(rows) // views
+    return gathered.view(world_size(), views, each, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

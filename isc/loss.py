@@ -9,6 +9,7 @@ and receive no gradient.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ABSENT = -1  # an unused place in [N, L] instances, and an empty row of a memory
@@ -81,6 +82,39 @@ def contrastive(
     pulled = torch.where(_without_itself(same), (distance - positive_margin).clamp(min=0), 0.0)
     pushed = torch.where(~same, (negative_margin - distance).clamp(min=0), 0.0)
     return sum((term.sum() / (term > 0).sum().clamp(min=1) for term in (pulled, pushed)), torch.zeros(()).to(distance))
+
+
+def copy_nce(cells: Tensor, keys: Tensor, places: Tensor, *, temperature: float = 1 / 16, power: float = 3.0) -> Tensor:
+    """CopyNCE: cross-entropy between where each cell of a copy comes from and where its features say it does; ≥ 0.
+
+    `cells` and `keys` are the feature maps [N, D, G, G] of the copies and of the originals, of any length; `places`
+    [N, P, P, 2] says for P × P points of each copy where (x, y in 0…1) the original shows them, below 0 where it does
+    not. For cell i the target over the original's cells j is the share of its points there, to the power `power`,
+    normalised; the prediction softmax_j(cos(c_i, k_j) / temperature). The mean is over cells of which any point is
+    seen (Lu et al., arXiv:2602.17484, section 3). 0, with a slope of 0, where no point is seen.
+    """
+    grid = cells.shape[2]
+    share = _overlap(places, grid).pow(power)  # [N, G², G²]
+    total = share.sum(dim=2, keepdim=True)
+    target = share / total.clamp(min=1e-12)
+    one, two = (F.normalize(part.float().flatten(2), dim=1) for part in (cells, keys))
+    log_odds = F.log_softmax(torch.einsum("ndi,ndj->nij", one, two) / temperature, dim=2)
+    seen = total.squeeze(2) > 0
+    each = -(target * log_odds).sum(dim=2).masked_fill(~seen, 0.0)
+    return each.sum() / seen.sum().clamp(min=1)
+
+
+def _overlap(places: Tensor, grid: int) -> Tensor:
+    """Shares [N, G², G²] of the points of each of the copy's cells that lie in each of the original's cells."""
+    count, points = places.shape[:2]
+    row = torch.arange(points, device=places.device) * grid // points
+    cell = (row[:, None] * grid + row[None, :]).flatten()  # of the copy, [P²]
+    at = (places.float().clamp(max=1 - 1e-6) * grid).floor().long().clamp(min=0)
+    there = (at[..., 1] * grid + at[..., 0]).flatten(1)  # of the original, [N, P²]
+    seen = (places >= 0).all(dim=3).flatten(1).float()
+    number = torch.arange(count, device=places.device)[:, None] * grid**4 + cell[None, :] * grid**2 + there
+    found = torch.zeros(count * grid**4, device=places.device).index_add_(0, number.flatten(), seen.flatten())
+    return found.view(count, grid**2, grid**2) * (grid / points) ** 2
 
 
 def koleo(

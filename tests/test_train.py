@@ -45,8 +45,9 @@ from isc.io import read_descriptors
 from isc.metrics import Metrics
 from isc.model import CopyModel, initial_model, load_model, save_model
 from isc.network import torch_network
+from isc.objective import Rows, total_loss
 from isc.optim import schedule
-from isc.train import LOG_COLUMNS, Trainer, flat_config, nearest_rows, total_loss, train
+from isc.train import LOG_COLUMNS, Trainer, flat_config, nearest_rows, train
 from isc.validate import Validation
 
 SAMPLE = Path(isc.__file__).parent / "sample"
@@ -591,14 +592,14 @@ def breaks(monkeypatch, request):
     """The third loss, or its gradient alone, is not a number."""
     calls = []
 
-    def breaking(embeddings, *given, **options):
-        loss, terms = total_loss(embeddings, *given, **options)
+    def breaking(rows, *given, **options):
+        loss, terms = total_loss(rows, *given, **options)
         calls.append(loss)
         if len(calls) != 3:
             return loss, terms
         if request.param == "loss":
             return loss * math.nan, terms | {"loss": math.nan}
-        return loss + (0 * embeddings).sum().abs().sqrt(), terms  # the root has no slope at 0
+        return loss + (0 * rows.embeddings).sum().abs().sqrt(), terms  # the root has no slope at 0
 
     monkeypatch.setattr(isc.train, "total_loss", breaking)
 
@@ -624,9 +625,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(p
 def test_the_photos_of_a_bad_batch_are_those_that_it_showed(photos, tmp_path, monkeypatch):
     shown = []
 
-    def breaking(embeddings, instances, *given, **options):
-        shown.extend(instances.flatten().tolist())
-        return embeddings.sum() * math.nan, {"loss": math.inf}
+    def breaking(rows, *given, **options):
+        shown.extend(rows.instances.flatten().tolist())
+        return rows.embeddings.sum() * math.nan, {"loss": math.inf}
 
     monkeypatch.setattr(isc.train, "total_loss", breaking)
     with pytest.raises(InputError) as told:
@@ -766,6 +767,58 @@ def test_the_memory_serves_from_the_asked_share_of_the_steps_on(photos, tmp_path
     assert given == expected
 
 
+def test_momentum_keys_are_the_mild_views_by_the_averaged_weights(photos, tmp_path, monkeypatch):
+    """The memory holds them, of this step as well; the rows of the loss are the hard views alone."""
+    given, networks = [], []
+
+    def watched(rows, options, *, memory):
+        given.append((len(rows.embeddings), rows.instances.tolist(), memory[1][-4:, 0].tolist(), len(memory[0])))
+        return total_loss(rows, options, memory=memory)
+
+    monkeypatch.setattr(isc.train, "total_loss", watched)
+    made = Trainer._averaged_module
+    monkeypatch.setattr(
+        Trainer, "_averaged_module", lambda self: networks.append((self, made(self))) or networks[-1][1]
+    )
+    options = dataclasses.replace(TINY, momentum_keys=True, hard_views=2, ema=0.5)
+    train(config(photos, tmp_path / "run", train=options, loss=LossConfig(memory=40)))
+    for step, (rows, shown, newest, kept) in enumerate(given):
+        assert (rows, kept) == (8, 4 * (1 + step))
+        assert [row[0] for row in shown] == newest * 2
+    trainer, network = networks[0]
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trainer.average.state[name]), name
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_run_with_momentum_keys_and_cells_that_was_broken_off_ends_at_the_same_weights(photos, tmp_path, monkeypatch):
+    options = {
+        "train": dataclasses.replace(TINY, momentum_keys=True, hard_views=2, ema=0.5, image_size=96),
+        "loss": LossConfig(memory=16, copy_nce_weight=1.0, koleo_memory=True),
+    }
+    train(config(photos, tmp_path / "whole", **options))
+    assert all(value > 0 for value in column(tmp_path / "whole", "copy_nce"))
+    one_step = Trainer._one_step
+
+    def broken(self, batch, lr_scale):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return one_step(self, batch, lr_scale)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", broken)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(photos, tmp_path / "parts", **options))
+    train(config(photos, tmp_path / "parts", resume=True, **options))
+    whole, parts = (load_model(str(tmp_path / name)).state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_momentum_keys_without_room_in_the_memory_are_refused():
+    with pytest.raises(InputError, match=r"train\.momentum_keys=true, loss\.memory=0: .*at least train\.batch_size=64"):
+        TrainConfig(images="x", output="y", train=OptimConfig(momentum_keys=True))
+
+
 def units(num: int, dim: int, seed: int) -> torch.Tensor:
     z = torch.randn(num, dim, generator=torch.Generator().manual_seed(seed))
     return nn.functional.normalize(z)
@@ -775,15 +828,15 @@ def units(num: int, dim: int, seed: int) -> torch.Tensor:
 def test_the_terms_add_up(contrast):
     options = LossConfig(contrast=contrast, koleo_weight=3.0, teacher_weight=0.5)
     z, numbers = units(6, 4, 0), torch.tensor([0, 1, 2, 0, 1, 2])
-    loss, terms = total_loss(z, numbers, options, taught=units(6, 9, 1))
+    loss, terms = total_loss(Rows(z, numbers, taught=units(6, 9, 1)), options)
     assert terms["loss"] == pytest.approx(terms["contrast"] + 3 * terms["koleo"] + 0.5 * terms["teacher"], rel=1e-6)
     assert loss.item() == terms["loss"]
     assert terms["teacher"] > 0
     assert terms["nearest_negative"] == pytest.approx(math.exp(-terms["koleo"]), rel=1e-6)
-    _, alone = total_loss(z, numbers, options)
+    _, alone = total_loss(Rows(z, numbers), options)
     assert alone["teacher"] == 0
     assert alone["contrast"] == terms["contrast"]
-    more, _ = total_loss(z, numbers, options, memory=(units(3, 4, 2), torch.tensor([7, 8, 0])))
+    more, _ = total_loss(Rows(z, numbers), options, memory=(units(3, 4, 2), torch.tensor([7, 8, 0])))
     assert more.item() != alone["loss"]
 
 

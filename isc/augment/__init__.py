@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
 
 import albumentations as A
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from isc.augment.attack import Attack, Composition, OtherPhoto
 from isc.augment.composition import Emoji, Meme, PasteOnPhoto, PastePhotoOn, Stripes, Text, Veil
 from isc.augment.fonts import fonts_used
-from isc.augment.geometry import Border, Pad, QuarterTurn, Squeeze, Tilt, Tiny, Turn, random_crop
+from isc.augment.geometry import Border, Pad, QuarterTurn, Squeeze, Tilt, Tiny, Turn, cut, random_frame
 from isc.augment.mix import cutmix, mixup
+from isc.augment.patterns import COARSE as COARSE_PATTERNS
+from isc.augment.patterns import TRACED as TRACED_PATTERNS
+from isc.augment.patterns import patterns
 from isc.augment.pixels import (
+    CameraNoise,
     Contour,
     EnhanceEdges,
     Pixelise,
@@ -32,15 +38,23 @@ from isc.augment.pixels import (
     SwapChannels,
 )
 from isc.augment.screens import Screenshot
+from isc.augment.trace import Frame, Trace
 from isc.config import AugmentConfig
 from isc.images import Pixels
 
-__all__ = ["Attack", "Augmenter", "Composition", "cutmix", "families", "fonts_used", "mixup", "random_crop"]
+__all__ = ["Attack", "Augmenter", "Composition", "cutmix", "families", "fonts_used", "mixup"]
 
 LEVELS = 20  # of strength: transforms are made once for each
 MILD_CROP, MILD_STRETCH, MILD_FLIP = 0.7, 1.25, 0.5
 HARD_STRETCH = 2.0
-COARSE = (A.GaussianBlur, A.Blur, A.MedianBlur, A.MotionBlur, A.Downscale, Pixelise, ShufflePixels, ShuffleTiles)
+OFTEN = 0.4, 1.6  # how often attacks come in one view, as a factor of their odds: some views have few, some many
+BLURS = (A.GaussianBlur, A.Blur, A.MedianBlur, A.MotionBlur, A.Downscale)
+COARSE = (*BLURS, Pixelise, ShufflePixels, ShuffleTiles, *COARSE_PATTERNS)
+# what moves, covers or blends the photo, linearly in its pixels: what a trace follows
+TRACED = (
+    A.HorizontalFlip, A.VerticalFlip, Turn, QuarterTurn, Tilt, Squeeze, Pad, Tiny, Border, PasteOnPhoto, PastePhotoOn,
+    Screenshot, Text, Emoji, Meme, Stripes, Veil, ShuffleTiles, *TRACED_PATTERNS,
+)  # fmt: skip
 
 
 def families(strength: float = 1.0) -> dict[str, list[A.BasicTransform]]:
@@ -48,7 +62,8 @@ def families(strength: float = 1.0) -> dict[str, list[A.BasicTransform]]:
 
     `strength` 0…1 scales how far they go.
     """
-    return {**_geometry(strength), **_compositions(strength), **_colours(strength), **_qualities(strength)}
+    ours: dict[str, list[A.BasicTransform]] = {**_compositions(strength), **patterns(strength)}
+    return {**_geometry(strength), **ours, **_colours(strength), **_qualities(strength)}
 
 
 def _between(mildest: float, strongest: float, strength: float) -> tuple[float, float]:
@@ -141,7 +156,7 @@ def _qualities(s: float) -> dict[str, list[A.BasicTransform]]:
         "noise": [
             A.GaussNoise(std_range=_between(0.03, 0.25, s), p=1),
             A.SaltAndPepper(amount=_between(0.01, 0.15, s), p=1),
-            A.ISONoise(intensity=_between(0.1, 0.4, s), p=1),
+            CameraNoise(strength=s, p=1),
         ],
         "pixelise": [Pixelise(strength=s, p=1)],
         "shuffle": [ShufflePixels(strength=s, p=1)] * 2 + [ShuffleTiles(strength=s, p=1)],
@@ -154,7 +169,8 @@ def _qualities(s: float) -> dict[str, list[A.BasicTransform]]:
 class _Level:
     """What one strength needs: how likely each family is, and its attacks."""
 
-    chances: list[float]
+    chances: npt.NDArray[np.float64]
+    varied: npt.NDArray[np.bool_]  # whether a chance is higher in some views than in others; mirroring is not
     attacks: list[list[A.BasicTransform]]
     least: float  # area of the crop
     stretch: float
@@ -171,21 +187,38 @@ class Augmenter:
 
     def mild(self, photo: Pixels, rng: np.random.Generator) -> Pixels:
         """70–100 % of the photo, mirrored half of the time."""
-        picture = random_crop(photo, rng, size=self.size, least=MILD_CROP, stretch=MILD_STRETCH)
-        return _apply(self._flip, picture, None, rng) if rng.random() < MILD_FLIP else picture
+        return self.framed(photo, rng)[0]
+
+    def framed(self, photo: Pixels, rng: np.random.Generator) -> tuple[Pixels, Frame]:
+        """A mild view, and the part of the photo that it shows."""
+        frame = random_frame(photo.shape, rng, least=MILD_CROP, stretch=MILD_STRETCH)
+        picture = cut(photo, frame, self.size)
+        if rng.random() >= MILD_FLIP:
+            return picture, frame
+        return _apply(self._flip, picture, None, rng), replace(frame, mirrored=True)
 
     def hard(self, photo: Pixels, other: OtherPhoto, rng: np.random.Generator, *, strength: float = 1.0) -> Pixels:
         """A crop, then the attacks whose coins fall so, in random order; recompression comes last half of the time.
 
         `other` is called by the attacks that take another photo along, at most once each. `strength` 0…1 (in steps of
         1/20) scales how likely the attacks are and how far they go: 0 leaves the edits of the mild view, 1 is what
-        the configuration says. Of the attacks that leave the photo a small part of the picture one at most comes.
+        the configuration says, more or less often from view to view (`OFTEN`). Of the attacks that leave the photo a
+        small part of the picture one at most comes, and one of those that redraw it in lines, dots or two colours.
         """
+        return self.attacked(photo, other, rng, strength=strength)[0]
+
+    def attacked(
+        self, photo: Pixels, other: OtherPhoto, rng: np.random.Generator, *, strength: float = 1.0, traced: bool = False
+    ) -> tuple[Pixels, Trace | None]:
+        """A hard view, and, where it is to be `traced`, what says where its places lie in the photo."""
         level = self._level(strength)
-        picture = random_crop(photo, rng, size=self.size, least=level.least, stretch=level.stretch)
+        frame = random_frame(photo.shape, rng, least=level.least, stretch=level.stretch)
+        picture, trace = cut(photo, frame, self.size), Trace(frame, size=self.size) if traced else None
         for attack in _chain(level, rng):
+            if trace is not None and isinstance(attack, TRACED):
+                trace.follow(partial(_apply_to, attack, other), rng)
             picture = _apply(attack, picture, other, rng)
-        return picture
+        return picture, trace
 
     def _level(self, strength: float) -> _Level:
         if not 0 <= strength <= 1:
@@ -202,7 +235,8 @@ class Augmenter:
         if s == 0:
             made["flip"] = [self._flip]
         return _Level(
-            chances=list(chances.values()),
+            chances=np.array(list(chances.values())),
+            varied=np.array([name != "flip" for name in made]),
             attacks=list(made.values()),
             least=_between(MILD_CROP, self._config.min_crop, s)[self._config.min_crop > MILD_CROP],
             stretch=MILD_STRETCH * (HARD_STRETCH / MILD_STRETCH) ** s,
@@ -212,23 +246,29 @@ class Augmenter:
 def _chain(level: _Level, rng: np.random.Generator) -> list[A.BasicTransform]:
     """The attacks of one view, in their order.
 
-    Mostly the coarse ones come before the photo shrinks: pixels as large as what is left of it would leave nothing.
+    A view has more or fewer of them than the chances say, all families but mirroring alike: one edit must be seen
+    through as well as six. Mostly the coarse ones come before the photo shrinks: pixels as large as what is left of it
+    would leave nothing.
     """
-    coins = rng.random(len(level.chances))
-    drawn = [
-        family[rng.integers(len(family))]
-        for family, chance, coin in zip(level.attacks, level.chances, coins, strict=True)
-        if coin < chance
-    ]
+    odds = rng.uniform(*OFTEN) ** level.varied * level.chances
+    falls = rng.random(len(odds)) * (odds + 1 - level.chances) < odds  # certain stays certain, and never stays never
+    drawn = [family[rng.integers(len(family))] for family, came in zip(level.attacks, falls, strict=True) if came]
     chain = [drawn[i] for i in rng.permutation(len(drawn))]
     if rng.random() < 0.5:
         chain.sort(key=lambda attack: isinstance(attack, Recompress))
-    shrinking = [attack for attack in chain if getattr(attack, "shrinks", False)][:1]
-    coarse = [attack for attack in chain if isinstance(attack, COARSE)] if shrinking and rng.random() < 0.75 else []
-    return coarse + [a for a in chain if a not in coarse and (a in shrinking or not getattr(a, "shrinks", False))]
+    for once in ("shrinks", "redraws"):
+        spare = [attack for attack in chain if getattr(attack, once, False)][1:]
+        chain = [attack for attack in chain if attack not in spare]
+    if not any(getattr(attack, "shrinks", False) for attack in chain) or rng.random() >= 0.75:
+        return chain
+    return sorted(chain, key=lambda attack: not isinstance(attack, COARSE))
 
 
 def _apply(attack: A.BasicTransform, picture: Pixels, other: OtherPhoto | None, rng: np.random.Generator) -> Pixels:
     attack.set_random_state(rng, random.Random(int(rng.integers(1 << 32))))
     edited: Pixels = attack(image=picture, other=other)["image"]
     return edited
+
+
+def _apply_to(attack: A.BasicTransform, other: OtherPhoto, picture: Pixels, rng: np.random.Generator) -> Pixels:
+    return _apply(getattr(attack, "mover", attack), picture, other, rng)

@@ -23,6 +23,7 @@ class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
     """uint8 [H, W, 3] → the same shape. `strength` 0…1: how far the attack may go, 1 = as far as the field does."""
 
     shrinks: ClassVar[bool] = False  # leaves the photo a small part of the picture; one such attack a chain is enough
+    redraws: ClassVar[bool] = False  # leaves lines, dots or two colours of it; the same
 
     def __init__(self, *, strength: float = 1.0, p: float = 0.5) -> None:
         super().__init__(p=p)
@@ -38,6 +39,11 @@ class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         """A new picture of the same shape."""
         raise NotImplementedError
+
+    @property
+    def mover(self) -> Attack:
+        """What of the attack moves or covers the photo, with the same draws and linear in its pixels, for a trace."""
+        return self
 
     def amount(self, rng: np.random.Generator, mildest: float, strongest: float) -> float:
         """Uniform from `mildest` to `strongest`, or to the part of that way that the strength allows."""
@@ -95,7 +101,8 @@ def plain_colour(picture: Pixels, rng: np.random.Generator) -> Colour:
 
 def plain(shape: tuple[int, ...], colour: Colour) -> Pixels:
     """A picture [H, W, 3] of one colour."""
-    return np.full((*shape[:2], 3), colour, np.uint8)
+    row = np.full((shape[1], 3), colour, np.uint8)
+    return np.repeat(row[None], shape[0], axis=0)
 
 
 def blend(below: Pixels, above: Pixels, opacity: float) -> Pixels:

@@ -164,12 +164,14 @@ class Stripes(Attack):
         angle = float(rng.choice([0.0, math.pi / 2, math.pi / 4, -math.pi / 4, rng.uniform(0, math.pi)]))
         period = max(3.0, rng.uniform(0.05, 0.3) * max(height, width))
         thick = max(1.0, self.amount(rng, 0.1, 0.45) * period)
-        along = math.cos(angle) * np.arange(width)[None, :] + math.sin(angle) * np.arange(height)[:, None]
-        lines = (along + rng.uniform(0, period)) % period < thick
-        colour = np.array(any_colour(rng) if rng.random() < 0.4 else plain_colour(picture, rng), np.uint8)
+        across, down = (np.arange(side, dtype=np.float32) for side in (width, height))
+        along = np.add.outer(np.float32(math.sin(angle)) * down, np.float32(math.cos(angle)) * across)
+        turns = (along + np.float32(rng.uniform(0, period))) / np.float32(period)
+        lines = turns - np.floor(turns) < thick / period
+        colour = any_colour(rng) if rng.random() < 0.4 else plain_colour(picture, rng)
         opacity = 1.0 if rng.random() < 0.5 else self.amount(rng, 0.3, 0.8)
         result = picture.copy()
-        result[lines] = (picture[lines] * (1 - opacity) + colour * opacity + 0.5).astype(np.uint8)
+        cv2.copyTo(blend(picture, plain(picture.shape, colour), opacity), lines.astype(np.uint8), result)
         return result
 
 

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 from isc.augment.attack import Attack, any_colour, plain, plain_colour, put, put_anywhere, scaled
+from isc.augment.trace import Frame
 from isc.images import Pixels, resize
 
 
-def random_crop(photo: Pixels, rng: np.random.Generator, *, size: int, least: float, stretch: float) -> Pixels:
-    """A part of the photo, `least`…1 of its area, squeezed to [size, size, 3].
+def random_frame(shape: tuple[int, ...], rng: np.random.Generator, *, least: float, stretch: float) -> Frame:
+    """A part of a photo of this shape, `least`…1 of its area, cut at whole pixels.
 
     Its aspect differs from the photo's own by up to a factor of `stretch`, where the area allows. (The aspect range of
     albumentations' RandomResizedCrop is absolute, which always cuts the same middle out of a panorama.)
@@ -20,11 +21,17 @@ def random_crop(photo: Pixels, rng: np.random.Generator, *, size: int, least: fl
     share = rng.uniform(least, 1.0)
     factor = math.exp(rng.uniform(-1, 1) * min(math.log(stretch), -math.log(share)))  # no side exceeds the photo's
     sides = math.sqrt(share / factor), math.sqrt(share * factor)
-    height, width = (max(1, round(side * full)) for side, full in zip(sides, photo.shape[:2], strict=True))
-    top, left = (
-        int(rng.integers(0, full - part + 1)) for full, part in zip(photo.shape, (height, width), strict=False)
-    )
-    return resize(photo[top : top + height, left : left + width], size)
+    height, width = (max(1, round(side * full)) for side, full in zip(sides, shape[:2], strict=True))
+    top, left = (int(rng.integers(0, full - part + 1)) for full, part in zip(shape, (height, width), strict=False))
+    return Frame(top / shape[0], left / shape[1], height / shape[0], width / shape[1])
+
+
+def cut(photo: Pixels, frame: Frame, size: int) -> Pixels:
+    """The part of the photo, squeezed to [size, size, 3]; mirroring is left to the caller."""
+    height, width = photo.shape[:2]
+    top, left = round(frame.top * height), round(frame.left * width)
+    part = photo[top : top + round(frame.height * height), left : left + round(frame.width * width)]
+    return resize(part, size)
 
 
 def ground_of(picture: Pixels, rng: np.random.Generator) -> Pixels:

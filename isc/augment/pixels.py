@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from isc.augment.attack import Attack
+from isc.augment.fields import added, grain, gray_of
 from isc.images import Pixels
 
 
@@ -55,6 +56,8 @@ class Pixelise(Attack):
 class Contour(Attack):
     """Dark outlines on white, at full strength alone; mixed with the photo by 30–100 %."""
 
+    redraws = True
+
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         lines = 255 - cv2.convertScaleAbs(cv2.Laplacian(picture, cv2.CV_16S, ksize=1), alpha=rng.uniform(1, 4))
         share = self.amount(rng, 0.3, 1.3)
@@ -79,3 +82,13 @@ class Recompress(Attack):
         kind, key = (".jpg", cv2.IMWRITE_JPEG_QUALITY) if rng.random() < 0.75 else (".webp", cv2.IMWRITE_WEBP_QUALITY)
         data = cv2.imencode(kind, picture[..., ::-1], [key, quality])[1]
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1].copy()
+
+
+class CameraNoise(Attack):
+    """Noise of a sensor in poor light: gray and weaker coloured specks, deviation 8–45, less where it is bright."""
+
+    def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
+        dark = np.float32(1.2) - gray_of(picture).astype(np.float32) / np.float32(255)
+        dark *= np.float32(self.amount(rng, 8, 45))
+        luma = grain(picture.shape, rng) * np.float32(0.8)
+        return added(picture, [(luma + grain(picture.shape, rng, size=1.5) * np.float32(0.5)) * dark for _ in range(3)])
