@@ -1,78 +1,129 @@
-"""What each part of the recipe is worth: short trainings that differ in one thing, judged on one benchmark.
+"""What each part of the recipe is worth: short trainings that differ in one thing, judged on two benchmarks.
 
-    python -m benchmarks.ablation PHOTOS JUDGE RUNS [--steps 150]
+    python -m benchmarks.ablation PHOTOS RUNS JUDGE JUDGE [--steps 160] [--start isc_small] [--only NAME …]
 
-PHOTOS and JUDGE are made by `python -m benchmarks.judge` (SPLIT/training and DEV). Every run lives in RUNS and is not
-made again when it is finished. The base is experiment=isc_small in one stage; short runs say what matters early, and
-differences below about 0.02 may be chance.
+PHOTOS is SPLIT/training and each JUDGE a dev half of `python -m benchmarks.judge`, one of AugLy's edits and one of
+other tools'. Every run lives in RUNS and is not made again when it is finished; its row then takes its place in the
+table. The runs go on from one start at equal cost: where a step costs more, fewer are made (Variant.steps). Short runs
+say what matters early; differences below about 0.01 may be chance.
 """
 
 import argparse
-import csv
+import json
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import save
-from isc.train import VALIDATION_FILE
+from benchmarks import RESULTS, save
+from benchmarks.judge_score import _extract, _match
 
-BASE = ("experiment=isc_small", "train.stages=[]", "train.image_size=96", "train.freeze_blocks=3", "train.ema=0.98",
-        "model.image_size=128")  # fmt: skip
-PLAIN = "augment.overlay=0 augment.screenshot=0 augment.text=0 augment.emoji=0 augment.meme=0"
+BASE = {
+    "experiment": "isc_small",
+    "train.stages": "[]",
+    "train.image_size": "128",
+    "train.freeze_blocks": "3",
+    "train.lr": "5e-4",
+    "train.warmup": "0.05",
+    "train.ema": "0.99",
+    "train.precision": "float32",
+}
+NEW_PATTERNS = ("print", "screen", "strip", "blend", "collage", "layout", "artistic", "palette", "light", "warp",
+                "resave", "occlude")  # fmt: skip
+KEYS = "train.momentum_keys=true loss.memory=8192"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Options on top of BASE, and its steps as a share of BASE's, so that all cost the same."""
+
+    options: str = ""
+    steps: float = 1.0
+    photos_below: int | None = None  # only photos whose number is below this: those of the archives 0 to 2
+
+
 VARIANTS = {
-    "the recipe": "",
-    "without KoLeo": "loss.koleo_weight=0",
-    "KoLeo × 5": "loss.koleo_weight=5",
-    "temperature 0.1": "loss.temperature=0.1",
-    "no overlays, screenshots, text, emoji, captions": PLAIN,
-    "a memory of 4,096 from 30 % on": "loss.memory=4096 loss.memory_after=0.3",
-    "without averaged weights": "train.ema=0",
-    "128 px, used at 160": "train.image_size=128 model.image_size=160",
-    "without the background": "model.background=0",
-    "all blocks learn": "train.freeze_blocks=0",
-    "frozen batch norms": "train.freeze_norms=true",
-    "contrastive instead of InfoNCE": "loss.contrast=contrastive",
-    "half the strength": "train.stages=[{image_size:96,strength:0.5}]",
-    "every second photo a hard negative": "train.hard_negatives=8",
-    "half the rate": "train.lr=1e-3",
+    "the recipe": Variant(),
+    "photos of everyday scenes and goods alone": Variant(photos_below=17381),
+    "without the twelve new patterns": Variant(" ".join(f"augment.{name}=0" for name in NEW_PATTERNS)),
+    "keys by averaged weights, memory 8,192, two hard views of 52 photos": Variant(
+        f"{KEYS} train.hard_views=2 train.batch_size=52"
+    ),
+    "a memory of 4,096": Variant("loss.memory=4096"),
+    "CopyNCE": Variant("loss.copy_nce_weight=1", 0.9),
+    "160 px": Variant("train.image_size=160", 0.66),
+    "small regions: crops down to 5 %": Variant("augment.min_crop=0.05"),
+    "two photos in one picture three times as often": Variant("augment.mix=0.15"),
+    "every second photo a hard negative": Variant("train.hard_negatives=8"),
+    "three quarters of the strength": Variant("train.stages=[{image_size:128,strength:0.75}]"),
+    "temperature 0.03": Variant("loss.temperature=0.03"),
+    "temperature 0.08": Variant("loss.temperature=0.08"),
+    "KoLeo × 3": Variant("loss.koleo_weight=3"),
+    "batches of 128": Variant("train.batch_size=128", 0.5),
+    "all blocks learn": Variant("train.freeze_blocks=0", 0.6),
+    "lite0 from ImageNet": Variant("model.weights=imagenet train.lr=2e-3"),
+    "lite1 from ImageNet": Variant("model.weights=imagenet train.lr=2e-3 model.backbone=tf_efficientnet_lite1", 0.7),
+    "lite2 from ImageNet": Variant("model.weights=imagenet train.lr=2e-3 model.backbone=tf_efficientnet_lite2", 0.5),
 }
 
 
-def run(name: str, photos: Path, judge: Path, runs: Path, steps: int) -> dict[str, object]:
-    """Train one variant, or find it trained; its row."""
-    change = VARIANTS[name]
-    folder = runs / (name.replace(" ", "-").replace(",", "") + f"-{steps}")
+def command(name: str, given: argparse.Namespace, folder: Path) -> list[str]:
+    """train.py's arguments for a variant."""
+    variant = VARIANTS[name]
+    options = dict(BASE, **{"model.weights": given.start, "images": str(given.photos), "output": str(folder)})
+    options["train.steps"] = str(max(1, round(variant.steps * given.steps)))
+    options |= dict(option.split("=", 1) for option in variant.options.split())
+    if variant.photos_below is not None:
+        options["images"] = str(
+            _linked(given.photos, given.runs / f"photos-{variant.photos_below}", variant.photos_below)
+        )
+    return [f"{key}={value}" for key, value in options.items()] + ["resume=true"]
+
+
+def _linked(photos: Path, folder: Path, below: int) -> Path:
+    """A folder of links to the photos whose number is below this."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for photo in photos.iterdir():
+        link = folder / photo.name
+        if int(re.sub(r"\D", "", photo.stem)) < below and not link.exists():
+            link.symlink_to(photo.resolve())
+    return folder
+
+
+def row(name: str, given: argparse.Namespace) -> dict[str, object]:
+    """Train one variant, or find it trained, and judge it."""
+    folder = given.runs / f"{list(VARIANTS).index(name):02d}-{given.steps}"
     if not (folder / "model.safetensors").exists():
-        command = [sys.executable, "train.py", *BASE, *change.split(), f"images={photos}", f"output={folder}"]
-        command += [f"validation={judge}", f"train.steps={steps}", f"train.validate_every={steps}", "resume=true"]
-        subprocess.run([part for part in command if not _replaced(part, change)], check=True)
-    with (folder / VALIDATION_FILE).open(newline="", encoding="utf-8") as file:
-        *_, last = csv.DictReader(file)
-    return {
-        "": name,
-        "μAP": f"{float(last['average_precision']):.3f}",
-        "recall at 90 % precision": f"{float(last['recall_at_p90']):.3f}",
-        "recall at rank 1": f"{float(last['recall_at_rank1']):.3f}",
-        "option": f"`{change}`" if change else f"{steps} steps",
-    }
-
-
-def _replaced(part: str, change: str) -> bool:
-    """Whether the change gives this key of the base another value: Hydra takes each key once."""
-    return part in BASE and part.partition("=")[0] in {option.partition("=")[0] for option in change.split()}
+        subprocess.run([sys.executable, "train.py", *command(name, given, folder)], check=True)
+    found: dict[str, object] = {"": name}
+    for judge in given.judges:
+        descriptors = folder / judge.name
+        for role in ("queries", "references"):
+            _extract(judge / role, descriptors / f"{role}.h5", str(folder), [])
+        metrics = _match(name, judge, descriptors, descriptors / "matched").metrics
+        found[f"{judge.name} μAP"] = f"{metrics['average_precision']:.3f}"
+        found[f"{judge.name} recall at P90"] = f"{metrics['recall_at_p90']:.3f}"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found["steps"] = config["train.steps"]
+    found["option"] = f"`{VARIANTS[name].options}`" if VARIANTS[name].options else ""
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("judge", type=Path)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("judges", type=Path, nargs="+")
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--start", default="isc_small", help="what all variants go on from (default: isc_small)")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", default=list(VARIANTS))
     given = parser.parse_args()
-    rows = []
-    for name in VARIANTS:
-        rows.append(run(name, given.photos, given.judge, given.runs, given.steps))
-        save("ablation", rows)
+    kept = RESULTS / "ablation.json"
+    known = {one[""]: one for one in json.loads(kept.read_text(encoding="utf-8"))} if kept.exists() else {}
+    for name in given.only:
+        known[name] = row(name, given)
+        save("ablation", [known[each] for each in VARIANTS if each in known])
 
 
 if __name__ == "__main__":
