@@ -1,12 +1,13 @@
-"""An outside judge: photos kept out of training, edited by AugLy 1.0.0, which no training here uses.
+"""Outside judges: photos kept out of training, edited by AugLy 1.0.0 or by people's tools, which no training here uses.
 
     python -m benchmarks.judge split PHOTOS SPLIT            every twelfth photo to dev, another twelfth to test
     python -m benchmarks.judge make SPLIT/dev DEV --seed 1   references, queries, ground truth, as match.py takes them
+    python -m benchmarks.judge make SPLIT/dev DEV2 --seed 3 --edits tools
     python -m benchmarks.judge score DEV MODEL …             PDQ and the models, by extract.py and match.py
 
 PHOTOS holds files that end in a number, such as T000000.webp: 0 mod 12 goes to SPLIT/dev, 1 to SPLIT/test, all others
 to SPLIT/training, which is what a model may learn from. Choose by dev, report test: `score --publish` keeps the tables
-for docs/results.md. AugLy is installed as isc/edits/augly.py says.
+for docs/results.md. AugLy is installed as isc/edits/augly.py says, the tools as benchmarks/tool_judge says.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import save
-from benchmarks.judge_make import make
-from benchmarks.judge_score import recall_by_edit, score, summary
+from benchmarks.judge_make import EDITORS, make
+from benchmarks.judge_score import judge_name, recall_by_edit, score, summary
 from isc.errors import InputError
 from isc.images import list_images
 from isc.io import write_json
@@ -59,7 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{count} photos in {given.output / part}")
         elif given.verb == "make":
             started = time.monotonic()
-            make(given.photos, given.output, seed=given.seed, queries=given.queries, workers=given.workers)
+            make(
+                given.photos,
+                given.output,
+                seed=given.seed,
+                queries=given.queries,
+                workers=given.workers,
+                edits=given.edits,
+            )
             print(f"{given.queries} queries in {given.output}, {time.monotonic() - started:.0f} s")
         else:
             _score(given)
@@ -76,7 +84,8 @@ def _score(given: argparse.Namespace) -> None:
         normalize=given.normalize,
         training=given.training,
     )
-    tables = {"judge": summary(given.judge, rows), "judge_edits": recall_by_edit(given.judge, rows)}
+    name = judge_name(given.judge)
+    tables = {name: summary(given.judge, rows), f"{name}_edits": recall_by_edit(given.judge, rows)}
     for name, table in tables.items():
         print(f"\n{text_table(table)}")
         write_json(given.judge / "scores" / f"{name}.json", table)
@@ -110,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--queries", type=int, default=1200, help="half of them copies (default: 1200)")
     one.add_argument("--workers", type=int, help="processes (default: one a core)")
+    one.add_argument("--edits", choices=tuple(EDITORS), default="augly", help="who edits (default: augly)")
     one = verbs.add_parser("score", help="judge models, and PDQ where pdqhash is installed")
     one.add_argument("judge", type=Path, help="what make wrote")
     one.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="anything that extract.py's model= takes")

@@ -1,32 +1,34 @@
-"""A benchmark in the challenge's layout out of photos, edited by AugLy.
+"""A benchmark in the challenge's layout out of photos, edited by AugLy or by the tools of benchmarks/tool_judge.
 
 references/R000000.jpg …   queries/Q00000.jpg …
 ground_truth.csv   query_id,reference_id; a distractor's reference id is empty
-edits.jsonl        a line a query: AugLy's functions and what was handed to them, in their order
+edits.jsonl        a line a query: AugLy's functions and what was handed to them, or the tools' kinds, in their order
 photos.csv         the photo of every reference
 judge.json         what it was made with
 
 isc-benchmark edits=augly makes such benchmarks for everyone, with a training split, regions and photos shrunk before
 they are edited. This one divides the photos otherwise and edits them at full size; it stays, byte for byte, because
-published figures come from it. What is drawn is the same, from isc.edits.augly.
+published figures come from it. What is drawn is the same, from isc.edits.augly. The tools' judge divides them alike.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks import tool_judge
 from isc.cores import cores
-from isc.edits.augly import edit_chain
+from isc.edits import augly
 from isc.edits.augly_draws import require_augly
 from isc.errors import InputError
 from isc.images import encode_jpeg, fit_within, list_hash, list_images, read_image
@@ -36,6 +38,25 @@ VERSION = 1  # raise it whenever the same seed and photos give other files
 REFERENCES, DISTRACTORS = 0.66, 0.24  # shares of the photos; those left are what others are combined with
 MAX_SIDE = 320  # pixels
 PHOTO_QUALITY, QUERY_QUALITIES = 92, (85, 95)  # of JPEG
+
+
+@dataclass(frozen=True)
+class _Editor:
+    """Who edits: a check that it is installed, the chain of edits of one picture, and what judge.json says of it."""
+
+    require: Callable[[], None]
+    edit_chain: Callable[..., tuple[Image.Image, tuple[Any, ...]]]  # picture, stream, ids of other photos, how to open
+    made_with: Callable[[], Mapping[str, str]]
+
+
+EDITORS: Mapping[str, _Editor] = MappingProxyType(
+    {
+        "augly": _Editor(require_augly, augly.edit_chain, lambda: {"augly": version("augly")}),
+        "tools": _Editor(
+            tool_judge.require_tools, tool_judge.edit_chain, lambda: {"edits": "tools", **tool_judge.versions()}
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -53,25 +74,30 @@ class _Query:
 
 @dataclass(frozen=True)
 class _Run:
-    """What all queries share: photos by id, the ids of those that others are pasted on, where to write, the seed."""
+    """What all queries share: photos by id, the ids of those that others are pasted on, where to write, the seed, and
+    who edits, one of EDITORS."""
 
     images: Mapping[str, Path]
     backgrounds: tuple[str, ...]
     folder: Path
     seed: int
+    edits: str
 
     def photo(self, photo_id: str) -> Image.Image:
         return Image.fromarray(read_image(self.images[photo_id]))
 
 
-def make(photos: Path, output: Path, *, seed: int, queries: int = 1200, workers: int | None = None) -> None:
+def make(
+    photos: Path, output: Path, *, seed: int, queries: int = 1200, workers: int | None = None, edits: str = "augly"
+) -> None:
     """Write a benchmark in the challenge's layout, half of its queries copies of references, half of other photos.
 
     references/, queries/, ground_truth.csv; edits.jsonl with the edits of every query, parameters and all; photos.csv
     with the photo of every reference; judge.json with what it was made of. No photo is used in two roles. The same
-    photos, seed and number give the same files. Raises InputError where the output is not empty.
+    photos, seed, number and `edits`, one of EDITORS, give the same files. Raises InputError where the output is not
+    empty.
     """
-    require_augly()
+    EDITORS[edits].require()
     if queries < 2 or seed < 0:
         raise InputError(f"queries={queries}, seed={seed}; expected at least 2 queries and a seed ≥ 0")
     if output.is_dir() and any(output.iterdir()):
@@ -90,7 +116,7 @@ def make(photos: Path, output: Path, *, seed: int, queries: int = 1200, workers:
         for number, name in enumerate(references):
             pixels = fit_within(read_image(images[name]), MAX_SIDE)
             (folder / "references" / f"R{number:06d}.jpg").write_bytes(encode_jpeg(pixels, quality=PHOTO_QUALITY))
-        run = _Run(images, tuple(backgrounds), folder, seed)
+        run = _Run(images, tuple(backgrounds), folder, seed, edits)
         with ProcessPoolExecutor(workers or cores()) as pool:
             lines = list(pool.map(functools.partial(_make_query, run), plan, chunksize=16))
         write_text(folder / "edits.jsonl", "".join(f"{line}\n" for line in lines))
@@ -100,7 +126,7 @@ def make(photos: Path, output: Path, *, seed: int, queries: int = 1200, workers:
             ("id", "file"),
             ((f"R{i:06d}", images[name].name) for i, name in enumerate(references)),
         )
-        write_json(folder / "judge.json", _made_with(images, seed, queries))
+        write_json(folder / "judge.json", _made_with(images, seed, queries, edits))
 
 
 def _plan(
@@ -117,7 +143,7 @@ def _plan(
 def _make_query(run: _Run, query: _Query) -> str:
     """Write one query; its line of edits.jsonl."""
     rng = np.random.default_rng(np.random.SeedSequence([run.seed, query.number]))
-    copy, edits = edit_chain(run.photo(query.source), rng, run.backgrounds, run.photo)
+    copy, edits = EDITORS[run.edits].edit_chain(run.photo(query.source), rng, run.backgrounds, run.photo)
     low, high = QUERY_QUALITIES
     data = encode_jpeg(fit_within(np.array(copy), MAX_SIDE), quality=int(rng.integers(low, high + 1)))
     (run.folder / "queries" / f"{query.id}.jpg").write_bytes(data)
@@ -130,6 +156,7 @@ def _make_query(run: _Run, query: _Query) -> str:
     return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
-def _made_with(images: Mapping[str, Path], seed: int, queries: int) -> dict[str, Any]:
+def _made_with(images: Mapping[str, Path], seed: int, queries: int, edits: str) -> dict[str, Any]:
     what = {"version": VERSION, "seed": seed, "queries": queries, "photos_sha256": list_hash(dict(images))}
-    return what | {name: version(name) for name in ("augly", "pillow", "numpy", "opencv-python-headless")}
+    ours = {name: version(name) for name in ("pillow", "numpy", "opencv-python-headless")}
+    return {**what, **EDITORS[edits].made_with(), **ours}

@@ -16,10 +16,9 @@ import numpy as np
 
 from isc.demo import pdq_descriptors
 from isc.descriptors import GroundTruth, Matches
-from isc.edits.augly_draws import EDITS
 from isc.errors import InputError
 from isc.images import list_hash, list_images
-from isc.io import read_ground_truth, read_predictions
+from isc.io import MAX_DIM, read_descriptors, read_ground_truth, read_predictions
 
 ROLES = ("queries", "references")
 MODEL_FILE = "model.safetensors"  # of a run folder
@@ -91,6 +90,10 @@ def _extract(images: Path, output: Path, model: str, size: Sequence[str]) -> Non
 
 def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: str) -> Scored:
     files = [f"{role}={descriptors / f'{role}.h5'}" for role in ROLES]
+    if (
+        read_descriptors(descriptors / f"{ROLES[0]}.h5").dim > MAX_DIM
+    ):  # of others; without photos it is the distance too
+        options = ("track=matching", *options)
     _command("match", *files, f"ground_truth={judge / 'ground_truth.csv'}", f"output={output}", *options)
     return Scored(name, json.loads((output / "metrics.json").read_text(encoding="utf-8")), output)
 
@@ -125,6 +128,13 @@ def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300
     return float(np.std(found))
 
 
+def judge_name(judge: Path) -> str:
+    """What its tables are called: `judge` where AugLy edited, `judge_tools` where the tools did."""
+    made = judge / "judge.json"
+    edits = json.loads(made.read_text(encoding="utf-8")).get("edits", "augly") if made.exists() else "augly"
+    return "judge" if edits == "augly" else f"judge_{edits}"
+
+
 def recall_by_edit(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object]]:
     """For every edit the copies that have it in their chain, and what share of them each model finds: with a score at
     or above the one that 90 % precision takes."""
@@ -135,7 +145,10 @@ def recall_by_edit(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object
         if line["reference_id"]
     }
     found = {row.name: _found(row, truth) for row in rows}
-    kinds = {name: {query for query, chain in chains.items() if name in chain} for name in sorted(EDITS)}
+    kinds = {
+        name: {query for query, chain in chains.items() if name in chain}
+        for name in sorted(set().union(*chains.values()))
+    }
     kinds |= {_edits(number): {q for q, chain in chains.items() if len(chain) == number} for number in (1, 2, 3, 4)}
     return [
         {"edit": kind, "copies": len(copies)}
@@ -166,8 +179,13 @@ def summary(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object]]:
             "": row.name,
             "μAP": f"{row.metrics['average_precision']:.3f}",
             "standard error": f"{standard_error(read_predictions(row.folder / 'predictions.csv'), truth):.3f}",
+            "μAP, 95 %": _span(row.metrics["intervals"]["average_precision"]),
             "recall at 90 % precision": f"{row.metrics['recall_at_p90']:.3f}",
             "recall at rank 1": f"{row.metrics['recall_at_rank1']:.3f}",
         }
         for row in rows
     ]
+
+
+def _span(ends: Sequence[float] | None) -> str:
+    return "" if ends is None else " … ".join(f"{end:.3f}" for end in ends)

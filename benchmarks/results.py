@@ -23,6 +23,8 @@ TITLES = {
     "ship": "The shipped model: `python -m benchmarks.ship RUN_DIR`",
     "judge": "AugLy's edits of photos kept out of training: `python -m benchmarks.judge score JUDGE MODEL`",
     "judge_edits": "Of the copies with an edit in their chain, the share found at 90 % precision: the same command",
+    "judge_tools": "Edits by ImageMagick, ffmpeg and others: the same with a judge of `make --edits tools`",
+    "judge_tools_edits": "Of the copies with such an edit, the share found at 90 % precision: the same command",
     "peers_models": "Which edits a model withstands: `python -m benchmarks.peers BENCH MODEL … --matching`",
     "peers_kinds": "Recall at 90 % precision by edit, per cent, light · medium · strong: the same command",
     "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS JUDGE RUNS`",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ship RUN_DIR
 
-Writes isc/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model promises: at most 16
+Writes isc/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model promises: at most 20
 MB, the same descriptors as the run's own float32 weights on the sample photos (cosine ≥ 0.9995), and measures the
 milliseconds an image takes on one core.
 """
@@ -32,7 +32,7 @@ from isc.network import torch_network
 ROOT = Path(__file__).parent.parent
 CARD = ROOT / "docs" / "isc_small.md"
 TARGET = SHIPPED / "isc_small.safetensors"
-MAX_BYTES = 16_000_000
+MAX_BYTES = 20_000_000
 MIN_COSINE = 0.9995
 BATCH = 16
 
@@ -56,7 +56,7 @@ def ship(run: Path) -> None:
         {
             "what": f"milliseconds an image, one core, {halved.config.image_size} px, batches of {BATCH}",
             "value": f"{_milliseconds(halved):.1f}",
-            "bound": "25",
+            "bound": "40",
         },
     ]
     for found_for_the_weights_before in SHIPPED.glob("isc_small.*.json"):

@@ -18,9 +18,10 @@ import isc
 from benchmarks import judge, judge_make, judge_peers, judge_score, tool_judge
 from benchmarks.tool_judge import chain, tools
 from benchmarks.tool_judge.draws import Draws
+from isc.descriptors import Descriptors
 from isc.errors import InputError
 from isc.images import list_images, read_image
-from isc.io import read_ground_truth
+from isc.io import read_ground_truth, read_predictions, write_descriptors, write_ground_truth
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 FOLDER = Path(tool_judge.__file__).parent
@@ -251,6 +252,20 @@ def test_a_wrapped_network_gives_what_the_unwrapped_one_gives(tmp_path):
     assert model.metadata["image_size"] == "24"
     found = model(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())).numpy()
     assert np.allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_descriptors_wider_than_a_submission_are_judged_by_their_distances(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6, 512)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [[f"{letter}{number}" for number in range(6)] for letter in "QR"]
+    for role, names in zip(judge_score.ROLES, ids, strict=True):
+        write_descriptors(tmp_path / f"{role}.h5", Descriptors(np.array(names, dtype=object), vectors), {})
+    write_ground_truth(tmp_path / "ground_truth.csv", list(zip(*ids, strict=True)))
+    scored = judge_score._match("wide", tmp_path, tmp_path, tmp_path / "matched")
+    assert scored.metrics["average_precision"] == 1
+    best = read_predictions(tmp_path / "matched" / "predictions.csv").score.max()
+    assert best == pytest.approx(0, abs=1e-5)  # minus the squared distance of a descriptor to itself
 
 
 @pytest.mark.parametrize("wrong", [{"side": 32}, {"channels": 4}])
