@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import save
+from benchmarks import apart, save
 from benchmarks.judge_make import EDITORS, make
 from benchmarks.judge_score import judge_name, recall_by_edit, score, summary
 from isc.errors import InputError
@@ -39,11 +39,17 @@ def part_of(photo_id: str) -> str:
 
 
 def split(photos: Path, output: Path) -> dict[str, int]:
-    """Link every photo into output/dev, output/test or output/training; how many each holds."""
+    """Link every photo into output/dev, output/test or output/training; how many each holds.
+
+    The judges' photos of benchmarks.apart, which show what a training photo shows, go nowhere.
+    """
     images = list_images(photos)
     counts: dict[str, int] = {}
+    shown_in_training = apart.left_out()
     for photo_id, path in images.items():
         part = part_of(photo_id)
+        if photo_id in shown_in_training:
+            continue
         link = output / part / path.relative_to(photos)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
