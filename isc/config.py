@@ -141,6 +141,7 @@ class ModelConfig:
     background: int = 0  # descriptors of training photos that the model keeps, to subtract what unrelated photos share
     background_weight: float = 0.5
     background_temperature: float = 0.05
+    whiten: float = 0.0  # ridge of a whitening by the covariance of those training photos; 0: none
 
     def __post_init__(self) -> None:
         _check_texts(self)
@@ -150,6 +151,12 @@ class ModelConfig:
             0 < self.background_temperature < math.inf, "model.background_temperature", self.background_temperature,
             "a finite temperature above 0",
         )  # fmt: skip
+        _check_at_least(0, model__whiten=self.whiten)
+        if self.whiten and not self.background:
+            raise InputError(
+                f"model.whiten={self.whiten:g}, model.background=0: the whitening is that of the background's photos; "
+                "expected model.background= of some hundreds at least, or model.whiten=0"
+            )
         _check_at_least(1, model__gem_power=self.gem_power)
         _check_at_least(32, model__image_size=self.image_size)
 

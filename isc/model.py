@@ -64,15 +64,26 @@ def subtract_background(embeddings: Tensor, background: Tensor, *, weight: float
     return F.normalize(embeddings - weight * near @ background)
 
 
+def whitening_of(embeddings: Tensor, *, ridge: float) -> tuple[Tensor, Tensor]:
+    """Mean m [D] of embeddings [M, D], and V (Λ + ridge · λ₁)^−½ [D, D] of their covariance V Λ Vᵀ, λ₁ its largest
+    eigenvalue: what makes all directions vary alike (Jégou and Chum, ECCV 2012)."""
+    center = embeddings.double().mean(dim=0)
+    values, directions = torch.linalg.eigh(torch.cov((embeddings - center).double().T))
+    scales = (values.clamp(min=0) + ridge * values[-1]).rsqrt()
+    return center.float(), (directions * scales / scales.max()).float()
+
+
 class CopyModel(nn.Module):
     """Pictures → descriptors. Knows its own input size, mean and standard deviation.
 
     forward: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length. Training uses its two halves,
-    `finish(project(x))`, alone; the background is subtracted afterwards.
+    `finish(project(x))`, alone; afterwards descriptors are whitened, and the background is subtracted.
     """
 
     mean: Tensor
     std: Tensor
+    center: Tensor
+    whitening: Tensor
     background: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
@@ -91,15 +102,22 @@ class CopyModel(nn.Module):
         self.norm = nn.BatchNorm1d(config.dim) if config.batch_norm else nn.Identity()
         if config.background:
             self.register_buffer("background", torch.zeros(config.background, config.dim))
+        if config.whiten:
+            self.register_buffer("center", torch.zeros(config.dim))
+            self.register_buffer("whitening", torch.eye(config.dim))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        embeddings = self.finish(self.project(pictures))
+        embeddings = self.whitened(self.finish(self.project(pictures)))
         if not self.config.background:
             return embeddings
         return subtract_background(
             embeddings, self.background,
             weight=self.config.background_weight, temperature=self.config.background_temperature,
         )  # fmt: skip
+
+    def whitened(self, embeddings: Tensor) -> Tensor:
+        """Unit vectors [B, dim] around the training mean, all directions alike; as they are without whitening."""
+        return F.normalize((embeddings - self.center) @ self.whitening) if self.config.whiten else embeddings
 
     def project(self, pictures: Tensor) -> Tensor:
         """Everything that looks at one picture alone: [B, 3, S, S] → [B, dim] before the batch norm."""
@@ -257,7 +275,7 @@ def _fetch_backbone(name: str) -> Any:
 def _load_start(config: ModelConfig) -> CopyModel:
     """The model that model.weights names, refused where it is not what the other options describe.
 
-    Its background comes along where one of that size is asked for.
+    Its background comes along where one of that size is asked for, its whitening where any is.
     """
     start = load_model(config.weights)
     for name in ("backbone", "dim", "pooling", "gem_power", "gem_learned", "batch_norm", "conv_head"):
@@ -266,9 +284,10 @@ def _load_start(config: ModelConfig) -> CopyModel:
             raise InputError(f"model.{name}={asked}: model.weights={config.weights} has {there}; expected the same")
     model = CopyModel(config)
     state = start.state_dict()
-    if start.config.background != config.background:
+    own = model.state_dict()
+    if start.config.background != config.background or bool(start.config.whiten) != bool(config.whiten):
         state.pop("background", None)
-    model.load_state_dict(model.state_dict() | state)
+    model.load_state_dict(own | {name: value for name, value in state.items() if name in own})
     return model
 
 

@@ -42,7 +42,7 @@ from isc.images import list_hash, list_images
 from isc.io import atomic_path, read_ground_truth, write_csv, write_json
 from isc.loss import ABSENT
 from isc.memory import Memory
-from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model
+from isc.model import MODEL_FILE, CopyModel, describe, initial_model, save_model, whitening_of
 from isc.network import torch_network
 from isc.objective import Rows, total_loss
 from isc.optim import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
@@ -366,23 +366,31 @@ class Trainer:
             model = CopyModel(self.config.model)
         model.load_state_dict(self.average.state)
         model = place(model, self.device).eval()
-        if self.config.model.background:
-            model.background.copy_(self._background(model))
+        if 0 < self.config.model.background <= len(self.source.paths):
+            self._fit_background(model)
         return model
 
-    def _background(self, model: CopyModel) -> Tensor:
-        """Descriptors [M, dim] of photos spread evenly over the training photos, the background not yet subtracted.
+    def _fit_background(self, model: CopyModel) -> None:
+        """Whitening and background of the averaged weights, of training photos spread evenly over all of them.
 
-        With fewer photos than that, the one that the run began with (model.weights=) stays.
+        With fewer photos than that, those that the run began with (model.weights=) stay.
         """
         count, paths = self.config.model.background, self.source.paths
-        if count > len(paths):
-            return self.average.state["background"]
         chosen = [paths[row * len(paths) // count] for row in range(count)]
         model.background.zero_()
+        if self.config.model.whiten:
+            model.center.zero_()
+            model.whitening.copy_(torch.eye(self.config.model.dim))
         network = torch_network(model, precision=self.precision)
         vectors, _ = embed(network, chosen, image_size=self.config.model.image_size, workers=self.config.workers)
-        return torch.from_numpy(vectors).to(self.device)  # the row of an unreadable photo is 0 and subtracts nothing
+        found = torch.from_numpy(vectors).to(self.device)
+        read = found.any(dim=1)  # the row of an unreadable photo is 0; so it stays, and subtracts nothing
+        if self.config.model.whiten:
+            center, whitening = whitening_of(found[read], ridge=self.config.model.whiten)
+            model.center.copy_(center)
+            model.whitening.copy_(whitening)
+            found = torch.where(read[:, None], model.whitened(found), 0.0)
+        model.background.copy_(found)
 
     def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
         """The hard_negatives nearest other photos of each photo [N, k], by the descriptors of now."""
