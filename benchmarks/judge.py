@@ -89,6 +89,7 @@ def _score(given: argparse.Namespace) -> None:
         image_size=given.image_size,
         normalize=given.normalize,
         training=given.training,
+        verified=given.verified,
     )
     name = judge_name(given.judge)
     tables = {name: summary(given.judge, rows), f"{name}_edits": recall_by_edit(given.judge, rows)}
@@ -97,6 +98,8 @@ def _score(given: argparse.Namespace) -> None:
         write_json(given.judge / "scores" / f"{name}.json", table)
         if given.publish:
             save(name, table)
+    if given.publish:
+        save("judge_sizes", [{"references": len(list_images(given.judge / "references"))}])
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -132,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--image-size", type=int, help="pixels (default: each model's own)")
     one.add_argument("--normalize", help="match.py's steps, such as whiten or subtract, with --training")
     one.add_argument("--training", type=Path, help="folder of training photos to normalise with")
+    one.add_argument("--verified", metavar="NAME", help="the model that is judged on the matching track as well")
     one.add_argument("--publish", action="store_true", help="keep the tables for docs/results.md")
     return parser
 

@@ -40,11 +40,13 @@ def score(
     image_size: int | None = None,
     normalize: str | None = None,
     training: Path | None = None,
+    verified: str | None = None,
 ) -> list[Scored]:
     """PDQ, where it is installed, and every model, each MODEL or NAME=MODEL.
 
     Descriptors are kept in judge/descriptors, by model and size. `normalize` is match.py's, fitted on the photos of the
-    folder `training`; both or neither. Raises InputError with a verb's own words where it fails.
+    folder `training`; both or neither. The model `verified` gets a second row, of the matching track with both sides'
+    pictures. Raises InputError with a verb's own words where it fails.
     """
     if (normalize is None) != (training is None):
         raise InputError(f"--normalize={normalize}, --training={training}: they go together; give both or neither")
@@ -61,6 +63,10 @@ def score(
         row = name + ("" if image_size is None else f", {image_size} px")
         if training is None:
             rows.append(_match(row, judge, folder, folder / "matched"))
+            if name == verified:
+                pictures = (f"query_images={judge / ROLES[0]}", f"reference_images={judge / ROLES[1]}")
+                looked = f"{row} + local verification"
+                rows.append(_match(looked, judge, folder, folder / "verified", "track=matching", *pictures))
             continue
         fitted_on = folder / f"training-{list_hash(list_images(training, key='training'))[:16]}.h5"
         _extract(training, fitted_on, model, size)

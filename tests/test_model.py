@@ -32,6 +32,7 @@ from isc.model import (
     load_model,
     save_model,
     subtract_background,
+    whitening_of,
 )
 
 PACKAGE = Path(isc.__file__).parent
@@ -238,6 +239,49 @@ def test_subtracting_a_background_by_hand():
     torch.testing.assert_close(nearest, torch.tensor([[1.0, -1.0]]) / math.sqrt(2))
     torch.testing.assert_close(subtract_background(z, t, weight=0.5, temperature=0.01), z)  # 1 − 0.5 of its own way
     torch.testing.assert_close(subtract_background(z, torch.zeros(3, 2), weight=0.7, temperature=0.05), z)
+
+
+def test_a_whitening_makes_all_directions_vary_alike():
+    z = torch.randn(400, 3, generator=torch.Generator().manual_seed(1)) @ torch.tensor(
+        [[3.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.2, 0.1]]
+    )
+    center, whitening = whitening_of(z + 5, ridge=0.0)
+    covariance = torch.cov(((z + 5 - center) @ whitening).T)
+    torch.testing.assert_close(covariance / covariance[0, 0], torch.eye(3), atol=1e-3, rtol=0)
+    _, stiff = whitening_of(z, ridge=1e6)
+    torch.testing.assert_close(stiff @ stiff.T, torch.eye(3), atol=1e-3, rtol=0)  # no direction counts more
+
+
+def test_a_whitened_model_describes_around_its_center(tmp_path):
+    config = dataclasses.replace(SMALL, background=5, whiten=0.01)
+    model = initial_model(config, seed=1).eval()
+    assert torch.equal(model.whitening, torch.eye(config.dim))
+    generator = torch.Generator().manual_seed(2)
+    model.center.copy_(torch.randn(config.dim, generator=generator) / 10)
+    model.whitening.copy_(torch.randn(config.dim, config.dim, generator=generator))
+    model.background.copy_(torch.nn.functional.normalize(torch.randn(5, config.dim, generator=generator)))
+    pictures = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    with torch.inference_mode():
+        plain = model.finish(model.project(pictures))
+        white = torch.nn.functional.normalize((plain - model.center) @ model.whitening)
+        expected = subtract_background(white, model.background, weight=0.5, temperature=0.05)
+        torch.testing.assert_close(model(pictures), expected)
+    save_model(tmp_path / "m.safetensors", model, {})
+    with torch.inference_mode():
+        assert torch.equal(load_model(str(tmp_path / "m.safetensors"))(pictures), model(pictures))
+    # it comes along into a run that whitens, with its background; neither into one that does not
+    named = {"weights": str(tmp_path / "m.safetensors")}
+    along = initial_model(dataclasses.replace(config, **named))
+    assert torch.equal(along.whitening, model.whitening)
+    assert torch.equal(along.background, model.background)
+    without = initial_model(dataclasses.replace(config, whiten=0.0, **named))
+    assert "whitening" not in without.state_dict()
+    assert not without.background.any()
+
+
+def test_a_whitening_without_photos_to_fit_it_on_is_refused():
+    with pytest.raises(InputError, match=r"model\.whiten=0\.01, model\.background=0: .*expected model\.background="):
+        ModelConfig(whiten=0.01)
 
 
 def test_the_background_is_subtracted_after_training_alone(tmp_path):

@@ -43,7 +43,7 @@ from isc.extract import extract
 from isc.images import list_images
 from isc.io import read_descriptors
 from isc.metrics import Metrics
-from isc.model import CopyModel, initial_model, load_model, save_model
+from isc.model import CopyModel, initial_model, load_model, save_model, whitening_of
 from isc.network import torch_network
 from isc.objective import Rows, total_loss
 from isc.optim import schedule
@@ -740,6 +740,21 @@ def test_the_background_is_of_photos_spread_over_the_training_photos(photos, tmp
     model.background.zero_()
     expected, _ = embed(torch_network(model), [listed[row] for row in (0, 2, 4, 7, 9)])
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=0)
+
+
+def test_whitening_and_background_are_of_the_same_photos(photos, tmp_path):
+    train(config(photos, tmp_path / "run", model=dataclasses.replace(SMALL, background=6, whiten=0.1)))
+    model = load_model(str(tmp_path / "run"))
+    kept, center, whitening = (value.clone() for value in (model.background, model.center, model.whitening))
+    model.background.zero_()
+    model.center.zero_()
+    model.whitening.copy_(torch.eye(16))
+    listed = list(list_images(photos).values())
+    plain = torch.from_numpy(embed(torch_network(model), [listed[row] for row in range(0, 12, 2)])[0])
+    expected = whitening_of(plain, ridge=0.1)
+    torch.testing.assert_close(center, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(whitening @ whitening.T, expected[1] @ expected[1].T, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(kept, nn.functional.normalize((plain - center) @ whitening), atol=1e-4, rtol=0)
 
 
 def test_with_few_photos_the_background_of_the_start_stays(photos, tmp_path):
