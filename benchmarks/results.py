@@ -27,7 +27,7 @@ TITLES = {
     "judge_tools_edits": "Of the copies with such an edit, the share found at 90 % precision: the same command",
     "peers_models": "Which edits a model withstands: `python -m benchmarks.peers BENCH MODEL … --matching`",
     "peers_kinds": "Recall at 90 % precision by edit, per cent, light · medium · strong: the same command",
-    "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS JUDGE RUNS`",
+    "ablation": "What each part of the recipe is worth: `python -m benchmarks.ablation PHOTOS RUNS JUDGE JUDGE`",
     "normalize": "Normalisation, fitted on training photos, its options found on dev: `python -m benchmarks.normalize`",
     "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
     "matching_edits": "Which copies it finds and why it misses the others: the same command",

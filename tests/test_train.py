@@ -241,7 +241,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(straight, photos, tmp_path
 
 
 RICH = {
-    "model": dataclasses.replace(SMALL, gem_learned=True, background=5),
+    "model": dataclasses.replace(SMALL, gem_learned=True, background=5, whiten=0.1),
     "train": OptimConfig(
         steps=6,
         batch_size=4,
@@ -251,20 +251,21 @@ RICH = {
         hard_negatives=2,
         checkpoint_every=1,
     ),
-    "augment": AugmentConfig(mix=0.5),
+    "augment": AugmentConfig(mix=0.9),
     "loss": LossConfig(memory=12, memory_after=0.2),
 }
 RICH_SCRIPT = (
     *SCRIPT,
     "model.gem_learned=true",
     "model.background=5",
+    "model.whiten=0.1",
     "train.steps=6",
     "train.stages=[{share:1,image_size:32,strength:0.5},{share:1,image_size:48,lr:0.5,freeze_blocks:1}]",
     "train.image_size=160",
     "train.ema=0.9",
     "train.precision=bfloat16",
     "train.hard_negatives=2",
-    "augment.mix=0.5",
+    "augment.mix=0.9",
     "loss.memory=12",
     "loss.memory_after=0.2",
 )
