@@ -9,7 +9,7 @@ import pytest
 from benchmarks import RESULTS
 from benchmarks.results import FIGURES, ROOT, TABLES, TITLES, adopt, fill, markdown_table, pages, read_tables
 
-UNPUBLISHED = {"demo_sizes", "peers"}  # figures within sentences or a picture
+UNPUBLISHED = {"demo_sizes", "judge_sizes", "peers"}  # figures within sentences or a picture
 
 
 def test_no_page_holds_a_figure_that_no_program_printed():
