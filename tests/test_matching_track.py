@@ -32,6 +32,7 @@ from isc.matching.track import PairEvidence, best_of_each, replaced, write_evide
 
 SHIPPED_FUSION = SHIPPED / "isc_small.fusion.json"
 MADE_BY = {"weights": "isc_small", "weights_sha256": json.loads(SHIPPED_FUSION.read_text())["weights_sha256"]}
+SHIPPED_HASH = f"weights_sha256 {MADE_BY['weights_sha256'][:4]}"
 KEYS = [
     "query_id", "reference_id", "score", "distance", "inliers", "surprise", "agreement", "mirrored", "query_region",
     "reference_region", "matrix",
@@ -375,7 +376,7 @@ def regions_found(edited, tmp_path_factory):
     from tests.conftest import Workplace
 
     place = Workplace(tmp_path_factory.mktemp("regions"))
-    for name, vector in (("q.h5", [0.5, 0.5, 0.5, 0.5]), ("r.h5", [1, 0, 0, 0])):
+    for name, vector in (("q.h5", [0.15, 0.5708, 0.5708, 0.5708]), ("r.h5", [1, 0, 0, 0])):
         vectors = np.tile(np.array(vector, np.float32), (len(EDITED), 1))
         place.hdf5(name, MADE_BY, vectors=vectors, image_names=sorted(EDITED))
     images = {f"{role}_images": str(edited / folder) for role, folder in
@@ -602,8 +603,11 @@ def test_a_fusion_of_ones_own_is_used(scene, every_pair):
     ("made", "note"),
     {
         "the same": (MADE_BY, None),
-        "another model": (MADE_BY | {"weights_sha256": "f" * 64}, ("weights_sha256 dd29", "these have ffff")),
-        "unknown model": ({}, ("weights_sha256 dd29", "these have unknown")),
+        "another model": (
+            MADE_BY | {"weights_sha256": "f" * 64},
+            (SHIPPED_HASH, "these have ffff"),
+        ),
+        "unknown model": ({}, (SHIPPED_HASH, "these have unknown")),
         "a normalisation": (MADE_BY | {"normalize": "pca:dim=7"}, ("of normalize none", "these have pca:dim=7")),
     }.values(),
 )
@@ -747,7 +751,7 @@ def test_looks_are_taken_at_the_size_of_the_descriptors(scene, extracted):
     [
         ({}, "does not say which model made it"),
         (MADE_BY | {"weights": "runs/gone"}, "model=runs/gone"),
-        (MADE_BY | {"weights_sha256": "d" * 64}, "has weights_sha256 dd29"),
+        (MADE_BY | {"weights_sha256": "d" * 64}, f"has {SHIPPED_HASH}"),
     ],
 )
 def test_looks_without_their_model_are_left_out(scene, monkeypatch, caplog, request, attributes, why):
