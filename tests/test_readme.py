@@ -36,7 +36,6 @@ ELSEWHERE = {  # the file that runs it, and how it is written there
     "make demo": (".ci/run", r"^make demo$"),
     "make test": (".ci/run", r"^make test$"),
     "make check": (".ci/run", r"^make check$"),
-    "make bench": (".ci/run", r"^make bench$"),
     "pip install .": (".ci/run", r"^python3 -m pip install .* \.$"),
     "isc-demo": ("Makefile", r"^demo: setup.*\n\t\$\(BIN\)/isc-demo"),
     "isc-demo my-demo --images my-photos": ("tests/test_demo.py", r'"my-demo", "--images", "my-photos"'),
