@@ -118,7 +118,7 @@ def configured(images: Path, run: Path, overrides: list[str]) -> TrainConfig:
     The background, which costs nothing while training, would need more photos than are shipped.
     """
     ConfigStore.instance().store(name="train_defaults", node=TrainConfig)
-    given = ["images=-", "output=-", f"experiment={EXPERIMENT}", "model.background=0", *overrides]
+    given = ["images=-", "output=-", f"experiment={EXPERIMENT}", "model.background=0", "model.whiten=0", *overrides]
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config: TrainConfig = to_config(compose("train", given))
     return replace(

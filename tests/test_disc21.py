@@ -33,7 +33,7 @@ COMMANDS = [
 RUN = [command for command in COMMANDS if not command.startswith(("torchrun", "python -m"))]
 QUICK = {  # added to the page's commands, so that they take a second each
     "train": ["train.steps=2", "train.batch_size=4", "train.stages=[]", "train.image_size=64", "model.image_size=64",
-              "model.background=0", "workers=0"],
+              "model.background=0", "model.whiten=0", "workers=0"],
     "extract": ["workers=0"],
     "match": ["workers=1"],
 }  # fmt: skip
