@@ -1,4 +1,4 @@
-"""What a training step makes smaller: the losses of the configuration, added up."""
+"""The objective of a training step: the losses of the configuration, added up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isc.teacher import relational_distillation
 
 @dataclass(frozen=True)
 class Rows:
-    """What the loss looks at: embeddings [N, D] and the photos [N, L] they show; the teacher's descriptors [N, D'] of
+    """Input of the losses: embeddings [N, D] and the photos [N, L] they show; the teacher's descriptors [N, D'] of
     the same pictures; and, of the hard views, (cells [M, D, G, G], those of their mild views, places [M, P, P, 2])."""
 
     embeddings: Tensor

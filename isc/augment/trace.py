@@ -40,7 +40,7 @@ class Frame:
 
 
 class Trace:
-    """What is followed of a picture [size, size] that shows `frame` of a photo."""
+    """Follow a picture [size, size] that shows `frame` of a photo."""
 
     def __init__(self, frame: Frame, *, size: int) -> None:
         steps = (np.arange(size) + 0.5) / size
