@@ -1,5 +1,5 @@
 """make bench: what takes minutes, then docs/results.md. By hand: extract, cluster, approximate, growth, normalize,
-judge, matching, candidates, verify, pair_matcher, ablation, peers, calibration, disc21."""
+judge, matching, candidates, verify, ablation, peers, calibration, disc21."""
 
 import subprocess
 import sys

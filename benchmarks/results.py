@@ -32,7 +32,6 @@ TITLES = {
     "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
     "matching_edits": "Which copies it finds and why it misses the others: the same command",
     "matching_reliability": "How far its probabilities may be believed: the same command",
-    "pair_matcher": "What a learned pair matcher would add (dev): `python -m benchmarks.pair_matcher judge JUDGE WORK`",
     "candidates": "What more looks at the queries add: `python -m benchmarks.candidates FOLDER … --work DIR`",
     "candidates_edits": "Copies among the ten nearest, by edit: the same command",
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
@@ -66,7 +65,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 _DISC21 = ("disc21", "disc21_scores", "disc21_rates", "disc21_costs")
 _SCALE = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
-_MATCHING = ("matching", "matching_edits", "matching_reliability", "pair_matcher", "candidates", "verify")
+_MATCHING = ("matching", "matching_edits", "matching_reliability", "candidates", "verify")
 TABLES = {  # the page that shows a table besides docs/results.md
     "demo": "README.md",
     "headline": "README.md",
@@ -80,7 +79,7 @@ TABLES = {  # the page that shows a table besides docs/results.md
 }
 SHIPPED = "isc_small, as shipped"
 BEFORE = {  # measured with the weights of release 0.1.0, on its judge
-    "peers_models", "peers_kinds", "normalize", "matching", "matching_edits", "matching_reliability", "pair_matcher",
+    "peers_models", "peers_kinds", "normalize", "matching", "matching_edits", "matching_reliability",
     "candidates", "candidates_edits", "calibration",
 }  # fmt: skip
 BEFORE_NOTE = "*With the weights of release 0.1.0, on its judge of 956 references.*\n\n"
