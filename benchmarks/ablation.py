@@ -28,6 +28,7 @@ BASE = {
     "train.warmup": "0.05",
     "train.ema": "0.99",
     "train.precision": "float32",
+    "model.background": "2048",
 }
 NEW_PATTERNS = ("print", "screen", "strip", "blend", "collage", "layout", "artistic", "palette", "light", "warp",
                 "resave", "occlude")  # fmt: skip
