@@ -17,12 +17,12 @@ import numpy as np
 
 from benchmarks import RESULTS
 from isc.benchmark.near_duplicates import FARTHEST, LEAST, NEIGHBOURS, describe
-from isc.descriptors import Matches
-from isc.images import list_images
-from isc.io import write_csv
-from isc.matching.geometry import EVIDENCE
-from isc.matching.verify import verify
-from isc.search import nearest
+from isc.data.csv_files import write_csv
+from isc.data.matches import Matches
+from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.compare import verify
+from isc.photos.folders import list_images
+from isc.search.exact import nearest
 
 KEPT = RESULTS / "apart.csv"
 COLUMNS = ("judge_photo", "training_photo", "distance", "inliers", "agreement")

@@ -22,10 +22,13 @@ import numpy.typing as npt
 
 import isc
 from benchmarks import save, seconds
-from isc.descriptors import Descriptors, Matches
-from isc.io import read_descriptors
-from isc.search import best_pairs, nearest
-from isc.search.approximate import Approximate, approximate_pairs, build_on_disk, load
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_descriptors
+from isc.data.matches import Matches
+from isc.search.approximate.files import build_on_disk, load
+from isc.search.approximate.index import Approximate
+from isc.search.approximate.pairs import approximate_pairs
+from isc.search.exact import best_pairs, nearest
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(isc.__file__).parent / "sample"

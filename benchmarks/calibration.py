@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import save
-from isc.beside import SHIPPED
-from isc.calibration.fit import fit
-from isc.calibration.made import PROBABILITY, Made, read_made
-from isc.calibration.maps import log_likelihood
-from isc.calibration.shift import best_scores, shift
-from isc.descriptors import GroundTruth, Matches
-from isc.io import read_ground_truth, read_predictions
-from isc.matching.stored import read_fusion
-from isc.metrics import reliability, wilson
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.matches import GroundTruth, Matches
+from isc.data.model_files import SHIPPED
+from isc.evaluate.calibration.fit import fit
+from isc.evaluate.calibration.maps import log_likelihood
+from isc.evaluate.calibration.score_origin import PROBABILITY, Made, read_made
+from isc.evaluate.calibration.shift import best_scores, shift
+from isc.evaluate.metrics import reliability, wilson
+from isc.match.verification.fusion_files import read_fusion
 
 HALVES = 10  # divisions of a run's queries into two halves, at random
 

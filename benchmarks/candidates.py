@@ -22,14 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import save
-from isc.config import Combine, ExtractConfig, Runtime
-from isc.descriptors import GroundTruth
+from isc.config.choices import Combine, Runtime
+from isc.config.extract import ExtractConfig
+from isc.data.csv_files import read_ground_truth, write_csv
+from isc.data.hdf5 import read_descriptors
+from isc.data.matches import GroundTruth
 from isc.errors import InputError
-from isc.extract import extract
-from isc.images import list_images, read_image
-from isc.io import read_descriptors, read_ground_truth, write_csv
-from isc.matching.proposals import propose
-from isc.views import parse_views
+from isc.extract.run import extract
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.regions import propose
+from isc.photos.views import parse_views
 
 EVERY = "flip+rotate:90+rotate:180+rotate:270+crop:0.7+crop:0.5+tiles:2+regions:4"
 TILES = "tiles:2"  # of the references

@@ -15,12 +15,13 @@ import numpy as np
 
 from benchmarks import save
 from benchmarks.extract import listed
-from isc.config import ExtractConfig, Precision, Where
-from isc.cores import cores
-from isc.demo import SAMPLE
-from isc.descriptors import Descriptors
-from isc.extract import extract
-from isc.sources import list_photos
+from isc.config.choices import Precision, Where
+from isc.config.extract import ExtractConfig
+from isc.data.descriptors import Descriptors
+from isc.extract.run import extract
+from isc.photos.folders import SAMPLE
+from isc.photos.sources import list_photos
+from isc.runtime.cpus import cores
 
 FEW, MANY = 256, 2560  # photos
 QUERIES, REFERENCES = 1000, (20_000, 200_000)
@@ -93,8 +94,8 @@ def sums(photos: float, pairs: float, size: float) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    from isc.cluster.search import cluster_pairs
-    from isc.search import best_pairs
+    from isc.search.exact import best_pairs
+    from isc.search.ray_search import cluster_pairs
 
     wanted = 10 * QUERIES
     with tempfile.TemporaryDirectory() as name:

@@ -1,10 +1,10 @@
 """How fast photos become descriptors, beside reading alone, the network alone, and the usual loop, in one run.
 
     python -m benchmarks.extract [--images DIR] [--model NAME] [--seconds S]
-    python -m benchmarks.extract --groups       what made isc.network's GROUP and _keep_early_layers as they are
+    python -m benchmarks.extract --groups       what made isc.model.inference's GROUP and _keep_early_layers as they are
     python -m benchmarks.extract --names 10000000     what it takes to list so many photos
 
-`whole` is `isc.extract.extract` to the finished file, `starting` what its first photos cost before that. `reading`
+`whole` is `isc.extract.run.extract` to the finished file, `starting` what its first photos cost before that. `reading`
 reads and resizes the same photos in as many processes and does nothing else. `network` embeds ready pictures, in the
 same number of processes on a CPU, in the batches of the extraction on a GPU. Where reading and the network share the
 cores, as on a CPU, `possible` is 1 / (1 / reading + 1 / network), and on a GPU the slower of the two. `usual loop` is
@@ -28,18 +28,23 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import save
-from isc.blocks import Block
-from isc.config import ExtractConfig, Precision, Runtime
-from isc.cores import cores
-from isc.data import loader_options
-from isc.demo import SAMPLE
-from isc.device import choose_device, keep_freed_memory, native_bfloat16, place
-from isc.embedding import ITEM, Batch, Looks, _Batches, embed, embed_batch, fitting_batch, read_batch
+from isc.config.choices import Precision, Runtime
+from isc.config.extract import ExtractConfig
 from isc.errors import InputError
-from isc.extract import extract
-from isc.model import load_model
-from isc.network import FAITHFUL, Network, _Autocast, load_network
-from isc.sources import Listing, list_photos
+from isc.extract.batches import Batch, BatchDataset, read_batch
+from isc.extract.blocks import Block
+from isc.extract.embedding import ITEM, embed, embed_batch
+from isc.extract.gpu_pipeline import fitting_batch
+from isc.extract.loaders import loader_options
+from isc.extract.run import extract
+from isc.extract.view_plan import Looks
+from isc.model.device import choose_device, keep_freed_memory, native_bfloat16, place
+from isc.model.inference import FAITHFUL, Network, _Autocast, load_network
+from isc.model.load import load_model
+from isc.photos.folders import SAMPLE
+from isc.photos.listing import Listing
+from isc.photos.sources import list_photos
+from isc.runtime.cpus import cores
 
 SIZES = (224, 288, 512)  # pixels
 FIRST = 16  # photos that show what starting costs
@@ -77,7 +82,7 @@ def loader(dataset: Dataset[object]) -> DataLoader[object]:
 
 
 def reading(photos: Listing, looks: Looks) -> float:
-    return rate(loader(_Batches(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 2)
+    return rate(loader(BatchDataset(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 2)
 
 
 def network_alone(network: Network, photos: Listing, looks: Looks, *, count: int) -> float:
@@ -106,7 +111,7 @@ def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) 
     network = place(load_model(model), device)
 
     def batches() -> Iterable[None]:
-        for batch in loader(_Batches(photos, range(len(photos)), looks, size=USUAL)):
+        for batch in loader(BatchDataset(photos, range(len(photos)), looks, size=USUAL)):
             with torch.inference_mode():
                 network(batch.pictures[0].flatten(0, 1).to(device)).cpu()
             yield None
@@ -116,7 +121,9 @@ def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) 
 
 def extracted(images: Path, options: dict[str, object], network: Network | None = None) -> float:
     """Seconds to the finished file; of a network that is there already, if one is given."""
-    there = mock.patch("isc.extract.load_network", return_value=network) if network else contextlib.nullcontext()
+    there = (
+        mock.patch("isc.model.inference.load_network", return_value=network) if network else contextlib.nullcontext()
+    )
     with tempfile.TemporaryDirectory() as folder, there:
         started = time.perf_counter()
         extract(ExtractConfig(images=[str(images)], output=f"{folder}/d.h5", **options))  # type: ignore[arg-type]

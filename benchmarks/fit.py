@@ -84,7 +84,9 @@ class Fit:
 
 def run(verb: str, *arguments: str) -> None:
     """One of the verbs that take KEY=VALUE."""
-    _python(f"import sys; from isc.cli import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()", f"isc-{verb}", arguments)
+    _python(
+        f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()", f"isc-{verb}", arguments
+    )
 
 
 def tool(module: str, *arguments: str) -> None:

@@ -37,10 +37,11 @@ from benchmarks.approximate import (
     real_descriptors,
     say,
 )
-from isc.charts import BOTTOM, LEFT, RIGHT, TOP, polyline
-from isc.cores import cores
-from isc.search import best_pairs, nearest
-from isc.search.approximate import Approximate, load
+from isc.evaluate.report.charts import BOTTOM, LEFT, RIGHT, TOP, polyline
+from isc.runtime.cpus import cores
+from isc.search.approximate.files import load
+from isc.search.approximate.index import Approximate
+from isc.search.exact import best_pairs, nearest
 
 SIZES = (10_000, 100_000, 1_000_000, 4_000_000)
 DIM = 256

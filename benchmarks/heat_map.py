@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.peers.cells import Figures
 from benchmarks.peers.tables import ByModel, kinds_by_group, of_kind
-from isc.edits.strengths import STRENGTHS
+from isc.benchmark.edits.strengths import STRENGTHS
 
 WIDTH, LEFT, ROW, TOP, GAP = 980, 148, 21, 96, 10  # pixels
 LEAST, MOST = 120, 280  # of a model; many make the picture wider, few narrower

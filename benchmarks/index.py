@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import save, seconds
-from isc.descriptors import Descriptors
-from isc.index import Index
+from isc.data.descriptors import Descriptors
+from isc.search.index.index import Index
 
 SIZES = (10_000, 100_000, 1_000_000)
 DIM = 256

@@ -7,7 +7,7 @@
 
 PHOTOS holds files that end in a number, such as T000000.webp: 0 mod 12 goes to SPLIT/dev, 1 to SPLIT/test, all others
 to SPLIT/training, which is what a model may learn from. Choose by dev, report test: `score --publish` keeps the tables
-for docs/results.md. AugLy is installed as isc/edits/augly.py says, the tools as benchmarks/tool_judge says.
+for docs/results.md. AugLy is installed as isc/benchmark/edits/augly.py says, the tools as benchmarks/tool_judge says.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 from benchmarks import apart, save
 from benchmarks.judge_make import EDITORS, make
 from benchmarks.judge_score import judge_name, recall_by_edit, score, summary
+from isc.data.files import write_json
 from isc.errors import InputError
-from isc.images import list_images
-from isc.io import write_json
+from isc.photos.folders import list_images
 
 PARTS = {0: "dev", 1: "test"}  # by number modulo MODULUS
 MODULUS = 12

@@ -8,7 +8,7 @@ judge.json         what it was made with
 
 isc-benchmark edits=augly makes such benchmarks for everyone, with a training split, regions and photos shrunk before
 they are edited. This one divides the photos otherwise and edits them at full size; it stays, byte for byte, because
-published figures come from it. What is drawn is the same, from isc.edits.augly. The tools' judge divides them alike.
+published figures come from it. What is drawn is the same, from isc.benchmark.edits.augly. The tools' judge divides them alike.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import tool_judge
-from isc.cores import cores
-from isc.edits import augly
-from isc.edits.augly_draws import require_augly
+from isc.benchmark.edits import augly
+from isc.benchmark.edits.augly_draws import require_augly
+from isc.data.csv_files import write_csv, write_ground_truth
+from isc.data.files import atomic_folder, write_json, write_text
 from isc.errors import InputError
-from isc.images import encode_jpeg, fit_within, list_hash, list_images, read_image
-from isc.io import atomic_folder, write_csv, write_ground_truth, write_json, write_text
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import list_hash, list_images
+from isc.photos.resizing import fit_within
+from isc.runtime.cpus import cores
 
 VERSION = 1  # raise it whenever the same seed and photos give other files
 REFERENCES, DISTRACTORS = 0.66, 0.24  # shares of the photos; those left are what others are combined with

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from isc.data.files import atomic_path
 from isc.errors import InputError
-from isc.io import atomic_path
 
 PICTURES = "pictures"  # the name of the new input
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from isc.demo import pdq_descriptors
-from isc.descriptors import GroundTruth, Matches
+from isc.cli.demo import pdq_descriptors
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.hdf5 import MAX_DIM, read_descriptors
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.images import list_hash, list_images
-from isc.io import MAX_DIM, read_descriptors, read_ground_truth, read_predictions
+from isc.photos.folders import list_hash, list_images
 
 ROLES = ("queries", "references")
 MODEL_FILE = "model.safetensors"  # of a run folder
@@ -106,7 +107,7 @@ def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: st
 
 def _command(verb: str, *arguments: str) -> None:
     """One of the verbs in a process of its own, quietly; what it complains of is raised."""
-    code = f"import sys; from isc.cli import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
+    code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"isc-{verb} {' '.join(arguments)}: {done.stderr.strip().removeprefix('error: ')}")

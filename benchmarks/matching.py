@@ -26,22 +26,25 @@ import numpy.typing as npt
 
 from benchmarks import save
 from benchmarks.judge_score import _command, _edits, standard_error
-from isc.config import MatchConfig
-from isc.cores import cores
-from isc.descriptors import Descriptors, GroundTruth, Matches
+from isc.cli.fusion import BINS
+from isc.config.match import MatchConfig
+from isc.data.csv_files import read_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.fusion_cli import BINS
-from isc.images import Pixels, fit_within, list_images, read_image
-from isc.inputs import read_sides
-from isc.io import read_ground_truth
-from isc.matching.geometry import EVIDENCE
-from isc.matching.looks import with_looks
-from isc.matching.store import FeatureStore
-from isc.matching.stored import MODEL, fusion_for
-from isc.matching.verify import verify
-from isc.metrics import Metrics, evaluate, reliability
-from isc.progress import progress
-from isc.search import nearest_images
+from isc.evaluate.metrics import Metrics, evaluate, reliability
+from isc.match.inputs import read_sides
+from isc.match.query_views import with_looks
+from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.compare import verify
+from isc.match.verification.feature_store import FeatureStore
+from isc.match.verification.fusion_files import MODEL, fusion_for
+from isc.photos.decode import Pixels, read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import fit_within
+from isc.runtime.cpus import cores
+from isc.runtime.progress import progress
+from isc.search.multi_view import nearest_images
 
 Floats = npt.NDArray[np.float64]
 

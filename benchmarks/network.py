@@ -8,8 +8,8 @@ import time
 import torch
 
 from benchmarks import save
-from isc.device import keep_freed_memory, place
-from isc.model import load_model
+from isc.model.device import keep_freed_memory, place
+from isc.model.load import load_model
 
 BATCH = 64
 FORWARD_SIZE, TRAIN_SIZE = 224, 128  # pixels

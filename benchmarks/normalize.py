@@ -15,11 +15,12 @@ import sys
 from pathlib import Path
 
 from benchmarks import save
-from isc.inputs import read_sides, read_training
-from isc.io import MAX_DIM, read_ground_truth
-from isc.normalize.choose import Bench, standard_error
-from isc.normalize.stored import read_stored
-from isc.steps import Chain, parse
+from isc.config.chain import Chain, parse
+from isc.data.csv_files import read_ground_truth
+from isc.data.hdf5 import MAX_DIM
+from isc.match.inputs import read_sides, read_training
+from isc.search.normalize.files import read_stored
+from isc.search.normalize.tune import Bench, standard_error
 
 PUBLISHED = (
     "none", "pca", "whiten", "subtract:smooth=false", "subtract", "stretch", "ssquare", "score", "pca:dim=255+score",
@@ -40,7 +41,7 @@ def found_on_dev(folder: Path) -> Chain:
         files = {name: folder / "dev" / f"{name}.h5" for name in ("queries", "references")}
         files |= {"training": folder / "training.h5", "ground-truth": folder / "dev" / "ground_truth.csv"}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        command = [sys.executable, "-m", "isc.normalize_cli", "search", *options]
+        command = [sys.executable, "-m", "isc.cli.normalize", "search", *options]
         subprocess.run([*command, "--output", str(folder / "found.json")], check=True)
     return read_stored(folder / "found.json").chain
 

@@ -15,11 +15,12 @@ from statistics import median
 import numpy as np
 
 from benchmarks import save, seconds
-from isc.bootstrap import bootstrap
-from isc.descriptors import GroundTruth, Matches
-from isc.images import SAMPLE, list_images
-from isc.metrics import evaluate
-from isc.report import Pictures, write_report
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.bootstrap import bootstrap
+from isc.evaluate.metrics import evaluate
+from isc.evaluate.report.page import write_report
+from isc.evaluate.report.thumbnails import Pictures
+from isc.photos.folders import SAMPLE, list_images
 
 SIZES = (1_000, 100_000, 500_000)
 PER_QUERY = 10  # predictions

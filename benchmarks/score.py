@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import save, seconds
-from isc.descriptors import GroundTruth, Matches
-from isc.io import read_ground_truth, read_predictions, write_ground_truth, write_predictions
-from isc.metrics import evaluate
+from isc.data.csv_files import read_ground_truth, read_predictions, write_ground_truth, write_predictions
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.metrics import evaluate
 
 ROWS = 500_000
 QUERIES = 50_000
@@ -110,7 +110,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-c",
-            "from isc.cli import match; match()",
+            "from isc.cli.verbs import match; match()",
             f"submission={folder / 'p.csv'}",
             f"ground_truth={folder / 'gt.csv'}",
             f"output={folder / 'out'}",

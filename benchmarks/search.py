@@ -16,10 +16,10 @@ import numpy as np
 from faiss.contrib.exhaustive_search import range_search_max_results
 
 from benchmarks import save, seconds
-from isc.config import Engine
-from isc.descriptors import Descriptors
-from isc.search import best_pairs, knn, nearest
-from isc.search.torch_kernel import cuda_devices
+from isc.config.choices import Engine
+from isc.data.descriptors import Descriptors
+from isc.search.exact import best_pairs, knn, nearest
+from isc.search.kernels.torch_kernel import cuda_devices
 
 SHAPES = ((2_000, 100_000, 20_000), (10_000, 1_000_000, 100_000))
 CUDA_SHAPE = (50_000, 1_000_000, 500_000)

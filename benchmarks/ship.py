@@ -2,7 +2,7 @@
 
     python -m benchmarks.ship RUN_DIR
 
-Writes isc/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model promises: at most 20
+Writes isc/model/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model promises: at most 20
 MB, the same descriptors as the run's own float32 weights on the sample photos (cosine ≥ 0.9995), and measures the
 milliseconds an image takes on one core.
 """
@@ -21,13 +21,14 @@ import numpy as np
 import torch
 
 from benchmarks import save, seconds
-from isc.beside import SHIPPED
-from isc.demo import SAMPLE
-from isc.device import keep_freed_memory, place
-from isc.embedding import embed
-from isc.images import list_images
-from isc.model import CopyModel, load_model, save_model
-from isc.network import torch_network
+from isc.data.model_files import SHIPPED
+from isc.extract.embedding import embed
+from isc.model.copy_model import CopyModel
+from isc.model.device import keep_freed_memory, place
+from isc.model.files import save_model
+from isc.model.inference import torch_network
+from isc.model.load import load_model
+from isc.photos.folders import SAMPLE, list_images
 
 ROOT = Path(__file__).parent.parent
 CARD = ROOT / "docs" / "isc_small.md"

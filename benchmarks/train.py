@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as isc.cli does, before torch is there
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as isc.cli.verbs does, before torch is there
 
 import torch
 import torch.nn.functional as F
@@ -25,18 +25,19 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
 from benchmarks import save
-from isc.board import Board
-from isc.cli import CONF, to_config
-from isc.config import Precision, Stage, TrainConfig
-from isc.cores import cores
-from isc.data import Batch, Source, worker_count
-from isc.demo import SAMPLE
-from isc.device import choose_device, compiled, depthwise_in_float32, keep_freed_memory, native_bfloat16, place
-from isc.images import list_images
-from isc.model import initial_model
-from isc.objective import Rows, total_loss
-from isc.optim import Span, blocks_kept, freeze, make_optimizer, plan, set_training
-from isc.train import Trainer
+from isc.cli.verbs import CONF, to_config
+from isc.config.choices import Precision
+from isc.config.train import Stage, TrainConfig
+from isc.extract.loaders import worker_count
+from isc.model.device import choose_device, compiled, depthwise_in_float32, keep_freed_memory, native_bfloat16, place
+from isc.model.load import initial_model
+from isc.photos.folders import SAMPLE, list_images
+from isc.runtime.cpus import cores
+from isc.train.dataset import Batch, Source
+from isc.train.objective import Rows, total_loss
+from isc.train.optimizer import Span, blocks_kept, freeze, make_optimizer, plan, set_training
+from isc.train.tensorboard_log import Board
+from isc.train.trainer import Trainer
 
 EXPERIMENT = "isc_small"
 WINDOWS = 5  # of which the median is given

@@ -30,16 +30,21 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import save
 from benchmarks.ship import _processor
-from isc.benchmark import Sizes, make_benchmark
-from isc.cores import cores
-from isc.descriptors import Matches
-from isc.images import SAMPLE, encode_jpeg, fit_within, list_images, read_image
-from isc.matching import geometry, local
-from isc.matching import verify as verification
-from isc.matching.local import LONGEST_SIDE, MAX_FEATURES
-from isc.matching.store import FeatureStore
-from isc.matching.verify import _planned, _Work, verify
-from isc.progress import Report
+from isc.benchmark.make import make_benchmark
+from isc.benchmark.sizes import Sizes
+from isc.data.matches import Matches
+from isc.match.verification import alignment as geometry
+from isc.match.verification import compare as verification
+from isc.match.verification import features as local
+from isc.match.verification.compare import _planned, verify
+from isc.match.verification.feature_store import FeatureStore
+from isc.match.verification.features import LONGEST_SIDE, MAX_FEATURES
+from isc.match.verification.tasks import PairWork
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import SAMPLE, list_images
+from isc.photos.resizing import fit_within
+from isc.runtime.cpus import cores
+from isc.runtime.progress import Report
 
 BOUND = 150.0  # ms a query on one core
 CANDIDATES = 10
@@ -237,7 +242,7 @@ def on_all_cores(pairs: Pairs, store: FeatureStore) -> list[Row]:
         own = [FeatureStore(store.folder) for _ in range(number)]  # one for each, as a connection serves one thread
         shares = [list(plan.comparisons({}))[start::number] for start in range(number)]
         with threadpool_limits(1), ThreadPoolExecutor(number) as pool:
-            list(pool.map(lambda one, share: [_Work(one)(item) for item in share], own, shares))
+            list(pool.map(lambda one, share: [PairWork(one)(item) for item in share], own, shares))
 
     ways: dict[str, Callable[[], None]] = {
         "one process": lambda: pairs.verified(store, workers=1, bars=_silent),

@@ -14,9 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import isc
-from isc.augment import Augmenter, cutmix, families, mixup
-from isc.config import AugmentConfig
-from isc.images import Pixels, encode_jpeg, list_images, read_image, resize
+from isc.config.train import AugmentConfig
+from isc.photos.decode import Pixels, encode_jpeg, read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import resize
+from isc.train.augment.augmenter import Augmenter, families
+from isc.train.augment.mix import cutmix, mixup
 
 ROOT = Path(__file__).parent.parent
 PHOTOS, OTHERS = ("S001", "S048", "S066", "S106"), ("S020", "S060", "S076", "S090")

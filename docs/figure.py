@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from isc.benchmark import read_edits
-from isc.images import list_images, read_image
-from isc.io import read_ground_truth, read_predictions
+from isc.benchmark.edit_log import read_edits
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
 
 ROOT = Path(__file__).parent.parent
 HEIGHT, GAP, INK, MARK = 240, 16, (40, 40, 40), (0, 200, 120)

@@ -25,8 +25,9 @@ import numpy as np
 import pytest
 
 import isc
-from isc import cli
-from isc.benchmark import Sizes, make_benchmark
+from isc.benchmark.make import make_benchmark
+from isc.benchmark.sizes import Sizes
+from isc.cli import verbs as cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = Path(isc.__file__).parent / "sample"
@@ -190,8 +191,8 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def descriptors(benchmark: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """queries.h5, references.h5 and training.h5 of the benchmark, by the untrained start at 64 pixels."""
-    from isc.config import ExtractConfig
-    from isc.extract import extract
+    from isc.config.extract import ExtractConfig
+    from isc.extract.run import extract
 
     folder = tmp_path_factory.mktemp("descriptors")
     for role in ("queries", "references", "training"):

@@ -10,7 +10,7 @@ import pytest
 import isc
 from benchmarks import apart
 from benchmarks.judge import part_of, split
-from isc.io import write_csv
+from isc.data.csv_files import write_csv
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 

@@ -14,19 +14,15 @@ import faiss
 import numpy as np
 import pytest
 
-from isc.config import Device
-from isc.descriptors import Descriptors
+from isc.config.choices import Device
+from isc.data.descriptors import Descriptors
 from isc.errors import InputError
-from isc.search import best_pairs, nearest
-from isc.search.approximate import (
-    Approximate,
-    _sample,
-    approximate_pairs,
-    build_on_disk,
-    load,
-    open_index,
-    parse_search,
-)
+from isc.search.approximate.arrays import hash_sample
+from isc.search.approximate.faiss_adapter import parse_search
+from isc.search.approximate.files import build_on_disk, load, open_index
+from isc.search.approximate.index import Approximate
+from isc.search.approximate.pairs import approximate_pairs
+from isc.search.exact import best_pairs, nearest
 
 DIM, LISTS = 16, 16
 ON_GPU = hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0
@@ -213,9 +209,9 @@ def test_pairs_that_do_not_exist_are_refused():
 def test_which_references_they_are_does_not_depend_on_blocks():
     rows = np.arange(300_000, dtype=np.float32)[:, None]
     one, two = hashlib.sha256(), hashlib.sha256()
-    _sample(one, rows, 0)
+    hash_sample(one, rows, 0)
     for start in range(0, len(rows), 777):
-        _sample(two, rows[start : start + 777], start)
+        hash_sample(two, rows[start : start + 777], start)
     assert one.digest() == two.digest()
 
 
@@ -431,7 +427,7 @@ def test_what_cannot_lie_on_disk(tmp_path):
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("isc.search.approximate.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("isc.search.approximate.card.shutil.disk_usage", lambda _: usage)
     refused(lambda: on_disk(tmp_path / "index"), "1e-06 GB free")
     assert not list(tmp_path.iterdir())
 
@@ -440,7 +436,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from isc.search.approximate import Approximate, build_on_disk
+from isc.search.approximate.index import Approximate
+from isc.search.approximate.files import build_on_disk
 
 folder, rows, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 block = lambda seed: np.random.default_rng(seed).standard_normal((10_000, 256), dtype=np.float32)

@@ -11,17 +11,21 @@ import pytest
 from PIL import ImageFont
 
 import isc
-from isc import augment
-from isc.augment import Augmenter, cutmix, drawing, families, fonts, mixup
-from isc.augment.attack import Attack, Composition
-from isc.augment.composition import PasteOnPhoto, Text
-from isc.augment.fonts import emoji_sizes
-from isc.augment.geometry import QuarterTurn, Tiny, cut, random_frame
-from isc.augment.patterns import PATTERNS
-from isc.augment.pixels import Recompress, ShufflePixels, ShuffleTiles, SwapChannels
-from isc.config import AugmentConfig
+from isc.config.train import AugmentConfig
 from isc.errors import InputError
-from isc.images import Pixels, list_images, read_image, resize
+from isc.photos.decode import Pixels, read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import resize
+from isc.train.augment import augmenter as augment
+from isc.train.augment import drawing, fonts
+from isc.train.augment.attack import Attack, Composition
+from isc.train.augment.augmenter import Augmenter, families
+from isc.train.augment.composition import PasteOnPhoto, Text
+from isc.train.augment.fonts import emoji_sizes
+from isc.train.augment.geometry import QuarterTurn, Tiny, cut, random_frame
+from isc.train.augment.mix import cutmix, mixup
+from isc.train.augment.patterns import PATTERNS
+from isc.train.augment.pixels import Recompress, ShufflePixels, ShuffleTiles, SwapChannels
 
 SIZE = 96
 PHOTOS = list(list_images(Path(isc.__file__).parent / "sample").values())

@@ -8,17 +8,19 @@ import cv2
 import numpy as np
 import pytest
 
-from isc.augment import families
-from isc.augment.artistic import FewColours, Levels, Threshold
-from isc.augment.attack import Attack, Composition, plain
-from isc.augment.fields import grain, rounded, slope, smooth, wave
-from isc.augment.layouts import Collage, Inset, PictureInPicture, TwoPanels
-from isc.augment.occlusion import CutOut, Patches, Tiles
-from isc.augment.patterns import PATTERNS, TRACED, patterns
-from isc.augment.prints import PhotographedScreen, PrintScan
-from isc.augment.strips import MixPhotos, Slices, Strip
-from isc.augment.warps import Lens, Warp
-from isc.images import SAMPLE, Pixels, fit_within, list_images, read_image
+from isc.photos.decode import Pixels, read_image
+from isc.photos.folders import SAMPLE, list_images
+from isc.photos.resizing import fit_within
+from isc.train.augment.artistic import FewColours, Levels, Threshold
+from isc.train.augment.attack import Attack, Composition, plain
+from isc.train.augment.augmenter import families
+from isc.train.augment.fields import grain, rounded, slope, smooth, wave
+from isc.train.augment.layouts import Collage, Inset, PictureInPicture, TwoPanels
+from isc.train.augment.occlusion import CutOut, Patches, Tiles
+from isc.train.augment.patterns import PATTERNS, TRACED, patterns
+from isc.train.augment.prints import PhotographedScreen, PrintScan
+from isc.train.augment.strips import MixPhotos, Slices, Strip
+from isc.train.augment.warps import Lens, Warp
 
 FILES = list(list_images(SAMPLE).values())
 PHOTO, OTHER = (fit_within(read_image(FILES[number]), 112) for number in (30, 90))

@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 
 import isc
-from isc.benchmark import Sizes, make_benchmark, pictures, presets, read_edits, sizes_for
-from isc.benchmark.part import part_of
+from isc.benchmark import presets
+from isc.benchmark import render as pictures
+from isc.benchmark.edit_log import read_edits
+from isc.benchmark.edits.chain import Edit
+from isc.benchmark.edits.pixels import DEGRADATION, RECOMPRESSION
+from isc.benchmark.make import make_benchmark
 from isc.benchmark.plan import planned
 from isc.benchmark.presets import Recipe
-from isc.benchmark.sizes import Wanted
-from isc.edits import RECOMPRESSION, Edit
-from isc.edits.pixels import DEGRADATION
+from isc.benchmark.sizes import Sizes, Wanted, sizes_for
+from isc.benchmark.work_folder import part_of
+from isc.data.csv_files import read_ground_truth
 from isc.errors import InputError
-from isc.images import fit_within, list_images, read_image
-from isc.io import read_ground_truth
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import fit_within
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 SIZES = Sizes(references=12, copied=8, distractors=6, training=7, positive_queries=20, distractor_queries=26)
@@ -257,7 +262,7 @@ def test_what_another_configuration_left_is_not_used(made, tmp_path, monkeypatch
 
 
 def test_two_at_once_are_refused(tmp_path):
-    from isc.lock import sole_writer
+    from isc.runtime.locks import sole_writer
 
     part = part_of(tmp_path / "made")
     part.mkdir()

@@ -15,17 +15,18 @@ import cv2
 import pytest
 
 from isc.benchmark import near_duplicates
-from isc.benchmark.part import part_of
-from isc.cli import keys
-from isc.config import BenchmarkConfig
-from isc.edits import EDITS
-from isc.images import SAMPLE, encode_jpeg, list_images, read_image
-from isc.io import read_ground_truth
+from isc.benchmark.edits.chain import EDITS
+from isc.benchmark.work_folder import part_of
+from isc.cli.verbs import keys
+from isc.config.benchmark import BenchmarkConfig
+from isc.data.csv_files import read_ground_truth
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import SAMPLE, list_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'isc-benchmark'; "
-    "from isc.cli import benchmark; benchmark()"
+    "from isc.cli.verbs import benchmark; benchmark()"
 )
 
 

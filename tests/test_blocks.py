@@ -12,10 +12,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import isc.blocks
-from isc.blocks import Block, Run, block_path, block_size, joined, open_store, parts_folder, read_block, write_block
+import isc.extract.blocks
 from isc.errors import InputError
-from isc.extract import regrouped
+from isc.extract.blocks import (
+    Block,
+    Run,
+    block_path,
+    block_size,
+    joined,
+    open_store,
+    parts_folder,
+    read_block,
+    write_block,
+)
+from isc.extract.run import regrouped
 
 MADE_BY = {"model": "m", "image_size": "64"}
 
@@ -168,19 +178,19 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
 
 def test_a_disk_without_room_is_refused_at_once(output, monkeypatch):
     """Twice the rows, and what a disk should have left."""
-    room = 10 * 1_000_000 * 2 + isc.blocks.SPARE
+    room = 10 * 1_000_000 * 2 + isc.extract.blocks.SPARE
     monkeypatch.setattr(
-        isc.blocks.shutil, "disk_usage", lambda path: os.terminal_size((0, room - 1)) and _Free(room - 1)
+        isc.extract.blocks.shutil, "disk_usage", lambda path: os.terminal_size((0, room - 1)) and _Free(room - 1)
     )
     with (
         pytest.raises(InputError, match=r"0\.09 GB free; expected at least 0\.09 GB for 10 photos"),
         opened(output, row_bytes=1_000_000),
     ):
         pass
-    monkeypatch.setattr(isc.blocks.shutil, "disk_usage", lambda path: _Free(room))
+    monkeypatch.setattr(isc.extract.blocks.shutil, "disk_usage", lambda path: _Free(room))
     with opened(output, row_bytes=1_000_000) as store:
         write_block(store.folder, 0, block([0, 1, 2, 3]))
-    monkeypatch.setattr(isc.blocks.shutil, "disk_usage", lambda path: _Free(room - 4_000_000))
+    monkeypatch.setattr(isc.extract.blocks.shutil, "disk_usage", lambda path: _Free(room - 4_000_000))
     with opened(output, row_bytes=1_000_000) as store:  # the block that is there needs no more room
         assert store.missing() == [1, 2]
 
@@ -195,7 +205,7 @@ class _Free:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from isc.blocks import Run, open_store
+from isc.extract.blocks import Run, open_store
 with open_store(Path(sys.argv[1]), Run(10, 4, {"model": "m", "image_size": "64"}), row_bytes=100, overwrite=False):
     print("held", flush=True)
     time.sleep(60)

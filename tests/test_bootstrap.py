@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isc.bootstrap import GRID, Resampled, bootstrap, draws, interval, intervals, p_value
-from isc.descriptors import GroundTruth, Matches
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.metrics import evaluate, precision_recall, recall_at_precision
+from isc.evaluate.bootstrap import GRID, Resampled, bootstrap, draws, interval, intervals, p_value
+from isc.evaluate.metrics import evaluate, precision_recall, recall_at_precision
 
 QUERIES = [f"q{i}" for i in range(6)]
 REFERENCES = [f"r{i}" for i in range(12)]  # more than ten, so that rank 10 can be missed

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isc.benchmark import Sizes, make_benchmark
-from isc.calibrate_cli import main
-from isc.calibration.stored import read_calibration
-from isc.images import SAMPLE
-from isc.io import read_ground_truth, read_predictions
-from isc.metrics import evaluate
+from isc.benchmark.make import make_benchmark
+from isc.benchmark.sizes import Sizes
+from isc.cli.calibrate import main
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.evaluate.calibration.files import read_calibration
+from isc.evaluate.metrics import evaluate
+from isc.photos.folders import SAMPLE
 
 QUERIES, COPIES, REFERENCES, DIM = 160, 100, 120, 16
 WEIGHTS = "ab" * 32
@@ -285,7 +286,7 @@ def test_a_calibration_for_what_a_csv_does_not_say_is_refused(scene):
 
 
 def test_the_command_by_its_module(scene):
-    command = [sys.executable, "-m", "isc.calibrate_cli", *FIT, "--output", "c.json"]
+    command = [sys.executable, "-m", "isc.cli.calibrate", *FIT, "--output", "c.json"]
     done = subprocess.run(command, cwd=scene.folder, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "held-out log-likelihood" in done.stdout
@@ -299,8 +300,8 @@ def test_the_command_by_its_module(scene):
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """A benchmark of sample photos with enough copies, and its descriptors by the untrained start at 64 pixels."""
-    from isc.config import ExtractConfig
-    from isc.extract import extract
+    from isc.config.extract import ExtractConfig
+    from isc.extract.run import extract
 
     folder = tmp_path_factory.mktemp("real")
     sizes = Sizes(references=30, copied=28, distractors=30, training=10, positive_queries=56, distractor_queries=56)

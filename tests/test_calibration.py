@@ -10,11 +10,14 @@ import pytest
 from scipy.stats import ks_2samp
 
 from benchmarks import calibration as measured
-from isc.bootstrap import bootstrap, interval
-from isc.calibration.applied import apply, judged, precision_of_cut, warnings, write_probabilities
-from isc.calibration.fit import fit
-from isc.calibration.made import DISTANCE, PROBABILITY, Made
-from isc.calibration.maps import (
+from isc.data.files import write_json
+from isc.data.matches import GroundTruth, Matches
+from isc.errors import InputError
+from isc.evaluate.bootstrap import bootstrap, interval
+from isc.evaluate.calibration.apply import apply, judged, precision_of_cut, warnings, write_probabilities
+from isc.evaluate.calibration.files import Calibration, Stored, calibration_for, read_calibration
+from isc.evaluate.calibration.fit import fit
+from isc.evaluate.calibration.maps import (
     FOLDS,
     HALF,
     NEAR,
@@ -27,13 +30,10 @@ from isc.calibration.maps import (
     log_likelihood,
     read_map,
 )
-from isc.calibration.shift import QUANTILES, Best, best_scores, shift
-from isc.calibration.stored import Calibration, Stored, calibration_for, read_calibration
-from isc.calibration.thresholds import PRECISIONS, Threshold, find_threshold, held_out
-from isc.descriptors import GroundTruth, Matches
-from isc.errors import InputError
-from isc.io import write_json
-from isc.metrics import evaluate, wilson
+from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, Made
+from isc.evaluate.calibration.shift import QUANTILES, Best, best_scores, shift
+from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold, held_out
+from isc.evaluate.metrics import evaluate, wilson
 
 QUERIES, COPIES, PER_QUERY = 150, 90, 6
 MADE = Made(

@@ -20,19 +20,11 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from isc import checkpoints
-from isc.checkpoints import (
-    cache_folder,
-    fetch,
-    is_published,
-    is_url,
-    load_into,
-    read_checkpoint,
-    read_state,
-    without_conv_head,
-)
 from isc.errors import InputError
-from isc.model import load_model
+from isc.model import download as checkpoints
+from isc.model.download import cache_folder, fetch, is_url
+from isc.model.load import load_model
+from isc.model.published import is_published, load_into, read_checkpoint, read_state, without_conv_head
 
 NOTHING = hashlib.sha256(b"").hexdigest()
 

@@ -9,8 +9,10 @@ import sys
 import pytest
 import yaml
 
-from isc.cli import CONF, keys
-from isc.config import ExtractConfig, MatchConfig, TrainConfig
+from isc.cli.verbs import CONF, keys
+from isc.config.extract import ExtractConfig
+from isc.config.match import MatchConfig
+from isc.config.train import TrainConfig
 
 SCHEMAS = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
 GIVEN = {
@@ -355,7 +357,7 @@ def test_importing_the_package_loads_nothing_heavy(place):
 
 
 def test_the_command_line_loads_nothing_heavy(place):
-    assert loaded_after("import isc.cli", place) == {"hydra"}
+    assert loaded_after("import isc.cli.verbs", place) == {"hydra"}
 
 
 def test_scoring_a_csv_loads_neither_torch_nor_faiss(place):
@@ -363,7 +365,7 @@ def test_scoring_a_csv_loads_neither_torch_nor_faiss(place):
     place.text("g.csv", "Q1,R1\n")
     code = (
         "sys.argv = ['match.py', 'submission=p.csv', 'ground_truth=g.csv', 'output=out']\n"
-        "from isc.cli import match\n"
+        "from isc.cli.verbs import match\n"
         "match()\n"
     )
     assert loaded_after(code, place) <= {"hydra"}
@@ -375,7 +377,7 @@ def test_matching_loads_its_engine_alone(option, expected, place, descriptors):
     code = (
         f"sys.argv = ['match.py', 'queries={descriptors}/queries.h5', 'references={descriptors}/references.h5',"
         f" 'output=out', '{option}']\n"
-        "from isc.cli import match\n"
+        "from isc.cli.verbs import match\n"
         "match()\n"
     )
     assert loaded_after(code, place) & {"torch", "timm", "faiss"} == expected

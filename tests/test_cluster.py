@@ -16,10 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from isc.blocks import Run, Store, block_path, joined, open_store
-from isc.cluster import search
-from isc.cluster.connection import RETRIES, check_nodes, connected, require_ray, working_nodes
-from isc.cluster.extraction import (
+from isc.config.choices import Combine, Device
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import write_descriptors
+from isc.data.matches import Matches
+from isc.errors import InputError
+from isc.extract.blocks import Run, Store, block_path, joined, open_store
+from isc.extract.embedding import embed, embed_photos
+from isc.extract.ray_extract import (
     Embedder,
     Place,
     Recipe,
@@ -29,16 +33,15 @@ from isc.cluster.extraction import (
     load_checked,
     place_for,
 )
-from isc.cluster.search import Found, cluster_pairs, merge, plan, read_shard
-from isc.config import Combine, Device
-from isc.descriptors import Descriptors, Matches
-from isc.embedding import Looks, embed, embed_photos
-from isc.errors import InputError
-from isc.io import write_descriptors
-from isc.network import Network, load_network
-from isc.search import best_pairs, knn
-from isc.sources import Listing, list_photos
-from isc.views import parse_views
+from isc.extract.view_plan import Looks
+from isc.model.inference import Network, load_network
+from isc.photos.listing import Listing
+from isc.photos.sources import list_photos
+from isc.photos.views import parse_views
+from isc.runtime.ray_cluster import RETRIES, check_nodes, connected, require_ray, working_nodes
+from isc.search import ray_search as search
+from isc.search.exact import best_pairs, knn
+from isc.search.ray_search import Found, cluster_pairs, merge, plan, read_shard
 from tests.conftest import SAMPLE
 
 pytest.importorskip("ray")

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isc.bootstrap import bootstrap, interval
-from isc.descriptors import GroundTruth, Matches
+from isc.data.csv_files import write_predictions
+from isc.data.files import write_json
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.io import write_json, write_predictions
-from isc.metrics import evaluate
-from isc.report import OtherRun, compare, read_run, write_report
-from isc.report.comparison import LABELS, Comparison
-from isc.report.edits import EditChange, edit_changes, sign_test
-from isc.report.sheets import changed_sheets
+from isc.evaluate.bootstrap import bootstrap, interval
+from isc.evaluate.metrics import evaluate
+from isc.evaluate.report.by_edit import EditChange, edit_changes, sign_test
+from isc.evaluate.report.comparison import LABELS, Comparison, OtherRun, compare, read_run
+from isc.evaluate.report.galleries import changed_sheets
+from isc.evaluate.report.page import write_report
 
 
 def rows(*pairs: tuple[str, str, float]) -> Matches:

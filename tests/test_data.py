@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from isc import data
-from isc.augment import Augmenter
-from isc.augment.trace import NOWHERE, POINTS
-from isc.config import AugmentConfig
-from isc.data import ABSENT, MIXED_BOTH, Source, TrainingViews, training_loader, worker_count
-from isc.images import list_images, read_image, resize
+from isc.config.train import AugmentConfig
+from isc.extract import loaders as data
+from isc.extract.loaders import worker_count
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import resize
+from isc.train.augment.augmenter import Augmenter
+from isc.train.augment.trace import NOWHERE, POINTS
+from isc.train.dataset import MIXED_BOTH, Source, TrainingViews, training_loader
+from isc.train.losses import ABSENT
 
 PATHS = list(list_images(Path(data.__file__).parent / "sample").values())[:7]
 SIZE = 32
@@ -324,10 +328,10 @@ AFTER_OPENCV = """
 import sys
 import numpy as np
 from pathlib import Path
-from isc.augment import Augmenter
-from isc.config import AugmentConfig
-from isc.data import Source, TrainingViews, training_loader
-from isc.images import resize
+from isc.train.augment.augmenter import Augmenter
+from isc.config.train import AugmentConfig
+from isc.train.dataset import Source, TrainingViews, training_loader
+from isc.photos.resizing import resize
 paths = [Path(path) for path in sys.argv[1:]]
 resize(np.zeros((3000, 3000, 3), np.uint8), 500)
 views = TrainingViews(Source(paths), Augmenter(AugmentConfig(), size=32), seed=0)

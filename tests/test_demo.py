@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from isc.benchmark import sizes_for
-from isc.demo import SAMPLE, table
+from isc.benchmark.sizes import sizes_for
+from isc.cli.demo import table
 from isc.errors import InputError
-from isc.images import list_images
+from isc.photos.folders import SAMPLE, list_images
 
 SHIPPED, FINETUNED, VERIFIED = (
     "isc_small, as shipped", "isc_small, fine-tuned here", "fine-tuned + local verification"
@@ -21,7 +21,7 @@ COLUMNS = ("average_precision", "recall_at_p90", "recall_at_rank1")
 def finished_demo(tmp_path_factory):
     """(the demo's folder, what it printed)"""
     cwd = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "isc.demo", "demo", "--steps", "2"]
+    command = [sys.executable, "-m", "isc.cli.demo", "demo", "--steps", "2"]
     run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert [path.name for path in cwd.iterdir()] == ["demo"]
@@ -90,7 +90,7 @@ def test_it_runs_on_photos_of_ones_own(tmp_path):
     for path in list(list_images(SAMPLE).values())[::8]:
         (tmp_path / "my-photos" / path.name).symlink_to(path)
     (tmp_path / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
-    command = [sys.executable, "-m", "isc.demo", "my-demo", "--images", "my-photos", "--steps", "1"]
+    command = [sys.executable, "-m", "isc.cli.demo", "my-demo", "--images", "my-photos", "--steps", "1"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "12 edited copies among 60 queries" in run.stdout
@@ -99,7 +99,7 @@ def test_it_runs_on_photos_of_ones_own(tmp_path):
 
 
 def test_a_folder_without_photos_is_refused_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "isc.demo", "demo", "--images", "nowhere"]
+    command = [sys.executable, "-m", "isc.cli.demo", "demo", "--images", "nowhere"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "nowhere" in run.stderr.splitlines()[-1]
@@ -108,7 +108,7 @@ def test_a_folder_without_photos_is_refused_in_one_line(tmp_path):
 
 
 def test_table_aligns():
-    from isc.demo import Row
+    from isc.cli.demo import Row
 
     metrics = dict.fromkeys(COLUMNS, 0.5)
     lines = table([Row("a", metrics), Row("a longer name", metrics)]).splitlines()[2:]

@@ -10,18 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isc.descriptors import (
-    Descriptors,
-    GroundTruth,
-    Matches,
-    all_usable,
-    as_ids,
-    first_repeat,
-    id_problem,
-    non_finite_row,
-    numbered,
-    repeated_key,
-)
+from isc.data.descriptors import Descriptors, non_finite_row
+from isc.data.ids import all_usable, as_ids, first_repeat, id_problem, numbered, repeated_key
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 
 BAD_IDS = [
@@ -367,7 +358,7 @@ def test_taking_a_row_twice_is_refused(rows):
 
 def test_the_tables_are_not_looked_through_again_for_rows_of_them(monkeypatch):
     pairs = matches()
-    monkeypatch.setattr("isc.descriptors.first_repeat", None)
+    monkeypatch.setattr("isc.data.ids.first_repeat", None)
     assert [one.name for one in dataclasses.fields(pairs)] == list(vars(pairs.take(np.array([1])))) == list(vars(pairs))
 
 

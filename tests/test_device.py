@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch._inductor import config as inductor_config
 
-import isc.device
-from isc.config import Precision
-from isc.device import arithmetic, choose_device, compiled, depthwise_in_float32, native_bfloat16, place
+import isc.model.device
+from isc.config.choices import Precision
 from isc.errors import InputError
+from isc.model.device import arithmetic, choose_device, compiled, depthwise_in_float32, native_bfloat16, place
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def test_native_bfloat16_is_yes_or_no():
 
 @pytest.mark.parametrize(("native", "expected"), [(True, Precision.bfloat16), (False, Precision.float32)])
 def test_auto_is_bfloat16_where_the_hardware_has_it(native, expected, monkeypatch):
-    monkeypatch.setattr(isc.device, "native_bfloat16", lambda device: native)
+    monkeypatch.setattr(isc.model.device, "native_bfloat16", lambda device: native)
     assert arithmetic(Precision.auto, CPU) is expected
     for precision in (Precision.float32, Precision.bfloat16):
         assert arithmetic(precision, CPU) is precision

@@ -19,9 +19,10 @@ from benchmarks.disc21 import __main__ as program
 from benchmarks.disc21 import checks, costs, made, parts
 from benchmarks.disc21.processes import Cost, measured
 from benchmarks.score import plain_evaluate
-from isc import normalize_cli
-from isc.cli import CONF
-from isc.io import read_descriptors, read_ground_truth
+from isc.cli import normalize as normalize_cli
+from isc.cli.verbs import CONF
+from isc.data.csv_files import read_ground_truth
+from isc.data.hdf5 import read_descriptors
 from tests.conftest import REPOSITORY, Workplace
 
 PAGE = (REPOSITORY / "docs" / "disc21.md").read_text(encoding="utf-8")

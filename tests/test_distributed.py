@@ -18,10 +18,15 @@ import torch
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-import isc.train
-from isc.config import AugmentConfig, Device, LossConfig, ModelConfig, OptimConfig, Optimizer, TrainConfig
-from isc.data import Source
-from isc.distributed import (
+import isc.train.run
+from isc.config.choices import Device, Optimizer
+from isc.config.train import AugmentConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from isc.errors import InputError
+from isc.model.files import save_model
+from isc.model.load import initial_model
+from isc.photos.folders import list_images
+from isc.train.dataset import Source
+from isc.train.distributed import (
     average_gradients,
     gather,
     gather_objects,
@@ -31,10 +36,8 @@ from isc.distributed import (
     wait_for_all,
     world_size,
 )
-from isc.errors import InputError
-from isc.images import list_images
-from isc.model import initial_model, save_model
-from isc.train import Trainer, train
+from isc.train.run import train
+from isc.train.trainer import Trainer
 from tests.conftest import REPOSITORY
 from tests.test_train import SAMPLE, SMALL, column, rows_of
 
@@ -261,7 +264,7 @@ def test_torchrun_writes_the_run_of_one_process(photos, benchmark, tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(isc.train, "world_size", lambda: 3)
+    monkeypatch.setattr(isc.train.run, "world_size", lambda: 3)
     with pytest.raises(
         InputError, match=r"train\.batch_size=4: does not divide among 3 processes; expected a multiple"
     ):
@@ -270,7 +273,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(photos, tmp_path, monkeypatch)
 
 
 def test_norms_that_cannot_be_kept_in_step_are_refused(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(isc.train, "world_size", lambda: 2)
+    monkeypatch.setattr(isc.train.run, "world_size", lambda: 2)
     given = options(photos, tmp_path / "run", None)
     learned = dataclasses.replace(given.train, freeze_norms=False)
     with pytest.raises(InputError, match=r"train\.freeze_norms=false: batch norms are kept in step on GPUs alone"):

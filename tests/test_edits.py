@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-import isc.edits
-from isc.edits import DESCRIPTIONS, EDITS, RECOMPRESSION, Edit, edit_chain, region
-from isc.edits.composition import COMPOSITION
-from isc.edits.geometry import GEOMETRY
-from isc.edits.pixels import DEGRADATION
+import isc.benchmark.edits.chain
+from isc.benchmark.edits.chain import DESCRIPTIONS, EDITS, Edit, edit_chain, region
+from isc.benchmark.edits.composition import COMPOSITION
+from isc.benchmark.edits.geometry import GEOMETRY
+from isc.benchmark.edits.pixels import DEGRADATION, RECOMPRESSION
 from isc.errors import InputError
-from isc.images import fit_within, list_images, read_image
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import fit_within
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 MAY_HIDE = {"crop", "photo_on_top", "text", "emoji", "stripes"}  # the dot may lie outside, or below something
@@ -190,7 +192,7 @@ def test_enough_of_the_source_stays_in_sight(photos):
 def test_a_crop_that_shows_nothing_is_drawn_again(monkeypatch):
     source = np.full((200, 300, 3), 128, np.uint8)
     source[:60, :90] = np.random.default_rng(0).integers(0, 256, (60, 90, 3))
-    monkeypatch.setattr(isc.edits, "_plausible_names", lambda rng, number: ("crop",))
+    monkeypatch.setattr(isc.benchmark.edits.chain, "_plausible_names", lambda rng, number: ("crop",))
     rng = np.random.default_rng(1)
     for _ in range(30):
         copy, edits, _ = edit_chain(source, rng, lambda: source)
@@ -199,7 +201,7 @@ def test_a_crop_that_shows_nothing_is_drawn_again(monkeypatch):
 
 
 def test_no_corner_of_the_source_lies_behind_the_eye(photos, monkeypatch):
-    monkeypatch.setattr(isc.edits, "_plausible_names", lambda rng, number: ("crop", "perspective"))
+    monkeypatch.setattr(isc.benchmark.edits.chain, "_plausible_names", lambda rng, number: ("crop", "perspective"))
     for seed in (94, 295, 364, 371):  # whose first draws cut off what perspective would throw behind it
         source = photos[seed % 12]
         height, width = source.shape[:2]

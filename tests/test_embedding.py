@@ -19,29 +19,22 @@ import torch
 from PIL import Image
 
 import isc
-import isc.gpu_jpeg
-from isc.blocks import joined
-from isc.config import Combine, Precision, Runtime
-from isc.data import worker_count
-from isc.device import native_bfloat16
-from isc.embedding import (
-    Batch,
-    Files,
-    Looks,
-    _Batches,
-    _beside_gpu,
-    _loader,
-    embed,
-    embed_batch,
-    embed_photos,
-    read_batch,
-)
+import isc.extract.gpu_jpeg
+from isc.config.choices import Combine, Precision, Runtime
 from isc.errors import InputError
-from isc.images import read_image, resize
-from isc.matching.proposals import propose
-from isc.model import load_model
-from isc.network import FAITHFUL, Network, least_cosine, load_network, torch_network
-from isc.views import View, parse_views
+from isc.extract.batches import Batch, BatchDataset, Files, in_order, read_batch
+from isc.extract.blocks import joined
+from isc.extract.embedding import embed, embed_batch, embed_photos
+from isc.extract.gpu_pipeline import embed_on_gpu
+from isc.extract.loaders import worker_count
+from isc.extract.view_plan import Looks
+from isc.model.device import native_bfloat16
+from isc.model.inference import FAITHFUL, Network, least_cosine, load_network, torch_network
+from isc.model.load import load_model
+from isc.photos.decode import read_image
+from isc.photos.regions import propose
+from isc.photos.resizing import resize
+from isc.photos.views import View, parse_views
 
 PATHS = sorted((Path(isc.__file__).parent / "sample").glob("*.jpg"))
 CPU = torch.device("cpu")
@@ -148,8 +141,8 @@ def test_the_way_to_a_gpu_gives_the_same_descriptors(network):
     plain = everything(network, photos)
     for size in (1, 4, 21, 50):
         for workers in (0, 2):
-            batches = _Batches(photos, range(len(photos)), LOOKS, size=size)
-            found = joined(list(_beside_gpu(network, batches, workers=workers)))
+            batches = BatchDataset(photos, range(len(photos)), LOOKS, size=size)
+            found = joined(list(embed_on_gpu(network, batches, workers=workers)))
             np.testing.assert_array_equal(found.rows, plain.rows)
             assert found.failures == plain.failures
             np.testing.assert_allclose(found.vectors, plain.vectors, rtol=0, atol=1e-6)
@@ -188,10 +181,12 @@ def test_jpegs_decoded_beside_the_network_give_the_same_descriptors(network, siz
     files |= {4: small.getvalue(), 5: png.getvalue(), 6: bytes(damaged), 7: files[7][:3000]}
     photos = InMemory(files)
     plain = everything(network, photos)
-    decode, sent = isc.gpu_jpeg.decode_jpeg, []
+    decode, sent = isc.extract.gpu_jpeg.decode_jpeg, []
     counted = lambda data, **options: sent.extend(data) or decode(data, **options)  # noqa: E731
-    monkeypatch.setattr(isc.gpu_jpeg, "decode_jpeg", counted)
-    found = joined(list(_beside_gpu(network, _Batches(photos, range(21), LOOKS, size=size, jpegs=True), workers=0)))
+    monkeypatch.setattr(isc.extract.gpu_jpeg, "decode_jpeg", counted)
+    found = joined(
+        list(embed_on_gpu(network, BatchDataset(photos, range(21), LOOKS, size=size, jpegs=True), workers=0))
+    )
     assert len(sent) >= 18, "all that look like sound JPEGs"
     np.testing.assert_array_equal(found.rows, plain.rows)
     assert found.failures == plain.failures
@@ -213,10 +208,10 @@ def test_bfloat16_stays_near_float32(network):
 
 
 def test_precision_auto_takes_what_is_faithful_and_says_so(model, monkeypatch):
-    monkeypatch.setattr("isc.network.reduced_precision", lambda device: Precision.bfloat16)
-    monkeypatch.setattr("isc.network.least_cosine", lambda *_: 0.9994)
+    monkeypatch.setattr("isc.model.device.reduced_precision", lambda device: Precision.bfloat16)
+    monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9994)
     assert torch_network(model, precision=Precision.auto).precision is Precision.float32
-    monkeypatch.setattr("isc.network.least_cosine", lambda *_: 0.9996)
+    monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9996)
     assert torch_network(model, precision=Precision.auto).precision is Precision.bfloat16
 
 
@@ -321,7 +316,7 @@ def test_each_view_has_a_row_of_its_own_in_the_order_asked_for(model, network, g
     looks, photos = Looks(SIZE, VIEWS, Combine.rows), Torn(frozenset({1}), count=4)
     assert looks.sides == {64: [0, 1, 3], 96: [2]}
     if gpu_way:
-        found = joined(list(_beside_gpu(network, _Batches(photos, range(4), looks, size=3), workers=0)))
+        found = joined(list(embed_on_gpu(network, BatchDataset(photos, range(4), looks, size=3), workers=0)))
     else:
         found = everything(network, photos, looks=looks)
     assert found.rows.tolist() == [0, 2, 3]
@@ -347,7 +342,7 @@ REGIONS = Looks(SIZE, parse_views("regions:3+scale:1.5"), Combine.rows)
 def test_each_region_has_a_row_and_the_block_says_where_it_lies(model, network, gpu_way):
     photos = Torn(frozenset({1}), count=4)
     if gpu_way:
-        found = joined(list(_beside_gpu(network, _Batches(photos, range(4), REGIONS, size=3), workers=0)))
+        found = joined(list(embed_on_gpu(network, BatchDataset(photos, range(4), REGIONS, size=3), workers=0)))
     else:
         found = everything(network, photos, looks=REGIONS)
     assert found.rows.tolist() == [0, 2, 3]
@@ -374,7 +369,7 @@ def test_regions_depend_on_their_photo_alone(network):
 def test_regions_are_looked_for_once_a_photo(network, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "isc.embedding.propose", lambda picture, count: asked.append(count) or propose(picture, count=1)
+        "isc.photos.regions.propose", lambda picture, count: asked.append(count) or propose(picture, count=1)
     )
     found = everything(network, Files(PATHS[:3]), looks=REGIONS)
     assert asked == [3, 3, 3]
@@ -393,7 +388,7 @@ def test_no_photo_that_can_be_read_has_no_regions(network):
 @pytest.mark.parametrize("size", [1, 8, 21, 100])
 def test_pictures_come_in_order_and_failures_by_row(workers, size):
     photos = Torn(frozenset({2, 3, 20}))
-    found = list(_loader(_Batches(photos, range(21), LOOKS, size=size), workers))
+    found = list(in_order(BatchDataset(photos, range(21), LOOKS, size=size), workers))
     assert len(found) == -(-21 // size)
     assert [row for batch in found for row in batch.rows] == [row for row in range(21) if row not in photos.torn]
     assert [row for batch in found for row in batch.failures] == [2, 3, 20]
@@ -420,9 +415,11 @@ import sys
 import numpy as np
 import torch
 from pathlib import Path
-from isc.embedding import Files, Looks, embed_photos
-from isc.images import resize
-from isc.network import load_network
+from isc.extract.batches import Files
+from isc.extract.view_plan import Looks
+from isc.extract.embedding import embed_photos
+from isc.photos.resizing import resize
+from isc.model.inference import load_network
 torch.set_num_threads(2)
 network = load_network("imagenet", device="cpu")
 with torch.inference_mode():
@@ -451,7 +448,7 @@ def test_workers_start_after_the_threads_of_torch_and_opencv():
 
 
 def test_a_cpu_is_used_whole_and_readers_before_a_gpu_are_bounded(monkeypatch):
-    monkeypatch.setattr("isc.data.cores", lambda: 64)
+    monkeypatch.setattr("isc.runtime.cpus.cores", lambda: 64)
     assert worker_count(-1) == 16
     assert worker_count(-1, most=None) == 64
     assert worker_count(3, most=None) == worker_count(3) == 3
@@ -502,4 +499,4 @@ def test_a_batch_pins_its_pictures(monkeypatch):
 def test_a_network_names_itself():
     network = load_network("isc_small", device=CPU)
     assert isinstance(network, Network)
-    assert network.provenance["weights_sha256"] == isc.model.describe(load_model("isc_small"))["weights_sha256"]
+    assert network.provenance["weights_sha256"] == isc.model.files.describe(load_model("isc_small"))["weights_sha256"]

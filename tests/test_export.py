@@ -15,13 +15,18 @@ import pytest
 import torch
 
 import isc
-from isc import export as exporting
-from isc.config import ModelConfig, Pooling
+from isc.cli.export import main
+from isc.config.choices import Pooling
+from isc.config.train import ModelConfig
 from isc.errors import InputError
-from isc.export import export, main, to_runtime
-from isc.images import list_images, read_image, resize
-from isc.model import describe, initial_model, load_model, save_model
-from isc.onnx_model import load_onnx
+from isc.model import export as exporting
+from isc.model.export import export, to_runtime
+from isc.model.files import describe, save_model
+from isc.model.load import initial_model, load_model
+from isc.model.onnx import load_onnx
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import resize
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'isc[onnx]'")
@@ -280,7 +285,7 @@ def test_command_lines_refused(arguments, said, tmp_path, monkeypatch, capsys):
 
 def test_as_a_process_of_its_own(tmp_path):
     (tmp_path / "file").touch()
-    words = [sys.executable, "-m", "isc.export", "isc_small", tmp_path / "file" / "n.onnx", "--image-size", "32"]
+    words = [sys.executable, "-m", "isc.model.export", "isc_small", tmp_path / "file" / "n.onnx", "--image-size", "32"]
     run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, cwd=PAGE.parents[1])
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: ")

@@ -13,19 +13,20 @@ import h5py
 import numpy as np
 import pytest
 
-import isc.extract
-import isc.network
-from isc.blocks import parts_folder
-from isc.config import Combine, ExtractConfig, Precision
-from isc.embedding import embed
+import isc.extract.run
+import isc.model.inference
+from isc.config.choices import Combine, Precision
+from isc.config.extract import ExtractConfig
+from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.errors import InputError
-from isc.extract import extract
-from isc.images import read_image
-from isc.io import SAME_IN_BOTH, read_descriptors, read_provenance
-from isc.matching.proposals import propose
-from isc.model import load_model
-from isc.network import torch_network
-from isc.views import View
+from isc.extract.blocks import parts_folder
+from isc.extract.embedding import embed
+from isc.extract.run import extract
+from isc.model.inference import torch_network
+from isc.model.load import load_model
+from isc.photos.decode import read_image
+from isc.photos.regions import propose
+from isc.photos.views import View
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 NAMES = ["a", "b", "sub/a", "sub/deep/c", "z"]
@@ -39,7 +40,9 @@ def model():
 
 @pytest.fixture(autouse=True)
 def _built_once(model, monkeypatch):
-    monkeypatch.setattr(isc.network, "load_model", lambda name: model if name == "imagenet" else load_model(name))
+    monkeypatch.setattr(
+        isc.model.inference, "load_model", lambda name: model if name == "imagenet" else load_model(name)
+    )
 
 
 @pytest.fixture
@@ -165,12 +168,12 @@ def test_a_list_of_failures_is_not_left_without_its_descriptors(photos, monkeypa
     def full(*_, **__):
         raise InputError("d.h5: cannot be written (No space left on device)")
 
-    monkeypatch.setattr(isc.extract, "write_descriptor_blocks", full)
+    monkeypatch.setattr(isc.extract.run, "write_descriptor_blocks", full)
     with pytest.raises(InputError, match="No space"):
         extract(config(photos))
     assert beside(photos) == {"d.h5.parts"}  # what was made stays
     monkeypatch.undo()
-    monkeypatch.setattr(isc.extract, "embed_photos", lambda *_, **__: pytest.fail("was embedded again"))
+    monkeypatch.setattr(isc.extract.run, "embed_photos", lambda *_, **__: pytest.fail("was embedded again"))
     extract(config(photos))
     assert beside(photos) == {"d.h5", "d.h5.failures.csv"}
 
@@ -214,7 +217,7 @@ def test_a_damaged_model_is_refused_by_file(photos, content):
 def test_the_same_call_twice_does_nothing(photos, monkeypatch):
     written = extract(config(photos))
     before = (written.stat().st_mtime_ns, written.read_bytes())
-    monkeypatch.setattr(isc.extract, "embed_photos", lambda *_, **__: pytest.fail("was extracted again"))
+    monkeypatch.setattr(isc.extract.run, "embed_photos", lambda *_, **__: pytest.fail("was extracted again"))
     assert extract(config(photos)) == written
     assert (written.stat().st_mtime_ns, written.read_bytes()) == before
 
@@ -222,7 +225,7 @@ def test_the_same_call_twice_does_nothing(photos, monkeypatch):
 def test_the_same_call_twice_does_nothing_where_photos_cannot_be_read(photos, monkeypatch):
     (photos / "b.jpg").write_bytes(b"not a photo")
     extract(config(photos))
-    monkeypatch.setattr(isc.extract, "embed_photos", lambda *_, **__: pytest.fail("was extracted again"))
+    monkeypatch.setattr(isc.extract.run, "embed_photos", lambda *_, **__: pytest.fail("was extracted again"))
     extract(config(photos))
     assert beside(photos) == {"d.h5", "d.h5.failures.csv"}
 
@@ -249,8 +252,8 @@ def test_a_file_made_otherwise_is_refused_unless_overwritten(photos, options, na
 def test_precision_auto_is_what_was_used(photos, monkeypatch):
     """The file says which it was, so that the same file on another machine is not taken for the same."""
     for meant in (Precision.bfloat16, Precision.float32):
-        monkeypatch.setattr(isc.network, "reduced_precision", lambda device, meant=meant: meant)
-        monkeypatch.setattr(isc.network, "least_cosine", lambda *_: 1.0)
+        monkeypatch.setattr(isc.model.inference, "reduced_precision", lambda device, meant=meant: meant)
+        monkeypatch.setattr(isc.model.inference, "least_cosine", lambda *_: 1.0)
         auto = extract(config(photos, precision=Precision.auto, output=str(photos.parent / f"auto_{meant.value}.h5")))
         plain = extract(config(photos, precision=meant, output=str(photos.parent / f"{meant.value}.h5")))
         assert auto.read_bytes() == plain.read_bytes()
@@ -258,16 +261,16 @@ def test_precision_auto_is_what_was_used(photos, monkeypatch):
 
 
 def test_another_model_is_refused_unless_overwritten(photos, monkeypatch):
-    from isc.config import ModelConfig
-    from isc.model import initial_model
+    from isc.config.train import ModelConfig
+    from isc.model.load import initial_model
 
     written = extract(config(photos))
     other = initial_model(ModelConfig(), seed=1).eval()
-    monkeypatch.setattr(isc.network, "load_model", lambda name: other)
+    monkeypatch.setattr(isc.model.inference, "load_model", lambda name: other)
     with pytest.raises(InputError, match="weights_sha256="):
         extract(config(photos))
     extract(config(photos, overwrite=True))
-    assert read_provenance(written)["weights_sha256"] == isc.network.describe(other)["weights_sha256"]
+    assert read_provenance(written)["weights_sha256"] == isc.model.files.describe(other)["weights_sha256"]
 
 
 def test_other_photos_under_the_same_count_are_noticed(photos):
@@ -347,7 +350,7 @@ def test_ctrl_c_keeps_what_is_finished(many, place):
 @pytest.fixture
 def begun(many, monkeypatch):
     """A run that ended in its second block."""
-    write = isc.extract.write_block
+    write = isc.extract.blocks.write_block
 
     def full(folder, number, block):
         if number:
@@ -355,7 +358,7 @@ def begun(many, monkeypatch):
         write(folder, number, block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(isc.extract, "write_block", full)
+        patched.setattr(isc.extract.run, "write_block", full)
         with pytest.raises(InputError, match="No space left"):
             extract(listed(many))
     parts = parts_folder(many.parent / "d.h5")
@@ -366,11 +369,11 @@ def begun(many, monkeypatch):
 def test_what_is_finished_is_not_made_again(begun, monkeypatch):
     whole = extract(listed(begun, "whole.h5"))
     embedded = []
-    embed_photos = isc.extract.embed_photos
+    embed_photos = isc.extract.embedding.embed_photos
     counted = lambda network, photos, rows, **options: (  # noqa: E731
         embedded.extend(rows) or embed_photos(network, photos, rows, **options)
     )
-    monkeypatch.setattr(isc.extract, "embed_photos", counted)
+    monkeypatch.setattr(isc.extract.run, "embed_photos", counted)
     assert extract(listed(begun)).read_bytes() == whole.read_bytes()
     assert embedded == list(range(256, MANY))
 
@@ -400,7 +403,7 @@ def test_a_file_that_changed_size_is_noticed(begun):
 def test_blocks_that_outlived_their_file_go(begun, monkeypatch):
     """As after a kill between the file's appearance and the end of its blocks; those of another run stay."""
     with monkeypatch.context() as patched:
-        patched.setattr(isc.extract.Store, "remove", lambda self: None)
+        patched.setattr(isc.extract.blocks.Store, "remove", lambda self: None)
         written = extract(listed(begun))
     parts, before = parts_folder(written), written.read_bytes()
     run = (parts / "run.json").read_text()
@@ -487,7 +490,7 @@ def alike(one, other):
 
 def test_an_onnx_file_is_a_model(photos, model):
     pytest.importorskip("onnxruntime")
-    from isc.export import export
+    from isc.model.export import export
 
     export(model, photos.parent / "m.onnx", image_size=64, photos=[photos / "a.jpg"])
     options = {"model": str(photos.parent / "m.onnx"), "output": str(photos.parent / "onnx.h5"), "workers": 2}

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isc.matching.fusion import (
+from isc.evaluate.metrics import reliability
+from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.fusion import (
     ALIGNED,
     FALLS,
     FEW_FEATURES,
@@ -27,8 +29,6 @@ from isc.matching.fusion import (
     Fusion,
     fit_fusion,
 )
-from isc.matching.geometry import EVIDENCE
-from isc.metrics import reliability
 
 AT = {name: column for column, name in enumerate(EVIDENCE)}
 COPIES = 0.4  # share of the drawn pairs

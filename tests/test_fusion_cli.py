@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from isc import fusion_cli
-from isc.beside import SHIPPED, beside_model, require_model
-from isc.descriptors import GroundTruth, Matches
+from isc.cli import fusion as fusion_cli
+from isc.cli.fusion import BINS, Pairs, cross_fitted, main, summary
+from isc.data.hdf5 import read_descriptors
+from isc.data.matches import GroundTruth, Matches
+from isc.data.model_files import SHIPPED, beside_model, require_model
 from isc.errors import InputError
-from isc.fusion_cli import BINS, Pairs, cross_fitted, main, summary
-from isc.images import SAMPLE, list_images
-from isc.io import read_descriptors
-from isc.matching.fusion import fit_fusion
-from isc.matching.geometry import EVIDENCE
-from isc.matching.stored import fusion_for, read_fusion
-from isc.matching.verify import Problem, Verified
-from isc.metrics import evaluate
+from isc.evaluate.metrics import evaluate
+from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.compare import Problem, Verified
+from isc.match.verification.fusion import fit_fusion
+from isc.match.verification.fusion_files import fusion_for, read_fusion
+from isc.photos.folders import SAMPLE, list_images
 
 QUERIES, COPIES, REFERENCES, DIM = 240, 160, 200, 16
 WEIGHTS = "ab" * 32
@@ -343,7 +343,7 @@ def test_real_photos_that_are_too_few_are_compared_and_then_refused(place, bench
     images = ("--query-images", str(benchmark / "queries"), "--reference-images", str(benchmark / "references"))
     truth = ("--ground-truth", str(benchmark / "ground_truth.csv"))
     command = ("fit", "--queries", "q.h5", "--references", "r.h5", *images, *truth, "--candidates", "4", *OUT)
-    words = [sys.executable, "-m", "isc.fusion_cli", *command]
+    words = [sys.executable, "-m", "isc.cli.fusion", *command]
     done = subprocess.run(words, cwd=place.folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "ground_truth.csv: " in done.stderr.splitlines()[-1]
@@ -365,7 +365,7 @@ def test_interrupted_it_leaves_nothing(scene, asked, monkeypatch):
 
 
 def test_the_command_explains_itself():
-    words = [sys.executable, "-m", "isc.fusion_cli", "fit", "--help"]
+    words = [sys.executable, "-m", "isc.cli.fusion", "fit", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "isc-fusion fit --queries q.h5" in done.stdout
     assert "training photos" in done.stdout

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isc.images import SAMPLE, Pixels, encode_jpeg, fit_within, list_images, read_image
-from isc.matching import geometry
-from isc.matching.geometry import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, surprise
-from isc.matching.local import LocalFeatures, local_features, mirrored
+from isc.match.verification import alignment as geometry
+from isc.match.verification.alignment import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, surprise
+from isc.match.verification.features import LocalFeatures, local_features, mirrored
+from isc.photos.decode import Pixels, encode_jpeg, read_image
+from isc.photos.folders import SAMPLE, list_images
+from isc.photos.resizing import fit_within
 
 PHOTOS = list_images(SAMPLE)
 SOME = list(PHOTOS)[::6]

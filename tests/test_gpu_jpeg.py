@@ -11,8 +11,9 @@ import torch
 from PIL import Image, ImageOps
 
 import isc
-from isc.gpu_jpeg import Jpeg, area_weights, decoded, shrunk, upright
-from isc.images import jpeg_orientation, read_image, resize
+from isc.extract.gpu_jpeg import Jpeg, area_weights, decoded, shrunk, upright
+from isc.photos.decode import jpeg_orientation, read_image
+from isc.photos.resizing import resize
 
 PATHS = sorted((Path(isc.__file__).parent / "sample").glob("*.jpg"))
 CPU = torch.device("cpu")

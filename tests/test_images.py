@@ -18,19 +18,11 @@ import pytest
 from PIL import Image, ImageFile, features
 
 import isc
-from isc import images
 from isc.errors import InputError
-from isc.images import (
-    SUFFIXES,
-    encode_jpeg,
-    fit_within,
-    image_files,
-    list_images,
-    path_of,
-    read_bytes,
-    read_image,
-    resize,
-)
+from isc.photos import folders as images
+from isc.photos.decode import encode_jpeg, read_bytes, read_image
+from isc.photos.folders import SUFFIXES, image_files, list_images, path_of
+from isc.photos.resizing import fit_within, resize
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 PHOTO = SAMPLE / "S000.jpg"  # 320 × 213
@@ -570,7 +562,7 @@ def pixels_or_refusal(source: Path | bytes) -> str:
     return ""
 
 
-# pytest clears the filter that importing isc.images sets; the test after the next one looks at that
+# pytest clears the filter that importing isc.photos.folders sets; the test after the next one looks at that
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_wherever_a_file_is_cut_it_is_refused_or_decoded_in_silence(tmp_path, capfd):
     for kind, whole in kinds_of_files().items():
@@ -609,7 +601,7 @@ def test_no_warning_of_pillow_reaches_stderr(tmp_path):
     samples = whole.index(struct.pack("<HHI", 277, 3, 1), start) + 8
     (tmp_path / "logged.tif").write_bytes(whole[:samples] + struct.pack("<H", 65_535) + whole[samples + 2 :])
     program = """
-import sys, isc.images as images
+import sys, isc.photos.folders as images
 for path in images.list_images(images.Path(sys.argv[1])).values():
     try: images.read_image(path)
     except images.InputError as error: print(error)

@@ -15,39 +15,68 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # a module imports modules of lower levels alone; a new module has to find its place here
 LEVELS = [
-    {"isc", "isc.errors", "isc.cores", "isc.progress", "isc.conf", "isc.conf.experiment"},
-    {"isc.beside", "isc.console", "isc.experiments", "isc.lock", "isc.steps", "isc.views"},
-    {"isc.config", "isc.descriptors", "isc.distributed", "isc.loss"},
-    {"isc.board", "isc.device", "isc.gpu_jpeg", "isc.images", "isc.io.files", "isc.memory", "isc.metrics"},
-    {"isc.bootstrap", "isc.io.tables", "isc.io.hdf5"},
-    {"isc.io"},
-    {"isc.blocks", "isc.calibration", "isc.checkpoints", "isc.sources"},
-    {"isc.augment", "isc.baselines", "isc.charts", "isc.edits", "isc.model", "isc.onnx_model", "isc.search"},
-    {"isc.export"},
-    {"isc.data", "isc.index", "isc.network", "isc.normalize", "isc.optim"},
-    {"isc.report", "isc.teacher"},
-    {"isc.inputs", "isc.matching"},
-    {"isc.benchmark", "isc.embedding"},
+    {"isc", "isc.errors", "isc.runtime.cpus", "isc.runtime.progress", "isc.conf", "isc.conf.experiment"},
+    {
+        "isc.data.model_files",
+        "isc.cli.console",
+        "isc.cli.experiments",
+        "isc.runtime.locks",
+        "isc.config.chain",
+        "isc.photos.views",
+    },
+    {"isc.config.checks", "isc.data.ids", "isc.train.distributed", "isc.train.losses"},
+    {
+        "isc.train.tensorboard_log",
+        "isc.model.device",
+        "isc.extract.gpu_jpeg",
+        "isc.photos.folders",
+        "isc.data.files",
+        "isc.train.memory_bank",
+        "isc.evaluate.metrics",
+    },
+    {"isc.evaluate.bootstrap", "isc.data.csv_files", "isc.data.hdf5"},
+    {"isc.data"},
+    {"isc.extract.blocks", "isc.evaluate.calibration", "isc.model.download", "isc.photos.place"},
+    {
+        "isc.train.augment.augmenter",
+        "isc.benchmark.baselines",
+        "isc.evaluate.report.charts",
+        "isc.benchmark.edits.chain",
+        "isc.model.pooling",
+        "isc.model.onnx",
+        "isc.search",
+    },
+    {"isc.model.export"},
+    {
+        "isc.extract.loaders",
+        "isc.search.index.index",
+        "isc.model.inference",
+        "isc.search.normalize.fitted",
+        "isc.train.optimizer",
+    },
+    {"isc.evaluate.report", "isc.train.distillation"},
+    {"isc.match.inputs", "isc.match.verification"},
+    {"isc.benchmark", "isc.extract.view_plan"},
     {"isc.cluster"},
-    {"isc.finding"},
-    {"isc.outputs"},
-    {"isc.calibrate_cli", "isc.extract", "isc.fusion_cli", "isc.match", "isc.normalize_cli"},
-    {"isc.objective", "isc.validate"},
-    {"isc.train"},
-    {"isc.cli"},
-    {"isc.demo", "isc.index_cli"},
+    {"isc.match.search"},
+    {"isc.match.outputs"},
+    {"isc.cli.calibrate", "isc.extract.run", "isc.cli.fusion", "isc.match.run", "isc.cli.normalize"},
+    {"isc.train.objective", "isc.train.validation"},
+    {"isc.train.run"},
+    {"isc.cli.verbs"},
+    {"isc.cli.demo", "isc.cli.index"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 ROOMS = (
-    "isc.augment",
+    "isc.train.augment.augmenter",
     "isc.benchmark",
-    "isc.calibration",
+    "isc.evaluate.calibration",
     "isc.cluster",
-    "isc.edits",
-    "isc.index",
-    "isc.matching",
-    "isc.normalize",
-    "isc.report",
+    "isc.benchmark.edits.chain",
+    "isc.search.index.index",
+    "isc.match.verification",
+    "isc.search.normalize.fitted",
+    "isc.evaluate.report",
     "isc.search",
 )  # packages that have one level; their modules may import each other
 TORCH = {"torch", "torchvision", "timm", "safetensors"}
@@ -101,29 +130,40 @@ TRAIN_HALF = {
     "train",
     "validate",
 }
-LAZY_TORCH = {"isc.search.torch_kernel"}  # inside functions, for whoever chooses or has a GPU
+LAZY_TORCH = {"isc.search.kernels.torch_kernel"}  # inside functions, for whoever chooses or has a GPU
 DOORS = {
-    "faiss": {"isc.search.faiss_kernel", "isc.search.approximate"},
-    "h5py": {"isc.io.hdf5"},
-    "hydra": {"isc.cli"},
-    "omegaconf": {"isc.cli", "isc.experiments"},
-    "jinja2": {"isc.report.page"},
-    "albumentations": {"isc.augment", "isc.augment.attack"},
-    "timm": {"isc.model", "isc.optim"},
-    "torch.utils.tensorboard": {"isc.board"},
-    "safetensors": {"isc.model"},
-    "onnxruntime": {"isc.onnx_model"},
-    "openvino": {"isc.onnx_model"},
-    "pillow_heif": {"isc.images"},
-    "ray": {"isc.cluster.connection", "isc.cluster.extraction", "isc.cluster.search"},
-    "torchvision": {"isc.gpu_jpeg"},
+    "faiss": {"isc.search.kernels.faiss_kernel", "isc.search.approximate.card"},
+    "h5py": {"isc.data.hdf5"},
+    "hydra": {"isc.cli.verbs"},
+    "omegaconf": {"isc.cli.verbs", "isc.cli.experiments"},
+    "jinja2": {"isc.evaluate.report.page"},
+    "albumentations": {"isc.train.augment.augmenter", "isc.train.augment.attack"},
+    "timm": {"isc.model.pooling", "isc.train.optimizer"},
+    "torch.utils.tensorboard": {"isc.train.tensorboard_log"},
+    "safetensors": {"isc.model.pooling"},
+    "onnxruntime": {"isc.model.onnx"},
+    "openvino": {"isc.model.onnx"},
+    "pillow_heif": {"isc.photos.folders"},
+    "ray": {"isc.runtime.ray_cluster", "isc.extract.ray_extract", "isc.search.ray_search"},
+    "torchvision": {"isc.extract.gpu_jpeg"},
     "torch": {f"isc.{name}" for name in TRAIN_HALF - {"augment"}} | LAZY_TORCH,
     # images opens files; the others draw on pictures already decoded
-    "PIL": {"isc.augment.drawing", "isc.augment.fonts", "isc.edits.drawing", "isc.edits.screens", "isc.images"}
-    | {"isc.baselines", "isc.edits.augly", "isc.edits.augly_draws", "isc.edits.augly_geometry"},
-    "augly": {"isc.edits.augly", "isc.edits.augly_draws"},
-    "pdqhash": {"isc.baselines"},
-    "imagehash": {"isc.baselines"},
+    "PIL": {
+        "isc.train.augment.drawing",
+        "isc.train.augment.fonts",
+        "isc.benchmark.edits.drawing",
+        "isc.benchmark.edits.screens",
+        "isc.photos.folders",
+    }
+    | {
+        "isc.benchmark.baselines",
+        "isc.benchmark.edits.augly",
+        "isc.benchmark.edits.augly_draws",
+        "isc.benchmark.edits.augly_geometry",
+    },
+    "augly": {"isc.benchmark.edits.augly", "isc.benchmark.edits.augly_draws"},
+    "pdqhash": {"isc.benchmark.baselines"},
+    "imagehash": {"isc.benchmark.baselines"},
 }
 
 
@@ -144,7 +184,7 @@ def imports_of(tree):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             found.add(node.module)
-            # `from isc import images` names a module, `from isc.images import resize` does not
+            # `from isc import images` names a module, `from isc.photos.folders import resize` does not
             found |= {f"{node.module}.{alias.name}" for alias in node.names} & TREES.keys()
     return found
 
@@ -228,7 +268,7 @@ def test_only_images_opens_a_picture():
                 openers.add(module)
             if isinstance(node, ast.ImportFrom) and node.module in {"cv2", "PIL.Image"}:
                 assert not {"imread", "open"} & {alias.name for alias in node.names}, module
-    assert openers == {"isc.images"}
+    assert openers == {"isc.photos.folders"}
 
 
 def test_nothing_is_imported_by_a_name_made_at_run_time():
@@ -240,7 +280,16 @@ def test_nothing_is_imported_by_a_name_made_at_run_time():
 def test_heavy_libraries_wait_until_they_are_needed():
     """At the top of the light modules, which a refusal or the scoring of a CSV goes through, none is imported."""
     heavy = TORCH | {"faiss", "h5py", "cv2", "PIL", "albumentations", "jinja2"}
-    light = ("isc", "isc.cli", "isc.config", "isc.descriptors", "isc.io", "isc.match", "isc.metrics", "isc.report")
+    light = (
+        "isc",
+        "isc.cli.verbs",
+        "isc.config.checks",
+        "isc.data.ids",
+        "isc.data",
+        "isc.match.run",
+        "isc.evaluate.metrics",
+        "isc.evaluate.report",
+    )
     for module in (*light, "isc.search"):
         top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
         assert not {name.partition(".")[0] for name in imports_of(top)} & heavy, module
@@ -249,7 +298,7 @@ def test_heavy_libraries_wait_until_they_are_needed():
 @pytest.mark.parametrize("verb", ["train", "extract", "match"])
 def test_a_script_is_a_shell_over_the_command(verb):
     path = REPOSITORY / f"{verb}.py"
-    assert imports_of(ast.parse(path.read_text(encoding="utf-8"))) == {"isc.cli"}
+    assert imports_of(ast.parse(path.read_text(encoding="utf-8"))) == {"isc.cli.verbs"}
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
 
 

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isc.descriptors import Descriptors
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_descriptors, read_provenance, write_descriptors
 from isc.errors import InputError
-from isc.index import Index, is_index, read_index, storage, writer
-from isc.io import read_descriptors, read_provenance, write_descriptors
+from isc.search.index import storage, writer
+from isc.search.index.index import Index, is_index, read_index
 
 RAM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # kills are no power cuts: there is no disk to wait for
 MADE_BY = {"weights_sha256": "a1" * 32, "image_size": "64", "gem_power": "3.0", "preprocessing": "RGB", "model": "net"}
@@ -310,7 +311,7 @@ def test_an_index_of_unnamed_descriptors_takes_unnamed_ones_alone(tmp_path):
 # one writer, many readers
 
 
-HOLDER = "import sys; from pathlib import Path; from isc.index import Index; index = Index.open(Path(sys.argv[1]))\n"
+HOLDER = "import sys; from pathlib import Path; from isc.search.index.index import Index; index = Index.open(Path(sys.argv[1]))\n"
 
 
 @contextlib.contextmanager
@@ -433,7 +434,7 @@ def random_operations(chance, count):
 OPERATOR = """
 import json
 import numpy as np
-from isc.descriptors import Descriptors
+from isc.data.descriptors import Descriptors
 operations, provenance = json.loads(Path(sys.argv[2]).read_text())
 with index.writer() as writer:
     print(sys.argv[3], flush=True)

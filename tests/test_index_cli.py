@@ -14,10 +14,12 @@ import h5py
 import numpy as np
 import pytest
 
-from isc import index_cli
-from isc.descriptors import Descriptors
-from isc.index import Index, read_index, writer
-from isc.io import read_predictions, write_descriptors
+from isc.cli import index as index_cli
+from isc.data.csv_files import read_predictions
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import write_descriptors
+from isc.search.index import writer
+from isc.search.index.index import Index, read_index
 from tests.conftest import SAMPLE, Finished
 from tests.test_index import MADE_BY, described
 
@@ -303,7 +305,7 @@ def test_ctrl_c_keeps_what_was_acknowledged(known, tmp_path):
     write_descriptors(tmp_path / "big.h5", big, MADE_BY)
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from isc import index_cli; from isc.index import writer; writer.BATCH = 1; index_cli.main()"
+        "from isc import index_cli; from isc.search.index.index import writer; writer.BATCH = 1; index_cli.main()"
     )
     command = [sys.executable, "-c", code, "add", "known.index", "big.h5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -320,7 +322,7 @@ def test_ctrl_c_keeps_what_was_acknowledged(known, tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_error(known):
-    command = [sys.executable, "-m", "isc.index_cli", "query", "known.index", "abc.h5"]
+    command = [sys.executable, "-m", "isc.cli.index", "query", "known.index", "abc.h5"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         process.stdout.close()

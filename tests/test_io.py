@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isc import io
-from isc.descriptors import Descriptors, Matches, as_ids
+from isc import data as io
+from isc.data import csv_files as tables
+from isc.data.descriptors import Descriptors
+from isc.data.ids import as_ids
+from isc.data.matches import Matches
 from isc.errors import InputError
-from isc.io import tables
-from isc.metrics import evaluate
+from isc.evaluate.metrics import evaluate
 
 HEADER = "query_id,reference_id,score\n"
 TRUTH_HEADER = "query_id,reference_id\n"

@@ -15,14 +15,11 @@ from PIL import Image, ImageFont
 
 import isc
 from benchmarks import judge, judge_make, judge_score
-from isc.benchmark import Sizes, make_benchmark, read_edits
-from isc.benchmark.presets import Recipe, kinds_of
-from isc.config import Library
-from isc.descriptors import GroundTruth, Matches
-from isc.edits import augly as augly_edits
-from isc.edits import augly_geometry, region
-from isc.edits.augly import Edit
-from isc.edits.augly_draws import (
+from isc.benchmark.edit_log import read_edits
+from isc.benchmark.edits import augly as augly_edits
+from isc.benchmark.edits import augly_geometry
+from isc.benchmark.edits.augly import Edit
+from isc.benchmark.edits.augly_draws import (
     ALTERNATIVES,
     CUTTING,
     EDITS,
@@ -33,9 +30,16 @@ from isc.edits.augly_draws import (
     draw_names,
     require_augly,
 )
+from isc.benchmark.edits.chain import region
+from isc.benchmark.make import make_benchmark
+from isc.benchmark.presets import Recipe, kinds_of
+from isc.benchmark.sizes import Sizes
+from isc.config.choices import Library
+from isc.data.csv_files import read_ground_truth
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.images import list_images, read_image
-from isc.io import read_ground_truth
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")  # AugLy's
 
@@ -294,7 +298,8 @@ def test_no_photo_has_two_roles(made):
 
 @needs_augly
 def test_a_query_can_be_made_again_from_its_line(made):
-    from isc.images import encode_jpeg, fit_within
+    from isc.photos.decode import encode_jpeg
+    from isc.photos.resizing import fit_within
 
     images = list_images(SAMPLE)
 
@@ -466,7 +471,7 @@ def test_the_standard_error_falls_with_more_queries():
 
 
 def test_recall_by_edit_counts_copies_alone(tmp_path):
-    from isc.io import write_ground_truth, write_predictions
+    from isc.data.csv_files import write_ground_truth, write_predictions
 
     matches, _ = predictions()
     chains = {"a": ["crop"], "b": ["crop", "blur"], "c": ["blur"], "d": ["crop", "hflip"]}

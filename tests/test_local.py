@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from isc.images import SAMPLE, fit_within, list_images, read_image
-from isc.matching import local
-from isc.matching.local import LONGEST_SIDE, MAX_FEATURES, THUMBNAIL_SIDE, local_features, mirrored
+from isc.match.verification import features as local
+from isc.match.verification.features import LONGEST_SIDE, MAX_FEATURES, THUMBNAIL_SIDE, local_features, mirrored
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE, list_images
+from isc.photos.resizing import fit_within
 
 PHOTOS = list_images(SAMPLE)
 NAMES = ["S000", "S020", "S040", "S060", "S080", "S100"]

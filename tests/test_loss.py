@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from isc.loss import contrastive, copy_nce, info_nce, koleo, same_instance
+from isc.train.losses import contrastive, copy_nce, info_nce, koleo, same_instance
 
 Rows = list[list[float]]
 Shown = list[set[int]]  # the photos that each row shows

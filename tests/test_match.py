@@ -13,16 +13,17 @@ import h5py
 import numpy as np
 import pytest
 
-from isc import outputs
-from isc.bootstrap import bootstrap, intervals
-from isc.descriptors import Descriptors, GroundTruth, Matches
-from isc.inputs import Sets
-from isc.io import read_ground_truth, read_predictions
-from isc.matching.stored import fusion_for
-from isc.metrics import evaluate
-from isc.outputs import write_views
-from isc.report import compare, read_run
-from isc.search import ImagePairs
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.descriptors import Descriptors
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.bootstrap import bootstrap, intervals
+from isc.evaluate.metrics import evaluate
+from isc.evaluate.report.comparison import compare, read_run
+from isc.match import outputs
+from isc.match.inputs import Sets
+from isc.match.outputs import write_views
+from isc.match.verification.fusion_files import fusion_for
+from isc.search.multi_view import ImagePairs
 
 QUERIES, REFERENCES, DIM = 6, 30, 8
 Q = [f"Q{i:05d}" for i in range(QUERIES)]

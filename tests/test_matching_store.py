@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 from isc.errors import InputError
-from isc.images import SAMPLE, list_images, read_image
-from isc.matching import store as module
-from isc.matching.local import LocalFeatures, local_features
-from isc.matching.store import DATABASE, FeatureStore, num_bytes, pack, photo_key, unpack
+from isc.match.verification import feature_store as module
+from isc.match.verification.feature_store import DATABASE, FeatureStore, num_bytes, pack, photo_key, unpack
+from isc.match.verification.features import LocalFeatures, local_features
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE, list_images
 
 PHOTOS = list(list_images(SAMPLE).values())[:6]
 BLANK = local_features(np.full((40, 60, 3), 128, np.uint8))
@@ -322,9 +323,10 @@ def test_a_database_that_cannot_be_read_for_a_while_costs_one_warning(described,
 WRITER = """
 import sys
 from pathlib import Path
-from isc.images import list_images, SAMPLE, read_image
-from isc.matching.local import local_features
-from isc.matching.store import FeatureStore, photo_key
+from isc.photos.folders import list_images, SAMPLE
+from isc.photos.decode import read_image
+from isc.match.verification.features import local_features
+from isc.match.verification.feature_store import FeatureStore, photo_key
 value = local_features(read_image(list(list_images(SAMPLE).values())[0]))
 folder, photos, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 keys = [photo_key(path) for path in sorted(photos.iterdir())]

@@ -15,20 +15,23 @@ import h5py
 import numpy as np
 import pytest
 
-from isc.beside import SHIPPED
-from isc.config import ExtractConfig, MatchConfig, Track
-from isc.descriptors import Matches
+from isc.config.choices import Track
+from isc.config.extract import ExtractConfig
+from isc.config.match import MatchConfig
+from isc.data.hdf5 import read_descriptors
+from isc.data.matches import Matches
+from isc.data.model_files import SHIPPED
 from isc.errors import InputError
-from isc.images import SAMPLE, list_images, read_image
-from isc.io import read_descriptors
-from isc.match import match
-from isc.matching import looks as looks_module
-from isc.matching.fusion import Fusion
-from isc.matching.geometry import EVIDENCE, Alignment, compare
-from isc.matching.local import local_features
-from isc.matching.looks import with_looks
-from isc.matching.stored import fusion_for, read_fusion
-from isc.matching.track import PairEvidence, best_of_each, replaced, write_evidence
+from isc.match import query_views as looks_module
+from isc.match.query_views import with_looks
+from isc.match.run import match
+from isc.match.verification.alignment import EVIDENCE, Alignment, compare
+from isc.match.verification.features import local_features
+from isc.match.verification.fusion import Fusion
+from isc.match.verification.fusion_files import fusion_for, read_fusion
+from isc.match.verification.rescore import PairEvidence, best_of_each, replaced, write_evidence
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE, list_images
 
 SHIPPED_FUSION = SHIPPED / "isc_small.fusion.json"
 MADE_BY = {"weights": "isc_small", "weights_sha256": json.loads(SHIPPED_FUSION.read_text())["weights_sha256"]}
@@ -642,7 +645,8 @@ def test_a_model_s_own_fusion_comes_before_the_shipped_one(place):
 
 
 def test_the_shipped_fusion_is_for_the_shipped_model():
-    from isc.model import describe, load_model
+    from isc.model.files import describe
+    from isc.model.load import load_model
 
     assert read_fusion(SHIPPED_FUSION).weights_sha256 == describe(load_model("isc_small"))["weights_sha256"]
 
@@ -814,7 +818,7 @@ def test_queries_that_have_views_get_no_more(scene, extracted, fusion, every_pai
 
 def test_the_model_itself_takes_the_looks(place, edited):
     """A query's own row is that of another photo; its mirror image, taken by the real model, finds the original."""
-    from isc.extract import extract
+    from isc.extract.run import extract
 
     for role in ("queries", "references"):
         images, output = str(edited / role), str(place / f"{role[0]}.h5")

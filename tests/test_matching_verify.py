@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isc.descriptors import Matches
+from isc.data.matches import Matches
 from isc.errors import InputError
-from isc.images import SAMPLE, list_images, read_image
-from isc.matching import verify as module
-from isc.matching.geometry import EVIDENCE, Alignment, compare
-from isc.matching.local import local_features
-from isc.matching.store import FeatureStore, photo_key
-from isc.matching.verify import Problem, Verified, verify, write_not_compared
+from isc.match.verification import compare as module
+from isc.match.verification.alignment import EVIDENCE, Alignment, compare
+from isc.match.verification.compare import Problem, Verified, verify, write_not_compared
+from isc.match.verification.feature_store import FeatureStore, photo_key
+from isc.match.verification.features import local_features
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE, list_images
 
 PHOTOS = list_images(SAMPLE)
 EACH = 3  # candidates of a query, and the true one
@@ -368,11 +369,11 @@ RUN = """
 import contextlib, csv, signal, sys
 from pathlib import Path
 import numpy as np
-from isc.descriptors import Matches
-from isc.images import list_images
-from isc.matching.store import FeatureStore
-from isc.matching.verify import verify
-from isc.matching import verify as module
+from isc.data.matches import Matches
+from isc.photos.folders import list_images
+from isc.match.verification.feature_store import FeatureStore
+from isc.match.verification.compare import verify
+from isc.match.verification import compare as module
 signal.signal(signal.SIGINT, signal.default_int_handler)
 module.BATCH = 2
 module.PHOTOS = 1

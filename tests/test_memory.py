@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isc.loss import ABSENT
-from isc.memory import Memory
+from isc.train.losses import ABSENT
+from isc.train.memory_bank import Memory
 
 DIM = 2
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isc.descriptors import GroundTruth, Matches
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.metrics import (
+from isc.evaluate.metrics import (
     Bin,
     average_precision,
     evaluate,

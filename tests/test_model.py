@@ -17,23 +17,17 @@ import timm
 import torch
 
 import isc
-from isc.config import ModelConfig, Pooling
-from isc.device import place
+from isc.config.choices import Pooling
+from isc.config.train import ModelConfig
 from isc.errors import InputError
-from isc.images import list_images, read_image, resize
-from isc.model import (
-    FORMAT,
-    MODEL_FILE,
-    NAMES,
-    CopyModel,
-    describe,
-    gem,
-    initial_model,
-    load_model,
-    save_model,
-    subtract_background,
-    whitening_of,
-)
+from isc.model.copy_model import CopyModel
+from isc.model.device import place
+from isc.model.files import FORMAT, MODEL_FILE, describe, save_model
+from isc.model.load import NAMES, initial_model, load_model
+from isc.model.pooling import gem, subtract_background, whitening_of
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import resize
 
 PACKAGE = Path(isc.__file__).parent
 SMALL = ModelConfig(backbone="test_resnet", weights="none", dim=8, image_size=32)  # a network for timm's own tests

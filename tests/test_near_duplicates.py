@@ -13,9 +13,11 @@ import pytest
 from isc.benchmark import near_duplicates as nd
 from isc.benchmark.plan import HardNegatives, planned
 from isc.benchmark.sizes import Wanted
-from isc.descriptors import Descriptors, as_ids
+from isc.data.descriptors import Descriptors
+from isc.data.ids import as_ids
 from isc.errors import InputError
-from isc.images import SAMPLE, encode_jpeg, list_images, read_image
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import SAMPLE, list_images
 
 VARIANTS = {  # of a photo: how it is made, and which of the two stays, being larger
     "recompressed": lambda pixels: (pixels, 40),

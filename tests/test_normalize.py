@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isc.descriptors import Descriptors
+from isc.config.chain import STEPS, Chain, Pca, Score, Ssquare, Stretch, Subtract, Whiten, parse
+from isc.data.descriptors import Descriptors
 from isc.errors import InputError
-from isc.inputs import shared_rows
-from isc.normalize import dim_of, fit, require_unit
-from isc.normalize.forms import Training, form, unit
-from isc.search import best_pairs
-from isc.steps import STEPS, Chain, Pca, Score, Ssquare, Stretch, Subtract, Whiten, parse
+from isc.match.inputs import shared_rows
+from isc.search.exact import best_pairs
+from isc.search.normalize.fitted import fit, require_unit
+from isc.search.normalize.transforms import Training, dim_of, form, unit
 
 DIM = 6
 CHAINS = [

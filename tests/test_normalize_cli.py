@@ -15,19 +15,21 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from isc.beside import beside_model
-from isc.config import ExtractConfig
-from isc.descriptors import Descriptors, GroundTruth, Matches
+from isc.cli.normalize import main
+from isc.config.chain import parse
+from isc.config.extract import ExtractConfig
+from isc.data.csv_files import write_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_descriptors, read_provenance, write_descriptors
+from isc.data.matches import GroundTruth, Matches
+from isc.data.model_files import beside_model
 from isc.errors import InputError
-from isc.extract import extract
-from isc.io import read_descriptors, read_provenance, write_descriptors, write_ground_truth
-from isc.metrics import evaluate
-from isc.normalize import fit
-from isc.normalize.choose import CHAINS, Bench, choose, standard_error
-from isc.normalize.forms import unit
-from isc.normalize_cli import main
-from isc.search import best_pairs
-from isc.steps import parse
+from isc.evaluate.metrics import evaluate
+from isc.extract.run import extract
+from isc.search.exact import best_pairs
+from isc.search.normalize.fitted import fit
+from isc.search.normalize.transforms import unit
+from isc.search.normalize.tune import CHAINS, Bench, choose, standard_error
 from tests.conftest import REPOSITORY
 
 FEW = ("subtract", "stretch", "score", "pca:dim=4+score")
@@ -249,7 +251,7 @@ def called(place, *arguments):
 
 
 def test_search_prints_a_table_and_match_takes_what_it_keeps(scene):
-    command = [sys.executable, "-m", "isc.normalize_cli", "search", *FILES, *QUICK, "--output", "found.json"]
+    command = [sys.executable, "-m", "isc.cli.normalize", "search", *FILES, *QUICK, "--output", "found.json"]
     done = subprocess.run(command, cwd=scene.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -422,7 +424,7 @@ def test_the_commands_of_the_page_run(place, made, benchmark):
     write_ground_truth(
         place / "gt.csv", sorted(bench.truth.pairs) + [(q, "") for q in sorted(bench.truth.queries)[60:]]
     )
-    with mock.patch("isc.normalize_cli.CHAINS", ("stretch",)):
+    with mock.patch("isc.search.normalize.tune.CHAINS", ("stretch",)):
         for program, *words in commands[1:]:
             if program == "isc-normalize":
                 assert called(place, *words)[0] == 0
@@ -431,7 +433,7 @@ def test_the_commands_of_the_page_run(place, made, benchmark):
 
 
 def test_interrupted_search_leaves_nothing(scene):
-    with mock.patch("isc.normalize_cli.choose", side_effect=KeyboardInterrupt):
+    with mock.patch("isc.search.normalize.tune.choose", side_effect=KeyboardInterrupt):
         before = scene.contents()
         status, _, err = called(scene, "search", *FILES, "--output", "found.json")
     assert status == 130

@@ -19,10 +19,14 @@ from torch.utils.data import DataLoader
 
 import isc
 from isc.errors import InputError
-from isc.export import _metadata_bytes, to_runtime
-from isc.images import list_images, read_image, resize
-from isc.model import describe, load_model
-from isc.onnx_model import FORMAT, RUNTIMES, load_onnx
+from isc.model.export import _metadata_bytes, to_runtime
+from isc.model.files import describe
+from isc.model.load import load_model
+from isc.model.onnx import FORMAT, load_onnx
+from isc.model.onnx_engines import RUNTIMES
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from isc.photos.resizing import resize
 from tests.test_teacher import MATRIX, expected, pictures, save_onnx
 
 SAMPLE = Path(isc.__file__).parent / "sample"
@@ -178,7 +182,7 @@ FORKED = """
 import sys, numpy as np, torch
 from pathlib import Path
 from torch.utils.data import DataLoader
-from isc.onnx_model import load_onnx
+from isc.model.onnx import load_onnx
 from tests.test_onnx_model import Described
 from tests.test_teacher import pictures
 models = [load_onnx(Path(sys.argv[1]), runtime=runtime) for runtime in sys.argv[2:]]
@@ -300,7 +304,7 @@ def test_without_the_runtime(absent, tmp_path, monkeypatch):
 
 
 def test_a_runtime_that_crashes_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("isc.onnx_model._signature", lambda runs: os._exit(9))
-    monkeypatch.setattr("isc.onnx_model._CORES", {})
+    monkeypatch.setattr("isc.model.onnx._signature", lambda runs: os._exit(9))
+    monkeypatch.setattr("isc.model.onnx_engines._CORES", {})
     (tmp_path / "n.onnx").touch()
     assert "onnxruntime crashed on it (status 9)" in refused(tmp_path / "n.onnx")

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from isc.config import ModelConfig, OptimConfig, Optimizer, Stage
+from isc.config.choices import Optimizer
+from isc.config.train import ModelConfig, OptimConfig, Stage
 from isc.errors import InputError
-from isc.model import CopyModel, initial_model
-from isc.optim import (
+from isc.model.copy_model import CopyModel
+from isc.model.load import initial_model
+from isc.train.optimizer import (
     Average,
     Span,
     blocks_kept,

@@ -88,8 +88,8 @@ def test_what_a_user_needs_is_among_it(installed):
         "isc/conf/benchmark.yaml",
         "isc/conf/quiet.yaml",
         "isc/conf/experiment/demo.yaml",
-        "isc/templates/report.html",
-        "isc/edits/__init__.py",
+        "isc/evaluate/report/templates/report.html",
+        "isc/benchmark/edits/chain.py",
         "isc/sample/sample.csv",
         "isc/sample/S000.jpg",
     ):
@@ -112,16 +112,16 @@ def test_the_commands_are_declared(installed):
     config = configparser.ConfigParser()
     config.read(path, encoding="utf-8")
     assert dict(config["console_scripts"]) == {
-        "isc-train": "isc.cli:train",
-        "isc-extract": "isc.cli:extract",
-        "isc-match": "isc.cli:match",
-        "isc-benchmark": "isc.cli:benchmark",
-        "isc-calibrate": "isc.calibrate_cli:main",
-        "isc-demo": "isc.demo:main",
-        "isc-normalize": "isc.normalize_cli:main",
-        "isc-fusion": "isc.fusion_cli:main",
-        "isc-index": "isc.index_cli:main",
-        "isc-export": "isc.export:main",
+        "isc-train": "isc.cli.verbs:train",
+        "isc-extract": "isc.cli.verbs:extract",
+        "isc-match": "isc.cli.verbs:match",
+        "isc-benchmark": "isc.cli.verbs:benchmark",
+        "isc-calibrate": "isc.cli.calibrate:main",
+        "isc-demo": "isc.cli.demo:main",
+        "isc-normalize": "isc.cli.normalize:main",
+        "isc-fusion": "isc.cli.fusion:main",
+        "isc-index": "isc.cli.index:main",
+        "isc-export": "isc.cli.export:main",
     }
 
 

@@ -21,16 +21,19 @@ from benchmarks.peers import models as peers_models
 from benchmarks.peers.cells import Bench, Figures, figures_by_cell, judged, read_bench
 from benchmarks.peers.models import has_fusion, models, named
 from benchmarks.peers.tables import by_kind, kinds_by_group, long_form
-from isc.baselines import HASHES, hasher, write_hashes
-from isc.benchmark import Sizes, make_benchmark
+from isc.benchmark.baselines import HASHES, hasher, write_hashes
+from isc.benchmark.edits.chain import EDITS, Edit
+from isc.benchmark.edits.strengths import kinds_and_strengths, strength_of
+from isc.benchmark.make import make_benchmark
 from isc.benchmark.presets import Recipe
-from isc.descriptors import GroundTruth, Matches
-from isc.edits import EDITS, Edit
-from isc.edits.strengths import kinds_and_strengths, strength_of
+from isc.benchmark.sizes import Sizes
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.hdf5 import read_descriptors
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.images import list_images, read_image
-from isc.io import read_descriptors, read_ground_truth, read_predictions
-from isc.metrics import evaluate
+from isc.evaluate.metrics import evaluate
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -244,7 +247,7 @@ def test_what_a_model_finds_is_kept_by_its_weights(tmp_path):
 def test_a_backbone_of_timm_is_what_imagenet_is_of_ours(tmp_path):
     import torch
 
-    from isc.model import load_model
+    from isc.model.load import load_model
 
     path = peers_models._timm_file("timm:tf_efficientnet_lite0", tmp_path)
     assert path == peers_models._timm_file("timm:tf_efficientnet_lite0", tmp_path)

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from isc.images import SAMPLE, read_image
-from isc.matching import proposals
-from isc.matching.proposals import best, detail, edges, lines, overlaps, propose, rectangles
+from isc.photos import regions as proposals
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE
+from isc.photos.regions import best, detail, edges, lines, overlaps, propose, rectangles
 
 PATHS = sorted(SAMPLE.glob("*.jpg"))
 WIDTH, HEIGHT = 320, 240

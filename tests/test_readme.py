@@ -15,8 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from torch.distributed.run import get_args_parser
 
-from isc.cli import CONF, _quoted, keys, to_config
-from isc.config import ExtractConfig, TrainConfig
+from isc.cli.verbs import CONF, _quoted, keys, to_config
+from isc.config.extract import ExtractConfig
+from isc.config.train import TrainConfig
 from tests.test_demo import finished_demo  # noqa: F401  the demo's folder is what the README's commands work on
 
 ROOT = Path(__file__).parent.parent

@@ -17,16 +17,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isc.bootstrap import GRID, bootstrap, intervals
-from isc.charts import band_path, curve_chart, histogram_chart, number, reliability_chart, score_range, thin, ticks
-from isc.descriptors import GroundTruth, Matches
-from isc.images import encode_jpeg, list_images, read_image
-from isc.metrics import Bin, Curve, evaluate, precision_recall, wilson
-from isc.report import OtherRun, Pictures, apart, compare, write_report
-from isc.report.edits import edit_kind, edit_table
-from isc.report.judged import as_score, judge, spread, top
-from isc.report.pictures import MAX_JPEG, thumbnail
-from isc.report.sheets import Beside, sheets
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.bootstrap import GRID, bootstrap, intervals
+from isc.evaluate.metrics import Bin, Curve, evaluate, precision_recall, wilson
+from isc.evaluate.report.by_edit import edit_kind, edit_table
+from isc.evaluate.report.charts import (
+    band_path,
+    curve_chart,
+    histogram_chart,
+    number,
+    reliability_chart,
+    score_range,
+    thin,
+    ticks,
+)
+from isc.evaluate.report.comparison import OtherRun, compare
+from isc.evaluate.report.galleries import Beside, sheets
+from isc.evaluate.report.page import write_report
+from isc.evaluate.report.pair_outcomes import apart, as_score, judge, spread, top
+from isc.evaluate.report.thumbnails import MAX_JPEG, Pictures, thumbnail
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import list_images
 
 SAMPLE = Path(__file__).parents[1] / "isc" / "sample"
 
@@ -656,5 +667,5 @@ def test_half_a_million_matches_cost_seconds_and_a_small_page(tmp_path):
 
 def test_the_module_loads_no_heavy_library():
     heavy = {"torch", "faiss", "jinja2", "cv2", "matplotlib", "h5py"}
-    code = f"import sys, isc.report; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, isc.evaluate.report; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

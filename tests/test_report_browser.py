@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isc.descriptors import GroundTruth, Matches
-from isc.images import encode_jpeg, list_images, read_image
-from isc.report import OtherRun, Pictures, compare, write_report
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.report.comparison import OtherRun, compare
+from isc.evaluate.report.page import write_report
+from isc.evaluate.report.thumbnails import Pictures
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import list_images
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install isc[dev])")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -12,12 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isc.config import Engine
-from isc.descriptors import Descriptors, Matches
+from isc.config.choices import Engine
+from isc.data.descriptors import Descriptors
+from isc.data.matches import Matches
 from isc.errors import InputError
-from isc.search import best_pairs, exact, kept, kernels, knn, nearest, squared_distances
-from isc.search.faiss_kernel import faiss_gpus
-from isc.search.torch_kernel import cuda_devices
+from isc.search import exact
+from isc.search import running_best as kept
+from isc.search.exact import best_pairs, knn, nearest
+from isc.search.kernels import numpy_kernel as kernels
+from isc.search.kernels.faiss_kernel import faiss_gpus
+from isc.search.kernels.numpy_kernel import squared_distances
+from isc.search.kernels.torch_kernel import cuda_devices
 
 Pair = tuple[int, int]
 ENGINES = [Engine.numpy, Engine.torch, Engine.torch_half, Engine.faiss, Engine.faiss_half]

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isc.descriptors import Descriptors
+from isc.data.descriptors import Descriptors
 from isc.errors import InputError
-from isc.search import best_image_pairs, best_pairs, knn, nearest_images
-from isc.search import views as image_search
-from isc.search.approximate import Approximate, approximate_pairs
+from isc.search import multi_view as image_search
+from isc.search.approximate.index import Approximate
+from isc.search.approximate.pairs import approximate_pairs
+from isc.search.exact import best_pairs, knn
+from isc.search.multi_view import best_image_pairs, nearest_images
 
 Found = tuple[float, int, int, int, int]  # distance, query image, reference image, and the rows that gave it
 

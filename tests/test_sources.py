@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import isc
-from isc import sources
 from isc.errors import InputError
-from isc.images import list_hash, list_images, read_image
-from isc.sources import list_photos
+from isc.photos import place as sources
+from isc.photos.decode import read_image
+from isc.photos.folders import list_hash, list_images
+from isc.photos.sources import list_photos
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 PHOTOS = sorted(SAMPLE.glob("*.jpg"))

@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 
 import isc
-from isc.edits import EDITS, Edit, apply_edits, can_be_found, strengths
-from isc.edits.augly import Edit as OthersEdit
-from isc.edits.strengths import DEGREES, MAX_DRAWS, STRENGTHS, Degree, kinds_and_strengths, single_edit, strength_of
+from isc.benchmark.edits import strengths
+from isc.benchmark.edits.augly import Edit as OthersEdit
+from isc.benchmark.edits.chain import EDITS, Edit, apply_edits, can_be_found
+from isc.benchmark.edits.strengths import (
+    DEGREES,
+    MAX_DRAWS,
+    STRENGTHS,
+    Degree,
+    kinds_and_strengths,
+    single_edit,
+    strength_of,
+)
 from isc.errors import InputError
-from isc.images import read_image
+from isc.photos.decode import read_image
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 PHOTOS = [read_image(SAMPLE / f"S{number:03d}.jpg") for number in range(0, 60, 5)]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from isc.config import ModelConfig
+from isc.config.train import ModelConfig
 from isc.errors import InputError
-from isc.model import initial_model, save_model
-from isc.teacher import Teacher, load_teacher, relational_distillation
+from isc.model.files import save_model
+from isc.model.load import initial_model
+from isc.train.distillation import Teacher, load_teacher, relational_distillation
 
 SMALL = ModelConfig(backbone="test_resnet", weights="none", dim=8, image_size=64)
 

@@ -18,14 +18,16 @@ import isc
 from benchmarks import judge, judge_make, judge_peers, judge_score, tool_judge
 from benchmarks.tool_judge import chain, tools
 from benchmarks.tool_judge.draws import Draws
-from isc.descriptors import Descriptors
+from isc.data.csv_files import read_ground_truth, read_predictions, write_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import write_descriptors
 from isc.errors import InputError
-from isc.images import list_images, read_image
-from isc.io import read_ground_truth, read_predictions, write_descriptors, write_ground_truth
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 FOLDER = Path(tool_judge.__file__).parent
-FOREIGN = ("isc.augment", "isc.edits", "albumentations", "augly")
+FOREIGN = ("isc.train.augment.augmenter", "isc.benchmark.edits.chain", "albumentations", "augly")
 COMMANDS = {tool: any(map(shutil.which, names)) for tool, (names, _) in tools.TOOLS.items()}
 BY_FFMPEG = frozenset({"video_frame", "video_filter", "scaled_small"})
 BY_MAGICK = frozenset({*chain.FILTERS, *chain.DISTORTIONS})
@@ -240,7 +242,7 @@ def test_a_wrapped_network_gives_what_the_unwrapped_one_gives(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
     import torch
 
-    from isc.onnx_model import load_onnx
+    from isc.model.onnx import load_onnx
 
     source = small_network(tmp_path / "small.onnx")
     judge_peers.main([str(source), str(tmp_path / "wrapped.onnx"), "--size", "24"])

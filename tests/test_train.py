@@ -22,33 +22,28 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-import isc.train
-from isc.config import (
-    AugmentConfig,
-    Contrast,
-    Device,
-    ExtractConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    Optimizer,
-    Precision,
-    Stage,
-    TrainConfig,
-)
-from isc.data import Source, TrainingViews
-from isc.embedding import embed
+import isc.train.run
+from isc.config.choices import Contrast, Device, Optimizer, Precision
+from isc.config.extract import ExtractConfig
+from isc.config.train import AugmentConfig, LossConfig, ModelConfig, OptimConfig, Stage, TrainConfig
+from isc.data.hdf5 import read_descriptors
 from isc.errors import InputError
-from isc.extract import extract
-from isc.images import list_images
-from isc.io import read_descriptors
-from isc.metrics import Metrics
-from isc.model import CopyModel, initial_model, load_model, save_model, whitening_of
-from isc.network import torch_network
-from isc.objective import Rows, total_loss
-from isc.optim import schedule
-from isc.train import LOG_COLUMNS, Trainer, flat_config, nearest_rows, train
-from isc.validate import Validation
+from isc.evaluate.metrics import Metrics
+from isc.extract.embedding import embed
+from isc.extract.run import extract
+from isc.model.copy_model import CopyModel
+from isc.model.files import save_model
+from isc.model.inference import torch_network
+from isc.model.load import initial_model, load_model
+from isc.model.pooling import whitening_of
+from isc.photos.folders import list_images
+from isc.train.checkpoint import flat_config
+from isc.train.dataset import Source, TrainingViews
+from isc.train.objective import Rows, total_loss
+from isc.train.optimizer import schedule
+from isc.train.run import train
+from isc.train.trainer import LOG_COLUMNS, Trainer, nearest_rows
+from isc.train.validation import Validation
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 CPU = torch.device("cpu")
@@ -602,7 +597,7 @@ def breaks(monkeypatch, request):
             return loss * math.nan, terms | {"loss": math.nan}
         return loss + (0 * rows.embeddings).sum().abs().sqrt(), terms  # the root has no slope at 0
 
-    monkeypatch.setattr(isc.train, "total_loss", breaking)
+    monkeypatch.setattr(isc.train.run, "total_loss", breaking)
 
 
 @pytest.mark.usefixtures("breaks")
@@ -630,7 +625,7 @@ def test_the_photos_of_a_bad_batch_are_those_that_it_showed(photos, tmp_path, mo
         shown.extend(rows.instances.flatten().tolist())
         return rows.embeddings.sum() * math.nan, {"loss": math.inf}
 
-    monkeypatch.setattr(isc.train, "total_loss", breaking)
+    monkeypatch.setattr(isc.train.run, "total_loss", breaking)
     with pytest.raises(InputError) as told:
         train(config(photos, tmp_path / "run", augment=AugmentConfig(mix=1.0)))
     listed = list(list_images(photos).values())
@@ -672,7 +667,7 @@ def test_stages_decide_sizes_strength_rates_and_blocks(photos, tmp_path, monkeyp
         seen.append((tuple(batch.views.shape), learned, kept))
         return values
 
-    monkeypatch.setattr(isc.train, "TrainingViews", Told)
+    monkeypatch.setattr(isc.train.run, "TrainingViews", Told)
     monkeypatch.setattr(Trainer, "_one_step", watched)
     train(config(photos, tmp_path / "run", train=options))
     assert made == [(32, 0.25), (48, 1.0)]
@@ -778,7 +773,7 @@ def test_the_memory_serves_from_the_asked_share_of_the_steps_on(photos, tmp_path
         given.append(0 if memory is None else len(memory[0]))
         return total_loss(*parts, memory=memory, **options)
 
-    monkeypatch.setattr(isc.train, "total_loss", watched)
+    monkeypatch.setattr(isc.train.run, "total_loss", watched)
     train(config(photos, tmp_path / "run", loss=LossConfig(memory=12, memory_after=after)))
     assert given == expected
 
@@ -791,7 +786,7 @@ def test_momentum_keys_are_the_mild_views_by_the_averaged_weights(photos, tmp_pa
         given.append((len(rows.embeddings), rows.instances.tolist(), memory[1][-4:, 0].tolist(), len(memory[0])))
         return total_loss(rows, options, memory=memory)
 
-    monkeypatch.setattr(isc.train, "total_loss", watched)
+    monkeypatch.setattr(isc.train.run, "total_loss", watched)
     made = Trainer._averaged_module
     monkeypatch.setattr(
         Trainer, "_averaged_module", lambda self: networks.append((self, made(self))) or networks[-1][1]
@@ -881,7 +876,7 @@ def test_compiling_wraps_what_looks_at_one_picture_alone(straight, photos, tmp_p
 
         return wrapped
 
-    monkeypatch.setattr(isc.train, "compiled", compiling)
+    monkeypatch.setattr(isc.train.run, "compiled", compiling)
     train(config(photos, tmp_path / "run", train=dataclasses.replace(TINY, compile=True)))
     assert calls == [8] * STEPS
     assert column(tmp_path / "run", "loss") == column(straight, "loss")
@@ -934,7 +929,7 @@ def pairs_of(folder: Path, rows: list[str]) -> list[tuple[str, str]]:
     table.write_text("\n".join(["query_id,reference_id", *rows]) + "\n", encoding="utf-8")
     given = config(folder, folder.parent / "run", pairs=str(table))
     listed = list_images(folder)
-    found = isc.train._pairs(given, listed)
+    found = isc.train.run._pairs(given, listed)
     return [tuple(list(listed)[number] for number in pair) for pair in found]
 
 
@@ -968,7 +963,7 @@ def test_training_on_pairs_shows_the_query_photos(copies, tmp_path, monkeypatch)
             made.append(self.source.paths[number].stem)
             return super()._readable(number, failures)
 
-    monkeypatch.setattr(isc.train, "TrainingViews", Told)
+    monkeypatch.setattr(isc.train.run, "TrainingViews", Told)
     table = tmp_path / "gt.csv"
     table.write_text("".join(f"Q{n},R{n}\n" for n in range(6)), encoding="utf-8")
     train(config(copies, tmp_path / "run", pairs=str(table)))

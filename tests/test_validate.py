@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from isc.config import MatchConfig, Precision
-from isc.descriptors import Descriptors
+from isc.config.choices import Precision
+from isc.config.match import MatchConfig
+from isc.data.csv_files import read_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_descriptors
 from isc.errors import InputError
-from isc.io import read_descriptors, read_ground_truth
-from isc.match import match
-from isc.model import load_model
-from isc.search import best_pairs
-from isc.validate import PAIRS_A_QUERY, Validation, _best_pairs
+from isc.match.run import match
+from isc.model.load import load_model
+from isc.search.exact import best_pairs
+from isc.train.validation import PAIRS_A_QUERY, Validation, _best_pairs
 
 JUDGED = {"image_size": 64, "workers": 0, "precision": Precision.float32}
 

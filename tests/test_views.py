@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import isc
 from isc.errors import InputError
-from isc.images import read_image
-from isc.views import LONGEST_NAME, MOST_REGIONS, WHOLE, View, parse_views, placed, views_text
+from isc.photos.decode import read_image
+from isc.photos.views import LONGEST_NAME, MOST_REGIONS, WHOLE, View, parse_views, placed, views_text
 
 PHOTO = Path(isc.__file__).parent / "sample" / "S000.jpg"
 

@@ -16,10 +16,10 @@ from benchmarks.disc21 import __doc__ as about
 from benchmarks.disc21 import costs, parts
 from benchmarks.disc21.made import GROUND_TRUTH, QUERIES, REFERENCES, Size, make
 from benchmarks.disc21.processes import Cost, measured
-from isc.console import fail
+from isc.cli.console import fail
+from isc.data.files import write_json
 from isc.errors import InputError
-from isc.io import write_json
-from isc.lock import sole_writer
+from isc.runtime.locks import sole_writer
 
 FULL = Size(50_000, 1_000_000)
 BOUND = 2.0  # seconds in which half a million predictions are judged

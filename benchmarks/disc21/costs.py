@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import RESULTS
-from isc.cores import cores
+from isc.runtime.cpus import cores
 
 TRAINING = REFERENCES = 1_000_000
 QUERIES = 50_000

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.approximate import Pairs, Photos, Vectors
-from isc.descriptors import Descriptors
-from isc.io import write_descriptor_blocks, write_ground_truth
+from isc.data.csv_files import write_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import write_descriptor_blocks
 
 SEED = 21
 QUERIES, REFERENCES = "queries.h5", "references.h5"

@@ -14,7 +14,8 @@ from benchmarks.approximate import Vectors
 from benchmarks.disc21 import checks
 from benchmarks.disc21.made import GROUND_TRUTH, QUERIES, REFERENCES, SEED, Size, query_ids, reference_ids
 from benchmarks.score import plain_evaluate
-from isc.io import read_predictions, write_json, write_predictions
+from isc.data.csv_files import read_predictions, write_predictions
+from isc.data.files import write_json
 
 BRUTE_FORCE = 100  # queries
 PRODUCTS = 2_000  # queries whose matrix products are timed

@@ -12,10 +12,11 @@ import numpy as np
 
 from benchmarks.approximate import ROOT
 from benchmarks.disc21.processes import measured
-from isc.config import ModelConfig, Precision
-from isc.demo import SAMPLE
-from isc.device import choose_device, native_bfloat16
-from isc.images import encode_jpeg, list_images, read_image
+from isc.config.choices import Precision
+from isc.config.train import ModelConfig
+from isc.model.device import choose_device, native_bfloat16
+from isc.photos.decode import encode_jpeg, read_image
+from isc.photos.folders import SAMPLE, list_images
 
 SIDE, QUALITY = 1024, 90  # of the photos: about as many bytes as the challenge's, 350 GB for 2.1 million
 FILES = 60  # different ones, which are read again and again
@@ -84,7 +85,8 @@ def _photos(folder: Path) -> list[Path]:
 def _weights(work: Path, model: Model) -> str:
     if model.config is None:
         return model.name
-    from isc.model import initial_model, save_model
+    from isc.model.files import save_model
+    from isc.model.load import initial_model
 
     path = work / f"{model.config.backbone}.safetensors"
     if not path.exists():

@@ -15,8 +15,8 @@ from benchmarks.judge import text_table
 from benchmarks.peers.cells import Bench, figures_by_cell, read_bench
 from benchmarks.peers.models import Judged, has_fusion, judge, judge_matching, models
 from benchmarks.peers.tables import ByModel, Rows, by_kind, by_model, long_form
+from isc.data.files import write_json, write_text
 from isc.errors import InputError
-from isc.io import write_json, write_text
 
 PICTURE = Path(__file__).parents[2] / "docs" / "robustness.svg"
 

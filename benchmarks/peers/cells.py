@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from isc.benchmark import read_edits
-from isc.descriptors import FloatArray, GroundTruth, Matches
-from isc.edits.strengths import strength_of
+from isc.benchmark.edit_log import read_edits
+from isc.benchmark.edits.strengths import strength_of
+from isc.data.csv_files import read_ground_truth
+from isc.data.ids import FloatArray
+from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.io import read_ground_truth
-from isc.metrics import ranks
+from isc.evaluate.metrics import ranks
 
 Flags = npt.NDArray[np.bool_]
 Cell = tuple[str, str | None]  # kind and strength
@@ -88,7 +89,7 @@ def figures_by_cell(matches: Matches, bench: Bench) -> list[Figures]:
 def judged(score: FloatArray, right: Flags, distractor: Flags, *, copies: int, of: int) -> tuple[float, float]:
     """μAP and recall at 90 % precision of predictions [M], of which those of a `distractor` count copies / of each.
 
-    Wrong pairs stand before right ones of the same score. With copies = of this is what `isc.metrics.evaluate` says.
+    Wrong pairs stand before right ones of the same score. With copies = of this is what `isc.evaluate.metrics.evaluate` says.
     Counts are kept in units of 1 / of, so that nothing is rounded where 90 % is just reached.
     """
     order = np.lexsort((right, -score))

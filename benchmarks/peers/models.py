@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.judge_score import MODEL_FILE, ROLES, Scored, _extract, _match
-from isc.baselines import HASHES, hasher, write_hashes
-from isc.beside import SHIPPED, beside_model
-from isc.descriptors import Matches
+from isc.benchmark.baselines import HASHES, hasher, write_hashes
+from isc.data.csv_files import read_predictions
+from isc.data.matches import Matches
+from isc.data.model_files import SHIPPED, beside_model
 from isc.errors import InputError
-from isc.images import list_images
-from isc.io import read_predictions
+from isc.photos.folders import list_images
 
 TIMM = "timm:"
 FUSION = "fusion.json"
@@ -116,8 +116,9 @@ def _timm_file(model: str, work: Path) -> str:
     projection to 256 numbers, which nearly keeps their angles; what `imagenet` is for the default backbone."""
     path = work / "timm" / f"{re.sub(r'[^-.0-9A-Za-z]+', '_', model.removeprefix(TIMM))}.safetensors"
     if not path.is_file():
-        from isc.config import ModelConfig
-        from isc.model import initial_model, save_model
+        from isc.config.train import ModelConfig
+        from isc.model.files import save_model
+        from isc.model.load import initial_model
 
         path.parent.mkdir(parents=True, exist_ok=True)
         save_model(path, initial_model(ModelConfig(backbone=model.removeprefix(TIMM))), {"model": model})

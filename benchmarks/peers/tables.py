@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.peers.cells import Bench, Figures
 from benchmarks.peers.models import Judged
-from isc.bootstrap import bootstrap, interval
-from isc.edits.composition import COMPOSITION
-from isc.edits.geometry import GEOMETRY
-from isc.edits.pixels import DEGRADATION, RECOMPRESSION
-from isc.edits.strengths import STRENGTHS
+from isc.benchmark.edits.composition import COMPOSITION
+from isc.benchmark.edits.geometry import GEOMETRY
+from isc.benchmark.edits.pixels import DEGRADATION, RECOMPRESSION
+from isc.benchmark.edits.strengths import STRENGTHS
+from isc.evaluate.bootstrap import bootstrap, interval
 
 GROUPS: Mapping[str, frozenset[str]] = {
     "geometry": frozenset(GEOMETRY),

@@ -9,10 +9,6 @@ unreadable.csv       photos that were left out because they cannot be read or ar
 benchmark.json       what it was made with
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from isc.benchmark.lines import read_edits
-from isc.benchmark.make import benchmark, make_benchmark
-from isc.benchmark.sizes import Sizes, Wanted, sizes_for
-
-__all__ = ["Sizes", "Wanted", "benchmark", "make_benchmark", "read_edits", "sizes_for"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,18 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isc.benchmark.part import MADE, RECORD, finish, is_made, remove_leftover, workshop
-from isc.benchmark.pictures import Run, make_pictures
 from isc.benchmark.plan import HardNegatives, Nearest, Plan, check_hard_negatives, planned
 from isc.benchmark.presets import Recipe
+from isc.benchmark.render import Run, make_pictures
 from isc.benchmark.screening import Screened, screened
 from isc.benchmark.sizes import Sizes, Wanted
-from isc.config import BenchmarkConfig, Library, NearDuplicates
-from isc.cores import cores
-from isc.descriptors import Descriptors
+from isc.benchmark.work_folder import MADE, RECORD, finish, is_made, remove_leftover, workshop
+from isc.config.benchmark import BenchmarkConfig
+from isc.config.choices import Library, NearDuplicates
+from isc.data.csv_files import write_csv, write_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.files import write_json, write_text
 from isc.errors import InputError
-from isc.images import list_hash, list_images
-from isc.io import write_csv, write_ground_truth, write_json, write_text
+from isc.photos.folders import list_hash, list_images
+from isc.runtime.cpus import cores
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +155,7 @@ def _made(job: _Job) -> Sizes:
 
 def _require(library: Library) -> None:
     if library is Library.augly:
-        from isc.edits.augly_draws import require_augly
+        from isc.benchmark.edits.augly_draws import require_augly
 
         require_augly()
 
@@ -201,7 +203,7 @@ def _list_unreadable(listing: Path, photos: Mapping[str, Path], seen: Screened) 
 
 
 def _nearest(rows: Mapping[Path, int], described: Descriptors) -> Nearest:
-    from isc.search import nearest
+    from isc.search.exact import nearest
 
     def found(photos: Sequence[Path], among: Sequence[Path]) -> tuple[Sequence[int], Sequence[float]]:
         ours, theirs = ([rows[path] for path in paths] for paths in (photos, among))

@@ -18,13 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from isc.descriptors import Descriptors, FloatArray, Matches
-from isc.io import read_descriptors, write_csv
-from isc.matching.geometry import EVIDENCE
-from isc.matching.looks import run_extract
-from isc.matching.verify import verify
-from isc.progress import progress
-from isc.search import nearest
+from isc.data.csv_files import write_csv
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_descriptors
+from isc.data.ids import FloatArray
+from isc.data.matches import Matches
+from isc.match.query_views import run_extract
+from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.compare import verify
+from isc.runtime.progress import progress
+from isc.search.exact import nearest
 
 log = logging.getLogger(__name__)
 

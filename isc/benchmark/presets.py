@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from isc.benchmark.lines import AUGLY
-from isc.config import Library
-from isc.edits import EDITS, RECOMPRESSION, Edit, Matrix, edit_chain, region
-from isc.edits.strengths import STRENGTHS, kinds_and_strengths, single_edit, strength_of
+from isc.benchmark.edit_log import AUGLY
+from isc.benchmark.edits.chain import EDITS, Edit, edit_chain, region
+from isc.benchmark.edits.pixels import RECOMPRESSION
+from isc.benchmark.edits.strengths import STRENGTHS, kinds_and_strengths, single_edit, strength_of
+from isc.benchmark.edits.values import Matrix
+from isc.config.choices import Library
 from isc.errors import InputError
-from isc.images import Pixels, fit_within
+from isc.photos.decode import Pixels
+from isc.photos.resizing import fit_within
 
 CHAINS: Mapping[str, tuple[int, int]] = {"easy": (1, 1), "challenge": (1, 4), "hard": (3, 6)}  # fewest and most edits
 EACH = "each"
@@ -84,7 +87,7 @@ class Made:
 def kinds_of(library: Library) -> tuple[str, ...]:
     if library is Library.own:
         return tuple(EDITS)
-    from isc.edits import augly_draws
+    from isc.benchmark.edits import augly_draws
 
     return tuple(sorted(augly_draws.EDITS))
 
@@ -118,7 +121,7 @@ def _by_us(
 def _by_augly(
     recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, *, others: Sequence[str], other: Other
 ) -> Made:
-    from isc.edits.augly_geometry import augly_copy
+    from isc.benchmark.edits.augly_geometry import augly_copy
 
     kind, count = (None, CHAINS[recipe.preset]) if cell is None else (cell[0], (1, 1))
     copy, edits, matrix = augly_copy(pixels, rng, others, other, kind=kind, count=count)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from isc.data.csv_files import write_csv
 from isc.errors import InputError
-from isc.images import read_image
-from isc.io import write_csv
-from isc.matching.workers import sharing
-from isc.progress import progress
+from isc.photos.decode import read_image
+from isc.runtime.pool import sharing
+from isc.runtime.progress import progress
 
 CHUNK = 16  # photos that a process looks at in one go
 COLUMNS = ("id", "width", "height", "reason")

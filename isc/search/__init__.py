@@ -1,15 +1,5 @@
-"""Search: exact (`exact`, on the kernels) and approximate (`approximate`); of images with several rows (`views`)."""
+"""Search by Euclidean distance: exact, approximate, over many views, normalised, in an index that lives, over Ray."""
 
-from isc.search.exact import best_pairs, knn, nearest
-from isc.search.kernels import squared_distances
-from isc.search.views import ImagePairs, best_image_pairs, nearest_images
+import lazy_loader
 
-__all__ = [
-    "ImagePairs",
-    "best_image_pairs",
-    "best_pairs",
-    "knn",
-    "nearest",
-    "nearest_images",
-    "squared_distances",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

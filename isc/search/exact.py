@@ -22,16 +22,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from isc.config import Engine
-from isc.cores import cores
-from isc.descriptors import Descriptors, Matches
+from isc.config.choices import Engine
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import check_same_dim
+from isc.data.matches import Matches
 from isc.errors import InputError
-from isc.io import check_same_dim
-from isc.progress import Report
-from isc.search.faiss_kernel import FaissKernel, faiss_gpus
-from isc.search.kept import BestOfEach, BestPairs, Kept
-from isc.search.kernels import Kernel, NumpyKernel
-from isc.search.torch_kernel import TorchKernel, cuda_devices
+from isc.runtime.cpus import cores
+from isc.runtime.progress import Report
+from isc.search.kernels.faiss_kernel import FaissKernel, faiss_gpus
+from isc.search.kernels.numpy_kernel import Kernel, NumpyKernel
+from isc.search.kernels.torch_kernel import TorchKernel, cuda_devices
+from isc.search.running_best import BestOfEach, BestPairs, Kept
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]

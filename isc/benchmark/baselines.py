@@ -1,0 +1,79 @@
+"""Hashes of pictures by outside libraries, as descriptors: what is widely used, to be compared with."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_provenance, write_descriptors
+from isc.errors import InputError
+from isc.photos.decode import Pixels, read_image
+from isc.photos.folders import list_hash, list_images
+from isc.runtime.progress import progress
+
+HASHES = ("PDQ", "pHash", "dHash")
+EXTRA = "pip install isc[baselines]"
+
+Bits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hasher:
+    """A hash and the version of its library. bits: a picture → [256] of PDQ, [64] of the others, each 0 or 1."""
+
+    name: str
+    version: str
+    bits: Callable[[Pixels], Bits]
+
+
+def hasher(name: str) -> Hasher:
+    """One of HASHES: PDQ (Facebook's, 256 bits, by pdqhash), pHash (of a cosine transform) or dHash (of differences
+    between neighbours), 64 bits, by imagehash.
+
+    InputError for another name, or where the library is not installed.
+    """
+    if name not in HASHES:
+        raise InputError(f"hash {name!r} is unknown; expected one of {', '.join(HASHES)}")
+    library, bits = ("pdqhash", _pdq) if name == "PDQ" else ("imagehash", _imagehash)
+    try:
+        return Hasher(name, version(library), bits(name))
+    except ImportError as error:  # of the library itself, or of what is written down about it
+        raise InputError(f"{name} needs the package {library}; {EXTRA}") from error
+
+
+def _pdq(_name: str) -> Callable[[Pixels], Bits]:
+    import pdqhash
+
+    return lambda pixels: np.asarray(pdqhash.compute(pixels)[0], np.float32)
+
+
+def _imagehash(name: str) -> Callable[[Pixels], Bits]:
+    import imagehash
+    from PIL import Image
+
+    compute = operator.attrgetter(name.lower())(imagehash)
+    return lambda pixels: np.asarray(compute(Image.fromarray(pixels)).hash, np.float32).ravel()
+
+
+def write_hashes(images: Path, output: Path, *, by: Hasher) -> None:
+    """The photos' hashes as descriptors: the squared distance of bits as 0 and 1 is their Hamming distance.
+
+    A file that was made of the same photos by the same version is left as it is.
+    """
+    photos = list_images(images)
+    made_with = {"model": by.name, "version": by.version, "image_list_sha256": list_hash(photos)}
+    if output.exists() and made_with.items() <= read_provenance(output).items():
+        return
+    bits = []
+    with progress(f"{by.name} of {images}", "photos") as report:
+        for path in photos.values():
+            bits.append(by.bits(read_image(path)))
+            report(len(bits), len(photos))
+    write_descriptors(output, Descriptors(np.array(list(photos), dtype=object), np.array(bits)), made_with)

@@ -1,0 +1,75 @@
+"""edits.jsonl: what was done to which photo, a line a query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isc.benchmark.edits.chain import EDITS, Edit
+from isc.errors import InputError
+
+AUGLY = "augly"  # what the key "library" says of a line whose edits are AugLy's
+
+
+def read_edits(path: Path) -> dict[str, tuple[Edit, ...]]:
+    """The edits of every query of an edits.jsonl, ours or AugLy's, by query id.
+
+    Raises InputError with the row for a malformed line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected the edits.jsonl of a benchmark") from error
+    found: dict[str, tuple[Edit, ...]] = {}
+    for row, line in enumerate(lines, 1):
+        try:
+            query, edits = _parsed(line)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: row {row}: {error}; expected query_id and edits of name and params") from error
+        if query in found:
+            raise InputError(f"{path}: row {row}: query {query!r} was already given; expected each query once")
+        found[query] = edits
+    return found
+
+
+def _parsed(line: str) -> tuple[str, tuple[Edit, ...]]:
+    record = json.loads(line)
+    query, edits = record["query_id"], [(edit["name"], dict(edit["params"])) for edit in record["edits"]]
+    if not isinstance(query, str) or not query:
+        raise ValueError(f"query_id {query!r} is no name")
+    return query, _augly(edits) if record.get("library") == AUGLY or _only_augly(edits) else _own(edits)
+
+
+def _own(edits: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Edit, ...]:
+    found = tuple(Edit(name, params) for name, params in edits)
+    for edit in found:
+        if edit.name not in EDITS:
+            raise ValueError(f"edit {edit.name!r} is unknown")
+        edit.describe()
+    return found
+
+
+def _augly(edits: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Edit, ...]:
+    from isc.benchmark.edits import augly, augly_draws
+
+    found = tuple(augly.Edit(name, params) for name, params in edits)
+    for edit in found:
+        if edit.name not in augly_draws.EDITS:
+            raise ValueError(f"edit {edit.name!r} is unknown to AugLy")
+        edit.describe()
+    return found
+
+
+def _only_augly(edits: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
+    """Whether a line that does not say whose edits it has can only be AugLy's; some names are in both libraries."""
+    try:
+        _own(edits)
+    except (ValueError, TypeError, KeyError):
+        try:
+            _augly(edits)
+        except (ValueError, TypeError, KeyError):
+            return False  # neither's: the complaint is to be about ours
+        return True
+    return False

@@ -1,0 +1,5 @@
+"""The edits that a benchmark makes copies by. They share no code with the attacks of the training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

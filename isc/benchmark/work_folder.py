@@ -1,0 +1,133 @@
+"""The folder that a benchmark is made in, beside the one it becomes: what is finished there survives a kill.
+
+lock               held by the one that writes
+made_with.json     what the benchmark is made with, as later in its benchmark.json
+photos.csv         the size of every photo, or what is wrong with it        (isc.benchmark.screening)
+photos.h5          descriptors of the photos that can be used               (isc.benchmark.near_duplicates)
+near_duplicates.csv
+journal.jsonl      a line of edits.jsonl for every query that is finished, in the order of finishing
+benchmark/         what becomes the output
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from isc.data.files import write_json
+from isc.errors import InputError
+from isc.runtime.locks import sole_writer
+
+log = logging.getLogger(__name__)
+
+RECORD, LOCK, MADE_WITH = "benchmark.json", "lock", "made_with.json"
+OF_THE_PICTURES = ("benchmark", "journal.jsonl")  # what depends on more than the photos
+OF_THE_PHOTOS = ("version", "photos_sha256", "min_photo_side")  # what all else depends on
+MADE = "made"  # the part of a record that says what came of it
+
+
+def part_of(output: Path) -> Path:
+    return output.absolute().with_name(f".{output.absolute().name}.part")
+
+
+def is_made(output: Path, made_with: Mapping[str, Any]) -> bool:
+    """Whether this very benchmark is there; False for an empty folder, InputError for anything else."""
+    record = output / RECORD
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"output={output}: exists but is no benchmark (no {record.name}); remove it") from error
+    found.pop(MADE, None)
+    if different := _differences(found, made_with):
+        raise InputError(f"output={output}: was made differently ({different}); remove it or name another")
+    return True
+
+
+@contextmanager
+def workshop(output: Path, made_with: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder to work in, with what an earlier run of the same command has finished; it stays on any failure.
+
+    What a run of another configuration has left is removed, but for what depends on the photos alone where they are the
+    same. Raises InputError where another process is at it.
+    """
+    part = part_of(output)
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output={output}: cannot be written ({error.strerror or error})") from error
+    try:
+        with sole_writer(part / LOCK):
+            _make_ready(part, made_with)
+            yield part
+    except OSError as error:
+        raise InputError(f"output={output}: cannot be made ({error})") from error
+    except KeyboardInterrupt:
+        log.info("what is finished stays in %s; the same command goes on from there", part)
+        raise
+
+
+def finish(part: Path, output: Path) -> None:
+    """Give what was made its name, and remove the folder that it was made in."""
+    if output.exists():
+        output.rmdir()  # it is empty
+    (part / "benchmark").rename(output)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_leftover(output: Path) -> None:
+    """What a run left that was killed between the two steps of `finish`."""
+    part = part_of(output)
+    if part.exists() and not (part / "benchmark").exists():
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _make_ready(part: Path, made_with: Mapping[str, Any]) -> None:
+    record = part / MADE_WITH
+    found = _read(record)
+    different = _differences(found, made_with) if found is not None else ""
+    if different and (part / OF_THE_PICTURES[1]).exists():
+        log.warning("%s was being made differently (%s); starting anew", part, different)
+    if found is None or any(found.get(key) != made_with.get(key) for key in OF_THE_PHOTOS):
+        _remove(part, [path.name for path in part.iterdir() if path.name != LOCK])
+    elif different:
+        _remove(part, OF_THE_PICTURES)
+    write_json(record, made_with)
+
+
+def _read(record: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _remove(part: Path, names: Iterator[str] | list[str] | tuple[str, ...]) -> None:
+    for name in names:
+        path = part / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    there, asked = _flat(found), _flat(wanted)
+    return "; ".join(
+        f"{key} {there.get(key)} there, {asked.get(key)} asked for"
+        for key in sorted(there.keys() | asked.keys())
+        if there.get(key) != asked.get(key)
+    )
+
+
+def _flat(record: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(record, Mapping):
+        return {prefix.removesuffix("."): record}
+    return {key: value for name, part in record.items() for key, value in _flat(part, f"{prefix}{name}.").items()}

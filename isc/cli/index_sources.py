@@ -1,0 +1,120 @@
+"""What isc-index is given: photos, files of descriptors and other indexes; and the descriptors of its photos."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.descriptors import Descriptors
+from isc.data.ids import id_problem
+from isc.errors import InputError
+from isc.match.inputs import named, read_set
+from isc.search.index.index import Index, is_index
+from isc.search.index.manifest import Manifest, require_one_row_each
+
+log = logging.getLogger(__name__)
+DEFAULT_MODEL = "isc_small"
+HDF5 = {".h5", ".hdf5"}
+SOURCES = "a folder of photos, a photo, a descriptors .h5 file, or another index"
+Vectors = npt.NDArray[np.float32]
+Embed = Callable[[list[Path]], tuple[Vectors, dict[int, str]]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a command was given: photos by id, and the files and indexes of descriptors."""
+
+    photos: Mapping[str, Path]
+    sets: Sequence[Path]
+
+
+def sorted_sources(paths: Sequence[Path]) -> Sources:
+    """Sort out what is what. Raises InputError for a path of no known kind, and for two photos of one id."""
+    photos: dict[str, Path] = {}
+    sets: list[Path] = []
+    for path in paths:
+        if is_index(path) or (path.is_file() and path.suffix.lower() in HDF5):
+            sets.append(path)
+            continue
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; expected {SOURCES}")
+        for name, photo in _photos(path).items():
+            if name in photos:
+                raise InputError(f"{photos[name]} and {photo} would both get the id {name!r}; rename one")
+            photos[name] = photo
+    return Sources(photos, sets)
+
+
+def _photos(path: Path) -> dict[str, Path]:
+    from isc.photos.folders import SUFFIXES, list_images
+
+    if path.is_dir():
+        return list_images(path, key="source")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: of no known kind; expected {SOURCES} ({', '.join(sorted(SUFFIXES))})")
+    if problem := id_problem(path.stem):
+        raise InputError(f"{path}: id {path.stem!r} {problem}")
+    return {path.stem: path}
+
+
+def embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
+    """What makes descriptors of photos for this index; InputError where the model is another one."""
+    from isc.extract.embedding import embed
+    from isc.model.device import keep_freed_memory
+    from isc.model.inference import load_network
+
+    name = arguments.model or manifest.model or DEFAULT_MODEL
+    network = load_network(name, device=arguments.device)
+    size = manifest.image_size or network.image_size
+    manifest.check(f"--model {name}", network.dim, {**network.provenance, "image_size": str(size)})
+    keep_freed_memory()
+    return lambda paths: embed(network, paths, image_size=size, workers=arguments.workers)
+
+
+def describe_photos(photos: Mapping[str, Path], embed: Embed) -> tuple[Descriptors | None, list[str]]:
+    """Descriptors of those that can be read, if any, and why the others cannot; these are named on stderr."""
+    vectors, failures = embed(list(photos.values()))
+    for reason in failures.values():
+        log.warning("left out: %s", reason)
+    kept = [row for row in range(len(photos)) if row not in failures]
+    found = Descriptors(np.array(list(photos), dtype=object)[kept], vectors[kept]) if kept else None
+    return found, list(failures.values())
+
+
+def query_descriptors(index: Index, sources: Sources, arguments: argparse.Namespace) -> Descriptors:
+    """All sources together. Raises InputError where two give the same id, and where no photo can be read."""
+    sets: list[Descriptors] = []
+    for path in sources.sets:
+        descriptors, provenance = read_set(path)
+        with named(path):
+            require_one_row_each(descriptors)
+        index.manifest.check(path, descriptors.dim, provenance)
+        sets.append(descriptors)
+    if sources.photos:
+        found, unreadable = describe_photos(sources.photos, embedder(index.manifest, arguments))
+        if unreadable:
+            log.warning("%d of %d photos cannot be read", len(unreadable), len(sources.photos))
+        if found is None:
+            raise InputError(f"none of {len(unreadable):,} photos can be read; the first: {unreadable[0]}")
+        sets.append(found)
+    if len(sets) == 1:
+        return sets[0]
+    return Descriptors(np.concatenate([one.ids for one in sets]), np.concatenate([one.vectors for one in sets]))
+
+
+def read_ids(path: Path) -> list[str]:
+    """One id a line; empty lines are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected one id a line in UTF-8") from error
+    for row, line in enumerate(lines, 1):
+        if line and (problem := id_problem(line)):
+            raise InputError(f"{path}: row {row}: id {line!r} {problem}")
+    return [line for line in lines if line]

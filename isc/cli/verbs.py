@@ -1,0 +1,238 @@
+"""The command line: Hydra → dataclass → verb. The only module that imports hydra.
+
+Bad input of any kind ends with one line on stderr and status 2; Ctrl-C with status 130. Nothing is left half written
+in either case, because every verb writes beside its output and renames.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from isc.cli.console import fail
+from isc.cli.experiments import refuse_other_verbs
+from isc.config.benchmark import BenchmarkConfig
+from isc.config.extract import ExtractConfig
+from isc.config.match import MatchConfig
+from isc.config.train import TrainConfig
+from isc.errors import InputError
+
+CONF = Path(__file__).parents[1] / "conf"
+WITH_EXPERIMENTS: dict[str, type[Any]] = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
+
+Config = TrainConfig | ExtractConfig | MatchConfig | BenchmarkConfig
+
+
+def train() -> None:
+    def verb(config: TrainConfig) -> None:
+        from isc.train.run import train
+
+        train(config)
+
+    _main("train", TrainConfig, verb)
+
+
+def extract() -> None:
+    def verb(config: ExtractConfig) -> None:
+        from isc.extract.run import extract
+
+        extract(config)
+
+    _main("extract", ExtractConfig, verb)
+
+
+def match() -> None:
+    def verb(config: MatchConfig) -> None:
+        from isc.match.run import match
+
+        match(config)
+
+    _main("match", MatchConfig, verb)
+
+
+def benchmark() -> None:
+    def verb(config: BenchmarkConfig) -> None:
+        from isc.benchmark.make import benchmark
+
+        benchmark(config)
+
+    _main("benchmark", BenchmarkConfig, verb)
+
+
+def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
+    ConfigStore.instance().store(name=f"{name}_defaults", node=schema)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # threads that spin while they wait starve the loader's processes
+    start_logging()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without μ is no reason to fail after the work
+    _refuse_shared_output(sys.argv[1:])
+    _run(lambda: _refuse_other_experiments(name, sys.argv[1:]), schema)
+    sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    def job(raw: DictConfig) -> None:
+        # Hydra reports an Exception on its own; SystemExit passes it by
+        _run(lambda: verb(to_config(raw)), schema)
+
+    _run(job, schema)
+
+
+def start_logging() -> None:
+    """What happens goes to stdout, warnings to stderr; other libraries are heard only when they warn."""
+    what_happens, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    what_happens.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings.setLevel(logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[what_happens, warnings])
+    logging.getLogger("isc").setLevel(logging.INFO)
+
+
+def to_config(raw: DictConfig) -> Any:
+    """The checked dataclass of a composed Hydra configuration."""
+    unknown = sorted(_flat_keys(raw) - set(keys(cast(type[Any], OmegaConf.get_type(raw)))))
+    if unknown:
+        raise InputError(f"unknown key {unknown[0]!r}; expected one of those that --help lists")
+    try:
+        return OmegaConf.to_object(raw)
+    except MissingMandatoryValue as error:
+        name = error.full_key or ""
+        raise InputError(f"{name}= is missing; expected {name}={name.upper()} (see --help)") from error
+
+
+def _flat_keys(raw: DictConfig, prefix: str = "") -> set[str]:
+    """The dotted keys of a configuration, values unread."""
+    found: set[str] = set()
+    for name in map(str, raw):
+        nested = None if OmegaConf.is_missing(raw, name) else raw._get_node(name)
+        found |= _flat_keys(nested, f"{prefix}{name}.") if isinstance(nested, DictConfig) else {f"{prefix}{name}"}
+    return found
+
+
+def _run(action: Callable[[], None], schema: type[Any]) -> None:
+    """Run the action; turn the failures a user can cause into one line and an exit status."""
+    try:
+        action()
+    except InputError as error:
+        fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, schema))
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left half written", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def explain(error: Exception, schema: type[Any]) -> str:
+    """One line for what Hydra or OmegaConf refused; an unknown key gets the nearest known one."""
+    messages = [str(part) for part in (error, error.__cause__, error.__cause__ and error.__cause__.__cause__) if part]
+    text = "\n".join(messages)
+    inner = re.search(r"(InputError: |^)([\w.]+=.*: expected .*)", text)
+    if inner:
+        return inner.group(2)
+    if unknown := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?(?:\n\s*full_key: (\S+))?", text):
+        return _unknown(unknown.group(3) or unknown.group(1), unknown.group(2), schema)
+    if wrong := re.search(r"override (\S+?)=(.*)\n.*(?:not a ListConfig|not a subclass of|with ListConfig)", text):
+        return f"{wrong.group(1)}={wrong.group(2)}: expected a list such as [{{share: 1}}, {{share: 2}}]"
+    if absent := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, name = absent.groups()
+        known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}={name}: no such {group}; expected one of {', '.join(known)}, or a file of --config-dir"
+    return re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", text.replace("\n", " "))
+
+
+def _unknown(key: str, holder: str, schema: type[Any]) -> str:
+    """One line for a key that the dataclass called `holder` has not: one of the configuration, or of a list's items."""
+    items = _keys_of_items(schema).get(holder)
+    if items:
+        key = f"{items[0].rpartition('.')[0]}.{key}"
+    known = items or keys(schema)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    expected = f"one of {', '.join(items)}" if items else "one of those that --help lists"
+    return f"unknown key {key!r}; expected {expected}" + (f": did you mean {close[0]}?" if close else "")
+
+
+def _keys_of_items(schema: type[Any]) -> dict[str, list[str]]:
+    """Of each list of dataclasses, whose keys --help does not show, {name of the dataclass: its dotted keys}."""
+    kinds = {name: _type_of(schema, name) for name in keys(schema)}
+    lists = {name: get_args(kind)[0] for name, kind in kinds.items() if get_origin(kind) is list}
+    return {
+        item.__name__: keys(item, f"{name}.")
+        for name, item in lists.items()
+        if isinstance(item, type) and is_dataclass(item)
+    }
+
+
+def keys(schema: type[Any], prefix: str = "") -> list[str]:
+    """All keys of a configuration dataclass, nested ones with dots."""
+    hints = get_type_hints(schema)
+    found: list[str] = []
+    for field in fields(schema):
+        kind: type[Any] = hints[field.name]
+        found += keys(kind, f"{prefix}{field.name}.") if is_dataclass(kind) else [prefix + field.name]
+    return found
+
+
+def _quoted(argument: str, schema: type[Any]) -> str:
+    """A text value in quotes, so that Hydra's grammar takes every path as it is: `1e3`, `a,b (1)`, `x=y`, `it's`; each
+    of a list of texts, for which one text will do.
+
+    Values that are quoted already, empty, null, or hold an interpolation are left alone.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in keys(schema) or value in ("", "null", "???") or "${" in value:
+        return argument
+    kind = _type_of(schema, key.lstrip("+"))
+    if kind in (str, str | None):
+        return f"{key}={_in_quotes(value)}"
+    if kind != list[str]:
+        return argument
+    several = value.startswith("[") and value.endswith("]") and not Path(value).exists()
+    if several and re.search("['\"]", value):
+        return argument
+    items = re.findall(r"(?:\{[^{}]*\}|[^,])+", value[1:-1]) if several else [value]  # commas in {a,b} stay
+    return f"{key}=[{','.join(_in_quotes(item.strip()) for item in items)}]"
+
+
+def _in_quotes(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def _type_of(schema: type[Any], key: str) -> Any:
+    """The type of a dotted key."""
+    head, _, rest = key.partition(".")
+    kind = get_type_hints(schema)[head]
+    return _type_of(kind, rest) if rest else kind
+
+
+def _refuse_other_experiments(verb: str, arguments: Sequence[str]) -> None:
+    """InputError for an experiment that is another verb's; Hydra would name a key that the user never typed."""
+    if verb in WITH_EXPERIMENTS:
+        takes = {name: keys(schema) for name, schema in WITH_EXPERIMENTS.items()}
+        refuse_other_verbs(verb, arguments, takes, CONF / "experiment")
+
+
+def _refuse_shared_output(arguments: Sequence[str]) -> None:
+    """Several jobs of one call would write over one another."""
+    if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("output=") and "${" in a for a in arguments):
+        fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra:job.num}'")

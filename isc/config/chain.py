@@ -1,0 +1,216 @@
+"""What may be done to descriptors before they are compared, as the text that names it.
+
+`whiten:dim=128,ridge=0.01+subtract` are two steps, done from left to right, the first with options; what is not given
+has its published value. Nothing in it needs a quote in a shell. `isc.search.normalize.fitted` does the steps, here they are checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from isc.errors import InputError
+
+MODEL = "model"  # normalize=model: the chain that is stored with the model
+
+
+def _whole(default: int | None, least: int, most: int) -> Any:
+    return field(default=default, metadata={"kind": int, "least": least, "most": most})
+
+
+def _number(default: float, least: float, most: float) -> Any:
+    return field(default=default, metadata={"kind": float, "least": least, "most": most})
+
+
+def _flag(default: bool) -> Any:
+    return field(default=default, metadata={"kind": bool})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step and its options. InputError names an option of the wrong kind or out of its range.
+
+    `UNIT` steps take vectors of unit length alone. All but `FINAL` steps treat queries and references alike and give
+    unit length; nothing follows a FINAL one. `MORE` is by how much a step lengthens its vectors.
+    """
+
+    UNIT: ClassVar[bool] = True
+    FINAL: ClassVar[bool] = False
+    MORE: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value, kind = getattr(self, option.name), option.metadata["kind"]
+            if value is None and option.default is None:
+                continue
+            if kind is float and type(value) is int:
+                value = float(value)
+                object.__setattr__(self, option.name, value)
+            if type(value) is not kind or (kind is not bool and not _within(value, option.metadata)):
+                raise InputError(f"{self.name}:{option.name}={_written(value)}: expected {_expected(option.metadata)}")
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    def __str__(self) -> str:
+        """`name:option=value,…` with every option that has a value, so that a later default changes nothing."""
+        given = [f"{name}={_written(value)}" for name, value in vars(self).items() if value is not None]
+        return f"{self.name}:{','.join(given)}" if given else self.name
+
+
+@dataclass(frozen=True)
+class Pca(Step):
+    """Keep the `dim` directions of most variance: those the descriptors have, 256 at most, where not given."""
+
+    UNIT: ClassVar[bool] = False
+    dim: int | None = _whole(None, 2, 65536)
+
+
+@dataclass(frozen=True)
+class Whiten(Step):
+    """PCA, then every direction scaled to the same variance; `ridge`, a share of the largest, quiets the faint ones."""
+
+    UNIT: ClassVar[bool] = False
+    dim: int | None = _whole(None, 2, 65536)
+    ridge: float = _number(1e-3, 0.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Score(Step):
+    """SSCD's score normalisation, exact, in one more dimension: `weight` × the mean cosine to the `neighbours` nearest
+    training vectors is taken off a query's scores."""
+
+    FINAL: ClassVar[bool] = True
+    MORE: ClassVar[int] = 1
+    weight: float = _number(1.0, 0.0, 10.0)
+    neighbours: int = _whole(3, 1, 100_000)
+
+
+@dataclass(frozen=True)
+class Stretch(Step):
+    """BoT's: queries × `factor` × their mean cosine to the `neighbours` nearest training vectors."""
+
+    FINAL: ClassVar[bool] = True
+    factor: float = _number(2.5, 1e-3, 100.0)
+    neighbours: int = _whole(5, 1, 100_000)
+
+
+@dataclass(frozen=True)
+class Ssquare(Step):
+    """S-square's: queries pushed away from their `neighbours` nearest training vectors, by `push` × the root of the
+    mean cosine to the `nearest`."""
+
+    FINAL: ClassVar[bool] = True
+    push: float = _number(1.8, 0.0, 100.0)
+    nearest: int = _whole(3, 1, 100_000)
+    neighbours: int = _whole(100, 1, 100_000)
+
+
+@dataclass(frozen=True)
+class Subtract(Step):
+    """lyakaap's negative-embedding subtraction: `weight` × the mean of the `neighbours` nearest training vectors is
+    taken away; `smooth`: each training vector is averaged with its neighbours first."""
+
+    weight: float = _number(0.35, 0.0, 10.0)
+    neighbours: int = _whole(10, 1, 100_000)
+    smooth: bool = _flag(True)
+
+
+STEPS: dict[str, type[Step]] = {
+    kind.__name__.lower(): kind for kind in (Pca, Whiten, Score, Stretch, Ssquare, Subtract)
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Steps done from left to right; without any, `none`."""
+
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        for step, following in zip(self.steps, self.steps[1:], strict=False):
+            if step.FINAL:
+                raise InputError(f"{following.name} follows {step.name}; expected {step.name} to come last")
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.steps)) or "none"
+
+    @property
+    def needs_unit(self) -> bool:
+        """Whether descriptors must have unit length to begin with."""
+        return bool(self.steps) and self.steps[0].UNIT
+
+
+def is_stored(text: str) -> bool:
+    """Whether `normalize=text` names a file, or the model that has one, instead of steps."""
+    return text == MODEL or text.lower().endswith(".json")
+
+
+def parse(text: str) -> Chain:
+    """The chain of `none`, or of steps joined by `+`. InputError says what is unknown or out of range."""
+    try:
+        return Chain() if text == "none" else Chain(tuple(map(_parse_step, text.split("+"))))
+    except InputError as error:
+        raise InputError(f"normalize={text}: {error}") from error
+
+
+def _parse_step(text: str) -> Step:
+    name, colon, rest = text.partition(":")
+    if name not in STEPS:
+        known = f"none, {MODEL}, a FILE.json, or steps joined by +: {', '.join(STEPS)}"
+        raise InputError(f"unknown step {name!r}; expected {known}{_nearest(name, list(STEPS))}")
+    kind = STEPS[name]
+    return kind(**dict(_parse_options(kind, rest))) if colon else kind()
+
+
+def _parse_options(kind: type[Step], text: str) -> Iterator[tuple[str, Any]]:
+    known = {option.name: option.metadata for option in fields(kind)}
+    seen: set[str] = set()
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        where = f"{kind.__name__.lower()}:{part}"
+        if name not in known:
+            raise InputError(f"{where}: unknown option {name!r}; expected {', '.join(known)}{_nearest(name, [*known])}")
+        if not equals or name in seen:
+            raise InputError(f"{where}: expected each option once, as {name}=VALUE")
+        seen.add(name)
+        yield name, _value(where, value, known[name])
+
+
+def _value(where: str, text: str, option: Any) -> Any:
+    kind = option["kind"]
+    if kind is bool and text in ("true", "false"):
+        return text == "true"
+    if kind is int and re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+        return int(text)
+    if kind is float and re.fullmatch(r"-?[\d.]+(e-?\d+)?", text, re.ASCII):
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    raise InputError(f"{where}: expected {_expected(option)}")
+
+
+def _within(value: float, option: Any) -> bool:
+    return math.isfinite(value) and option["least"] <= value <= option["most"]
+
+
+def _expected(option: Any) -> str:
+    if option["kind"] is bool:
+        return "true or false"
+    what = "a whole number" if option["kind"] is int else "a number"
+    return f"{what} in {option['least']:g}…{option['most']:g}"
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value).removesuffix(".0")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f": did you mean {close[0]}?" if close else ""

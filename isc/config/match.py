@@ -1,0 +1,103 @@
+"""Every key of match.py: defaults, units and checks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from isc.config.chain import is_stored, parse
+from isc.config.checks import REQUIRED, check, check_at_least, check_texts
+from isc.config.choices import Engine, Track
+from isc.data.limits import MAX_PREDICTIONS
+from isc.errors import InputError
+from isc.photos.views import parse_views
+
+WHOLE_ALONE = "whole"  # what looks= says to find candidates by whole queries
+NO_FEATURES = "none"  # what features= says to keep no local features
+
+
+@dataclass
+class MatchConfig:
+    """`match.py`: descriptors or a submission → predictions, scores, a report."""
+
+    output: str = REQUIRED
+    queries: str | None = None
+    references: str | None = None
+    training: str | None = None
+    submission: str | None = None
+    ground_truth: str | None = None
+    num_pairs: int | None = None  # best pairs over all queries together; 10 × the number of queries where not given
+    k: int | None = None  # instead: best references of each query
+    track: Track = Track.descriptor
+    normalize: str = "none"  # steps joined by +, as whiten:dim=128+subtract; a FILE.json of isc-normalize; or model,
+    # the chain that is stored with it; all fitted on training= alone (docs/normalization.md)
+    query_images: str | None = None  # folders of the photos, for pictures in the report and for track=matching
+    reference_images: str | None = None
+    edits: str | None = None  # edits.jsonl of a made benchmark: names the edits in the report
+    strict: bool = True  # refuse a submission.h5 whose rows are not sorted, and ids that the other files do not know
+    max_predictions: int = MAX_PREDICTIONS  # rows that a submission.csv may have
+    candidates: int = 50  # of track=matching with both image folders: references of each query that are looked at
+    looks: str = "regions:1"  # more looks at the queries, by which candidates are found: views as extract.py takes them
+    fusion: str = "model"  # what makes one probability of distance and pixels: FILE.json of isc-fusion, or the model's
+    calibration: str = "model"  # what makes probabilities of scores: FILE.json of isc-calibrate, the model's, or none
+    compare: str | None = None  # folder of another run, or its predictions.csv, judged by the same ground_truth=
+    features: str | None = None  # folder that keeps local features of references; none: nowhere; else the user's cache
+    workers: int | None = None  # processes that compare pixels; one a core where not given
+    engine: Engine = Engine.auto  # what compares the descriptors; the result is the same
+    memory_gb: float = 2.0  # GB that the search may take besides the descriptors
+    index: str | None = None  # approximate: faiss's text for an index that training= trains, or a saved one's folder
+    index_search: str | None = None  # how hard it looks, as nprobe=32; what is usual where not given
+    address: str | None = None  # of a running Ray cluster, for engine=ray
+    actors: int | None = None  # of engine=ray, each with a part of the references
+
+    def __post_init__(self) -> None:
+        check_texts(self)
+        if not is_stored(self.normalize):
+            parse(self.normalize)
+        parse_views(self.looks)
+        for name, value in {"num_pairs": self.num_pairs, "k": self.k}.items():
+            if value is not None:
+                check_at_least(1, **{name: value})
+        check_at_least(1, max_predictions=self.max_predictions, candidates=self.candidates)
+        for name, value in {"actors": self.actors, "workers": self.workers}.items():
+            if value is not None:
+                check_at_least(1, **{name: value})
+        check(0 < self.memory_gb < math.inf, "memory_gb", self.memory_gb, "a size above 0")
+        if self.num_pairs is not None and self.k is not None:
+            raise InputError(f"num_pairs={self.num_pairs} and k={self.k} exclude each other; give one")
+        if self.submission is None:
+            self._check_descriptors_given()
+        else:
+            self._check_submission_alone()
+        if (self.query_images is None) != (self.reference_images is None):
+            raise InputError("query_images= and reference_images= go together; give both or neither")
+        if self.compare is not None and self.ground_truth is None:
+            raise InputError(f"compare={self.compare} needs ground_truth=GT.csv to judge both runs by")
+
+    def _check_descriptors_given(self) -> None:
+        missing = [name for name in ("queries", "references") if getattr(self, name) is None]
+        if missing:
+            given = " and ".join(f"{name}=FILE.h5" for name in missing)
+            raise InputError(f"{given} missing; expected queries= and references=, or submission= and ground_truth=")
+        if self.engine is not Engine.ray:
+            for name in ("address", "actors"):
+                check(getattr(self, name) is None, name, getattr(self, name), "engine=ray beside it")
+        elif self.index is not None:
+            raise InputError(f"engine=ray compares all pairs; index={self.index} does not go with it")
+        if self.index is None and self.index_search is not None:
+            raise InputError(f"index_search={self.index_search} goes with index=; give both or neither")
+        if self.normalize != "none" and self.training is None:
+            raise InputError(f"normalize={self.normalize} needs training=T.h5, descriptors of training photos")
+
+    def _check_submission_alone(self) -> None:
+        vectors = str(self.submission).lower().endswith((".h5", ".hdf5"))
+        if (self.queries is None) != (self.references is None) or (vectors and self.queries is not None):
+            raise InputError("queries= and references= go, both, with a submission.csv whose ids they check; not alone")
+        if not vectors and (self.num_pairs is not None or self.k is not None):
+            raise InputError("num_pairs= and k= choose pairs by distance; a CSV submission is judged as it is")
+        if self.ground_truth is None:
+            raise InputError("submission= needs ground_truth=GT.csv to be judged by")
+        if self.normalize != "none" or self.training is not None:
+            raise InputError(
+                "a submission is judged as it is; normalize= and training= go with queries= and references="
+            )

@@ -1,0 +1,231 @@
+"""Every key of train.py: defaults, units and checks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from isc.config.checks import REQUIRED, check, check_at_least, check_share, check_texts
+from isc.config.choices import Contrast, Device, Optimizer, Pooling, Precision
+from isc.errors import InputError
+
+
+@dataclass
+class ModelConfig:
+    """timm backbone → pooling → linear → batch norm → unit length."""
+
+    backbone: str = "tf_efficientnet_lite0"  # any model of timm
+    weights: str = "imagenet"  # imagenet (offline for the default backbone, else timm's), none, a NAME or RUN_DIR of
+    # ours, or a FILE: our safetensors, a backbone's state (.safetensors, .pth), a published checkpoint (.pt, .pth)
+    dim: int = 256  # length of a descriptor
+    pooling: Pooling = Pooling.gem
+    gem_power: float = 3.0  # 1 = average pooling; towards maximum pooling as it grows
+    gem_learned: bool = False  # learn the power, from gem_power on
+    batch_norm: bool = True  # after the linear layer, which has a bias where there is none; short runs collapse without
+    conv_head: bool = True  # false: an EfficientNet without its last convolution
+    image_size: int = 224  # pixels; pictures are squeezed to a square of this side
+    background: int = 0  # descriptors of training photos that the model keeps, to subtract what unrelated photos share
+    background_weight: float = 0.5
+    background_temperature: float = 0.05
+    whiten: float = 0.0  # ridge of a whitening by the covariance of those training photos; 0: none
+
+    def __post_init__(self) -> None:
+        check_texts(self)
+        check_at_least(2, model__dim=self.dim)
+        check_at_least(0, model__background=self.background, model__background_weight=self.background_weight)
+        check(
+            0 < self.background_temperature < math.inf, "model.background_temperature", self.background_temperature,
+            "a finite temperature above 0",
+        )  # fmt: skip
+        check_at_least(0, model__whiten=self.whiten)
+        if self.whiten and not self.background:
+            raise InputError(
+                f"model.whiten={self.whiten:g}, model.background=0: the whitening is that of the background's photos; "
+                "expected model.background= of some hundreds at least, or model.whiten=0"
+            )
+        check_at_least(1, model__gem_power=self.gem_power)
+        check_at_least(32, model__image_size=self.image_size)
+
+
+@dataclass
+class Stage:
+    """A part of the training; the rate's warm-up and cosine go over all parts together."""
+
+    share: float = 1.0  # of the steps, relative to the other stages
+    image_size: int = 160  # pixels while training; the model may be used at another size
+    strength: float = 1.0  # of the augmentation, 0…1
+    lr: float = 1.0  # × train.lr
+    freeze_blocks: int | None = None  # train.freeze_blocks where not given
+
+    def __post_init__(self) -> None:
+        check(0 < self.share < math.inf, "train.stages.share", self.share, "a finite number above 0")
+        check_at_least(32, train__stages__image_size=self.image_size)
+        check_share(train__stages__strength=self.strength)
+        check_at_least(0, train__stages__lr=self.lr, train__stages__freeze_blocks=self.freeze_blocks or 0)
+
+
+@dataclass
+class OptimConfig:
+    """How long and how fast to learn."""
+
+    steps: int = 2000  # optimiser steps
+    batch_size: int = 64  # photos a step, over all processes together; each gives two views
+    stages: list[Stage] = field(default_factory=list)  # growing resolution and strength; none: one, of image_size
+    image_size: int = 160  # pixels while training, where there are no stages
+    optimizer: Optimizer = Optimizer.adamw
+    lr: float = 1e-3  # rate of the head, after warm-up
+    backbone_lr: float = 1.0  # × lr for the backbone
+    weight_decay: float = 0.05
+    momentum: float = 0.9  # of sgd and lars
+    warmup: float = 0.05  # share of the steps with a rising rate; then a cosine to 0
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.0  # decay a step of the averaged weights, which become the model; 0: the last weights do
+    precision: Precision = Precision.float32
+    freeze_norms: bool = False  # keep the backbone's batch-norm statistics: for few photos or small batches
+    freeze_blocks: int = 0  # keep the stem and the first blocks of the backbone as they are: faster, less to forget
+    freeze_depthwise: bool = False  # keep 5 × 5 and larger depthwise kernels, whose slope a CPU computes slowly
+    hard_views: int = 1  # attacked views of each photo of a batch, beside one mild view
+    momentum_keys: bool = False  # the averaged weights embed the mild views, without gradient, into loss.memory
+    hard_negatives: int = 0  # every second photo of a batch is one of this many nearest neighbours of the one before
+    compile: bool = False  # torch.compile
+    checkpoint_every: int = 200  # steps
+    validate_every: int = 500  # steps, where validation= is given
+
+    def __post_init__(self) -> None:
+        check_at_least(1, train__steps=self.steps, train__checkpoint_every=self.checkpoint_every)
+        check_at_least(1, train__validate_every=self.validate_every)
+        check_at_least(2, train__batch_size=self.batch_size)
+        check_at_least(0, train__weight_decay=self.weight_decay, train__backbone_lr=self.backbone_lr)
+        check_at_least(0, train__freeze_blocks=self.freeze_blocks, train__hard_negatives=self.hard_negatives)
+        check(0 < self.lr < math.inf, "train.lr", self.lr, "a finite rate above 0")
+        check(self.clip > 0, "train.clip", self.clip, "a norm above 0")
+        check(0 <= self.ema < 1, "train.ema", self.ema, "a decay in 0…1, below 1")
+        check(0 <= self.momentum < 1, "train.momentum", self.momentum, "a momentum in 0…1, below 1")
+        check_share(train__warmup=self.warmup)
+        check_at_least(32, train__image_size=self.image_size)
+        check(
+            self.precision is not Precision.float16, "train.precision", self.precision.value,
+            "float32, bfloat16 or auto: slopes are lost in float16",
+        )  # fmt: skip
+
+
+@dataclass
+class AugmentConfig:
+    """The copy attacks of the hard view; the other view is a mild crop, perhaps mirrored.
+
+    Numbers are probabilities, one for each family of attacks; together about 3.9 edits a view, in some none and in some
+    seven. Sizes are shares of the side of the picture at full strength.
+    """
+
+    min_crop: float = 0.15  # least share of the area that a crop of the hard view keeps
+    # geometry
+    flip: float = 0.5  # left to right; one time in six top to bottom
+    rotate: float = 0.17  # 3…180° either way; a quarter of them by 90, 180 or 270°
+    perspective: float = 0.08  # corners move by up to 30 %
+    aspect: float = 0.07  # one side squeezed to 45…90 % and the rest filled, or the other cut
+    pad: float = 0.1  # bars of any colour, or blurred; 40…95 % of the side stays
+    tiny: float = 0.04  # 15…40 % of the side stays, on one colour
+    frame: float = 0.04  # a border of 2…12 %
+    # composition
+    overlay: float = 0.2  # 3 in 5 on another photo, which leaves 20…80 %; else another photo on it, 15…55 %
+    screenshot: float = 0.09  # browser, phone app, post; 35…90 % stays
+    text: float = 0.12  # 8…30 % high, any font and script of the machine
+    emoji: float = 0.1  # one to four of 10…50 %
+    meme: float = 0.07  # captions on bands of 8…30 %, or outlined on the photo
+    stripes: float = 0.06  # parallel lines over 10…45 % of the picture
+    opacity: float = 0.05  # a veil of one colour, 0.1…0.6 opaque
+    # pixels
+    color: float = 0.35  # brightness, contrast, saturation, hue, gamma
+    gray: float = 0.08
+    filter: float = 0.1  # posterise, solarise, invert, sepia, equalise, swapped channels
+    edge: float = 0.08  # sharpen, emboss, edge enhance, contour
+    blur: float = 0.12  # Gaussian, box, median, motion
+    noise: float = 0.09  # Gaussian, salt and pepper, camera
+    pixelise: float = 0.07  # 8…40 blocks a side
+    shuffle: float = 0.05  # 2…40 % of the pixels, or 2…6 × 2…6 tiles
+    downscale: float = 0.04  # to 10…60 % of the side and back
+    jpeg: float = 0.2  # JPEG or WebP of quality 3…70
+    # patterns of our own
+    print: float = 0.14  # a scan of a print, askew by up to 6°; dots of a printer, 1.5…4 % apart; a photocopy
+    screen: float = 0.09  # a photographed screen: moiré, glare, corners moved by up to 15 %
+    strip: float = 0.1  # 2 in 3 a strip of 15…60 % of one side; else 3…9 slices with gaps or another photo between
+    blend: float = 0.12  # with another photo: 25…65 % of it, faded in from a side, or exposed twice
+    collage: float = 0.12  # one of 2…9 tiles; 30…75 % of the side of another photo; another photo as an inset
+    layout: float = 0.07  # a story, two panels, a demotivator; 45…95 % of the side stays
+    artistic: float = 0.13  # paint, pencil, cartoon, relief, edges, hatching
+    palette: float = 0.12  # 3…24 colours, 2…6 steps, two colours, at times dithered; other colours for each brightness
+    light: float = 0.1  # local contrast, vignette, cast, grain, leak, split channels, fog, specks, gradient
+    warp: float = 0.09  # swirl, lens, waves, bulges, shear, elastic
+    resave: float = 0.07  # JPEG two to six times at other sizes, or a poor video's frame
+    occlude: float = 0.14  # patches, tiles, bars, mosaic, watermarks, grids, scribbles, cut-out shapes
+    # two photos in one picture, both of them positives
+    mix: float = 0.05  # mixup or cutmix with another photo of the batch
+
+    def __post_init__(self) -> None:
+        check(0 < self.min_crop <= 1, "augment.min_crop", self.min_crop, "a share above 0, at most 1")
+        check_share(**{f"augment__{name}": value for name, value in vars(self).items() if name != "min_crop"})
+
+
+@dataclass
+class LossConfig:
+    """InfoNCE or contrastive + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + distillation."""
+
+    contrast: Contrast = Contrast.info_nce
+    temperature: float = 0.05  # of info_nce
+    positive_margin: float = 0.0  # of contrastive: distances of copies below this cost nothing
+    negative_margin: float = 1.0  # of contrastive: distances of others above this cost nothing
+    koleo_weight: float = 1.0
+    koleo_memory: bool = False  # the nearest neighbour is sought in the memory as well
+    memory: int = 0  # embeddings of earlier steps that serve as further negatives
+    memory_after: float = 0.0  # share of the steps before the memory is used
+    copy_nce_weight: float = 0.0  # of the contrast of cells by their overlap (CopyNCE)
+    copy_nce_power: float = 3.0  # of the overlap
+    teacher: str | None = None  # ONNX or safetensors file, whose similarities between photos are learned as well
+    teacher_weight: float = 1.0
+    teacher_temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_texts(self)
+        for name in ("temperature", "teacher_temperature"):
+            value = getattr(self, name)
+            check(0 < value < math.inf, f"loss.{name}", value, "a finite temperature above 0")
+        check_at_least(0, loss__koleo_weight=self.koleo_weight, loss__teacher_weight=self.teacher_weight)
+        check_at_least(0, loss__copy_nce_weight=self.copy_nce_weight, loss__copy_nce_power=self.copy_nce_power)
+        check_at_least(0, loss__memory=self.memory, loss__positive_margin=self.positive_margin)
+        check(0 < self.negative_margin <= 2, "loss.negative_margin", self.negative_margin, "a distance in 0…2, above 0")
+        check_share(loss__memory_after=self.memory_after)
+
+
+@dataclass
+class TrainConfig:
+    """`train.py`: photos → a run folder with the model."""
+
+    images: str = REQUIRED
+    output: str = REQUIRED
+    pairs: str | None = None  # ground truth (query_id,reference_id) among images=: learn from these copies instead
+    validation: str | None = None  # folder of a made benchmark; its μAP chooses best.safetensors
+    resume: bool = False
+    seed: int = 0
+    device: Device = Device.auto
+    workers: int = -1  # processes that read and edit photos; −1: one a core, 16 at most
+    max_unreadable: float = 0.05  # share of the photos that may fail to decode before the run is refused
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        check_texts(self)
+        check_at_least(0, seed=self.seed)
+        check_at_least(-1, workers=self.workers)
+        check_share(max_unreadable=self.max_unreadable)
+        check_at_least(1, train__hard_views=self.train.hard_views)
+        if self.train.momentum_keys and self.loss.memory < self.train.batch_size:
+            raise InputError(
+                f"train.momentum_keys=true, loss.memory={self.loss.memory}: the keys of a batch lie in the memory; "
+                f"expected room for them, at least train.batch_size={self.train.batch_size}"
+            )
+        if self.pairs is not None and self.train.hard_negatives:
+            raise InputError(
+                f"pairs={self.pairs} and train.hard_negatives={self.train.hard_negatives} exclude each other; give one"
+            )

@@ -1,0 +1,98 @@
+"""Descriptors: ids and vectors of one set of images, checked when they are built."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.ids import Ids, as_ids, first_repeat, numbered
+from isc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """One set of images: `ids` [N] unique strings, `vectors` [N, D] finite float32, row i belongs to id i.
+
+    With `views` [N], strings that say what of its image each row shows, an image may have several rows: ids repeat, and
+    no pair of id and view does. The rows have any order; those of an image need not stand together.
+    """
+
+    ids: Ids
+    vectors: npt.NDArray[np.float32]
+    views: Ids | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", as_ids(self.ids))
+        object.__setattr__(self, "vectors", _as_vectors(self.vectors))
+        if not len(self.ids):
+            raise InputError("holds no descriptors; expected at least one row")
+        if len(self.ids) != len(self.vectors):
+            raise InputError(f"{len(self.ids)} ids for {len(self.vectors)} rows of vectors; expected one id a row")
+        if self.views is not None:
+            object.__setattr__(self, "views", as_ids(self.views, what="view"))
+        repeat = first_repeated_row(self.ids, self.views)
+        if repeat:
+            view = "" if self.views is None else f" with view {self.views[repeat[0]]!r}"
+            raise InputError(f"rows {repeat[0]} and {repeat[1]}: id {self.ids[repeat[0]]!r}{view} occurs twice")
+        bad = non_finite_row(self.vectors)
+        if bad is not None:
+            raise InputError(f"row {bad}: id {self.ids[bad]!r} has NaN or infinite values; expected finite float32")
+
+    def __len__(self) -> int:
+        """Rows; images are `len(self.images)`."""
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        return int(self.vectors.shape[1])
+
+    @property
+    def images(self) -> Ids:
+        """Each id once, in order of first appearance."""
+        return self.ids if self.views is None else numbered(self.ids.tolist())[0]
+
+    def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Descriptors:
+        """These rows alone, in this order."""
+        return Descriptors(self.ids[rows], self.vectors[rows], None if self.views is None else self.views[rows])
+
+    def sorted(self) -> Descriptors:
+        """The same set with its rows in the order of their ids (by code point, as the challenge sorts), those of one
+        image in the order they had."""
+        if all(one <= two for one, two in itertools.pairwise(self.ids)):
+            return self
+        return self.take(np.argsort(self.ids, kind="stable"))
+
+
+def first_repeated_row(ids: Sequence[str] | Ids, views: Sequence[str] | Ids | None) -> tuple[int, int] | None:
+    """Rows (first, second) of the first id that occurs twice, with `views` of the first id and view; or None.
+
+    InputError where there are not as many views as ids.
+    """
+    if views is None:
+        return first_repeat(ids)
+    if len(views) != len(ids):
+        raise InputError(f"{len(views)} views for {len(ids)} ids; expected one view a row")
+    return first_repeat([f"{name},{view}" for name, view in zip(ids, views, strict=True)])  # no id holds a comma
+
+
+def _as_vectors(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    array = np.asarray(vectors)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"vectors have shape {array.shape}; expected [N, D] with D ≥ 1")
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise InputError(f"vectors have type {array.dtype}; expected float32")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite and is refused by row
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def non_finite_row(vectors: npt.NDArray[np.float32]) -> int | None:
+    """The first row of [N, D] that holds a NaN or an infinity, or None."""
+    for start in range(0, len(vectors), 65536):
+        finite = np.isfinite(vectors[start : start + 65536]).all(axis=1)
+        if not finite.all():
+            return start + int(np.argmin(finite))
+    return None

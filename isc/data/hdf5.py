@@ -1,0 +1,301 @@
+"""HDF5: descriptors and submissions. Row 0 is the first row of a dataset. The only module that opens h5py."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.descriptors import Descriptors, first_repeated_row, non_finite_row
+from isc.data.files import atomic_path
+from isc.data.ids import Ids, all_usable, id_problem
+from isc.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+MAX_DIM = 256  # of the descriptor track
+VIEWS = "views"  # the dataset that says what of its image each row shows, beside image_names alone
+SAME_IN_BOTH = ("weights_sha256", "image_size", "gem_power", "preprocessing")  # what makes descriptors comparable
+
+
+def write_descriptors(path: Path, descriptors: Descriptors, provenance: Mapping[str, str]) -> None:
+    """One set in the layout of the challenge's tools: `vectors` float32 [N, D], `image_names` bytes [N]; with views
+    also `views` bytes [N], what of its image each row shows.
+
+    `provenance` (model, weight hash, preprocessing, code version …) goes into the file's attributes.
+    """
+    datasets = {"vectors": descriptors.vectors, "image_names": _encode(descriptors.ids)}
+    if descriptors.views is not None:
+        datasets[VIEWS] = _encode(descriptors.views)
+    _write_hdf5(path, datasets, provenance)
+
+
+def write_descriptor_blocks(
+    path: Path,
+    blocks: Iterable[Descriptors],
+    *,
+    rows: int,
+    id_bytes: int,
+    view_bytes: int = 0,
+    provenance: Mapping[str, str],
+) -> None:
+    """The same file from blocks of together `rows` rows, one in memory at a time; with `views` where `view_bytes`.
+
+    `id_bytes` and `view_bytes` are the lengths of the longest id and view in UTF-8.
+    """
+    import h5py
+
+    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
+        start = 0
+        for block in blocks:
+            if not start:
+                file.create_dataset("vectors", (rows, block.dim), np.float32)
+                file.create_dataset("image_names", (rows,), f"S{id_bytes}")
+                if view_bytes:
+                    file.create_dataset(VIEWS, (rows,), f"S{view_bytes}")
+            part = slice(start, start + len(block))
+            file["vectors"][part], file["image_names"][part] = block.vectors, _encode(block.ids)
+            if block.views is not None:
+                file[VIEWS][part] = _encode(block.views)
+            start = part.stop
+        if start != rows:
+            raise ValueError(f"{start} rows in all blocks; expected {rows}")
+        _write_attributes(file, provenance)
+
+
+def write_submission(path: Path, queries: Descriptors, references: Descriptors, provenance: Mapping[str, str]) -> None:
+    """The descriptor-track file: `query`, `reference`, `query_ids`, `reference_ids`, rows sorted by id."""
+    check_submission(queries, references)
+    queries, references = queries.sorted(), references.sorted()
+    _write_hdf5(
+        path,
+        {
+            "query": queries.vectors,
+            "reference": references.vectors,
+            "query_ids": _encode(queries.ids),
+            "reference_ids": _encode(references.ids),
+        },
+        provenance,
+    )
+
+
+def check_submission(queries: Descriptors, references: Descriptors) -> None:
+    """Raise InputError unless the two sets may be compared by distance, hold one descriptor an image, and are short
+    enough for the track."""
+    check_same_dim(queries, references)
+    for what, one in (("queries", queries), ("references", references)):
+        if one.views is not None:
+            raise InputError(f"{what}: {one_row_each(one)}")
+    if queries.dim > MAX_DIM:
+        raise InputError(
+            f"descriptors have {queries.dim} dimensions; the descriptor track allows {MAX_DIM}: use track=matching"
+        )
+
+
+def one_row_each(descriptors: Descriptors) -> str:
+    """What to say of views where the descriptor track is meant."""
+    return (
+        f"{len(descriptors):,} views of {len(descriptors.images):,} images; the descriptor track allows one descriptor "
+        "an image: use track=matching, or descriptors that were extracted with combine=average"
+    )
+
+
+def check_same_dim(queries: Descriptors, references: Descriptors) -> None:
+    if queries.dim != references.dim:
+        raise InputError(
+            f"queries have {queries.dim} dimensions and references {references.dim}; expected the same model for both"
+        )
+
+
+def read_descriptors(path: Path, *, role: Literal["query", "reference", "training"] = "query") -> Descriptors:
+    """One set of descriptors, from either layout; of a submission file the `role` half (it has no training half)."""
+    with _open_hdf5(path) as file:
+        return _read_set(path, file, *_datasets(file, role))
+
+
+def descriptor_blocks(
+    path: Path, *, rows: int, first: int = 0, role: Literal["query", "reference", "training"] = "query"
+) -> Iterator[Descriptors]:
+    """The same set, from row `first` on, in blocks of at most so many rows, in the order of the file, for sets larger
+    than memory.
+
+    Each block is checked as it is read; that no id (with views: no id and view) occurs in two blocks is not.
+    """
+    if rows < 1:
+        raise InputError(f"rows={rows}; expected at least 1")
+    with _open_hdf5(path) as file:
+        vectors, names = _datasets(file, role)
+        count = len(file[vectors]) if vectors in file and file[vectors].shape else 1
+        for start in range(first, max(first + 1, count), rows):
+            yield _read_set(path, file, vectors, names, rows=slice(start, start + rows))
+
+
+def _datasets(file: h5py.File, role: str) -> tuple[str, str]:
+    """The names of the vectors and of the ids."""
+    return ("vectors", "image_names") if "vectors" in file or role not in file else (role, f"{role}_ids")
+
+
+def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, Descriptors]:
+    """Queries and references of a descriptor-track file; `strict` refuses rows that are not sorted by id."""
+    with _open_hdf5(path) as file:
+        queries = _read_set(path, file, "query", "query_ids", sorted_by_id=strict)
+        references = _read_set(path, file, "reference", "reference_ids", sorted_by_id=strict)
+    if queries.dim != references.dim or queries.dim > MAX_DIM:
+        raise InputError(
+            f"{path}: queries have {queries.dim} dimensions and references {references.dim}; the descriptor track "
+            f"allows {MAX_DIM}, expected the same for both"
+        )
+    return queries, references
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """The attributes that the file was written with."""
+    with _open_hdf5(path) as file:
+        return {str(key): _text(value) for key, value in file.attrs.items()}
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _encode(ids: Ids) -> npt.NDArray[np.bytes_]:
+    return np.array([name.encode() for name in ids], dtype=np.bytes_)
+
+
+def _write_hdf5(path: Path, datasets: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, str]) -> None:
+    import h5py
+
+    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
+        for name, values in datasets.items():
+            file.create_dataset(name, data=values)
+        _write_attributes(file, attributes)
+
+
+def _write_attributes(file: h5py.File, attributes: Mapping[str, str]) -> None:
+    for key, value in attributes.items():
+        file.attrs[key] = np.bytes_(value.encode())  # of fixed length: a damaged heap of texts can hang HDF5
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[h5py.File]:
+    import h5py
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected HDF5 descriptors")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: not an HDF5 file, or cut short ({error}); write it again") from error
+    try:
+        with file:
+            yield file
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({error}); write it again") from error
+
+
+def _read_set(
+    path: Path, file: h5py.File, vectors: str, names: str, *, sorted_by_id: bool = False, rows: slice | None = None
+) -> Descriptors:
+    """The set of these two datasets, or some `rows` of it; errors count rows from the start of the file."""
+    first = rows.start if rows else 0
+    for key in (vectors, names):
+        if key not in file:
+            raise InputError(f"{path}: has no dataset {key!r}; found {sorted(file)}, expected vectors and image_names, "
+                             "or query, reference, query_ids and reference_ids")  # fmt: skip
+    columns = [names, VIEWS] if names == "image_names" and VIEWS in file else [names]
+    values, *raw = _read_datasets(path, file, [vectors, *columns], rows)
+    ids, *views = (_decode_texts(path, column, one, first) for column, one in zip(columns, raw, strict=True))
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f":
+        shape, kind = getattr(values, "shape", ()), getattr(values, "dtype", type(values).__name__)
+        raise InputError(f"{path}: {vectors!r} is {kind} of shape {shape}; expected float32 [N, D], N and D ≥ 1")
+    for column, texts in zip(columns, (ids, *views), strict=True):
+        if len(texts) != len(values):
+            raise InputError(_other_length(path, column, len(texts), vectors, len(values)))
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    if (row := non_finite_row(values)) is not None:
+        raise InputError(
+            f"{path}: {vectors!r} row {first + row}: id {ids[row]!r} has NaN or infinite values; expected finite"
+        )
+    _refuse_repeat(path, names, ids, views[0] if views else None, first=first)
+    if sorted_by_id:
+        _require_sorted(path, names, ids)
+    return Descriptors(np.array(ids, dtype=object), values, np.array(views[0], dtype=object) if views else None)
+
+
+def _read_datasets(path: Path, file: h5py.File, keys: Sequence[str], rows: slice | None) -> list[object]:
+    """The values of these datasets, vectors first, or of some rows of them."""
+    vectors = keys[0]
+    try:
+        lengths = [file[key].shape[:1] for key in keys]
+        for key, length in zip(keys, lengths, strict=True):
+            # before anything is read: a damaged file may claim any size
+            if lengths[0] and length and length != lengths[0]:
+                raise InputError(_other_length(path, key, length[0], vectors, lengths[0][0]))
+        part = rows if rows and all(lengths) else ()
+        return [file[key][part] for key in keys]
+    except (OSError, AttributeError, TypeError, MemoryError) as error:
+        which = " or ".join(map(repr, keys))
+        raise InputError(f"{path}: dataset {which} cannot be read ({error}); write it again") from error
+
+
+def _other_length(path: Path, key: str, found: int, vectors: str, rows: int) -> str:
+    return f"{path}: {found} {key} for {rows} rows of {vectors!r}; expected one {_word(key)} a row"
+
+
+def _word(key: str) -> str:
+    """What one entry of a dataset of texts is called."""
+    return "view" if key == VIEWS else "id"
+
+
+def _refuse_repeat(path: Path, names: str, ids: list[str], views: list[str] | None, *, first: int) -> None:
+    if repeat := first_repeated_row(ids, views):
+        before, again = repeat
+        view = f" with view {views[again]!r}" if views else ""
+        what = f"{names} row {first + again}: id {ids[again]!r}{view}"
+        raise InputError(f"{path}: {what} was already given in row {first + before}; expected each once")
+
+
+def _require_sorted(path: Path, names: str, ids: list[str]) -> None:
+    for row, (one, two) in enumerate(itertools.pairwise(ids), 1):
+        if two < one:
+            raise InputError(
+                f"{path}: {names} row {row}: id {two!r} comes after {one!r}; "
+                "expected rows sorted by id (or strict=false)"
+            )
+
+
+def _decode_texts(path: Path, key: str, raw: object, first: int) -> list[str]:
+    """The ids, or views, of a dataset of byte strings."""
+    word = _word(key)
+    if not isinstance(raw, np.ndarray) or raw.ndim != 1 or raw.dtype.kind not in "SOU":
+        raise InputError(f"{path}: {key!r} is not a list of byte strings; expected one {word} a row")
+    if raw.dtype.kind == "S" and (plain := _decode_together(raw.tolist())) is not None:
+        return plain
+    texts: list[str] = []
+    for row, value in enumerate(raw.tolist(), first):
+        if not isinstance(value, bytes | str):
+            raise InputError(f"{path}: {key} row {row}: {value!r} is no byte string; expected one {word} a row")
+        try:
+            text = value.decode("utf-8") if isinstance(value, bytes) else value
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {key} row {row}: {word} {value!r} is not UTF-8 text") from error
+        if problem := id_problem(text):
+            raise InputError(f"{path}: {key} row {row}: {word} {text!r} {problem}")
+        texts.append(text)
+    return texts
+
+
+def _decode_together(values: list[bytes]) -> list[str] | None:
+    """All of them at once, which takes a fifth of the time; None where anything is wrong with any of them."""
+    try:
+        texts = b",".join(values).decode("utf-8").split(",")  # no id holds a comma
+    except UnicodeDecodeError:
+        return None
+    return texts if len(texts) == len(values) and all_usable(texts) else None

@@ -1,0 +1,5 @@
+"""Limits that the challenge's files have."""
+
+from __future__ import annotations
+
+MAX_PREDICTIONS = 500_000  # rows of a matching-track submission in the challenge

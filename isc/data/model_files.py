@@ -1,0 +1,47 @@
+"""Files that belong to a model: where they lie, in its run folder or beside its own file, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from isc.errors import InputError
+
+SHIPPED = Path(__file__).parents[1] / "model" / "weights"
+RUN_MODEL = "model.safetensors"
+
+
+def beside_model(model: str, file: str) -> Path:
+    """`file`, normalize.json say, in a model's run folder; NAME.normalize.json beside a model's own file."""
+    shipped = SHIPPED / f"{model}.safetensors"
+    path = shipped if shipped.is_file() else Path(model)
+    if path.is_dir() or path.name == RUN_MODEL:
+        return (path if path.is_dir() else path.parent) / file
+    return path.with_name(f"{path.stem}.{file}")
+
+
+def require_model(model: str) -> None:
+    """InputError unless `model` is a run folder that holds one, a model's file, or what comes with the package."""
+    path = Path(model)
+    there = path / RUN_MODEL if path.is_dir() else path
+    if not (there.is_file() or (SHIPPED / f"{model}.safetensors").is_file()):
+        raise InputError(f"--model {model}: {there} is not there; expected a run folder or a model's file")
+
+
+@contextmanager
+def reading(path: Path, *, format: str, writer: str) -> Iterator[dict[str, Any]]:
+    """The values of a JSON file of this format, which the command `writer` writes; whatever is wrong with them, here or
+    in the block that takes them, is an InputError of one line."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != format:
+            raise ValueError(f"format {values['format']!r}; expected {format}")
+        yield values
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what {writer} wrote") from error
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: {reason}; expected what {writer} wrote") from error

@@ -1,0 +1,2 @@
+from .metrics import Metrics as Metrics
+from .metrics import evaluate as evaluate

@@ -1,0 +1,122 @@
+"""A calibration applied to a run: probabilities, which pairs are accepted, and what to know of both, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.csv_files import write_csv
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.calibration.files import Stored
+from isc.evaluate.calibration.score_origin import Made
+from isc.evaluate.calibration.shift import LEAST_QUERIES, TIMES, best_scores, shift
+from isc.evaluate.metrics import reliability
+
+COLUMNS = ("query_id", "reference_id", "score", "probability", "accepted")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Of the pairs of a run: probabilities [M], and which reach the cut for the wanted precision [M]."""
+
+    stored: Stored
+    matches: Matches
+    probability: npt.NDArray[np.float64]
+    accepted: npt.NDArray[np.bool_]
+
+
+def apply(stored: Stored, matches: Matches) -> Applied:
+    """Where the wanted precision was never reached no pair is accepted."""
+    calibration = stored.calibration
+    cut = calibration.wanted.threshold
+    # of float32 scores the cut's decimals are the shortest that name it, not the number itself
+    accepted = np.zeros(len(matches), bool) if cut is None else matches.score >= matches.score.dtype.type(cut)
+    return Applied(stored, matches, calibration.map(matches.score), accepted)
+
+
+def write_probabilities(path: Path, applied: Applied) -> None:
+    """`query_id,reference_id,score,probability,accepted` in the order of predictions.csv; accepted is true or false."""
+    matches, order = applied.matches, applied.matches.order()
+    columns = (
+        matches.query_ids[matches.query[order]],
+        matches.reference_ids[matches.reference[order]],
+        map(str, matches.score[order]),
+        (f"{one:.6g}" for one in applied.probability[order].tolist()),
+        np.array(["false", "true"])[applied.accepted[order].astype(int)],
+    )
+    write_csv(path, COLUMNS, zip(*columns, strict=True))
+
+
+def precision_of_cut(applied: Applied) -> str:
+    """One line: at which precision the cut is, by the stored one and by the probabilities of this run's pairs."""
+    wanted, total = applied.stored.calibration.wanted, len(applied.matches)
+    everything = f"of all {total:,} pairs kept {_mean(applied.probability)} are expected to be copies"
+    if wanted.threshold is None:
+        return (
+            f"no pair is accepted: {100 * wanted.precision:g} % precision was never reached, at best "
+            f"{wanted.best:.3f} at score ≥ {wanted.best_score:.4f}; {everything}"
+        )
+    expected = "unknown (no pair reached it that was kept out)"
+    if wanted.held_out is not None and wanted.held_out_interval is not None:
+        low, high = wanted.held_out_interval
+        expected = f"{wanted.held_out:.3f} (95 %: {low:.3f} … {high:.3f})"
+    kept = applied.probability[applied.accepted]
+    return (
+        f"{len(kept):,} of {total:,} pairs reach the cut for {100 * wanted.precision:g} % precision, score ≥ "
+        f"{wanted.threshold:.4f}: expected precision {expected}, by their probabilities {_mean(kept)}; {everything}"
+    )
+
+
+def judged(applied: Applied, truth: GroundTruth) -> str:
+    """One line: how far the probabilities and the cut hold where the true pairs are known."""
+    rows = truth.judged(applied.matches)
+    right, probability = truth.right(applied.matches)[rows], applied.probability[rows]
+    accepted = applied.accepted[rows]
+    bins = reliability(probability, right)
+    error = sum(one.pairs * abs(one.mean - one.right) for one in bins) / max(len(right), 1)
+    share = f"{right[accepted].mean():.3f}" if accepted.any() else "none"
+    return (
+        f"judged: of {int(accepted.sum()):,} accepted {share} are copies, of all {_mean(right)}; "
+        f"calibration error {error:.4f}"
+    )
+
+
+def warnings(applied: Applied, made: Made) -> Iterator[str]:
+    """Where the run looks unlike what the calibration was fitted on, so that its probabilities may not hold."""
+    calibration = applied.stored.calibration
+    fitted, name = calibration.made.references, applied.stored.path
+    times = made.references / fitted
+    if not 1 / TIMES < times < TIMES:
+        more = "more" if times > 1 else "fewer"
+        yield (
+            f"{made.references:,} references, {name} was fitted with {fitted:,}: {more} references give {more} near "
+            "misses at any score, which probabilities and precisions do not know of"
+        )
+    best = best_scores(applied.matches, made.queries)
+    if best is None:
+        return
+    if made.queries < LEAST_QUERIES:
+        yield f"{made.queries} queries are too few to tell whether their scores are distributed as those of {name}"
+        return
+    found = shift(best, calibration.best)
+    if found.matters:
+        lower = found.median < found.fitted_median
+        yield (
+            f"the queries' best scores are distributed unlike those {name} was fitted on (Kolmogorov–Smirnov distance "
+            f"{found.distance:.2f}, by chance {_chance(found.chance)}; median {found.median:.4f}, fitted "
+            f"{found.fitted_median:.4f}): {'fewer copies or harder ones' if lower else 'more copies or easier ones'}? "
+            "probabilities and precisions may not hold; isc-calibrate on a labelled run of your own corrects them"
+        )
+
+
+def _chance(share: float) -> str:
+    return "< 1e-6" if share < 1e-6 or math.isnan(share) else f"{share:.1g}"
+
+
+def _mean(values: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> str:
+    return f"{float(np.mean(values, dtype=np.float64)):.3f}" if len(values) else "none"

@@ -1,0 +1,86 @@
+"""What made the scores of a run, kept as match.json beside them: a calibration holds for scores made alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isc.data.hdf5 import SAME_IN_BOTH
+from isc.data.model_files import reading
+from isc.errors import InputError
+
+FILE = "match.json"
+FORMAT = "isc-match-1"
+DISTANCE, PROBABILITY = "distance", "probability"
+WEIGHTS = "weights_sha256"
+VIEWS = ("views", "combine")  # not said where each image is looked at once, as a whole
+
+
+@dataclass(frozen=True)
+class Made:
+    """`scores` are negative squared distances or the matching track's probabilities, by the fusion with this hash; `k`
+    is None where the best pairs over all queries were kept; `descriptors` is the provenance of those."""
+
+    track: str
+    scores: str
+    normalize: str
+    k: int | None
+    queries: int
+    references: int
+    fusion_sha256: str | None = None
+    descriptors: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.scores not in (DISTANCE, PROBABILITY) or min(self.queries, self.references) < 1:
+            raise ValueError(f"scores {self.scores!r} of {self.queries} queries; expected distance or probability")
+
+    @property
+    def gives_probabilities(self) -> bool:
+        return self.scores == PROBABILITY
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"descriptors": dict(self.descriptors)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Made:
+        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        return cls(
+            track=str(values["track"]),
+            scores=str(values["scores"]),
+            normalize=str(values["normalize"]),
+            k=None if values["k"] is None else int(values["k"]),
+            queries=int(values["queries"]),
+            references=int(values["references"]),
+            fusion_sha256=None if values["fusion_sha256"] is None else str(values["fusion_sha256"]),
+            descriptors={str(name): str(value) for name, value in values["descriptors"].items()},
+        )
+
+    def differences(self, fitted: Made) -> Iterator[str]:
+        """What makes these scores mean something else than those that were fitted on, in words, the gravest first."""
+        for name in (*SAME_IN_BOTH, *VIEWS):
+            here, there = self.descriptors.get(name), fitted.descriptors.get(name)
+            known = here is not None and there is not None
+            if here != there and (known or name in (WEIGHTS, *VIEWS)):
+                yield f"{name} {_short(there)}, this run's {_short(here)}"
+        for name in ("scores", "normalize", "k", "fusion_sha256"):
+            here, there = getattr(self, name), getattr(fitted, name)
+            if here != there:
+                yield f"{name} {_short(there)}, this run's {_short(here)}"
+
+
+def read_made(folder: Path) -> Made:
+    """Of a folder that match.py wrote. InputError where it does not say."""
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there; expected the output of a match.py run that searched descriptors (one of an older "
+            "version, or that judged a CSV, does not say what made its scores: run it again)"
+        )
+    with reading(path, format=FORMAT, writer="match.py") as values:
+        return Made.from_dict(values)
+
+
+def _short(value: object) -> str:
+    return "none" if value is None else f"{str(value)[:40]}" if len(str(value)) < 64 else str(value)[:12]

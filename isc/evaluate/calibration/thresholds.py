@@ -1,0 +1,125 @@
+"""From which score on a wanted share of the pairs are copies, and how far that share may be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.bootstrap import bootstrap, interval
+from isc.evaluate.metrics import precision_recall, recall_at_precision, wilson
+
+PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)  # found for every run, besides the one that is wanted
+RESAMPLES = 1000
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The cut for a wanted `precision`: the score that gives the largest recall at that precision, None where it is
+    never reached; then `best` is the highest that is, and `best_score` where.
+
+    `interval` is the cut's, and `recall_interval` the recall's, of queries drawn anew (95 %), in a share `reached` of
+    whose draws the precision is reached at all: the cut's interval is of those. `held_out` is the share
+    of copies among the `held_out_pairs` at or above a cut that was found without their queries, with its interval: what
+    to expect of other queries like these. None where no such pair is left.
+    """
+
+    precision: float
+    threshold: float | None
+    interval: Interval | None
+    reached: float
+    recall: float
+    recall_interval: Interval | None
+    pairs: int
+    held_out: float | None
+    held_out_interval: Interval | None
+    held_out_pairs: int
+    best: float
+    best_score: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Threshold:
+        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        return cls(
+            precision=float(values["precision"]),
+            threshold=_number(values["threshold"]),
+            interval=_span(values["interval"]),
+            reached=float(values["reached"]),
+            recall=float(values["recall"]),
+            recall_interval=_span(values["recall_interval"]),
+            pairs=int(values["pairs"]),
+            held_out=_number(values["held_out"]),
+            held_out_interval=_span(values["held_out_interval"]),
+            held_out_pairs=int(values["held_out_pairs"]),
+            best=float(values["best"]),
+            best_score=float(values["best_score"]),
+        )
+
+
+def find_threshold(
+    matches: Matches, truth: GroundTruth, fold: npt.NDArray[np.int64], *, precision: float, seed: int = 0
+) -> Threshold:
+    """The cut on these pairs, all of judged queries, in these folds [M]."""
+    right = truth.right(matches)
+    curve = precision_recall(matches.score, right, len(truth.pairs))
+    recall, threshold = recall_at_precision(curve, precision)
+    resampled = bootstrap(matches, truth, precision=precision, resamples=RESAMPLES, seed=seed)
+    accepted, copies = held_out(matches, right, fold, precision=precision)
+    at = int(np.argmax(np.where(curve.recall > 0, curve.precision, -1)))
+    reached = threshold is not None
+    return Threshold(
+        precision=precision,
+        threshold=threshold,
+        interval=_known(interval(resampled.threshold)) if reached else None,
+        reached=float(np.mean(~np.isnan(resampled.threshold))),
+        recall=recall,
+        recall_interval=_known(interval(resampled.recall)) if reached else None,
+        pairs=int(np.sum(matches.score >= threshold)) if threshold is not None else 0,
+        held_out=copies / accepted if accepted else None,
+        held_out_interval=wilson(copies, accepted) if accepted else None,
+        held_out_pairs=accepted,
+        best=float(curve.precision[at]),
+        best_score=float(str(curve.score[at])),
+    )
+
+
+def held_out(
+    matches: Matches, right: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64], *, precision: float
+) -> tuple[int, int]:
+    """How many pairs reach the cut that the other folds' queries give, and how many of them are copies.
+
+    On the pairs that a cut was found on the precision is reached by choice; here it is not.
+    """
+    accepted = copies = 0
+    for one in np.unique(fold):
+        seen = fold != one
+        if not right[seen].any():
+            continue
+        curve = precision_recall(matches.score[seen], right[seen], int(right[seen].sum()))
+        threshold = recall_at_precision(curve, precision)[1]
+        if threshold is not None:
+            kept = ~seen & (matches.score >= threshold)
+            accepted, copies = accepted + int(kept.sum()), copies + int(right[kept].sum())
+    return accepted, copies
+
+
+def _known(span: Interval) -> Interval | None:
+    return None if math.isnan(span[0]) else span
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _span(value: Any) -> Interval | None:
+    return None if value is None else (float(value[0]), float(value[1]))

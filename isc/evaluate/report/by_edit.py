@@ -1,0 +1,101 @@
+"""How the copies of each kind of edit fared, alone and beside another run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from isc.data.ids import IntArray
+from isc.evaluate.metrics import wilson
+from isc.evaluate.report.pair_outcomes import Flags, Judged
+
+Interval = tuple[float, float]
+ANY = "any edit"
+
+
+@dataclass(frozen=True)
+class EditRow:
+    """How the true copies with one kind of edit fared; shares in 0…1, with their 95 % intervals."""
+
+    kind: str
+    copies: int
+    found: float
+    found_interval: Interval
+    first: float
+    first_interval: Interval
+
+
+@dataclass(frozen=True)
+class EditChange:
+    """Of the copies with one kind of edit how many this run finds, and the other; how many this one alone (`gained`)
+    and the other alone (`lost`); `p` of the sign test on these."""
+
+    kind: str
+    copies: int
+    now: int
+    before: int
+    gained: int
+    lost: int
+    p: float
+
+
+@cache
+def edit_kind(name: str) -> str:
+    """An edit's name up to its parameter: "crop 42 %" is a "crop", "blur σ 2 px" a "blur", "text, lines: 3" a "text".
+
+    That is up to the first comma, colon, bracket or number, less a preposition or a lone symbol at the end.
+    """
+    start = re.split(r"[,:;(\[{=]|(?<=\s)[-+−±~≈×x]?\d", name.strip(), maxsplit=1)[0]
+    return re.sub(r"(\s+(to|by|at|of|with|[^\W\d_]|\W+))*\s*$", "", start) or name
+
+
+def edit_table(judged: Judged, edits: Mapping[str, Sequence[str]]) -> list[EditRow]:
+    """All true copies with named edits, then each kind of edit, the hardest first; empty where none is named."""
+    kinds = copies_by_kind(judged, edits)
+    rows = [_edit_row(judged, kind, at) for kind, at in kinds.items()]
+    return sorted(rows, key=lambda row: (row.kind != ANY, row.found, row.first, row.kind))
+
+
+def copies_by_kind(judged: Judged, edits: Mapping[str, Sequence[str]]) -> dict[str, IntArray]:
+    """The positions of the true pairs with each kind of edit, and of all with any; empty where none is named."""
+    having: dict[str, list[int]] = {}
+    for i, (query, _) in enumerate(judged.pairs):
+        for kind in {edit_kind(name) for name in edits.get(query, ())}:
+            having.setdefault(kind, []).append(i)
+    if not having:
+        return {}
+    every: Iterable[int] = {i for copies in having.values() for i in copies}
+    return {ANY: np.array(sorted(every))} | {kind: np.array(copies) for kind, copies in having.items()}
+
+
+def _edit_row(judged: Judged, kind: str, at: IntArray) -> EditRow:
+    found, first, of = int(judged.found[at].sum()), int((judged.rank[at] == 0).sum()), len(at)
+    return EditRow(kind, of, found / of, wilson(found, of), first / of, wilson(first, of))
+
+
+def edit_changes(judged: Judged, before: Judged, edits: Mapping[str, Sequence[str]]) -> list[EditChange]:
+    """All true copies with named edits, then each kind in which anything changed, the one that lost most first; empty
+    where none is named."""
+    kinds = copies_by_kind(judged, edits)
+    rows = [_edit_change(kind, judged.found[at], before.found[at]) for kind, at in kinds.items()]
+    changed = [row for row in rows if row.kind == ANY or row.gained or row.lost]
+    return sorted(changed, key=lambda row: (row.kind != ANY, (row.now - row.before) / row.copies, row.kind))
+
+
+def _edit_change(kind: str, now: Flags, before: Flags) -> EditChange:
+    gained, lost = int((now & ~before).sum()), int((before & ~now).sum())
+    return EditChange(kind, len(now), int(now.sum()), int(before.sum()), gained, lost, sign_test(gained, lost))
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """How often a fair coin divides so many changes as unevenly, either way (McNemar, Psychometrika 1947, exact)."""
+    changes, fewer = gained + lost, min(gained, lost)
+    if changes > 1000:  # the exact sum takes long, and the normal one, half a change nearer to the middle, is as good
+        return math.erfc(max(0.0, abs(gained - lost) - 1) / math.sqrt(2 * changes))
+    as_uneven = 2 * sum(math.comb(changes, k) for k in range(fewer + 1))
+    return float(min(1.0, as_uneven / 2**changes))

@@ -1,0 +1,167 @@
+"""The page that shows a run: figures, curves, histogram, edits, and sheets of the hardest finds and the worst mistakes.
+
+One HTML file that asks nothing of the network. Charts are SVG paths made from numpy arrays, so that a report costs no
+plotting library and follows the reader's light or dark scheme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.files import write_text
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.bootstrap import Resampled, bootstrap, intervals
+from isc.evaluate.metrics import Curve, Metrics, Scores, evaluate, precision_recall, reliability
+from isc.evaluate.report.by_edit import edit_changes, edit_kind, edit_table
+from isc.evaluate.report.charts import Chart, curve_chart, histogram_chart, number, reliability_chart
+from isc.evaluate.report.comparison import Comparison, p_text, signed
+from isc.evaluate.report.galleries import Sheet, best_sheet, changed_sheets, sheets
+from isc.evaluate.report.pair_outcomes import Judged, apart, as_score, judge
+from isc.evaluate.report.thumbnails import Evidence, Pictures, picture_maker
+
+Edits = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the ground truth says of a run; `threshold` is as a score of the matches."""
+
+    metrics: Metrics
+    resampled: Resampled
+    judged: Judged
+    threshold: float | None
+
+
+def write_report(
+    path: Path,
+    matches: Matches,
+    *,
+    title: str,
+    metrics: Metrics | None = None,
+    ground_truth: GroundTruth | None = None,
+    pictures: Pictures | None = None,
+    edits: Edits | None = None,
+    evidence: Mapping[tuple[str, str], Evidence] | None = None,
+    provenance: Mapping[str, str] | None = None,
+    probabilities: bool = False,
+    calibrated: npt.NDArray[np.float64] | None = None,
+    resampled: Resampled | None = None,
+    compare: Comparison | None = None,
+) -> None:
+    """Write the page to `path`.
+
+    `edits` names the edits that made a query, by query id; `evidence` the matching regions, by (query, reference) id.
+    With `probabilities` the scores are such, and the page shows how far they may be believed; with `calibrated` [M],
+    probabilities beside the scores of `matches`, how far these may. Without `metrics` and
+    `resampled` (`bootstrap` at 90 % precision) they are computed from the ground truth; without ground truth the page
+    shows the scores and the best pairs. `compare` adds another run judged by the same ground truth. Without `pictures`
+    the sheets are tables. A picture that cannot be read is replaced by the reason.
+    """
+    judgement = _judgement(matches, ground_truth, metrics, resampled) if ground_truth else None
+    all_sheets = sheets(judgement.judged, judgement.threshold) if judgement else [best_sheet(matches)]
+    if compare:
+        all_sheets = [*changed_sheets(compare.judged, compare.before, compare.other.name), *all_sheets]
+    believed = calibrated if calibrated is not None else matches.score if probabilities else None
+    page = _render(
+        title=title,
+        metrics=judgement.metrics if judgement else None,
+        intervals=intervals(judgement.resampled) if judgement else {},
+        resamples=len(judgement.resampled.average_precision) if judgement else 0,
+        num_queries=len(ground_truth.queries) if ground_truth else 0,
+        num_predictions=len(matches),
+        tie_range=apart(*judgement.metrics.tie_range) if judgement else (),
+        curve=_curve(judgement, compare) if judgement else None,
+        histogram=_histogram(matches, judgement) if len(judgement.judged.matches if judgement else matches) else None,
+        reliability=_reliability(matches, ground_truth, believed) if ground_truth and believed is not None else None,
+        edit_rows=edit_table(judgement.judged, edits) if judgement and edits else [],
+        compare=compare,
+        edit_changes=edit_changes(compare.judged, compare.before, edits) if compare and edits else [],
+        sheets=all_sheets,
+        kinds=_kinds(all_sheets, edits or {}),
+        edits=edits or {},
+        evidence=evidence or {},
+        picture=picture_maker(pictures) if pictures else None,
+        provenance=provenance or {},
+    )
+    write_text(path, page)
+
+
+def _judgement(
+    matches: Matches, ground_truth: GroundTruth, metrics: Metrics | None, resampled: Resampled | None
+) -> Judgement:
+    metrics = metrics or evaluate(matches, ground_truth)
+    threshold = as_score(metrics.threshold_at_p90, matches)
+    return Judgement(
+        metrics=metrics,
+        resampled=resampled or bootstrap(matches, ground_truth),
+        judged=judge(matches, ground_truth, threshold),
+        threshold=threshold,
+    )
+
+
+def _curve(judgement: Judgement, compare: Comparison | None) -> Chart:
+    recall = judgement.metrics.recall_at_p90
+    before = _whole_curve(compare.before) if compare else None
+    return curve_chart(_whole_curve(judgement.judged), recall, band=judgement.resampled.curve, other=before)
+
+
+def _whole_curve(judged: Judged) -> Curve:
+    return precision_recall(judged.matches.score, judged.right, len(judged.pairs))
+
+
+def _histogram(matches: Matches, judgement: Judgement | None) -> Chart:
+    if judgement is None:
+        return histogram_chart(matches.score, None, None)
+    return histogram_chart(judgement.judged.matches.score, judgement.judged.right, judgement.threshold)
+
+
+def _reliability(matches: Matches, ground_truth: GroundTruth, probability: Scores) -> Chart | None:
+    rows = ground_truth.judged(matches)
+    believed = reliability(probability[rows], ground_truth.right(matches)[rows])
+    return reliability_chart(believed) if believed else None
+
+
+def _kinds(all_sheets: Sequence[Sheet], edits: Edits) -> list[str]:
+    """The kinds of edit that the shown pairs have, to choose among."""
+    queries = {pair.query for sheet in all_sheets for pair in (*sheet.pairs, *sheet.more)}
+    return sorted({edit_kind(name) for query in queries for name in edits.get(query, ())})
+
+
+def _render(**values: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("isc.evaluate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "signed": signed,
+        "p_text": p_text,
+        "edit_kind": edit_kind,
+    }
+    environment.globals |= {"points": _points, "known": _known, "percent": percent}
+    return environment.get_template("report.html").render(**values)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _known(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def _points(region: object) -> str:
+    return " ".join(f"{x:.4f},{y:.4f}" for x, y in np.asarray(region))

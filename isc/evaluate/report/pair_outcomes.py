@@ -1,0 +1,91 @@
+"""What a run found of each true pair, and which of many pairs to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.ids import IntArray
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.metrics import ranks
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Predictions of the judged queries (`matches`, with `right` [M]) against the true pairs (the rest, [P]).
+
+    `row` is a true pair's position among the matches, or −1 where it was never predicted; `rank` counts from 0 and is
+    −1 there; `score` is −inf there. `found` are the pairs at or above the threshold: as equal scores count against
+    us, these are the pairs of recall at 90 % precision. The pairs are sorted, so those of two runs judged by the same
+    ground truth are the same.
+    """
+
+    matches: Matches
+    right: Flags
+    pairs: Sequence[tuple[str, str]]
+    row: IntArray
+    rank: IntArray
+    score: npt.NDArray[np.float64]
+    found: Flags
+
+
+def apart(low: float, high: float) -> tuple[str, str]:
+    """Both figures with four decimals, or as many more as it takes to tell them apart."""
+    decimals = next((n for n in range(4, 16) if f"{low:.{n}f}" != f"{high:.{n}f}"), 4)
+    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+
+
+def as_score(threshold: float | None, matches: Matches) -> float | None:
+    """The threshold's decimals as one of the scores: of float32 ones they are the shortest, not the number itself."""
+    return None if threshold is None else float(matches.score.dtype.type(threshold))
+
+
+def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) -> Judged:
+    """Every prediction of a judged query, and every true pair with its row, rank and score."""
+    kept = matches.take(ground_truth.judged(matches))
+    right = ground_truth.right(kept)
+    rows = np.flatnonzero(right)
+    names = zip(kept.query_ids[kept.query[rows]], kept.reference_ids[kept.reference[rows]], strict=True)
+    place = dict(zip(names, zip(rows.tolist(), ranks(kept, right).tolist(), strict=True), strict=True))
+    pairs = sorted(ground_truth.pairs)
+    row, rank = np.array([place.get(pair, (-1, -1)) for pair in pairs], np.int64).reshape(-1, 2).T
+    score = np.full(len(pairs), -np.inf)
+    score[row >= 0] = kept.score[row[row >= 0]]
+    found = score >= threshold if threshold is not None else np.zeros(len(pairs), bool)
+    return Judged(kept, right, pairs, row, rank, score, found)
+
+
+def rivals(judged: Judged, positions: IntArray) -> dict[int, int]:
+    """For each of these true pairs the row of its query's best other prediction; those that have none are left out."""
+    matches = judged.matches
+    place = {name: i for i, name in enumerate(matches.query_ids.tolist())}
+    queries = {int(i): place.get(judged.pairs[i][0], -1) for i in positions}
+    wanted = np.zeros(len(place) + 1, bool)
+    wanted[list(queries.values())] = True
+    rows = np.flatnonzero(wanted[:-1][matches.query])
+    best: dict[int, list[int]] = {}
+    for row in top(matches, rows, len(rows)).tolist():
+        best.setdefault(int(matches.query[row]), []).append(row)
+    others = {i: [row for row in best.get(query, [])[:2] if row != judged.row[i]] for i, query in queries.items()}
+    return {i: rows[0] for i, rows in others.items() if rows}
+
+
+def top(matches: Matches, rows: IntArray, count: int) -> IntArray:
+    """Those `count` of `rows` with the highest scores, best first; equal scores by query, then reference position."""
+    if len(rows) > count:  # sort only what can be among them
+        score = matches.score[rows]
+        rows = rows[score >= np.partition(score, -count)[-count]]
+    order = np.lexsort((matches.reference[rows], matches.query[rows], -matches.score[rows]))
+    return rows[order[:count]]
+
+
+def spread(positions: IntArray, count: int) -> IntArray:
+    """At most `count` of the positions, evenly spaced, the first and the last among them."""
+    if len(positions) <= count:
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]

@@ -1,0 +1,70 @@
+"""The pictures of a page, small enough to stand in it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.errors import InputError
+
+LONGEST = 224  # pixels of a picture's longest side
+MAX_JPEG = 8_000  # bytes of a picture; 24 pairs in each of five sheets then stay below 3 MB
+
+
+class Evidence(Protocol):
+    """Where a pair matches: polygons [K, 2] of (x, y) as fractions of the picture's width and height."""
+
+    @property
+    def query_region(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def reference_region(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def inliers(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The image files of queries and references, by id."""
+
+    queries: Mapping[str, Path]
+    references: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture as a data URI, or the reason why there is none."""
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def picture_maker(pictures: Pictures) -> Callable[[str, str, int], Thumbnail]:
+    """A function from ("query" or "reference", id, longest side) to its thumbnail; each is read once."""
+    files = {"query": pictures.queries, "reference": pictures.references}
+    return cache(lambda side, name, longest: thumbnail(files[side].get(name), longest))
+
+
+def thumbnail(path: Path | None, longest: int) -> Thumbnail:
+    """The picture at most `longest` pixels wide and high, as JPEG of quality 80, or less where that is too large."""
+    from isc.photos.decode import encode_jpeg, read_image
+    from isc.photos.resizing import fit_within
+
+    if path is None:
+        return Thumbnail(reason="no image file has this id")
+    try:
+        pixels = fit_within(read_image(path), longest)
+    except InputError as error:
+        return Thumbnail(reason=str(error).replace(str(path), path.name))
+    jpegs = (encode_jpeg(pixels, quality=quality) for quality in (80, 60, 40, 20))
+    data = next((jpeg for jpeg in jpegs if len(jpeg) <= MAX_JPEG), None) or encode_jpeg(pixels, quality=10)
+    uri = "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    return Thumbnail(uri, width=pixels.shape[1], height=pixels.shape[0])

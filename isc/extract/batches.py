@@ -1,0 +1,159 @@
+"""Batches of decoded photos, made by the loader's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from isc.errors import InputError
+from isc.extract.blocks import Block
+from isc.extract.gpu_jpeg import Jpeg, decoded
+from isc.extract.loaders import loader_options
+from isc.extract.view_plan import Looks
+from isc.photos.decode import Pixels, jpeg_orientation, read_bytes, read_image
+from isc.photos.views import Region
+
+Rows = Sequence[int] | npt.NDArray[np.int64]
+Item = TypeVar("Item")
+
+
+@runtime_checkable
+class PhotoSource(Protocol):
+    """Photos by number; `isc.photos.listing.Listing` is one."""
+
+    def __len__(self) -> int: ...
+
+    def data(self, row: int) -> bytes:
+        """The bytes of the photo's file; InputError where they cannot be read."""
+        ...
+
+    def read(self, row: int) -> Pixels:
+        """The picture; InputError where it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """Photos in files of their own."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def data(self, row: int) -> bytes:
+        return read_bytes(self.paths[row])
+
+    def read(self, row: int) -> Pixels:
+        return read_image(self.paths[row])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos on their way to the network: for each of the `sides` uint8 [P, V, 3, S, S], the numbers of the P photos,
+    and {number: reason} of those that cannot be read. `jpegs` are files, by number, that a GPU is to decode; `regions`
+    float64 [P, K, 4] are those found in each photo, where any are asked for."""
+
+    pictures: list[Tensor]
+    rows: list[int]
+    failures: dict[int, str]
+    jpegs: dict[int, Jpeg] = field(default_factory=dict)
+    regions: npt.NDArray[np.float64] | None = None
+
+    def pin_memory(self) -> Batch:
+        """The loader calls this, so that copies to the GPU need not wait."""
+        return replace(self, pictures=[part.pin_memory() for part in self.pictures])
+
+
+def read_batch(photos: PhotoSource, rows: Iterable[int], looks: Looks, *, jpegs: bool = False) -> Batch:
+    """The photos of these numbers, as the network is to see them; with `jpegs`, JPEGs as they are."""
+    shown: dict[int, list[Pixels]] = {}
+    failures: dict[int, str] = {}
+    files: dict[int, Jpeg] = {}
+    found: list[list[Region]] = []
+    for row in map(int, rows):
+        try:
+            if jpegs and (orientation := jpeg_orientation(data := photos.data(row))):
+                files[row] = Jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), orientation)
+            else:
+                picture = photos.read(row)
+                views = looks.views_of(picture)
+                shown[row] = looks.pictures(picture, views)
+                found.append([view.region for view, asked in zip(views, looks.views, strict=True) if asked.found])
+        except InputError as error:
+            failures[row] = str(error)
+    pictures = [torch.from_numpy(np.stack(part)).permute(0, 1, 4, 2, 3) for part in zip(*shown.values(), strict=True)]
+    regions = np.array(found, np.float64).reshape(len(shown), looks.regions, 4) if looks.regions else None
+    return Batch(pictures, list(shown), failures, files, regions)
+
+
+def with_jpegs(batch: Batch, photos: PhotoSource, looks: Looks, device: torch.device) -> Batch:
+    """The same batch with its JPEGs decoded on the device; those that cannot be are read as other photos are."""
+    if not batch.jpegs:
+        return batch
+    found = dict(zip(batch.jpegs, decoded(list(batch.jpegs.values()), looks.image_size, device), strict=True))
+    others = read_batch(photos, [row for row, picture in found.items() if picture is None], looks)
+    there = {row: picture for row, picture in found.items() if picture is not None}
+    parts = [part[0][:, 0].to(device) for part in (batch.pictures, others.pictures) if part]
+    pictures = torch.cat([*parts, *(picture[None] for picture in there.values())]) if parts or there else None
+    rows = [*batch.rows, *others.rows, *there]
+    order = np.argsort(rows)
+    if pictures is None:
+        return Batch([], [], batch.failures | others.failures)
+    ordered = pictures[torch.from_numpy(order).to(device)][:, None]
+    return Batch([ordered], [rows[at] for at in order], batch.failures | others.failures)
+
+
+class BatchDataset(Dataset[Batch]):
+    """Batches of pictures, made by the loader's processes."""
+
+    def __init__(self, photos: PhotoSource, rows: Rows, looks: Looks, *, size: int, jpegs: bool = False) -> None:
+        self.photos, self.rows, self.looks, self.size, self.jpegs = photos, rows, looks, size, jpegs
+
+    def __len__(self) -> int:
+        return (len(self.rows) + self.size - 1) // self.size
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = self.rows[number * self.size : (number + 1) * self.size]
+        return read_batch(self.photos, rows, self.looks, jpegs=self.jpegs)
+
+
+def in_order(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
+    """What the dataset holds, in order."""
+    options = loader_options(min(workers, len(dataset)))  # type: ignore[arg-type]  # both have a length
+    loader = DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            f"a process that reads photos ended ({error}); with too little memory? Try fewer workers=, and run the "
+            "same command again"
+        ) from error
+
+
+def padded(pictures: Tensor, size: int) -> Tensor:
+    """[B, …] with black pictures up to [size, …]."""
+    missing = size - len(pictures)
+    return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
+
+
+def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], looks: Looks, dim: int) -> Block:
+    """Refuses descriptors that are not finite, which no photo should give."""
+    vectors = looks.combined(found) if batch.rows else np.zeros((0, looks.rows, dim), np.float32)
+    finite = np.isfinite(vectors).all(axis=(1, 2))
+    if not finite.all():
+        raise InputError(
+            f"photo {batch.rows[int(np.argmin(finite))]}: the network gives NaN or infinite numbers; expected finite: "
+            "try precision=float32, or another model"
+        )
+    return Block(np.array(batch.rows, np.int64), vectors, batch.failures, batch.regions)

@@ -1,0 +1,90 @@
+"""Extraction on a GPU: one batch is copied while the one before it is embedded; the largest batch that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from isc.extract.batches import Batch, BatchDataset, finite_block, in_order, padded, with_jpegs
+from isc.extract.blocks import Block
+from isc.extract.view_plan import Looks
+from isc.model.inference import Network
+
+LARGEST_BATCH = 256  # pictures on a GPU: more make nothing faster
+PROBE = 8  # pictures that show how much memory one takes
+USED = 0.6  # share of a GPU's free memory that a batch may take
+
+
+def embed_on_gpu(network: Network, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
+    """While one batch is embedded the next is copied there, and the one before comes back."""
+    waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
+    copies = torch.cuda.Stream() if network.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    for read in in_order(batches, workers):
+        batch = with_jpegs(read, batches.photos, batches.looks, network.device)
+        started = _start(network, batch, batches.size, copies)
+        if waiting:
+            yield _finished(waiting, batches.looks, network.dim)
+        waiting = started
+    if waiting:
+        yield _finished(waiting, batches.looks, network.dim)
+
+
+def _start(
+    network: Network, batch: Batch, size: int, copies: torch.cuda.Stream | None
+) -> tuple[Batch, list[Tensor], torch.cuda.Event | None]:
+    """Queue the copy there, the network, and the copy back; nothing is waited for."""
+    found = []
+    for part in batch.pictures:
+        views = part.shape[1]
+        pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # one shape: one graph
+        vectors = network(pictures)[: len(part) * views].reshape(len(part), views, -1)
+        here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=copies is not None)
+        found.append(here.copy_(vectors, non_blocking=True))
+    if copies is None:
+        return batch, found, None
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done.record()
+    return batch, found, done
+
+
+def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
+    """The pictures on the device, by a stream of their own, which the network's waits for."""
+    if copies is None:
+        return pictures.to(device)
+    with torch.cuda.stream(copies):
+        there = pictures.to(device, non_blocking=True)
+    torch.cuda.current_stream().wait_stream(copies)
+    there.record_stream(torch.cuda.current_stream())
+    return there
+
+
+def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], looks: Looks, dim: int) -> Block:
+    batch, found, done = waiting
+    if done is not None:
+        done.synchronize()
+    return finite_block(batch, [part.numpy() for part in found], looks, dim)
+
+
+def fitting_batch(network: Network, looks: Looks) -> int:
+    """Photos whose views, all at once, take at most `USED` of the GPU's free memory; a power of two, and no more than
+    `LARGEST_BATCH` pictures."""
+    side, views = max(looks.sides), max(len(numbers) for numbers in looks.sides.values())
+    plain = replace(network, forward=network.plain or network.forward)  # a compiler would learn shapes that do not come
+    needed = [_peak(plain, count, side) for count in (PROBE, 2 * PROBE)]
+    each = max(1, (needed[1] - needed[0]) // PROBE)
+    free, _ = torch.cuda.mem_get_info(network.device)
+    most = min(LARGEST_BATCH, int(USED * free / each)) // views
+    return 1 << (max(1, most).bit_length() - 1)
+
+
+def _peak(network: Network, count: int, side: int) -> int:
+    """Bytes that so many pictures take on the GPU at the most."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(network.device)
+    before = torch.cuda.memory_allocated(network.device)
+    network(torch.zeros(count, 3, side, side, dtype=torch.uint8, device=network.device))
+    torch.cuda.synchronize(network.device)
+    return torch.cuda.max_memory_allocated(network.device) - before

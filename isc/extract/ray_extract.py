@@ -1,0 +1,243 @@
+"""Extraction by the actors of a cluster, each with a model on its GPU or core; Ray Data hands them blocks of photos."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.config.choices import Device, Precision, Runtime
+from isc.errors import InputError
+from isc.extract.blocks import RUN, Block, Run, Store, joined, write_block
+from isc.extract.embedding import embed_photos
+from isc.extract.view_plan import Looks
+from isc.model.device import keep_freed_memory
+from isc.model.inference import Network, load_network
+from isc.photos.listing import Listing
+from isc.runtime.progress import Report
+from isc.runtime.ray_cluster import (
+    RETRIES,
+    Node,
+    as_input_errors,
+    check_nodes,
+    connected,
+    named_node,
+    require_ray,
+    working_nodes,
+)
+
+Rows = Mapping[str, npt.NDArray[Any]]  # as Ray Data hands them over: of each column an array
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each actor makes descriptors. `model` is loaded on the actors' nodes, as `isc.model.inference.load_network` does;
+    `precision` should be a definite one, so that all nodes do the same."""
+
+    model: str
+    looks: Looks
+    device: Device = Device.auto
+    runtime: Runtime = Runtime.torch
+    precision: Precision = Precision.float32
+    compile: bool = False
+    batch_size: int | None = None  # of a GPU
+    strict: bool = False  # an unreadable photo ends the run
+
+
+def embed_on_cluster(
+    store: Store,
+    photos: Listing,
+    recipe: Recipe,
+    *,
+    address: str | None = None,
+    actors: int | None = None,
+    progress: Report | None = None,
+) -> None:
+    """Make all missing blocks of the run, by actors that write them into the store's folder, which all nodes must see.
+
+    An actor has a GPU and its share of the cores of its node, or, where the cluster has no GPU or device=cpu, one core.
+    Where `actors` is not given there are as many as there is room for. An actor that dies is started again and makes
+    its block anew; what is finished stays, whatever happens. `address` is that of `connected`; `progress` hears of the
+    photos done, those of earlier runs included, and of how many there are.
+
+    Raises InputError where an actor does, where the cluster cannot do it, and where `RETRIES` + 1 actors died over the
+    same block.
+    """
+    missing = store.missing()
+    done = store.run.count - sum(len(store.run.rows(number)) for number in missing)
+    if not missing:
+        return
+    for path in store.folder.glob("*.tries"):  # of an earlier run
+        path.unlink()
+    with connected(address):
+        nodes = working_nodes()
+        check_nodes(nodes, (store.folder / RUN).absolute())
+        place = place_for(nodes, recipe.device)
+        count = min(len(missing), place.room if actors is None else actors)
+        left = f"what is finished stays in {store.folder}; the same command goes on from there"
+        if progress:
+            progress(done, store.run.count)
+        made = _made(store, photos, recipe, missing=missing, place=place, actors=count)
+        with as_input_errors(lambda: left), closing(made):
+            for photos_done in made:
+                done += photos_done
+                if progress:
+                    progress(done, store.run.count)
+
+
+# --- who does it -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an actor has, and for how many such actors there is room."""
+
+    cpus: int
+    gpus: int
+    room: int
+
+
+def place_for(nodes: list[Node], device: Device) -> Place:
+    """A GPU for each actor where there are GPUs and they are wanted, otherwise a core."""
+    cpus = [int(node["Resources"]["CPU"]) for node in nodes]
+    gpus = [int(node["Resources"].get("GPU", 0)) for node in nodes]
+    if device is Device.cpu or (device is Device.auto and not any(gpus)):
+        return Place(1, 0, sum(cpus))
+    if not any(gpus):
+        raise InputError("device=cuda: no node of the Ray cluster has a GPU; expected one, or device=cpu")
+    share = max(1, min(cores // number for cores, number in zip(cpus, gpus, strict=True) if number))
+    return Place(share, 1, sum(min(number, cores // share) for cores, number in zip(cpus, gpus, strict=True)))
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+def _made(
+    store: Store, photos: Listing, recipe: Recipe, *, missing: list[int], place: Place, actors: int
+) -> Generator[int, None, None]:
+    """Have these blocks made, and yield the number of photos of each that is done."""
+    data = _quiet_ray_data()
+    context = data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.target_max_block_size = 1  # one of our blocks in one of Ray's: a piece of work for one actor
+    with data.DataContext.current(context):
+        made = (
+            data.from_items([{"names": 0}])
+            .map_batches(
+                block_names,
+                fn_kwargs={"photos": require_ray().put(photos), "run": store.run, "missing": missing},
+                num_cpus=0,
+            )
+            .map_batches(
+                Embedder,
+                fn_constructor_args=(store, recipe, place),
+                batch_size=1,
+                compute=data.ActorPoolStrategy(size=actors),
+                num_cpus=place.cpus,
+                num_gpus=place.gpus or None,
+            )
+        )
+        for row in made.iter_rows():
+            yield int(row["photos"])
+
+
+def block_names(_start: Rows, *, photos: Any, run: Run, missing: list[int]) -> Iterator[Rows]:
+    """(number, pickled `Listing` of its photos) of each missing block, one by one as there is room for them; `photos`
+    is the whole listing, or Ray's reference to it, so that it is sent but once."""
+    listing: Listing = photos if isinstance(photos, Listing) else require_ray().get(photos)
+    for number in missing:
+        part = pickle.dumps(listing.part(run.rows(number)))
+        yield {"number": np.array([number]), "photos": np.array([part], dtype=object)}
+
+
+class Embedder:
+    """An actor: makes blocks. The network is loaded with the first, so that what is wrong with it is heard."""
+
+    def __init__(self, store: Store, recipe: Recipe, place: Place) -> None:
+        self._store, self._recipe, self._place = store, recipe, place
+        self._network: Network | None = None
+
+    def __call__(self, batch: Rows) -> Rows:
+        number, photos = int(batch["number"][0]), pickle.loads(batch["photos"][0])
+        with named_node(), counted(self._store.folder.absolute(), number, photos):
+            self._network = self._network or load_checked(self._recipe, self._place, self._store.run)
+            block = self._embed(self._network, photos, self._store.run.rows(number).start)
+        if self._recipe.strict and block.failures:
+            raise InputError(f"{block.failures[min(block.failures)]} (strict=true)")
+        with named_node():
+            write_block(self._store.folder.absolute(), number, block)
+        return {"photos": np.array([len(photos)]), "failures": np.array([len(block.failures)])}
+
+    def _embed(self, network: Network, photos: Listing, first: int) -> Block:
+        """The block of these photos, the first of which has this number in the run."""
+        recipe = self._recipe
+        parts = list(
+            embed_photos(
+                network,
+                photos,
+                range(len(photos)),
+                looks=recipe.looks,
+                batch_size=recipe.batch_size,
+                workers=self._place.cpus if self._place.gpus else 0,
+            )
+        )
+        whole = joined(parts)
+        failures = {row + first: why for row, why in whole.failures.items()}
+        return replace(whole, rows=whole.rows + first, failures=failures)
+
+
+@contextmanager
+def counted(folder: Path, number: int, photos: Listing) -> Iterator[None]:
+    """Keep count, in the folder, of the actors that began this block and did not come to its end. Ray starts them again
+    for ever; InputError where it has been enough."""
+    path = folder / f"{number:08d}.tries"
+    with path.open("ab") as file:
+        file.write(b".")
+    if path.stat().st_size > RETRIES + 1:
+        raise InputError(
+            f"photos {photos.id_of(0)!r} to {photos.id_of(len(photos) - 1)!r}: {RETRIES + 1} actors died over them; "
+            "with too little memory? Try fewer actors=, and run the same command again"
+        )
+    yield
+    path.unlink(missing_ok=True)
+
+
+def load_checked(recipe: Recipe, place: Place, run: Run) -> Network:
+    """The recipe's network, on a node. Raises InputError where it is not the one that the run was begun with."""
+    keep_freed_memory()
+    network = load_network(
+        recipe.model,
+        device="cuda" if place.gpus else "cpu",
+        runtime=recipe.runtime,
+        precision=recipe.precision,
+        compile=recipe.compile,
+        image_size=recipe.looks.image_size,
+    )
+    for name, value in network.provenance.items():
+        if run.provenance.get(name, value) != value:
+            raise InputError(
+                f"model={recipe.model}: has {name}={value} here, {run.provenance[name]} where the run was begun; "
+                "expected the same file on all nodes"
+            )
+    return network
+
+
+def _quiet_ray_data() -> Any:
+    """The package ray.data; of what it logs only warnings that do not come as exceptions, too."""
+    try:
+        from ray import data
+    except ImportError as error:
+        raise InputError(f"engine=ray needs ray.data ({error}); install it: pip install 'isc[ray]'") from error
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in ("_internal.progress", "_internal.execution.streaming_executor_state", "exceptions"):
+        logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
+    return data

@@ -1,0 +1,5 @@
+"""Descriptors → pairs: search, verification of the pixels, probabilities, files and report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

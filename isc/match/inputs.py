@@ -1,0 +1,248 @@
+"""What `match.py` is given, read and held against one another before anything is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from isc import __version__
+from isc.config.chain import Chain, is_stored, parse
+from isc.config.choices import Track
+from isc.config.match import MatchConfig
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import MAX_DIM, SAME_IN_BOTH, one_row_each, read_descriptors, read_provenance, read_submission
+from isc.data.matches import GroundTruth, Matches
+from isc.errors import InputError
+from isc.search.index.index import read_index
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# beside report/index.html
+OUTPUTS = (
+    "predictions.csv", "probabilities.csv", "match.json", "views.csv", "submission.h5", "metrics.json",
+    "comparison.json", "evidence.jsonl", "not_compared.csv",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The two sides of a run, of the same number of dimensions, where they came from, and what to know of them.
+
+    `training` are training descriptors treated as the references were.
+    """
+
+    queries: Descriptors
+    references: Descriptors
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    training: Descriptors | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def have_views(self) -> bool:
+        """Whether an image of either side may have several rows."""
+        return self.queries.views is not None or self.references.views is not None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`predictions` of a submitted CSV file, otherwise `sets` to search; `ground_truth` where one is given; `notes` are
+    what the user should know, said once nothing is refused any more."""
+
+    sets: Sets | None
+    predictions: Matches | None
+    ground_truth: GroundTruth | None
+    notes: tuple[str, ...] = ()
+
+
+def read_inputs(config: MatchConfig) -> Inputs:
+    """Everything the configuration names. Raises InputError for what is malformed or does not belong together."""
+    submission = None if config.submission is None else Path(config.submission)
+    if submission is not None and _is_hdf5(submission):
+        sets: Sets | None = Sets(*read_submission(submission, strict=config.strict), read_provenance(submission))
+        submission = None
+    else:
+        sets = _read_sets(config)
+    known = (sets.queries.images, sets.references.images) if sets and config.strict else (None, None)
+    predictions = truth = None
+    if submission is not None:
+        query_ids, reference_ids = known
+        rows = config.max_predictions
+        predictions = read_predictions(submission, max_rows=rows, query_ids=query_ids, reference_ids=reference_ids)
+    if config.ground_truth is not None:
+        query_ids, reference_ids = known
+        truth = read_ground_truth(Path(config.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
+    return Inputs(sets, predictions, truth, (*(sets.notes if sets else ()), *_notes(config, truth)))
+
+
+def read_set(
+    path: Path, *, role: Literal["query", "reference", "training"] = "query"
+) -> tuple[Descriptors, dict[str, str]]:
+    """The descriptors of a file, or of an index, and what made them."""
+    if path.is_dir():
+        return read_index(path)
+    return read_descriptors(path, role=role), read_provenance(path)
+
+
+def _notes(config: MatchConfig, truth: GroundTruth | None) -> Iterator[str]:
+    if truth and truth.num_repeated:
+        yield f"{config.ground_truth} repeats {truth.num_repeated} pairs; each counts once"
+    if config.training is not None and config.normalize == "none" and config.index is None:
+        yield f"training={config.training} has no effect with normalize=none and without index="
+
+
+def _is_hdf5(path: Path) -> bool:
+    """By the name, or where that does not tell, by the first bytes."""
+    suffix = path.suffix.lower()
+    if suffix in {".h5", ".hdf5", ".csv"} or not path.is_file():
+        return suffix in {".h5", ".hdf5"}
+    with path.open("rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+
+
+def _read_sets(config: MatchConfig) -> Sets | None:
+    """Queries and references, normalised as asked; None where neither is given."""
+    if config.queries is None or config.references is None:
+        return None
+    if config.submission is None:
+        _refuse_own_input(config)
+    from isc.search.normalize.files import stored_for
+
+    paths = Path(config.queries), Path(config.references)
+    sets = read_sides(*paths)
+    stored = stored_for(config.normalize, paths[0], sets.provenance) if is_stored(config.normalize) else None
+    chain = stored.chain if stored else parse(config.normalize)
+    if config.track is Track.descriptor and config.submission is None:
+        _refuse_views(paths, sets)
+        _refuse_too_many_dims(paths[0], sets.queries, chain)
+    if config.training is not None:
+        training, notes = read_training(Path(config.training), sets, paths, strict=config.strict)
+        if stored and stored.training_rows != len(training):
+            found_with, here = f"{stored.training_rows:,}", f"{len(training):,}"
+            note = f"{stored.path}: found with {found_with} training photos, training={config.training} holds {here}"
+            notes = (*notes, note)
+        sets = replace(_normalized(sets, paths, chain, Path(config.training), training), notes=notes)
+    return replace(sets, provenance={**sets.provenance, "normalize": str(chain), "code_version": __version__})
+
+
+def read_sides(queries: Path, references: Path) -> Sets:
+    """Queries and references by the same model. InputError says in what they differ."""
+    # sorted by id, as a submission is: where equal distances meet the cut, both must keep the same pairs
+    one, provenance = read_set(queries)
+    two, other = read_set(references, role="reference")
+    _refuse_other_dim(references, two, queries, one)
+    _refuse_other_model(references, other, queries, provenance)
+    return Sets(one.sorted(), two.sorted(), provenance)
+
+
+def read_training(
+    path: Path, sets: Sets, paths: tuple[Path, Path], *, strict: bool = True
+) -> tuple[Descriptors, tuple[str, ...]]:
+    """Training descriptors by the same model as the queries and references of `paths`, none of which is among them, and
+    what to know of that: `strict` refuses a file with any of them, otherwise those rows are left out."""
+    training, provenance = read_set(path, role="training")
+    _refuse_other_dim(path, training, paths[0], sets.queries)
+    _refuse_other_model(path, provenance, paths[0], sets.provenance)
+    notes: list[str] = []
+    for other_path, other in zip(paths, (sets.queries, sets.references), strict=True):
+        shared = shared_rows(training, other)
+        if not shared:
+            continue
+        row, there = shared[0]
+        what = f"{path}: row {row}: id {training.ids[row]!r} has the very descriptor of {other.ids[there]!r}"
+        if strict or len(shared) == len(training):
+            raise InputError(
+                f"{what} in {other_path}; expected training photos that are neither queries nor references "
+                "(strict=false leaves such rows out)"
+            )
+        notes.append(f"{path}: {len(shared)} rows left out, whose descriptors are in {other_path}")
+        kept = np.setdiff1d(np.arange(len(training)), [row for row, _ in shared])
+        training = training.take(kept)
+    return training, tuple(notes)
+
+
+def _normalized(sets: Sets, paths: tuple[Path, Path], chain: Chain, training_path: Path, training: Descriptors) -> Sets:
+    if not chain.steps:
+        return replace(sets, training=training)
+    from isc.search.normalize.fitted import fit
+
+    with named(training_path):
+        fitted = fit(chain, training)
+    with named(paths[0]):
+        queries = fitted.queries(sets.queries)
+    with named(paths[1]):
+        references = fitted.references(sets.references)
+    return replace(sets, queries=queries, references=references, training=fitted.references(training))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Say of which file an InputError speaks."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _refuse_views(paths: tuple[Path, Path], sets: Sets) -> None:
+    for path, one in zip(paths, (sets.queries, sets.references), strict=True):
+        if one.views is not None:
+            raise InputError(f"{path}: {one_row_each(one)}")
+
+
+def _refuse_too_many_dims(path: Path, queries: Descriptors, chain: Chain) -> None:
+    """InputError where the chain's outcome is too long for the descriptor track, before it is worked out."""
+    from isc.search.normalize.transforms import dim_of
+
+    dim, most = dim_of(chain, queries.dim), MAX_DIM - sum(step.MORE for step in chain.steps)
+    if dim > MAX_DIM:
+        what = f"{path}: {dim}" if dim == queries.dim else f"normalize={chain}: gives {dim}"
+        raise InputError(
+            f"{what} dimensions; the descriptor track allows {MAX_DIM}: use track=matching, or pca:dim={most} in "
+            "normalize="
+        )
+
+
+def shared_rows(one: Descriptors, other: Descriptors) -> list[tuple[int, int]]:
+    """Rows of `one` whose vector is one of `other`, bit by bit, each with the first such row there."""
+    keys, (others, first) = _row_keys(one.vectors), np.unique(_row_keys(other.vectors), return_index=True)
+    rows = np.flatnonzero(np.isin(keys, others))
+    there = first[np.searchsorted(others, keys[rows])]
+    same = (one.vectors[rows].view(np.uint32) == other.vectors[there].view(np.uint32)).all(axis=1)
+    return list(zip(rows[same].tolist(), there[same].tolist(), strict=True))
+
+
+def _row_keys(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """A number for each row [N]: equal where the bits are, and hardly ever elsewhere (multilinear hashing)."""
+    factors = np.random.default_rng(0).integers(1, 1 << 63, size=vectors.shape[1], dtype=np.uint64)
+    keys = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), 1 << 14):
+        keys[start : start + (1 << 14)] = vectors[start : start + (1 << 14)].view(np.uint32) @ factors
+    return keys
+
+
+def _refuse_own_input(config: MatchConfig) -> None:
+    """No input may be a file that this run would replace."""
+    outputs = {(Path(config.output) / name).resolve() for name in OUTPUTS}
+    for name in ("queries", "references", "training", "ground_truth"):
+        value = getattr(config, name)
+        if value is not None and Path(value).resolve() in outputs:
+            raise InputError(f"{name}={value} lies where output={config.output} would replace it; give another folder")
+
+
+def _refuse_other_dim(path: Path, one: Descriptors, other_path: Path, other: Descriptors) -> None:
+    if one.dim != other.dim:
+        raise InputError(f"{path}: {one.dim} dimensions, {other_path}: {other.dim}; expected the same model for both")
+
+
+def _refuse_other_model(path: Path, one: Mapping[str, str], other_path: Path, other: Mapping[str, str]) -> None:
+    """Two files that both say how they were made must say the same."""
+    for key in SAME_IN_BOTH:
+        if key in one and key in other and one[key] != other[key]:
+            made, otherwise = one[key][:12], other[key][:12]
+            raise InputError(f"{path}: made with {key} {made}, {other_path} with {otherwise}; expected the same")

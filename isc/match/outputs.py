@@ -1,0 +1,196 @@
+"""What a run of match.py writes and prints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isc.config.match import MatchConfig
+from isc.data.csv_files import write_csv, write_predictions
+from isc.data.files import atomic_folder, write_json
+from isc.data.hdf5 import MAX_DIM, write_submission
+from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.bootstrap import Resampled, bootstrap, intervals
+from isc.evaluate.calibration.score_origin import FILE, FORMAT, Made
+from isc.evaluate.metrics import Metrics, evaluate
+from isc.evaluate.report.comparison import Comparison, OtherRun, compare
+from isc.evaluate.report.page import write_report
+from isc.evaluate.report.pair_outcomes import apart
+from isc.evaluate.report.thumbnails import Pictures
+from isc.match.inputs import OUTPUTS, Sets
+from isc.match.search import Found
+
+if TYPE_CHECKING:
+    from isc.evaluate.calibration.apply import Applied
+    from isc.search.multi_view import ImagePairs
+
+log = logging.getLogger(__name__)
+
+VIEW_COLUMNS = ("query_id", "reference_id", "query_view", "reference_view")
+MANY = 300_000  # predictions, from which on fewer resamples do: judging half a million is to take about two seconds
+RESAMPLES, FEWER = 1000, 200
+
+Span = Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the ground truth says of a run; `resampled` of queries drawn anew; `comparison` with another run."""
+
+    truth: GroundTruth
+    metrics: Metrics
+    resampled: Resampled
+    comparison: Comparison | None
+
+    @property
+    def intervals(self) -> dict[str, list[float] | None]:
+        return intervals(self.resampled)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All there is to write of a run; `found` and `made` where descriptors were searched."""
+
+    matches: Matches
+    found: Found | None
+    made: Made | None
+    judgement: Judgement | None
+    calibrated: Applied | None
+
+
+def judge(matches: Matches, truth: GroundTruth, *, other: OtherRun | None) -> Judgement:
+    metrics = evaluate(matches, truth)
+    resamples = RESAMPLES if other or len(matches) < MANY else FEWER  # with few, no p-value is small
+    resampled = bootstrap(matches, truth, resamples=resamples)
+    comparison = compare(matches, truth, other=other, resampled=resampled) if other else None
+    return Judgement(truth, metrics, resampled, comparison)
+
+
+def write_results(
+    results: Results,
+    config: MatchConfig,
+    *,
+    sets: Sets | None,
+    pictures: Pictures | None,
+    edits: Mapping[str, Sequence[str]] | None,
+) -> None:
+    """Everything into `config.output`, or nothing."""
+    judgement, found, calibrated = results.judgement, results.found, results.calibrated
+    with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
+        if found is not None and sets is not None:
+            _write_found(folder, found, sets, submission=config.submission is None)
+        if results.made:
+            write_json(folder / FILE, {"format": FORMAT} | results.made.as_dict())
+        if calibrated:
+            from isc.evaluate.calibration.apply import write_probabilities
+
+            write_probabilities(folder / "probabilities.csv", calibrated)
+        if judgement:
+            write_json(folder / "metrics.json", judgement.metrics.as_dict() | {"intervals": judgement.intervals})
+        if judgement and judgement.comparison:
+            write_json(folder / "comparison.json", judgement.comparison.as_dict())
+        write_report(
+            folder / "report" / "index.html",
+            results.matches,
+            title=f"{config.track.value} track",
+            metrics=judgement.metrics if judgement else None,
+            ground_truth=judgement.truth if judgement else None,
+            pictures=pictures,
+            edits=edits,
+            evidence=found.evidence if found else {},
+            provenance=_provenance(config, sets),
+            probabilities=results.made is not None and results.made.gives_probabilities,
+            calibrated=calibrated.probability if calibrated else None,
+            resampled=judgement.resampled if judgement else None,
+            compare=judgement.comparison if judgement else None,
+        )
+
+
+def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) -> None:
+    """What the search found, and with `submission` the descriptor track's file, where the sets are legal for it."""
+    write_predictions(folder / "predictions.csv", found.pairs.matches)
+    if found.evidence:
+        from isc.match.verification.rescore import write_evidence
+
+        write_evidence(folder / "evidence.jsonl", found.evidence)
+    if found.problems:
+        from isc.match.verification.compare import write_not_compared
+
+        write_not_compared(folder / "not_compared.csv", found.problems)
+    if found.sets.have_views:
+        write_views(folder / "views.csv", found.pairs, found.sets)
+    if sets.have_views:
+        log.info("no submission.h5: the descriptor track allows one descriptor an image, and these have views")
+    elif submission and sets.queries.dim <= MAX_DIM:
+        write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
+
+
+def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
+    """`query_id,reference_id,query_view,reference_view`: which views of a pair gave its distance, in the order of
+    predictions.csv. Empty for a side that has none."""
+    matches, order = found.matches, found.matches.order()
+    columns = (
+        matches.query_ids[matches.query],
+        matches.reference_ids[matches.reference],
+        *(
+            np.full(len(rows), "", object) if one.views is None else one.views[rows]
+            for one, rows in ((sets.queries, found.query_row), (sets.references, found.reference_row))
+        ),
+    )
+    write_csv(path, VIEW_COLUMNS, zip(*(column[order] for column in columns), strict=True))
+
+
+def _provenance(config: MatchConfig, sets: Sets | None) -> dict[str, str]:
+    """What the report says of where it came from: the options given, then the descriptors' own attributes."""
+    options = {key: str(getattr(value, "value", value)) for key, value in vars(config).items() if value is not None}
+    return options | dict(sets.provenance if sets else {})
+
+
+def tell(results: Results, config: MatchConfig) -> None:
+    """The result, to stdout, and what to know of it."""
+    log.info("%d pairs; see %s", len(results.matches), Path(config.output) / "report" / "index.html")
+    if results.judgement:
+        _tell_judgement(results.judgement)
+    if results.calibrated and results.made:
+        from isc.evaluate.calibration.apply import judged, precision_of_cut, warnings
+
+        print(precision_of_cut(results.calibrated))
+        if results.judgement:
+            print(judged(results.calibrated, results.judgement.truth))
+        for warning in warnings(results.calibrated, results.made):
+            log.warning("%s", warning)
+
+
+def _tell_judgement(judgement: Judgement) -> None:
+    metrics = judgement.metrics
+    print(summary(metrics, judgement.intervals))
+    if judgement.comparison:
+        print(judgement.comparison.summary())
+    if metrics.ties_matter:
+        low, high = apart(*metrics.tie_range)
+        log.warning("equal scores: μAP lies between %s and %s by their order; the worst counts", low, high)
+    if metrics.num_dropped:
+        log.warning("%d predictions dropped: their queries are not in the ground truth", metrics.num_dropped)
+
+
+def summary(metrics: Metrics, spans: Mapping[str, Span]) -> str:
+    """The figures as a few lines of text, with the intervals in which 95 % of the resamples lie."""
+    threshold = "never reached" if metrics.threshold_at_p90 is None else f"score ≥ {metrics.threshold_at_p90:.4f}"
+    lines = {
+        "μAP": f"{metrics.average_precision:.4f}  {_span(spans['average_precision'])}",
+        "recall at 90 % precision": f"{metrics.recall_at_p90:.4f}  {_span(spans['recall_at_p90'])}  ({threshold})",
+        "recall at rank 1": f"{metrics.recall_at_rank1:.4f}  {_span(spans['recall_at_rank1'])}",
+        "recall at rank 10": f"{metrics.recall_at_rank10:.4f}  {_span(spans['recall_at_rank10'])}",
+        "predictions, dropped": f"{metrics.num_predictions:,}, {metrics.num_dropped:,}",
+        "true pairs": f"{metrics.num_positives:,}",
+    }
+    return "\n".join(f"{name:26}{value}".rstrip() for name, value in lines.items())
+
+
+def _span(span: Span) -> str:
+    return "" if span is None else f"95 %: {span[0]:.4f} … {span[1]:.4f}"

@@ -1,0 +1,133 @@
+"""Descriptors, or a submission → the best pairs, their scores, and a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isc.config.choices import Track
+from isc.config.match import MatchConfig
+from isc.errors import InputError
+from isc.evaluate.calibration.files import MODEL, NONE
+from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, Made
+from isc.evaluate.metrics import Metrics
+from isc.evaluate.report.comparison import read_run
+from isc.evaluate.report.thumbnails import Pictures
+from isc.match.inputs import Sets, read_inputs
+from isc.match.outputs import Results, judge, tell, write_results
+from isc.match.search import find
+
+if TYPE_CHECKING:
+    from isc.data.matches import Matches
+    from isc.evaluate.calibration.apply import Applied
+    from isc.evaluate.calibration.files import Stored
+    from isc.match.verification.fusion import Fusion
+
+log = logging.getLogger(__name__)
+
+
+def match(config: MatchConfig) -> Metrics | None:
+    """Match, or read a submission; judge it where there is a ground truth; write everything to `config.output`.
+
+    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same, or images
+    come with several rows), match.json, views.csv where images have several rows, probabilities.csv with a calibration,
+    metrics.json with a ground truth, comparison.json with another run, evidence.jsonl and not_compared.csv where pixels
+    were compared, or could not be, and report/index.html. Nothing is written when anything is refused.
+    """
+    pictures = _pictures(config)
+    edits = _read_edits(Path(config.edits)) if config.edits else None
+    inputs = read_inputs(config)
+    sets, truth = inputs.sets, inputs.ground_truth
+    other = read_run(Path(config.compare), ground_truth=truth) if config.compare and truth else None
+    fusion = _fusion(config, sets) if pictures else None
+    made = _made(config, sets, fusion) if sets and inputs.predictions is None else None
+    stored = _calibration(config, made)
+    found = None
+    if inputs.predictions is not None:
+        matches = inputs.predictions
+    elif sets is not None:
+        found = find(sets, config, pictures, fusion)
+        matches = found.pairs.matches
+    else:
+        raise InputError("neither descriptors nor predictions; expected queries= and references=, or submission=")
+    judgement = judge(matches, truth, other=other) if truth else None
+    for note in inputs.notes:
+        log.warning("%s", note)
+    results = Results(matches, found, made, judgement, _calibrated(stored, matches))
+    write_results(results, config, sets=sets, pictures=pictures, edits=edits)
+    tell(results, config)
+    return judgement.metrics if judgement else None
+
+
+def _pictures(config: MatchConfig) -> Pictures | None:
+    if config.query_images is None or config.reference_images is None:
+        return None
+    from isc.photos.folders import list_images
+
+    return Pictures(
+        list_images(Path(config.query_images), key="query_images"),
+        list_images(Path(config.reference_images), key="reference_images"),
+    )
+
+
+def _read_edits(path: Path) -> dict[str, list[str]]:
+    """What was done to each query, in words."""
+    from isc.benchmark.edit_log import read_edits
+
+    return {query: [edit.describe() for edit in edits] for query, edits in read_edits(path).items()}
+
+
+def _fusion(config: MatchConfig, sets: Sets | None) -> Fusion | None:
+    """What makes one probability of distance and pixels, where the pixels are compared."""
+    if config.track is not Track.matching or sets is None:
+        return None
+    from isc.match.verification.fusion_files import fusion_for
+
+    fusion, note = fusion_for(config.fusion, sets.provenance)
+    if note:
+        log.warning("%s", note)
+    return fusion
+
+
+def _made(config: MatchConfig, sets: Sets, fusion: Fusion | None) -> Made:
+    if config.track is Track.matching and fusion is None:
+        log.info("track=matching without query_images= and reference_images=: the scores are the distances alone")
+    text = json.dumps(fusion.as_dict(), sort_keys=True) if fusion else ""
+    return Made(
+        track=config.track.value,
+        scores=PROBABILITY if fusion else DISTANCE,
+        normalize=sets.provenance.get("normalize", "none"),
+        k=config.k,
+        queries=len(sets.queries.images),
+        references=len(sets.references.images),
+        fusion_sha256=hashlib.sha256(text.encode()).hexdigest() if fusion else None,
+        descriptors=sets.provenance,
+    )
+
+
+def _calibration(config: MatchConfig, made: Made | None) -> Stored | None:
+    """The one that is asked for, where it holds for scores made like these."""
+    if made is None:
+        if config.calibration not in (MODEL, NONE):
+            raise InputError(
+                f"calibration={config.calibration}: submission={config.submission} does not say what made its scores; "
+                "expected queries= and references=, or a submission.h5"
+            )
+        return None
+    from isc.evaluate.calibration.files import calibration_for
+
+    stored, note = calibration_for(config.calibration, made)
+    if note:
+        log.warning("%s", note)
+    return stored
+
+
+def _calibrated(stored: Stored | None, matches: Matches) -> Applied | None:
+    if stored is None:
+        return None
+    from isc.evaluate.calibration.apply import apply
+
+    return apply(stored, matches)

@@ -1,0 +1,203 @@
+"""The pairs of a run: by distance, and on the matching track by all that their pixels say."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isc.config.choices import Device, Engine
+from isc.config.match import NO_FEATURES, WHOLE_ALONE, MatchConfig
+from isc.data.descriptors import Descriptors
+from isc.data.matches import Matches
+from isc.errors import InputError
+from isc.evaluate.report.thumbnails import Pictures
+from isc.match.inputs import Sets
+from isc.runtime.progress import Report, progress
+
+if TYPE_CHECKING:
+    from isc.match.verification.compare import Problem
+    from isc.match.verification.fusion import Fusion
+    from isc.match.verification.rescore import PairEvidence
+    from isc.search.multi_view import ImagePairs, RowSearch
+
+log = logging.getLogger(__name__)
+
+PROBLEMS_SHOWN = 5  # of the pictures that could not be compared; not_compared.csv has all
+PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best pairs of these sets; where pixels were compared, the evidence by (query, reference) id, and what kept
+    some from it."""
+
+    pairs: ImagePairs
+    sets: Sets
+    evidence: Mapping[tuple[str, str], PairEvidence] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+
+
+def find(sets: Sets, config: MatchConfig, pictures: Pictures | None, fusion: Fusion | None) -> Found:
+    """The best pairs by distance; with a fusion and pictures, the likeliest copies by all evidence."""
+    with _cluster(config):
+        if pictures is None or fusion is None:
+            return Found(_nearest_pairs(sets, config, _searching(sets, config)), sets)
+        return _likeliest(sets, config, pictures, fusion)
+
+
+def _cluster(config: MatchConfig) -> AbstractContextManager[None]:
+    """The connection that all searches of this run use, where a cluster searches."""
+    if config.engine is not Engine.ray:
+        return nullcontext()
+    from isc.runtime.ray_cluster import connected
+
+    return connected(config.address)
+
+
+def _likeliest(sets: Sets, config: MatchConfig, pictures: Pictures, fusion: Fusion) -> Found:
+    from isc.match.verification.compare import verify
+    from isc.match.verification.feature_store import FeatureStore
+    from isc.match.verification.rescore import scored
+    from isc.search.multi_view import nearest_images
+
+    store = None if config.features == NO_FEATURES else FeatureStore(_features_folder(config.features))
+    if store:
+        store.check()
+    sets = _with_looks(sets, config, pictures)
+    searching = _searching(sets, config)
+    found = _nearest_pairs(sets, config, searching)
+    k = min(config.candidates, len(sets.references.images))
+    with progress("finding candidates", "pairs" if config.index is None else "queries") as report:
+        candidates = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
+    verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=config.workers)
+    pairs, evidence = scored(found, candidates, verified, fusion=fusion, k=config.k)
+    _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
+    return Found(pairs, sets, evidence, verified.problems)
+
+
+def _with_looks(sets: Sets, config: MatchConfig, pictures: Pictures) -> Sets:
+    """With more rows of the queries, where these have one each and the model that made them is at hand."""
+    if config.looks == WHOLE_ALONE or sets.queries.views is not None:
+        return sets
+    if config.normalize != "none":
+        log.info("looks=%s: left out, as normalize=%s is not fitted for them", config.looks, config.normalize)
+        return sets
+    from isc.match.query_views import with_looks
+
+    try:
+        queries = with_looks(sets.queries, pictures.queries, views=config.looks, provenance=sets.provenance)
+    except InputError as error:
+        log.warning("looks=%s: left out, candidates are those of whole queries: %s", config.looks, error)
+        return sets
+    return replace(sets, queries=queries)
+
+
+def _features_folder(given: str | None) -> Path:
+    """Where local features of references are kept from one run to the next."""
+    if given is not None:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "isc" / "features"
+
+
+def _log_problems(problems: Sequence[Problem], not_compared: int, candidates: int) -> None:
+    for problem in problems[:PROBLEMS_SHOWN]:
+        log.warning("not compared: %s %s: %s", problem.side, problem.id, problem.reason)
+    if problems:
+        log.warning(
+            "%d of %d candidate pairs could not be compared and keep what their distance says; all %d causes are in "
+            "not_compared.csv", not_compared, candidates, len(problems),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Searches:
+    """What finds the best pairs over all queries, and the nearest references of each, among rows of either side."""
+
+    pairs: RowSearch
+    nearest: RowSearch
+
+
+def _searching(sets: Sets, config: MatchConfig) -> Callable[[Report], Searches]:
+    """What makes the searches of these references, exact or by the index that is asked for, with a progress bar."""
+    if config.index is not None:
+        return _open_index(sets, config.index, config.index_search or "")
+    return lambda report: _exact_searches(config, report)
+
+
+def _exact_searches(config: MatchConfig, report: Report) -> Searches:
+    if config.engine is Engine.ray:
+        return _cluster_searches(config, report)
+    from isc.search.exact import best_pairs, knn
+
+    engine, memory = config.engine, config.memory_gb
+    return Searches(
+        lambda q, r, count: best_pairs(q, r, num_pairs=count, engine=engine, memory_gb=memory, progress=report),
+        lambda q, r, count: knn(q, r, k=count, engine=engine, memory_gb=memory, progress=report),
+    )
+
+
+def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
+    """The exact ones, by a cluster."""
+    from isc.search.ray_search import cluster_pairs
+
+    actors, memory = config.actors, config.memory_gb
+
+    def search(queries: Descriptors, references: Descriptors, num_pairs: int | None, k: int | None) -> Matches:
+        return cluster_pairs(
+            queries,
+            references,
+            num_pairs=num_pairs,
+            k=k,
+            actors=actors,
+            memory_gb=memory,
+            progress=report,
+        )
+
+    return Searches(lambda q, r, count: search(q, r, count, None), lambda q, r, count: search(q, r, None, count))
+
+
+def _nearest_pairs(sets: Sets, config: MatchConfig, searching: Callable[[Report], Searches]) -> ImagePairs:
+    """The pairs of images asked for, by distance alone."""
+    from isc.search.multi_view import best_image_pairs, nearest_images
+
+    sides, num_queries = (sets.queries, sets.references), len(sets.queries.images)
+    existing = num_queries * len(sets.references.images)
+    num_pairs = config.num_pairs or min(PAIRS_PER_QUERY * num_queries, existing)
+    with progress("searching", "pairs" if config.index is None else "queries") as report:
+        searches = searching(report)
+        if config.k is not None:
+            return nearest_images(*sides, k=config.k, find=searches.nearest)
+        if config.index is not None or num_pairs >= existing:
+            return best_image_pairs(*sides, num_pairs=num_pairs, find=searches.pairs)
+        one_more = best_image_pairs(*sides, num_pairs=num_pairs + 1, find=searches.pairs)
+    if one_more.matches.score[-1] == one_more.matches.score[-2]:
+        log.warning("equal scores at the cut after %d pairs: those of the first ids are kept", num_pairs)
+    return one_more.take(np.arange(num_pairs))
+
+
+def _open_index(sets: Sets, name: str, search: str) -> Callable[[Report], Searches]:
+    """Those that an approximate index finds."""
+    from isc.search.approximate.faiss_adapter import parse_search
+    from isc.search.approximate.files import open_index
+    from isc.search.approximate.pairs import approximate_pairs
+
+    parse_search(search)
+    with progress("filling the index", "descriptors") as report:
+        training = sets.training.vectors if sets.training else None
+        index = open_index(name, sets.references.vectors, training=training, device=Device.auto, progress=report)
+
+    def searches(report: Report) -> Searches:
+        return Searches(
+            lambda q, r, count: approximate_pairs(q, r, index=index, num_pairs=count, search=search, progress=report),
+            lambda q, r, count: approximate_pairs(q, r, index=index, k=count, search=search, progress=report),
+        )
+
+    return searches

@@ -1,0 +1,315 @@
+"""Where two pictures show the same: one affine map between them, and how much speaks for it.
+
+A pair of alike points with their sizes and directions already tells a whole map: shift, turn, scale. Each pair's map is
+tried on all others (Lowe's pose clustering without bins, IJCV 2004, section 7.3), the best are fitted again by least
+squares to all points that agree. That is exhaustive, so that it is the same every time, and finds five points among two
+hundred, where drawing three at random would not. A mirrored query is tried as well, by rearranged descriptors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from isc.match.verification.features import LocalFeatures
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Gray = npt.NDArray[np.uint8]
+
+EVIDENCE = (
+    "features_query",  # local features of either picture
+    "features_reference",
+    "tentative",  # pairs of alike features
+    "inliers",  # of them, those that one map explains, at different points
+    "surprise",  # how unlikely that is by chance, −log₁₀ of a bound; 0 where there is no map
+    "inlier_share",
+    "area_query",  # share of either picture that the other shows
+    "area_reference",
+    "spread_query",  # share that lies among the inliers
+    "spread_reference",
+    "agreement",  # of the grey values inside the aligned region: mean local correlation, −1…1
+    "agreeing_share",  # share of the region, weighted by contrast, where it exceeds one half
+)
+
+RATIO = 0.9  # most of nearest over second nearest descriptor distance (Lowe, section 7.1); maps sort out the rest
+MOST_TENTATIVE = 200  # pairs, those of the least ratio
+TOLERANCE = 0.016  # of the query's longest side, by which an agreeing point may miss
+SCALE_TOLERANCE = math.log(1.8)  # by which the sizes of agreeing points may differ from what the map says
+ANGLE_TOLERANCE = math.radians(35)
+ANY_POSE = 0.05  # chance that size and direction of unrelated points agree as well
+SEEDS, ROUNDS = 4, 4  # maps that are fitted again, and how often
+LEAST_INLIERS = 4
+LARGEST_SCALE, LARGEST_STRETCH = 10.0, 4.0  # of an edit
+WINDOW, NOISE = 11, 16.0  # pixels of a thumbnail that are correlated; variance that is taken for noise
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """One affine map between the pictures of a pair.
+
+    `matrix` [3, 3] takes (x, y) of the reference, in fractions of width and height, to those of the query; `mirrored`
+    says that it turns the picture over; the regions, corners [K, 2] as fractions, are what both pictures show;
+    `inliers` points support it.
+    """
+
+    matrix: Floats
+    mirrored: bool
+    query_region: Floats
+    reference_region: Floats
+    inliers: int
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Tentative pairs of features: points [M, 2] of both pictures, and what each pair says of turn and scale [M]."""
+
+    query: Floats
+    reference: Floats
+    turn: Floats  # radians
+    scale: Floats
+    size: tuple[int, int]  # of the query in pixels
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE * max(self.size)
+
+    def misses(self, affine: Floats) -> Floats:
+        """Pixels of the query by which the map [2, 3] misses each pair."""
+        return np.asarray(np.linalg.norm(self.reference @ affine[:, :2].T + affine[:, 2] - self.query, axis=1))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The map [2, 3] from pixels of the reference to pixels of the query, and the pairs [M] that it explains."""
+
+    pairs: _Pairs
+    affine: Floats
+    inside: Flags
+    inliers: int
+    surprise: float
+
+
+def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray[np.float32], Alignment | None]:
+    """Evidence for a pair, float32 [len(EVIDENCE)] in the order of EVIDENCE, and the alignment where there is one."""
+    values = dict.fromkeys(EVIDENCE, 0.0) | {"features_query": len(query), "features_reference": len(reference)}
+    straight, flipped = _fit(query, reference, flip=False), _fit(query, reference, flip=True)
+    fits = [(fit, fit is flipped) for fit in (straight, flipped) if fit is not None]
+    alignment = None
+    if fits:
+        fit, flip = max(fits, key=lambda one: one[0].surprise)
+        alignment = _alignment(_mirrored_back(fit.affine, query.size) if flip else fit.affine, query, reference, fit)
+        if alignment is not None:
+            values |= _evidence(fit, alignment, query, reference)
+    return np.array([values[name] for name in EVIDENCE], np.float32), alignment
+
+
+def surprise(inliers: int, tentative: int, chance: float) -> float:
+    """How unlikely it is that so many of the tentative pairs agree by chance, as −log₁₀ of a bound on the number of
+    such agreements among unrelated pictures (the a-contrario test of Moisan and Stival, IJCV 2004; the binomial's tail
+    by Chernoff's bound). Two pairs are spent on the map itself; `chance` is that of one unrelated pair. 0 is chance.
+    """
+    n, k = tentative - 2, inliers - 2
+    if k <= 0 or k <= chance * n:
+        return 0.0
+    share = k / n
+    apart = share * math.log(share / chance)
+    if share < 1:
+        apart += (1 - share) * math.log((1 - share) / (1 - chance))
+    return max(0.0, (n * apart - 2 * math.log(tentative)) / math.log(10))
+
+
+def _fit(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Fit | None:
+    """The most surprising map between the pictures, the query turned over with `flip`; None where none fits."""
+    if min(len(query), len(reference)) < LEAST_INLIERS:
+        return None
+    pairs = _pairs(query, reference, flip=flip)
+    if len(pairs.query) < LEAST_INLIERS:
+        return None
+    alike, near = _votes(pairs)
+    votes = near.sum(axis=1)
+    seeds = np.argsort(-votes, kind="stable")[:SEEDS]
+    fits = [_refined(pairs, near[seed], alike[seed]) for seed in seeds if votes[seed] >= LEAST_INLIERS]
+    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.surprise, default=None)
+
+
+def _pairs(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Pairs:
+    q, r = _alike(query.mirrored_vectors if flip else query.vectors, reference.vectors)
+    points, angles = query.points[q].astype(np.float64), np.radians(query.angles[q].astype(np.float64))
+    if flip:
+        points, angles = points * [-1, 1] + [query.size[0] - 1, 0], math.pi - angles
+    return _Pairs(
+        query=points,
+        reference=reference.points[r].astype(np.float64),
+        turn=angles - np.radians(reference.angles[r].astype(np.float64)),
+        scale=query.sizes[q].astype(np.float64) / reference.sizes[r],
+        size=query.size,
+    )
+
+
+def _alike(
+    query: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows of both that are alike, those first whose nearest is nearest beside their second nearest."""
+    cosine = query @ reference.T
+    rows, nearest = np.arange(len(query)), cosine.argmax(axis=1)
+    first = cosine[rows, nearest]
+    cosine[rows, nearest] = -1
+    ratio = np.sqrt(np.maximum(1 - first, 0) / np.maximum(1 - cosine.max(axis=1), 1e-6))
+    order = np.argsort(ratio, kind="stable")[:MOST_TENTATIVE]
+    order = order[ratio[order] < RATIO]
+    return order, nearest[order]
+
+
+def _votes(pairs: _Pairs) -> tuple[Flags, Flags]:
+    """For the map of each pair (rows) and each pair (columns): whether turn and scale agree; and the places too."""
+    turns, scale = np.exp(1j * pairs.turn), np.log(pairs.scale)  # as complex numbers a turn with a scale is a product
+    alike = np.outer(turns.real, turns.real) + np.outer(turns.imag, turns.imag) > math.cos(ANGLE_TOLERANCE)
+    alike &= np.abs(scale[:, None] - scale) < SCALE_TOLERANCE
+    q, r = (points[:, 0] + 1j * points[:, 1] for points in (pairs.query, pairs.reference))
+    maps = pairs.scale * turns
+    # what each map makes of a point, less where that point is: two sums, as a map is the same for all points
+    misses = np.outer(maps, r) - q + (q - maps * r)[:, None]
+    near = misses.real**2 + misses.imag**2 < (2 * pairs.tolerance) ** 2
+    return alike, alike & near
+
+
+def _refined(pairs: _Pairs, inside: Flags, alike: Flags) -> _Fit | None:
+    """An affine map fitted to the pairs `inside`, then to all of the `alike` ones that it explains, until they stay."""
+    affine: Floats | None = None
+    for _ in range(ROUNDS):
+        if _distinct(pairs.reference[inside]) < LEAST_INLIERS:
+            break
+        ones = np.ones((np.count_nonzero(inside), 1))
+        known = np.hstack([pairs.reference[inside], ones])
+        solved = np.asarray(np.linalg.lstsq(known, pairs.query[inside], rcond=None)[0].T, np.float64)
+        if not _plausible(solved):
+            break
+        affine, before = solved, inside
+        inside = alike & (pairs.misses(affine) < pairs.tolerance)
+        if (inside == before).all():
+            break
+    if affine is None:
+        return None
+    inliers = min(_distinct(pairs.query[inside]), _distinct(pairs.reference[inside]))
+    if inliers < LEAST_INLIERS:
+        return None
+    chance = min(1.0, math.pi * pairs.tolerance**2 / (pairs.size[0] * pairs.size[1])) * ANY_POSE
+    return _Fit(pairs, affine, inside, inliers, surprise(inliers, len(pairs.query), chance))
+
+
+def _distinct(points: Floats) -> int:
+    """Features of one place, in several sizes or directions, count once."""
+    return len(np.unique(np.rint(points), axis=0))
+
+
+def _plausible(affine: Floats) -> bool:
+    large, small = np.linalg.svd(affine[:, :2], compute_uv=False)
+    if np.linalg.det(affine[:, :2]) < 0:  # features of a picture that is turned over are not alike as they are
+        return False
+    return bool(small > 1 / LARGEST_SCALE and large < LARGEST_SCALE and large < LARGEST_STRETCH * small)
+
+
+def _mirrored_back(affine: Floats, size: tuple[int, int]) -> Floats:
+    """The map to the query as it is, of the one to the query turned over."""
+    turned = np.array([[-1, 0, size[0] - 1], [0, 1, 0]], np.float64)
+    return np.asarray(turned @ np.vstack([affine, [0, 0, 1]]), np.float64)
+
+
+def _alignment(affine: Floats, query: LocalFeatures, reference: LocalFeatures, fit: _Fit) -> Alignment | None:
+    """The map in fractions, and the part of the reference that lies inside the query, in both pictures."""
+    matrix = _fractions(query.size) @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(_fractions(reference.size))
+    in_query = _clipped(_moved(np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64), matrix))
+    if len(in_query) == 0 or _area(in_query) <= 0:
+        return None
+    in_reference = _moved(in_query, np.linalg.inv(matrix))
+    flip = bool(np.linalg.det(affine[:, :2]) < 0)
+    return Alignment(matrix, flip, in_query.clip(0, 1), in_reference.clip(0, 1), fit.inliers)
+
+
+def _fractions(size: tuple[int, int]) -> Floats:
+    """From pixels, whose centres have whole coordinates, to fractions of width and height, 0 and 1 at the edges."""
+    width, height = size
+    return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]], np.float64)
+
+
+def _clipped(polygon: Floats) -> Floats:
+    """The part of a convex polygon, corners [K, 2], inside the unit square (Sutherland and Hodgman, CACM 1974);
+    OpenCV's intersectConvexConvex loses corners where edges nearly coincide, as those of a whole picture do."""
+    for axis, inward, edge in ((0, 1, 0), (0, -1, -1), (1, 1, 0), (1, -1, -1)):
+        depth = inward * polygon[:, axis] - edge
+        kept = []
+        for i, j in zip(range(len(polygon)), [*range(1, len(polygon)), 0], strict=True):
+            if depth[i] >= 0:
+                kept.append(polygon[i])
+            if depth[i] * depth[j] < 0:
+                kept.append(polygon[i] + (polygon[j] - polygon[i]) * depth[i] / (depth[i] - depth[j]))
+        if not kept:
+            return np.zeros((0, 2))
+        polygon = np.array(kept)
+    return polygon
+
+
+def _moved(points: Floats, matrix: Floats) -> Floats:
+    return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def _evidence(fit: _Fit, alignment: Alignment, query: LocalFeatures, reference: LocalFeatures) -> dict[str, float]:
+    correlation, share = agreement(alignment.matrix, query.thumbnail, reference.thumbnail)
+    return {
+        "tentative": len(fit.inside),
+        "inliers": fit.inliers,
+        "surprise": fit.surprise,
+        "inlier_share": fit.inliers / len(fit.inside),
+        "area_query": _area(alignment.query_region),
+        "area_reference": _area(alignment.reference_region),
+        "spread_query": _area(fit.pairs.query[fit.inside] / query.size),
+        "spread_reference": _area(fit.pairs.reference[fit.inside] / reference.size),
+        "agreement": correlation,
+        "agreeing_share": share,
+    }
+
+
+def _area(points: Floats) -> float:
+    """Of the convex hull."""
+    return float(cv2.contourArea(cv2.convexHull(points.astype(np.float32))))
+
+
+def agreement(matrix: Floats, query: Gray, reference: Gray) -> tuple[float, float]:
+    """How alike the grey values of both pictures run where the alignment's matrix lays one on the other.
+
+    The local correlation over windows of 11 pixels, its mean weighted by the contrast of whichever has less, −1…1, and
+    the weight's share where it exceeds one half. Both 0 where next to nothing overlaps.
+    """
+    (height, width), (rows, columns) = query.shape, reference.shape
+    pixels = (np.linalg.inv(_fractions((width, height))) @ matrix @ _fractions((columns, rows)))[:2]
+    moved = cv2.warpAffine(reference, pixels, (width, height), flags=cv2.INTER_AREA)
+    covered = cv2.warpAffine(np.full_like(reference, 255), pixels, (width, height), flags=cv2.INTER_NEAREST)
+    inside = cv2.erode(covered, np.ones((3, 3), np.uint8)) > 0
+    if np.count_nonzero(inside) < WINDOW**2 // 4:
+        return 0.0, 0.0
+    correlation, contrast = _correlated(query.astype(np.float32), np.asarray(moved, np.float32))
+    weight = contrast[inside] + 1
+    total = float(weight.sum())
+    return (
+        float((correlation[inside] * weight).sum()) / total,
+        float(weight[correlation[inside] > 0.5].sum()) / total,
+    )
+
+
+def _correlated(
+    a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Local correlation of two pictures, and the standard deviation of whichever varies less, both [H, W]."""
+
+    def local(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.asarray(cv2.boxFilter(values, -1, (WINDOW, WINDOW)), np.float32)
+
+    mean_a, mean_b = local(a), local(b)
+    a_varies, b_varies = (local(a * a) - mean_a**2).clip(0), (local(b * b) - mean_b**2).clip(0)
+    correlation = (local(a * b) - mean_a * mean_b) / np.sqrt((a_varies + NOISE) * (b_varies + NOISE))
+    return np.asarray(correlation, np.float32), np.asarray(np.sqrt(np.minimum(a_varies, b_varies)), np.float32)

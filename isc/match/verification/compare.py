@@ -1,0 +1,240 @@
+"""Comparison of the pixels of every candidate pair, on all cores."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.csv_files import write_csv
+from isc.data.ids import IntArray
+from isc.data.matches import Matches
+from isc.errors import InputError
+from isc.match.verification.alignment import EVIDENCE, Alignment
+from isc.match.verification.feature_store import FeatureStore, photo_key
+from isc.match.verification.features import LocalFeatures
+from isc.match.verification.shelf import FeatureShelf
+from isc.match.verification.tasks import Compare, Compared, Describe, Described, Floats, PairWork, ReferenceFeatures
+from isc.photos.folders import path_of
+from isc.runtime.cpus import cores
+from isc.runtime.pool import Share, sharing
+from isc.runtime.progress import Report, progress
+
+Side = Literal["query", "reference", "pair"]
+Bars = Callable[[str, str], AbstractContextManager[Report]]
+PHOTOS = 4  # whose features a process makes at a time
+LOOKUP = 10_000  # photos looked for in the store at a time
+NOT_COMPARED_COLUMNS = ("side", "id", "file", "reason", "pairs")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why pairs were not compared: a picture of one side, or, for the side "pair", two pictures together, whose id is
+    "QUERY,REFERENCE". `pairs` candidates are concerned; `file` is None where the id has none."""
+
+    side: Side
+    id: str
+    file: Path | None
+    reason: str
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the pixels say of P candidates, in their order.
+
+    evidence    float32 [P, len(EVIDENCE)], a row of NaN where the pair was not compared
+    alignments  of the candidates, by row, where both pictures show the same
+    problems    a line a picture, sorted; a pair whose two pictures are both at fault counts in both lines
+    """
+
+    evidence: Floats
+    alignments: Mapping[int, Alignment]
+    problems: tuple[Problem, ...]
+
+    @property
+    def not_compared(self) -> int:
+        """The number of pairs without evidence."""
+        return int(np.isnan(self.evidence).all(axis=1).sum())
+
+
+def verify(
+    candidates: Matches,
+    query_images: Mapping[str, Path],
+    reference_images: Mapping[str, Path],
+    *,
+    store: FeatureStore | None = None,
+    workers: int | None = None,
+    bars: Bars = progress,
+) -> Verified:
+    """Compare every candidate pair; the result does not depend on the number of `workers`, one a core where None.
+
+    First the local features of the references that are not in the `store` are made and put there, then each query is
+    compared with its candidates. What cannot be stored is held in memory, up to `HELD` bytes, and beyond that made
+    again for every query that needs it. `bars` makes the two progress bars. A picture that cannot be read, or a pair
+    that cannot be compared, is a `Problem` and never ends the run. Raises InputError where `workers` is below 1, the
+    store is damaged, or a process ends by itself.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers={workers}; expected at least 1 process")
+    plan = _planned(candidates, query_images, reference_images)
+    answer = _Answer(candidates, plan)
+    if plan.groups:
+        count = min(workers or cores(), max(len(plan.groups), len(plan.references)))
+        missing = _missing(plan, store)
+        with sharing(PairWork(store), workers=count) as share:
+            held = _describe(missing, share, store, bars=bars)
+            answer.add_unreadable(held)
+            with bars("comparing pixels", "queries") as report:
+                for done, compared in enumerate(share(plan.comparisons(held)), 1):
+                    answer.add(compared)
+                    report(done, len(plan.groups))
+    return answer.verified()
+
+
+def write_not_compared(path: Path, problems: Iterable[Problem]) -> None:
+    """`side,id,file,reason,pairs`, a line a picture; a pair's id is in quotes, as it holds a comma."""
+    rows = ((one.side, one.id, one.file or "", one.reason, one.pairs) for one in problems)
+    write_csv(path, NOT_COMPARED_COLUMNS, rows)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The queries and references that have a file, by number, and the candidates' rows by query."""
+
+    groups: Mapping[int, IntArray]
+    reference: IntArray  # [P], the candidates' references
+    queries: Mapping[int, Path]
+    references: Mapping[int, Path]
+    query_problems: Mapping[int, str]
+    reference_problems: Mapping[int, str]
+
+    def comparisons(self, held: Mapping[int, LocalFeatures | str]) -> Iterator[Compare]:
+        """Without the references that are known to be unreadable."""
+        for query, rows in self.groups.items():
+            found = (
+                (number, held.get(number)) for number in self.reference[rows].tolist() if number in self.references
+            )
+            references = [
+                ReferenceFeatures(number, self.references[number], features)
+                for number, features in found
+                if not isinstance(features, str)
+            ]
+            yield Compare(query, self.queries[query], references)
+
+
+def _planned(candidates: Matches, queries: Mapping[str, Path], references: Mapping[str, Path]) -> _Plan:
+    query_files, query_problems = _files(np.unique(candidates.query), candidates.query_ids, queries)
+    order = np.argsort(candidates.query, kind="stable")
+    numbers, first = np.unique(candidates.query[order], return_index=True)
+    groups = dict(zip(numbers.tolist(), np.split(order, first[1:]), strict=True)) if len(order) else {}
+    usable = {query: rows for query, rows in groups.items() if query in query_files}
+    wanted = np.unique(candidates.reference)
+    reference_files, reference_problems = _files(wanted, candidates.reference_ids, references)
+    return _Plan(usable, candidates.reference, query_files, reference_files, query_problems, reference_problems)
+
+
+def _files(
+    numbers: IntArray, ids: npt.NDArray[np.object_], images: Mapping[str, Path]
+) -> tuple[dict[int, Path], dict[int, str]]:
+    """The file of each of these images, or why it has none."""
+    files: dict[int, Path] = {}
+    problems: dict[int, str] = {}
+    for number in numbers.tolist():
+        try:
+            files[number] = path_of(images, ids[number])
+        except InputError as error:
+            problems[number] = str(error)
+    return files, problems
+
+
+def _missing(plan: _Plan, store: FeatureStore | None) -> list[tuple[int, Path]]:
+    """The references that have to be described, those of most candidates first."""
+    rows = [plan.reference[rows] for rows in plan.groups.values()]
+    uses = Counter(number for number in np.concatenate(rows).tolist() if number in plan.references)
+    wanted = [(number, plan.references[number]) for number, _ in uses.most_common()]
+    if store is None:
+        return wanted
+    missing: list[tuple[int, Path]] = []
+    for start in range(0, len(wanted), LOOKUP):
+        keys = {number: photo_key(file) for number, file in wanted[start : start + LOOKUP]}
+        there = store.present(key for key in keys.values() if key is not None)
+        missing += [(number, plan.references[number]) for number, key in keys.items() if key not in there]
+    store.close()  # processes are forked next
+    return missing
+
+
+def _describe(
+    missing: Sequence[tuple[int, Path]],
+    share: Share[Describe | Compare, Described | Compared],
+    store: FeatureStore | None,
+    *,
+    bars: Bars,
+) -> dict[int, LocalFeatures | str]:
+    """The features that could not be stored, as far as memory is granted, and what is wrong with files."""
+    if not missing:
+        return {}
+    shelf, done = FeatureShelf(store), 0
+    chunks = (Describe(missing[start : start + PHOTOS]) for start in range(0, len(missing), PHOTOS))
+    todo = itertools.takewhile(lambda _: not shelf.full, chunks)
+    with bars("local features of references", "photos") as report, ThreadPoolExecutor(1) as disk:
+        for result in share(todo):
+            assert isinstance(result, Described)
+            shelf.put(result, disk)
+            done += len(result.photos)
+            report(done, len(missing))
+        shelf.flush(disk)
+    if store is not None:
+        store.close()
+    return shelf.held
+
+
+class _Answer:
+    """What is known so far."""
+
+    def __init__(self, candidates: Matches, plan: _Plan) -> None:
+        self._candidates, self._plan = candidates, plan
+        self._evidence = np.full((len(candidates), len(EVIDENCE)), np.nan, np.float32)
+        self._alignments: dict[int, Alignment] = {}
+        self._queries, self._references = dict(plan.query_problems), dict(plan.reference_problems)
+        self._pairs: dict[int, str] = {}
+
+    def add_unreadable(self, held: Mapping[int, LocalFeatures | str]) -> None:
+        self._references |= {number: why for number, why in held.items() if isinstance(why, str)}
+
+    def add(self, compared: Compared | Described) -> None:
+        assert isinstance(compared, Compared)
+        if compared.query_problem is not None:
+            self._queries[compared.query] = compared.query_problem
+        self._references |= compared.reference_problems
+        for row in self._plan.groups[compared.query].tolist():
+            number = int(self._candidates.reference[row])
+            if number in compared.found:
+                self._evidence[row], alignment = compared.found[number]
+                if alignment is not None:
+                    self._alignments[row] = alignment
+            elif number in compared.pair_problems:
+                self._pairs[row] = compared.pair_problems[number]
+
+    def verified(self) -> Verified:
+        problems = [*self._of_side("query", self._queries), *self._of_side("reference", self._references)]
+        problems += [Problem("pair", self._candidates.pair(row), None, why, 1) for row, why in self._pairs.items()]
+        problems.sort(key=lambda one: (one.side, one.id))
+        return Verified(self._evidence, dict(sorted(self._alignments.items())), tuple(problems))
+
+    def _of_side(self, side: Literal["query", "reference"], reasons: Mapping[int, str]) -> Iterator[Problem]:
+        of_queries = side == "query"
+        numbers = self._candidates.query if of_queries else self._candidates.reference
+        ids = self._candidates.query_ids if of_queries else self._candidates.reference_ids
+        files = self._plan.queries if of_queries else self._plan.references
+        pairs = np.bincount(numbers, minlength=len(ids))
+        for number, reason in reasons.items():
+            yield Problem(side, ids[number], files.get(number), reason, int(pairs[number]))

@@ -1,0 +1,89 @@
+"""Local features of a picture: points that are found again after most edits, and what surrounds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from isc.photos.decode import Pixels
+from isc.photos.resizing import fit_within
+
+VERSION = 1  # raise it whenever the same picture gives other features
+LONGEST_SIDE = 384  # pixels at which features are taken
+THUMBNAIL_SIDE = 128
+MAX_FEATURES = 500
+CONTRAST = 0.005  # of the weakest point, so that blurred pictures have some; OpenCV's own is 0.04
+
+# where each bin of a SIFT descriptor, 4 × 4 cells of 8 directions, comes to lie in a mirror: across the point's own
+# direction the cells change sides, and directions their sign
+_MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][:, :, [0, 7, 6, 5, 4, 3, 2, 1]].ravel()
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """SIFT features of one picture, the strongest first.
+
+    points       float32 [K, 2]   (x, y) in pixels of the picture that the features were taken of
+    sizes        float32 [K]      diameter in the same pixels
+    angles       float32 [K]      direction in degrees, 0…360, clockwise as y points down
+    descriptors  uint8 [K, 128]   RootSIFT, 255 times what has unit length
+    thumbnail    uint8 [h, w]     the picture in grey, at most 128 pixels a side
+    size         (width, height) in pixels of the picture that the features were taken of
+    """
+
+    points: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.float32]
+    angles: npt.NDArray[np.float32]
+    descriptors: npt.NDArray[np.uint8]
+    thumbnail: npt.NDArray[np.uint8]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """The descriptors at unit length, to be compared."""
+        return np.asarray(self.descriptors / np.float32(255), np.float32)
+
+    @cached_property
+    def mirrored_vectors(self) -> npt.NDArray[np.float32]:
+        """The same in a mirror."""
+        return mirrored(self.vectors)
+
+
+def local_features(pixels: Pixels) -> LocalFeatures:
+    """The MAX_FEATURES strongest features of a picture [H, W, 3], shrunk to LONGEST_SIDE where it is larger."""
+    picture = fit_within(pixels, LONGEST_SIDE)
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    sift = cv2.SIFT.create(nfeatures=MAX_FEATURES, contrastThreshold=CONTRAST)
+    points, descriptors = sift.detectAndCompute(gray, None)
+    thumbnail = cv2.cvtColor(fit_within(picture, THUMBNAIL_SIDE), cv2.COLOR_RGB2GRAY)
+    if descriptors is None or not points:
+        points, descriptors = (), np.zeros((0, 128), np.float32)
+    order = np.argsort([-point.response for point in points], kind="stable")[:MAX_FEATURES]
+    chosen = [points[i] for i in order]
+    return LocalFeatures(
+        points=np.array([point.pt for point in chosen], np.float32).reshape(-1, 2),
+        sizes=np.array([point.size for point in chosen], np.float32),
+        angles=np.array([point.angle for point in chosen], np.float32),
+        descriptors=_root(np.asarray(descriptors, np.float32)[order]),
+        thumbnail=np.asarray(thumbnail, np.uint8),
+        size=(picture.shape[1], picture.shape[0]),
+    )
+
+
+def _root(descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """RootSIFT (Arandjelović and Zisserman, CVPR 2012): Euclidean distance becomes the Hellinger kernel."""
+    total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
+    return np.asarray(np.rint(np.sqrt(descriptors / total) * 255), np.uint8)
+
+
+def mirrored(descriptors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What the descriptors [K, 128] are in a mirror: a rearrangement, no second look at the picture."""
+    return np.ascontiguousarray(descriptors[:, _MIRROR])

@@ -1,0 +1,50 @@
+"""Fusions that `isc-fusion fit` found, kept in a file of their own or with the model they were fitted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isc.data.model_files import SHIPPED, beside_model, reading
+from isc.match.verification.fusion import Fusion
+
+FORMAT = "isc-fusion-1"
+FILE = "fusion.json"  # its name in a run folder
+MODEL = "model"  # what fusion= says for the one that is stored with the model
+SHIPPED_MODEL = "isc_small"
+
+
+@dataclass(frozen=True)
+class StoredFusion:
+    """A fusion, the file it is kept in, and whose descriptors it was fitted on, normalised how."""
+
+    path: Path
+    fusion: Fusion
+    weights_sha256: str | None
+    normalize: str
+
+
+def read_fusion(path: Path) -> StoredFusion:
+    """InputError for a file that `isc-fusion fit` did not write."""
+    with reading(path, format=FORMAT, writer="isc-fusion fit") as values:
+        fusion = Fusion.from_dict(values["fusion"])
+        return StoredFusion(path, fusion, values["weights_sha256"], str(values["normalize"]))
+
+
+def fusion_for(text: str, provenance: Mapping[str, str]) -> tuple[Fusion, str | None]:
+    """The fusion of fusion=`text`, a FILE.json or `model`, for descriptors of this provenance, and a note where it was
+    fitted for others, so that its probabilities are not quite that."""
+    path = Path(text)
+    if text == MODEL:
+        path = beside_model(provenance.get("weights", SHIPPED_MODEL), FILE)
+        if not path.is_file():
+            path = SHIPPED / f"{SHIPPED_MODEL}.{FILE}"
+    stored = read_fusion(path)
+    for key, fitted in (("weights_sha256", stored.weights_sha256), ("normalize", stored.normalize)):
+        made = provenance.get(key, "none" if key == "normalize" else None)
+        if fitted is not None and made != fitted:
+            has, had = (made or "unknown")[:12], fitted[:12]
+            note = f"{path} was fitted on descriptors of {key} {had}, these have {has}: the order of the pairs is of "
+            return stored.fusion, note + "use, their probabilities are rough; isc-fusion fit makes one for these"
+    return stored.fusion, None

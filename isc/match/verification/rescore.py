@@ -1,0 +1,119 @@
+"""The matching track: candidates by descriptors, their pixels compared, all evidence made one probability."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.data.files import write_text
+from isc.data.matches import Matches
+from isc.match.verification.alignment import EVIDENCE, Alignment
+from isc.match.verification.compare import Verified
+from isc.match.verification.fusion import Fusion
+from isc.search.multi_view import ImagePairs
+
+SURPRISE, AGREEMENT = EVIDENCE.index("surprise"), EVIDENCE.index("agreement")
+
+
+@dataclass(frozen=True)
+class PairEvidence:
+    """Why a pair is held for a copy: what it scored, how near its descriptors are, and where its pixels agree."""
+
+    score: float  # probability
+    distance: float  # squared Euclidean
+    surprise: float
+    agreement: float
+    alignment: Alignment
+
+    @property
+    def query_region(self) -> npt.NDArray[np.float64]:
+        return self.alignment.query_region
+
+    @property
+    def reference_region(self) -> npt.NDArray[np.float64]:
+        return self.alignment.reference_region
+
+    @property
+    def inliers(self) -> int:
+        return self.alignment.inliers
+
+
+def scored(
+    found: ImagePairs, candidates: ImagePairs, verified: Verified, *, fusion: Fusion, k: int | None = None
+) -> tuple[ImagePairs, dict[tuple[str, str], PairEvidence]]:
+    """As many pairs as were `found` by distance, or with `k` so many of each query: the likeliest copies among these
+    and the candidates. And the evidence for those of them whose alignment speaks for them: they are likelier copies
+    than not, or likelier than by their distance.
+
+    Scores of `found` and `candidates` are negative squared distances, those of the pairs returned are probabilities.
+    """
+    matches = candidates.matches
+    distance = 0.0 - matches.score.astype(np.float64)  # not −0
+    probability = fusion.probability(distance, verified.evidence)
+    better = replace(matches, score=probability)
+    plain = replace(found.matches, score=fusion.probability(-found.matches.score.astype(np.float64)))
+    kept = replaced(plain, better)
+    kept = kept.take(np.arange(len(plain)) if k is None else best_of_each(kept, k))
+    speaks = (probability > 0.5) | (probability > fusion.probability(distance))
+    shown = np.isin(matches.keys(), kept.keys()) & speaks
+    evidence = {
+        (matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]): PairEvidence(
+            score=float(probability[row]),
+            distance=float(distance[row]),
+            surprise=float(verified.evidence[row, SURPRISE]),
+            agreement=float(verified.evidence[row, AGREEMENT]),
+            alignment=alignment,
+        )
+        for row, alignment in verified.alignments.items()
+        if shown[row]
+    }
+    return found.rescored(kept, candidates), evidence
+
+
+def replaced(matches: Matches, better: Matches) -> Matches:
+    """Both sets of pairs over the same id tables, best first; a pair in both has its score in `better`."""
+    old = matches.take(~np.isin(matches.keys(), better.keys()))
+    joined = Matches(
+        matches.query_ids,
+        matches.reference_ids,
+        np.r_[better.query, old.query],
+        np.r_[better.reference, old.reference],
+        np.r_[better.score, old.score],
+    )
+    return joined.take(joined.order())
+
+
+def best_of_each(matches: Matches, k: int) -> npt.NDArray[np.int64]:
+    """Rows of the first `k` pairs of each query."""
+    order = np.argsort(matches.query, kind="stable")
+    starts = np.flatnonzero(np.diff(matches.query[order], prepend=-1))
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return np.sort(order[place < k])
+
+
+def write_evidence(path: Path, evidence: Mapping[tuple[str, str], PairEvidence]) -> None:
+    """One JSON object a line for each pair whose pixels agree, the likeliest copies first: ids, score and what it rests
+    on, the region in both pictures, corners (x, y) as fractions of width and height, and the matrix [2][3] that takes
+    such fractions of the reference to those of the query."""
+    records = (
+        {
+            "query_id": query,
+            "reference_id": reference,
+            "score": one.score,
+            "distance": round(one.distance, 6),
+            "inliers": one.inliers,
+            "surprise": round(one.surprise, 2),
+            "agreement": round(one.agreement, 4),
+            "mirrored": one.alignment.mirrored,
+            "query_region": one.query_region.round(4).tolist(),
+            "reference_region": one.reference_region.round(4).tolist(),
+            "matrix": one.alignment.matrix[:2].round(6).tolist(),
+        }
+        for (query, reference), one in sorted(evidence.items(), key=lambda item: (-item[1].score, item[0]))
+    )
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

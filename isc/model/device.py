@@ -1,0 +1,113 @@
+"""Where the network runs, and how it is laid out there."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from isc.config.choices import Precision
+from isc.errors import InputError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+GIB = 1 << 30
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda`; InputError where CUDA is asked for and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda: no CUDA device is visible; use device=cpu or device=auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def place(model: Module, device: torch.device) -> Module:
+    """The same model on this device, its kernels laid out channels last, which is the faster layout on both kinds."""
+    return cast(Module, model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether this hardware multiplies bfloat16 itself; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def arithmetic(precision: Precision, device: torch.device) -> Precision:
+    """What `auto` means on this device; the others are themselves."""
+    if precision is not Precision.auto:
+        return precision
+    return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
+
+
+def reduced_precision(device: torch.device) -> Precision:
+    """The quickest arithmetic for descriptors: float16 on a GPU, as quick there as bfloat16 and eight times as fine;
+    bfloat16 on a CPU that multiplies it."""
+    if device.type == "cuda":
+        return Precision.float16
+    return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let this process compute with one thread, as sums are ordered otherwise with several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compiled(
+    function: Callable[[Tensor], Tensor], device: torch.device | None = None, *, key: str = "train.compile"
+) -> Callable[[Tensor], Tensor]:
+    """torch.compile, where a device is given for inference on it, with CUDA graphs; InputError where that is no GPU, or
+    where no compiler is found."""
+    if device is not None and device.type != "cuda":
+        raise InputError(f"{key}=true is for GPUs; on a CPU runtime=openvino or onnxruntime is quicker")
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(f"{key}=true: no C++ compiler {compiler} is installed; add one or leave this out")
+    if device is None:
+        return torch.compile(function)
+    return torch.compile(function, mode="reduce-overhead", dynamic=False)
+
+
+def depthwise_in_float32(network: nn.Module) -> None:
+    """Let depthwise convolutions that are learned leave a CPU's bfloat16 autocast, in which oneDNN has no fast kernels
+    for their slopes: 1.7 × the speed of the whole step (docs/results.md). For training; a copy of the network made
+    afterwards would share these layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            module.forward = _outside_autocast(module.forward)  # type: ignore[method-assign,assignment]
+
+
+def _outside_autocast(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def plain(x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float()).to(x.dtype)
+
+    return plain
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the large blocks it frees, instead of fetching them anew for every layer of every batch.
+
+    glibc maps each block above 32 MB afresh, and the page faults cost as much as the network's arithmetic (figures in
+    docs/results.md). Does nothing where the C library has no mallopt.
+    """
+    library = ctypes.CDLL(ctypes.util.find_library("c"))
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, GIB)
+        library.mallopt(M_TRIM_THRESHOLD, 2 * GIB - 1)

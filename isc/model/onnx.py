@@ -1,0 +1,240 @@
+"""A network in an ONNX file: its input, its normalisation, and the engine that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isc import __version__
+from isc.errors import InputError
+from isc.model.onnx_engines import (
+    GROUPS,
+    RUNTIMES,
+    Array,
+    Engine,
+    Input,
+    Runs,
+    Signature,
+    run_apart,
+    run_engine,
+    shape_text,
+    size_text,
+)
+
+FORMAT = "isc-onnx-1"  # `isc_format` in the metadata of the files that isc-export writes
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PROBE_SIZE = 224  # pixels of the picture that a network without a size of its own is tried with
+# element types of ONNX that pictures can be given as
+ELEMENTS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """Pictures → descriptors, by a network in an ONNX file.
+
+    call: uint8 or float [B, 3, H, W] RGB in 0…255 → float32 [B, dim] of unit length, on the CPU, without gradient.
+    It may be called in any process that this one forks or that it is pickled to: each opens the network for itself, on
+    its first call. OpenVINO hangs in a process forked after it was used, which is refused here; so let a process that
+    will fork workers not call it before.
+    """
+
+    path: Path  # the file, or the name of what it was converted from
+    dim: int
+    size: tuple[int, int] | None  # height and width in pixels of the only pictures it takes; None where any will do
+    metadata: Mapping[str, str]
+    element: torch.dtype  # what it is given: uint8 as they are, floats normalised by `mean` and `std`
+    runs: Runs
+    batch: int | None  # pictures a run; fewer are filled up; None: all that are given
+    _engines: dict[int, Engine] = field(default_factory=dict, repr=False, compare=False)  # by process
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the squares it is meant for: the one it takes, or the one its file names; None where it
+        says neither. InputError where it takes no squares."""
+        if self.size is None:
+            return int(self.metadata["image_size"]) if "image_size" in self.metadata and self.is_ours else None
+        if self.size[0] != self.size[1]:
+            self.runs.refuse(f"takes pictures of {size_text(self.size)}; expected squares")
+        return self.size[0]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether isc-export wrote it."""
+        return self.metadata.get("isc_format") == FORMAT
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        self.check_size((pictures.shape[2], pictures.shape[3]))
+        given = self._prepared(pictures).numpy()
+        step = self.batch or max(1, len(given))
+        found = [self._run(given[at : at + step], step) for at in range(0, len(given), step)]
+        vectors = torch.from_numpy(np.concatenate([np.zeros((0, self.dim), np.float32), *found]))
+        if not bool(torch.isfinite(vectors).all()):
+            self.runs.refuse("gives descriptors that are not finite; expected another model")
+        return F.normalize(vectors)
+
+    def apart(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        """The same for several batches, in a process of its own where that can be: this one may still be forked."""
+        return run_apart(lambda: [self(pictures) for pictures in batches], self.runs)
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """InputError unless it takes pictures of this height and width."""
+        if self.size not in (None, size):
+            self.runs.refuse(
+                f"takes pictures of {size_text(self.size)} alone; expected no other size, such as {size_text(size)}"
+            )
+
+    def describe(self) -> dict[str, str]:
+        """What identifies its output, as `isc.model.files.describe` says it: of a file of ours that of the model which was
+        exported, so that the descriptors of both may be compared; of another one that of the file."""
+        if self.is_ours:
+            kept = ("model", "weights_sha256", "preprocessing", "gem_power")
+            return {name: self.metadata[name] for name in kept} | {"dim": str(self.dim), "code_version": __version__}
+        mean, std = ([round(v, 6) for v in values.flatten().tolist()] for values in self._normalisation)
+        values = "0…255" if self.element is torch.uint8 else f"(x / 255 − {mean}) / {std}"
+        return {
+            "model": self.path.name,
+            "weights_sha256": _digest(self.path),
+            "preprocessing": f"RGB, squeezed to a square (area-averaged or bilinear), {values}",
+            "dim": str(self.dim),
+            "gem_power": "unknown",
+            "code_version": __version__,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_engines": {}}
+
+    @property
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        return _normalisation(self.runs, self.metadata)
+
+    def _prepared(self, pictures: Tensor) -> Tensor:
+        x = pictures.cpu().contiguous()
+        if self.element is torch.uint8:
+            return x if x.dtype is torch.uint8 else x.float().round().clamp(0, 255).to(torch.uint8)
+        mean, std = self._normalisation
+        return ((x.float() / 255 - mean) / std).to(self.element)
+
+    def _run(self, pictures: Array, batch: int) -> npt.NDArray[np.float32]:
+        # engines of the processes that this one was forked from are kept: closing them would wait for their threads
+        if os.getpid() not in self._engines:
+            self._engines[os.getpid()] = self.runs.open()
+        return run_engine(self.runs, self._engines[os.getpid()], pictures, batch)
+
+
+def load_onnx(
+    path: Path,
+    *,
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    device: torch.device | None = None,
+    together: bool | None = None,
+    content: bytes | None = None,
+    key: str = "model",
+) -> OnnxModel:
+    """The network of an ONNX file: one input [B, 3, H, W] of floats or uint8, whose first output is [B, D].
+
+    On a CPU, pictures are given to it a fixed few at a time, and with one thread a picture's descriptor has the same
+    bits whatever else is in the batch. With `together` they are given to it all at once, which is faster on a GPU
+    (where it is the default) or with many threads. CUDA is used where `device` is one and onnxruntime has it. `content`
+    are the bytes of the file where they are at hand; then `path` only names it. `key` is the option that names it in
+    messages.
+
+    It is opened and tried once, on the CPU in a process of its own, so that this one may be forked. InputError where
+    the file cannot be used or the runtime is not installed.
+    """
+    cuda = device is not None and device.type == "cuda"
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime={runtime}; expected one of {', '.join(RUNTIMES)}")
+    if runtime == "openvino" and cuda:
+        raise InputError("runtime=openvino: works on CPUs; expected device=cpu, or runtime=onnxruntime")
+    if content is None and not path.is_file():
+        raise InputError(f"{key}={path}: no such file; expected a .onnx file or a model")
+    runs = Runs(path, key, runtime, threads, cuda, content)
+    found = run_apart(lambda: _signature(runs), runs)
+    everything = cuda if together is None else together
+    batch = found.batch or (None if everything else GROUPS[runtime])
+    model = OnnxModel(path, found.dim, found.size, found.metadata, found.element, runs, batch)
+    if model.is_ours and (missing := {"model", "weights_sha256", "preprocessing", "gem_power"} - set(found.metadata)):
+        runs.refuse(f"its metadata lacks {', '.join(sorted(missing))}; export it again")
+    return model
+
+
+def _signature(runs: Runs) -> Signature:
+    """What the network takes and gives, found by opening it and trying it on one black picture."""
+    engine = runs.open()
+    element, batch, size = _only_input(runs, engine.inputs)
+    _normalisation(runs, engine.metadata)
+    height, width = size or _named_size(runs, engine.metadata)
+    kind = torch.zeros(0, dtype=element).numpy().dtype
+    found = run_engine(runs, engine, np.zeros((1, 3, height, width), kind), batch or 1)
+    return Signature(element, batch, size, found.shape[1], engine.metadata)
+
+
+def _only_input(runs: Runs, inputs: Sequence[Input]) -> tuple[torch.dtype, int | None, tuple[int, int] | None]:
+    """Element type, batch size and (height, width) of the network's one input; None for those that it leaves open."""
+    shape = inputs[0].shape if inputs else []
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or inputs[0].element not in ELEMENTS:
+        found = ", ".join(f"{given.name} {given.element} {shape_text(given.shape)}" for given in inputs)
+        runs.refuse(f"takes {found or 'nothing'}; expected one input [B, 3, H, W] of floats or uint8")
+    batch, _, height, width = shape
+    if (height is None) != (width is None):
+        runs.refuse(f"fixes one side of its pictures, {shape_text(shape)}; expected both or neither")
+    return ELEMENTS[inputs[0].element], batch, None if height is None or width is None else (height, width)
+
+
+def _named_size(runs: Runs, metadata: Mapping[str, str]) -> tuple[int, int]:
+    """Of a picture to try it with, where it takes any."""
+    if metadata.get("isc_format") != FORMAT:
+        return PROBE_SIZE, PROBE_SIZE
+    text = metadata.get("image_size", "")
+    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+        runs.refuse(f"its metadata has image_size={text}; expected pixels")
+    return int(text), int(text)
+
+
+def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [1, 3, 1, 1] of pixels in 0…1: the file's `mean` and `std`, or ImageNet's."""
+    values = {}
+    for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        text = metadata.get(name)
+        try:
+            numbers: Sequence[float] = default if text is None else json.loads(f"[{text.strip().strip('[]()')}]")
+            values[name] = torch.tensor(numbers, dtype=torch.float32).view(1, 3, 1, 1)
+        except (ValueError, TypeError, RuntimeError) as error:
+            runs.refuse(f"its metadata has {name}={text}; expected three numbers", error)
+    if not bool((values["std"] > 0).all()):
+        runs.refuse(f"its metadata has std={metadata.get('std')}; expected numbers above 0")
+    return values["mean"], values["std"]
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the file, and of those beside it that hold its weights where it names such."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    for beside in sorted(_weight_files(path.read_bytes())):
+        if (path.parent / beside).is_file():
+            with (path.parent / beside).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _weight_files(content: bytes) -> Iterator[str]:
+    """Names of files of weights: an ONNX tensor kept elsewhere has an entry {1: "location", 2: its name}."""
+    names = {
+        content[found.end() + 1 : found.end() + 1 + content[found.end()]]
+        for found in re.finditer(rb"\x0a\x08location\x12(?=[\x01-\x7f])", content)
+    }
+    return (name.decode("utf-8", "replace") for name in names if b"\0" not in name)

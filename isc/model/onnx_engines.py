@@ -1,0 +1,216 @@
+"""ONNX Runtime and OpenVINO, each behind the same two functions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from isc.errors import InputError
+
+Result = TypeVar("Result")
+Array = npt.NDArray[Any]
+# pictures a run on a CPU, the quickest (docs/onnx.md); always as many, as the last bits may depend on it
+GROUPS = {"onnxruntime": 1, "openvino": 2}
+RUNTIMES = tuple(GROUPS)
+log = logging.getLogger(__name__)
+
+
+class Input(NamedTuple):
+    name: str
+    element: str  # as ONNX Runtime writes it
+    shape: list[int | None]  # None where any size will do
+
+
+class Signature(NamedTuple):
+    element: torch.dtype
+    batch: int | None
+    size: tuple[int, int] | None
+    dim: int
+    metadata: dict[str, str]
+
+
+class Engine(Protocol):
+    """An opened network. `run` takes pictures [B, 3, H, W] and gives the first output."""
+
+    inputs: list[Input]
+    metadata: dict[str, str]
+
+    def run(self, pictures: Array) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How a network is opened: everything but the process that does it."""
+
+    path: Path
+    key: str
+    runtime: str
+    threads: int
+    cuda: bool
+    content: bytes | None = field(repr=False)
+
+    def open(self) -> Engine:
+        return _OnnxRuntime(self) if self.runtime == "onnxruntime" else _OpenVino(self)
+
+    def refuse(self, what: str, cause: Exception | None = None) -> NoReturn:
+        raise InputError(f"{self.key}={self.path}: {what}") from cause
+
+
+def run_engine(runs: Runs, engine: Engine, pictures: Array, batch: int) -> npt.NDArray[np.float32]:
+    """The first output for at most `batch` pictures, [B, 3, H, W] → float32 [B, D]; fewer are filled up with zeros."""
+    full = pictures
+    if len(pictures) < batch:
+        full = np.zeros((batch, *pictures.shape[1:]), pictures.dtype)
+        full[: len(pictures)] = pictures
+    try:
+        found = engine.run(full)
+    except InputError:
+        raise
+    except Exception as error:  # of kinds of its own
+        runs.refuse(f"fails on {full.shape} ({_line(error)}); export it again", error)
+    if found.ndim != 2 or len(found) != len(full):
+        runs.refuse(f"gives {found.shape} for {len(full)} pictures; expected [{len(full)}, D]")
+    return found[: len(pictures)].astype(np.float32, copy=False)
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    return f"[{', '.join('?' if side is None else str(side) for side in shape)}]"
+
+
+def size_text(size: tuple[int, int] | None) -> str:
+    return "any size" if size is None else f"{size[0]}×{size[1]}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class _OnnxRuntime:
+    def __init__(self, runs: Runs) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            runs.refuse("ONNX files need onnxruntime; pip install onnxruntime, or 'isc[onnx]'", error)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = runs.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised as well
+        providers = ["CPUExecutionProvider"]
+        if runs.cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        elif runs.cuda:
+            log.warning("%s runs on the CPU: this onnxruntime has no CUDA; pip install onnxruntime-gpu", runs.path)
+        try:
+            self.session = onnxruntime.InferenceSession(runs.content or str(runs.path), options, providers=providers)
+        except Exception as error:  # of kinds of its own
+            runs.refuse(f"cannot be used as an ONNX model ({_line(error)}); export it again", error)
+        self.inputs = [
+            Input(one.name, one.type, [side if isinstance(side, int) and side > 0 else None for side in one.shape])
+            for one in self.session.get_inputs()
+        ]
+        self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)
+        self.output = self.session.get_outputs()[0].name
+
+    def run(self, pictures: Array) -> Array:
+        return np.asarray(self.session.run([self.output], {self.inputs[0].name: pictures})[0])
+
+
+# of this process and those it was forked from, where they started OpenVINO; kept, as it crashes when it ends too early
+_CORES: dict[int, Any] = {}
+_OPENVINO_ELEMENTS = {"f32": "tensor(float)", "f16": "tensor(float16)", "u8": "tensor(uint8)"}
+
+
+class _OpenVino:
+    def __init__(self, runs: Runs) -> None:
+        if _CORES and os.getpid() not in _CORES:
+            runs.refuse("this process was forked after OpenVINO had been used, and would hang; spawn it, or fork first")
+        try:
+            import openvino
+        except ImportError as error:
+            runs.refuse("runtime=openvino needs OpenVINO; pip install openvino, or 'isc[openvino]'", error)
+        if os.getpid() not in _CORES:
+            _CORES[os.getpid()] = openvino.Core()
+        self.runs, self.core = runs, _CORES[os.getpid()]
+        try:
+            network = self._read()
+            self.inputs = [
+                Input(
+                    given.any_name,
+                    _OPENVINO_ELEMENTS.get(given.element_type.get_type_name(), f"tensor({given.element_type})"),
+                    [side.get_length() if side.is_static else None for side in given.partial_shape],
+                )
+                for given in network.inputs
+            ]
+            named = network.get_rt_info()
+            self.metadata = {k: v.astype(str) for k, v in named["framework"].items()} if "framework" in named else {}
+        except Exception as error:  # of kinds of its own
+            runs.refuse(f"cannot be used as an ONNX model ({_line(error)}); export it again", error)
+        self.here = threading.local()  # each thread has compiled networks of its own: one works on one at a time
+
+    def _read(self) -> Any:
+        return self.core.read_model(self.runs.content or str(self.runs.path))
+
+    def run(self, pictures: Array) -> Array:
+        if not hasattr(self.here, "requests"):
+            self.here.requests = {}
+        if pictures.shape not in self.here.requests:
+            compiled = self._compiled(pictures.shape)
+            self.here.requests[pictures.shape] = (compiled, compiled.create_infer_request())
+        _, request = self.here.requests[pictures.shape]
+        return np.array(request.infer({0: pictures})[0])
+
+    def _compiled(self, shape: Sequence[int]) -> Any:
+        """The network for pictures of this shape: known sizes are a sixth faster than open ones."""
+        network = self._read()
+        network.reshape(list(shape))
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 on the CPUs that have it
+            "INFERENCE_NUM_THREADS": self.runs.threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # else every process takes the same core
+            "SNIPPETS_MODE": "DISABLE",  # no faster, and where softmax stands between products a crash
+        }
+        return self.core.compile_model(network, "CPU", options)
+
+
+def run_apart(function: Callable[[], Result], runs: Runs) -> Result:
+    """What the function returns, or raises, in a forked process of its own, with which the threads of a runtime end;
+    in this one where a fork would break what it has begun: CUDA or OpenVINO."""
+    if runs.cuda or os.getpid() in _CORES:
+        return function()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)  # the threads of this process's pool were not forked
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(pickle.dumps(_outcome(function)))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if not answer:
+        runs.refuse(f"{runs.runtime} crashed on it (status {os.waitstatus_to_exitcode(status)}); export it again")
+    result, error = pickle.loads(answer)
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _outcome(function: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
+    try:
+        return function(), None
+    except Exception as error:  # raised again by the parent
+        return None, error

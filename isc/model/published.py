@@ -1,0 +1,180 @@
+"""Published weights of the field, read without running anything that a file says."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isc.errors import InputError
+
+SUFFIXES = (".pt", ".pth", ".pth.tar")
+PUBLISHED = "an SSCD *.torchvision.pt or an isc_*.pth.tar of the ISC21 winner"
+SSCD = {"backbone.conv1.weight", "backbone.fc.weight", "backbone.fc.bias"}  # names that tell the layouts apart
+WINNER = {"backbone.conv_stem.weight", "fc.weight", "bn.weight"}
+Settings = dict[str, Any]  # fields of ModelConfig
+State = dict[str, Tensor]  # names as in CopyModel
+
+
+def read_checkpoint(path: Path) -> tuple[Settings, State]:
+    """Settings and state of a published file; InputError where it is none, with what to use instead."""
+    loaded = _load(path)
+    state = _state_of(loaded, path)
+    if state.keys() >= SSCD:
+        return _sscd(state, path=path)
+    if state.keys() >= WINNER:
+        return _isc21_winner(state, arch=loaded.get("arch"), path=path)
+    if "embeddings.1.weight" in state:
+        raise InputError(
+            f"{path}: SSCD's weights in Classy Vision's names; expected the .torchvision.pt of the same name "
+            "(sscd_disc_large has none)"
+        )
+    names = ", ".join(list(state)[:3])
+    raise InputError(f"{path}: {len(state)} tensors named {names}, …, a layout not known; expected {PUBLISHED}")
+
+
+def read_state(path: Path) -> State:
+    """The tensors of any file of torch.save by name, out of its `state_dict` and without `module.` before them."""
+    return _state_of(_load(path), path)
+
+
+def is_published(state: State) -> bool:
+    """Whether `read_checkpoint` knows a file with these tensors."""
+    return state.keys() >= SSCD or state.keys() >= WINNER
+
+
+def _state_of(loaded: Mapping[str, Any], path: Path) -> State:
+    held = loaded.get("state_dict", loaded)
+    if not isinstance(held, Mapping) or not held:
+        raise InputError(f"{path}: no weights in it; expected {PUBLISHED}")
+    for name, value in held.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(f"{path}: {name} is {type(value).__name__}, no tensor; expected {PUBLISHED}")
+    return {name.removeprefix("module."): value for name, value in held.items()}
+
+
+def _sscd(state: State, *, path: Path) -> tuple[Settings, State]:
+    settings = {
+        "backbone": "resnet50",
+        "dim": _length(state["backbone.fc.weight"], path=path),
+        "gem_power": 3.0,
+        "batch_norm": False,
+        "conv_head": True,
+        "image_size": 320,
+    }
+    return settings, _renamed(state, {"backbone.fc.": "linear."})
+
+
+def _isc21_winner(state: State, *, arch: object, path: Path) -> tuple[Settings, State]:
+    if arch not in (None, "tf_efficientnetv2_m_in21ft1k", "tf_efficientnetv2_m.in21k_ft_in1k"):
+        raise InputError(f"{path}: arch={arch}; expected tf_efficientnetv2_m_in21ft1k, that of isc_ft_v107.pth.tar")
+    settings = {
+        "backbone": "tf_efficientnetv2_m",
+        "dim": _length(state["fc.weight"], path=path),
+        "gem_power": 1.0,  # of features above 0 alone, as in GeM, so not the plain mean
+        "batch_norm": True,
+        "conv_head": False,
+        "image_size": 512,
+    }
+    return settings, _renamed(state, {"fc.": "linear.", "bn.": "norm."})
+
+
+def _length(projection: Tensor, *, path: Path) -> int:
+    """How many numbers a projection [dim, channels] gives."""
+    if projection.ndim != 2:
+        raise InputError(f"{path}: its fc.weight has shape {tuple(projection.shape)}; expected [dim, channels]")
+    return len(projection)
+
+
+def _renamed(state: State, prefixes: Mapping[str, str]) -> State:
+    """The same tensors, the first prefix that a name has replaced; other names stay."""
+    renamed = {}
+    for name, value in state.items():
+        old = next((old for old in prefixes if name.startswith(old)), "")
+        renamed[prefixes.get(old, "") + name.removeprefix(old)] = value
+    return renamed
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    """What torch.save wrote, as long as it is tensors, numbers, texts and their containers.
+
+    `argparse.Namespace`, a bag of names and values that training scripts leave beside their weights, is let through.
+    """
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InputError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
+    if _is_torchscript(path):
+        raise InputError(
+            f"{path}: a TorchScript program, and programs are not run; expected weights alone, for SSCD the "
+            ".torchvision.pt of the same name"
+        )
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, by what is wrong with the bytes
+        raise InputError(f"{path}: {_why_unreadable(error)}") from error
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path}: holds a {type(loaded).__name__}; expected {PUBLISHED}")
+    return loaded
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Its archives hold a table of constants beside their code; those of torch.save hold neither."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False  # torch.load says what is wrong with it
+
+
+def _why_unreadable(error: Exception) -> str:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named:
+        return (
+            f"asks for {named[1]} to be run, and no code of a file is run; expected tensors alone, as "
+            "torch.save(model.state_dict(), FILE) writes them"
+        )
+    return f"not a file of torch.save, or cut short ({type(error).__name__}); get the file again"
+
+
+def without_conv_head(backbone: Any) -> Any:
+    """An EfficientNet of timm that ends with its last block: `conv_head` and `bn2` do nothing from now on.
+
+    Changes the network that it is given, as `load_into` does: its features become those of the last block, which
+    `num_features` then counts.
+    """
+    last = getattr(backbone, "conv_head", None)
+    if not isinstance(last, nn.Conv2d | nn.Identity):
+        raise InputError(
+            f"model.conv_head=false: {type(backbone).__name__} has no such layer; expected an EfficientNet"
+        )
+    if isinstance(last, nn.Conv2d):
+        backbone.num_features = last.in_channels
+        backbone.conv_head, backbone.bn2 = nn.Identity(), nn.Identity()
+    return backbone
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> None:
+    """Give the model these weights; InputError names what is missing, what is left over and what does not fit.
+
+    Counters of batches, which some files leave out and no descriptor depends on, may be absent.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in own]
+    if missing or unknown:
+        raise InputError(f"{path}: does not fit the model: missing {_some(missing)}; unexpected {_some(unknown)}")
+    for name, value in state.items():
+        if value.shape != own[name].shape:
+            raise InputError(f"{path}: {name} has shape {tuple(value.shape)}; expected {tuple(own[name].shape)}")
+    model.load_state_dict(own | dict(state))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") if listed else "nothing"

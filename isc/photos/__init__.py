@@ -1,0 +1,5 @@
+"""Photos: listing, decoding, resizing, and the views and regions of a photo. The only room that opens an image."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,85 @@
+"""Photos of a folder, by their ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from isc.data.ids import id_problem
+from isc.errors import InputError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+)
+SAMPLE = Path(__file__).parents[1] / "sample"  # photos that come with the package
+
+
+def image_files(folder: Path, *, key: str = "images") -> Iterator[str]:
+    """The image files below `folder`, each as its path below it with "/" between the parts; hidden ones left out.
+
+    Links are followed, but not to where the walk came from. The order is that of the walk.
+    Raises InputError where the folder, or one in it, cannot be listed.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{key}={folder}: no such folder; expected a folder of photos")
+    top = str(folder)
+    for root, folders, files in os.walk(top, followlinks=True, onerror=_refuse_listing):
+        above = {Path(root).resolve(), *Path(root).resolve().parents}  # a link back up would list everything again
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(root, f).resolve() not in above)
+        below = root[len(top) :].lstrip("/") if top != "." else root[2:]
+        for name in sorted(files):
+            if not name.startswith(".") and has_image_suffix(name):
+                yield f"{below}/{name}" if below else name
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether the file of this name or path is one that a folder's listing counts as an image."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{dot}{suffix}".lower() in SUFFIXES and bool(stem) and not stem.endswith("/")
+
+
+def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
+    """All image files below `folder`, by id, in the order of their ids.
+
+    An id is the path below the folder without its suffix, with "/" between its parts. Hidden files are left out.
+    `key` is what error messages call the folder.
+    Raises InputError where the folder is missing or holds no image, an id is unusable, or two files share one.
+    """
+    found: dict[str, Path] = {}
+    for name in image_files(folder, key=key):
+        path, photo_id = Path(folder, name), name.rpartition(".")[0]
+        if problem := id_problem(photo_id):
+            raise InputError(f"{str(path)!r}: id {photo_id!r} {problem}")
+        if photo_id in found:
+            raise InputError(f"{found[photo_id]} and {path} would both get the id {photo_id!r}; rename one")
+        found[photo_id] = path
+    if not found:
+        raise InputError(f"{key}={folder}: holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return dict(sorted(found.items()))
+
+
+def list_hash(images: Mapping[str, Path]) -> str:
+    """What identifies a list of photos: the SHA-256 of its ids and file sizes."""
+    lines = (f"{name},{path.name},{_size(path)}\n" for name, path in images.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _size(path: Path) -> int:
+    """In bytes; −1 for a link that leads nowhere, which is found unreadable later."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _refuse_listing(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+
+def path_of(images: Mapping[str, Path], name: str) -> Path:
+    """The file of an id, or InputError naming it."""
+    if name not in images:
+        raise InputError(f"id {name!r} has no image file; expected one of {len(images):,} listed")
+    return images[name]

@@ -1,0 +1,281 @@
+"""Photos from folders, list files, tables and tar shards, as one listing."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import itertools
+import os
+import re
+import stat
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from isc.data.ids import id_problem
+from isc.errors import InputError
+from isc.photos.folders import SUFFIXES, has_image_suffix, image_files
+from isc.photos.listing import Listing, packed
+from isc.photos.place import BLOCK, MEMBER, ListedPhoto, Place
+from isc.photos.tar import TAR_BLOCK
+
+KINDS = "a folder, a photo, a list (.txt, .csv), a .tar, or a pattern of such (shards/{000..127}.tar, shards/*.tar)"
+MAX_NAMES = 1_000_000  # that one pattern with braces may stand for
+_PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def list_photos(sources: Sequence[str | Path] | str | Path, *, key: str = "images") -> Listing:
+    """The photos of all these sources together, by id.
+
+    A source is one of these; `key` is what messages call it:
+
+    * a folder, with all below it; links are followed, hidden files left out. Id: the path below the folder without its
+      suffix.
+    * a photo. Id: its name without suffix.
+    * a list, LIST.txt: a path a line, relative ones to the list's folder; blank lines and lines that start with # are
+      skipped. Id: the path as written, without suffix and leading slash.
+    * a table, LIST.csv: a header that holds `id` and `file`, further columns are ignored; `file` is a path as above,
+      or SHARD.tar::member. The FILE.failures.csv of an extraction is one.
+    * a tar file, WebDataset's shards among them; never unpacked. Photos alone count, by their suffix. Id: the member's
+      path without suffix.
+    * a pattern of any of these: `shards/{000..127}.tar`, `{a,b}/photos`, `shards/*.tar`. What exists under the very
+      name comes first.
+
+    Raises InputError where a source cannot be listed, an id is unusable, two photos share one, or there is no photo.
+    A file that a list names is not looked for here; where it is missing, reading it fails.
+    """
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    photos = itertools.chain.from_iterable(_source(one, key) for text in given for one in _expanded(str(text), key))
+    listing = packed(photos)
+    if not len(listing):
+        what = f"expected files ending in {', '.join(sorted(SUFFIXES))}" if given else f"expected {KINDS}"
+        raise InputError(f"{key}={', '.join(map(str, given))}: holds no image; {what}")
+    return listing
+
+
+def _expanded(text: str, key: str) -> Iterator[str]:
+    """The paths that a source stands for."""
+    if os.path.lexists(text):
+        yield text
+        return
+    for name in _braces_expanded(text, key):
+        if os.path.lexists(name) or not glob.has_magic(name):
+            yield name
+            continue
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
+        if not found:
+            raise InputError(f"{key}={name}: matches no file; expected {KINDS}")
+        yield from found
+
+
+def _braces_expanded(text: str, key: str) -> list[str]:
+    names, end = [""], 0
+    for braces in _BRACES.finditer(text):
+        choices = _choices(braces[1])
+        if len(names) * len(choices) > MAX_NAMES:
+            raise InputError(f"{key}={text}: stands for more than {MAX_NAMES:,} files; expected fewer")
+        names = [f"{name}{text[end : braces.start()]}{choice}" for name in names for choice in choices]
+        end = braces.end()
+    return [name + text[end:] for name in names]
+
+
+def _choices(inside: str) -> list[str]:
+    """`000..127` stands for numbers, as wide as the first is written; `a,b` for each of its parts."""
+    numbers = _NUMBERS.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = map(int, numbers.groups())
+    return [f"{number:0{len(numbers[1])}}" for number in range(first, min(last, first + MAX_NAMES) + 1)]
+
+
+def _source(text: str, key: str) -> Iterator[ListedPhoto]:
+    """The photos of one folder, file, list or tar, in any order."""
+    path, mode = Path(text), _mode(text, key)
+    if stat.S_ISDIR(mode):
+        return _of_folder(path, key)
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{key}={text}: is neither a folder nor a file; expected {KINDS}")
+    if text.lower().endswith(_PACKED):
+        raise InputError(
+            f"{key}={text}: is compressed, so its photos cannot be reached one by one; unpack it to a .tar"
+        )
+    readers = {".txt": _of_list, ".csv": _of_table, ".tar": _of_tar}
+    if path.suffix.lower() in readers:
+        return readers[path.suffix.lower()](path)
+    if has_image_suffix(text):
+        return iter([_photo_of(path.name, _folder(path.parent), told=text)])
+    raise InputError(f"{key}={text}: is of no known kind; expected {KINDS}")
+
+
+def _mode(text: str, key: str) -> int:
+    """Of the file or folder that a source is, followed through links."""
+    try:
+        return os.stat(text).st_mode  # noqa: PTH116 -- Path takes an empty text for the working directory
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise InputError(f"{key}={text}: no such folder or file; expected {KINDS}") from error
+    except OSError as error:
+        raise InputError(f"{key}={text}: cannot be read ({error.strerror}); expected {KINDS}") from error
+
+
+def _folder(path: Path) -> Place:
+    return Place(os.path.abspath(path), str(path))  # noqa: PTH100 -- Path.absolute keeps ".."
+
+
+def _photo_of(file: str, place: Place, *, told: str) -> ListedPhoto:
+    """A photo whose id is its file name, as far as that is usable; `told` is where it was found, for the message."""
+    clean = file
+    while clean.startswith("./"):
+        clean = clean[2:].lstrip("/")
+    photo_id = clean.lstrip("/").rpartition(".")[0]
+    if problem := id_problem(photo_id):
+        raise InputError(f"{told if told.isprintable() else repr(told)}: id {photo_id!r} {problem}")
+    return ListedPhoto(photo_id, _tail(photo_id, file), place)
+
+
+def _tail(photo_id: str, file: str) -> str:
+    return file[len(photo_id) :] if file.startswith(photo_id) else f"\0{file}"
+
+
+def _of_folder(path: Path, key: str) -> Iterator[ListedPhoto]:
+    place = _folder(path)
+    for name in image_files(path, key=key):
+        photo_id, dot, suffix = name.rpartition(".")
+        if problem := id_problem(photo_id):
+            raise InputError(f"{str(Path(path, name))!r}: id {photo_id!r} {problem}")
+        yield ListedPhoto(photo_id, dot + suffix, place)
+
+
+def _of_list(path: Path) -> Iterator[ListedPhoto]:
+    here, root = _folder(path.parent), Place("/", "/")
+    for row, line in _lines(path):
+        file = line.rstrip("\r\n")
+        if not file.strip() or file.startswith("#"):
+            continue
+        if not has_image_suffix(file):
+            what = f"expected a photo, a file ending in {', '.join(sorted(SUFFIXES))}"
+            raise InputError(f"{path}: row {row}: {file!r}; {what}")
+        place = root if file.startswith("/") else here
+        yield _photo_of(file.lstrip("/"), place, told=f"{path}: row {row}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers from 1, line ends kept."""
+    row = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for row, line in enumerate(file, 1):
+                yield row, line
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text after row {row}; save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _of_table(path: Path) -> Iterator[ListedPhoto]:
+    here, root, tars = _folder(path.parent), Place("/", "/"), _Tars()
+    for row, photo_id, file in _table_rows(path):
+        if problem := id_problem(photo_id):
+            raise InputError(f"{path}: row {row}: id {photo_id!r} {problem}")
+        tar, _, member = file.partition(f".tar{MEMBER}")
+        if member:
+            yield tars.photo(photo_id, Path(here.shown, f"{tar}.tar"), member, told=f"{path}: row {row}")
+        elif not file.strip("/") or "\0" in file:
+            raise InputError(f"{path}: row {row}: id {photo_id!r} has the file {file!r}; expected a path")
+        else:
+            yield ListedPhoto(photo_id, _tail(photo_id, file.lstrip("/")), root if file.startswith("/") else here)
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(row, id, file) of a table; the header is row 1."""
+    rows = csv.reader((line for _, line in _lines(path)), strict=True)
+    row = 1
+    try:
+        header = next(rows, [])
+        if "id" not in header or "file" not in header:
+            raise InputError(f"{path}: row 1 is {','.join(header)!r}; expected a header with the columns id and file")
+        at_id, at_file = header.index("id"), header.index("file")
+        for row, fields in enumerate(rows, 2):
+            if fields and len(fields) != len(header):
+                raise InputError(f"{path}: row {row}: {len(fields)} fields; expected {len(header)} as in the header")
+            if fields:
+                yield row, fields[at_id], fields[at_file]
+    except csv.Error as error:
+        raise InputError(f"{path}: after row {row}: {error}; expected a CSV file") from error
+
+
+class _Tars:
+    """The members of the tar files that a table names, each indexed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[Place, dict[str, tuple[int, int]]]] = {}
+
+    def photo(self, photo_id: str, path: Path, member: str, *, told: str) -> ListedPhoto:
+        if path not in self._known:
+            self._known[path] = _tar_place(path), {name: (at, size) for name, at, size in _members(path)}
+        place, members = self._known[path]
+        if member not in members:
+            raise InputError(f"{told}: id {photo_id!r}: {path} has no member {member!r}; expected one that it holds")
+        return ListedPhoto(photo_id, _tail(photo_id, member), place, *members[member])
+
+
+def _of_tar(path: Path) -> Iterator[ListedPhoto]:
+    place = _tar_place(path)
+    for name, offset, size in _members(path):
+        if has_image_suffix(name) and not _is_hidden(name):
+            photo = _photo_of(name, place, told=place.shown_file(name))
+            yield photo._replace(offset=offset, size=size)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in {".", ".."} for part in name.split("/"))
+
+
+def _tar_place(path: Path) -> Place:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return _folder(path)._replace(stamp=(state.st_size, state.st_mtime_ns))
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of the data, size) of the regular files in a tar, read from its headers alone.
+
+    Where the last member is cut short, it is told as its header says; any other damage is an InputError.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            before, end = -1, path.stat().st_size
+            # where the data of the last member is cut short, there is no next header to look for
+            while tar.offset <= end and (member := tar.next()) is not None:
+                if member.size < 0 or member.offset <= before:
+                    raise InputError(f"{path}: is damaged at byte {member.offset:,}; fetch it again")
+                before = member.offset
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a kilobyte of each
+                if member.issparse():
+                    raise InputError(
+                        f"{path}{MEMBER}{member.name}: is stored as a sparse file; repack without --sparse"
+                    )
+                if member.isreg():
+                    yield member.name, member.offset_data, member.size
+            _check_end(path, tar.offset)
+    except tarfile.TarError as error:
+        raise InputError(f"{path}: is no tar file, or a damaged one ({error}); fetch or pack it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """InputError unless the members end where the tar does: tarfile takes a damaged header for the end, and does not
+    look for what `cat` put behind it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if not file.read(TAR_BLOCK).strip(b"\0"):
+            if not file.read(BLOCK).strip(b"\0"):
+                return
+            raise InputError(
+                f"{path}: goes on after its end at byte {offset:,}, as joined tar files do; give each alone"
+            )
+    raise InputError(f"{path}: is damaged at byte {offset:,}; fetch or pack it again")

@@ -1,0 +1,50 @@
+"""Photos inside tar shards, read at their place without unpacking."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from isc.errors import InputError
+from isc.photos.decode import MAX_BYTES
+from isc.photos.place import Place
+
+OPEN_TARS = 32  # a process
+TAR_BLOCK = 512
+
+
+class _OpenTar:
+    """A tar file that can be read at any place by many threads and forked processes: none of them moves a position."""
+
+    def __init__(self, place: Place) -> None:
+        self._file = os.open(place.path, os.O_RDONLY)
+        self.size = os.fstat(self._file).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        pieces, left = [], size
+        while left and (piece := os.pread(self._file, left, offset + size - left)):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+
+_open_tar = functools.lru_cache(maxsize=OPEN_TARS)(_OpenTar)  # one in use outlives its place in the cache
+
+
+def read_member(place: Place, offset: int, size: int, *, name: str) -> bytes:
+    if size > MAX_BYTES:
+        raise InputError(f"{name}: {size:,} bytes; expected at most {MAX_BYTES:,}")
+    try:
+        tar = _open_tar(place)
+        if tar.size != place.stamp[0]:
+            raise InputError(f"{name}: the tar file has changed since it was listed; start again")
+        data = tar.read(offset, size)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({type(error).__name__}: {error.strerror})") from error
+    if len(data) < size:
+        raise InputError(f"{name}: the tar file ends after {len(data):,} of its {size:,} bytes; fetch it again")
+    return data

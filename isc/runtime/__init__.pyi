@@ -1,0 +1,2 @@
+from .progress import Report as Report
+from .progress import progress as progress

@@ -1,0 +1,62 @@
+"""Approximate Euclidean search by faiss's own `index_factory` texts: the card that describes a saved index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from isc import __version__
+from isc.data.files import write_json
+from isc.errors import InputError
+from isc.search.approximate.faiss_adapter import faiss_module, one_line_errors
+
+FORMAT = "isc-approximate-1"
+CARD, INDEX, LISTS = "index.json", "index.faiss", "lists.ivfdata"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an index is made of: `count` references of `dim` numbers, known by a hash over some of their rows."""
+
+    factory: str
+    dim: int
+    count: int
+    seed: int
+    training_sha256: str
+    references_sha256: str
+
+
+def write_index(folder: Path, index: Any, card: Card) -> None:
+    with one_line_errors(f"{folder.parent}: the index cannot be written"):
+        faiss_module().write_index(index, str(folder / INDEX))
+    paths = [path for path in (folder / INDEX, folder / LISTS) if path.exists()]
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
+    made = {"code_version": __version__, "faiss": faiss_module().__version__}
+    write_json(folder / CARD, {"format": FORMAT} | asdict(card) | made | {"files": files})
+
+
+def read_card(folder: Path) -> tuple[Card, Mapping[str, tuple[int, str]]]:
+    """The card, and of each file its bytes and hash."""
+    path = folder / CARD
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected the folder of a saved index")
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        files = {str(name): (int(one["bytes"]), str(one["sha256"])) for name, one in told["files"].items()}
+        values: dict[str, Any] = {one.name: (int if one.type == "int" else str)(told[one.name]) for one in fields(Card)}
+        card = Card(**values)
+        known = told["format"] == FORMAT and INDEX in files and files.keys() <= {INDEX, LISTS}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); build the index again") from error
+    if not known:
+        raise InputError(f"{path}: of format {told['format']!r}; expected {FORMAT}: build the index again")
+    return card, files
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

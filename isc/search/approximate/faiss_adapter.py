@@ -1,0 +1,128 @@
+"""What faiss needs to be seeded, quiet, and clear in its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from isc.errors import InputError
+from isc.search.kernels.faiss_kernel import faiss_gpus
+
+
+def parse_search(search: str) -> dict[str, float]:
+    """`nprobe=32,efSearch=64` as names and numbers. Raises InputError where a part is not NAME=NUMBER above 0."""
+    values: dict[str, float] = {}
+    for part in filter(None, search.split(",")):
+        found = re.fullmatch(r"([A-Za-z_]+)=(\d+(?:\.\d+)?)", part.strip())
+        if not found or not 0 < float(found[2]) < 2**31 or found[1] in values:
+            raise InputError(f"search={search}: {part!r}; expected parameters like nprobe=32,efSearch=64, each once")
+        values[found[1]] = float(found[2])
+    return values
+
+
+def faiss_module() -> ModuleType:
+    import faiss
+
+    loaded: ModuleType = faiss
+    return loaded
+
+
+@contextlib.contextmanager
+def one_line_errors(what: str) -> Iterator[None]:
+    """faiss's errors as ours, in one line without its file names."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.split(r"\.(?:cpp|cu|h|cuh):\d+: ", str(error).strip() or type(error).__name__)[-1]
+        reason = " ".join(re.sub(r"^Error: '.*?' failed: ", "", reason).split())
+        raise InputError(f"{what} ({reason})") from error
+
+
+def inverted_file(index: Any) -> Any | None:
+    """The inverted file inside an index, or None."""
+    return faiss_module().try_extract_index_ivf(index)
+
+
+def has_plain_lists(index: Any) -> bool:
+    """Whether all that an IVF index knows of its references lies in lists of arrays."""
+    faiss = faiss_module()
+    outer, lists = faiss.downcast_index(index), faiss.downcast_index(inverted_file(index))
+    return (
+        isinstance(outer, faiss.IndexIVF | faiss.IndexPreTransform)
+        and isinstance(faiss.downcast_InvertedLists(lists.invlists), faiss.ArrayInvertedLists)
+        and not isinstance(lists, faiss.IndexIVFPQR)
+    )
+
+
+@contextlib.contextmanager
+def seeded(index: Any, seed: int) -> Iterator[int]:
+    """The most centroids of a clustering that training runs. All are seeded, and kept from warning each for itself."""
+    faiss = faiss_module()
+    sizes, rotations = [0], []
+    for part in _layers(index):
+        if isinstance(part, faiss.OPQMatrix):  # its own clustering is made while it trains, unless it is given one
+            part.pq = faiss.ProductQuantizer(part.d_out, part.M, 8)
+            rotations.append((part, part.pq))
+        quantizer: Any = getattr(part, "pq", None)
+        for clustered in (part, quantizer):
+            if hasattr(clustered, "cp"):
+                clustered.cp.seed, clustered.cp.min_points_per_centroid = seed, 1
+                sizes.append(part.nlist if clustered is part else clustered.ksub)
+    try:
+        yield max(sizes)
+    finally:
+        for rotation, _ in rotations:
+            rotation.pq = None
+
+
+def _layers(index: Any) -> Iterator[Any]:
+    """The index, its transforms, and the indexes inside it, down to the one that holds the codes."""
+    faiss = faiss_module()
+    index = faiss.downcast_index(index)
+    yield index
+    if isinstance(index, faiss.IndexPreTransform):
+        yield from (faiss.downcast_VectorTransform(index.chain.at(at)) for at in range(index.chain.size()))
+    for inner in ("index", "base_index", "storage"):
+        if hasattr(index, inner):
+            yield from _layers(getattr(index, inner))
+
+
+@contextlib.contextmanager
+def quiet_faiss() -> Iterator[None]:
+    """Nothing that faiss prints about its lists on disk reaches standard output."""
+    flush = ctypes.CDLL(None).fflush
+    sys.stdout.flush()
+    flush(None)
+    kept = os.dup(1)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def cagra_index(factory: str, dim: int) -> Any:
+    faiss = faiss_module()
+    degree = re.fullmatch(r"CAGRA(\d*)", factory)
+    if not degree:
+        raise InputError(f"index={factory}: expected CAGRA, or CAGRA64 for 64 edges a node")
+    if not hasattr(faiss, "GpuIndexCagra") or not faiss_gpus():
+        raise InputError(f"index={factory}: needs an NVIDIA GPU and the package faiss-gpu-cuvs; without, use HNSW32")
+    config = faiss.GpuIndexCagraConfig()
+    config.graph_degree = int(degree[1] or 64)
+    config.intermediate_graph_degree = 2 * config.graph_degree
+    resources = faiss.StandardGpuResources()
+    with one_line_errors(f"index={factory}: not made"):
+        index = faiss.GpuIndexCagra(resources, dim, faiss.METRIC_L2, config)
+    index.resources = resources  # lives as long as the index
+    return index

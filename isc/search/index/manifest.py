@@ -1,0 +1,94 @@
+"""What an index holds descriptors of: written once, when it is made, and held against all that comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from isc import __version__
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import SAME_IN_BOTH
+from isc.errors import InputError
+from isc.search.index.storage import MANIFEST, now, sync
+
+FORMAT = "isc-index-1"
+KEPT = (*SAME_IN_BOTH, "model")  # of the provenance of a file; the rest is about that file
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`provenance` says how descriptors must have been made; `model` what `load_model` takes to make more of them,
+    where that is known; `created` is UTC."""
+
+    dim: int
+    provenance: Mapping[str, str]
+    model: str | None
+    created: str
+    code_version: str = __version__
+    format: str = FORMAT
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the pictures that the model is given, where the manifest says so."""
+        size = self.provenance.get("image_size", "")
+        return int(size) if size.isdecimal() else None
+
+    @classmethod
+    def of(cls, dim: int, provenance: Mapping[str, str], model: str | None) -> Manifest:
+        return cls(dim, {key: provenance[key] for key in KEPT if key in provenance}, model, now())
+
+    def check(self, what: object, dim: int, provenance: Mapping[str, str]) -> None:
+        """Raise InputError, naming `what`, unless its descriptors are of this size and model.
+
+        What says nothing about its weights fits an index alone that says nothing either; of the other facts, those
+        that both give must agree.
+        """
+        if dim != self.dim:
+            raise InputError(f"{what}: descriptors of {dim} numbers; the index holds those of {self.dim}")
+        for key in SAME_IN_BOTH:
+            ours, theirs = self.provenance.get(key), provenance.get(key)
+            if ours != theirs and (key == "weights_sha256" or (ours is not None and theirs is not None)):
+                given, expected = (f"{key} {value[:12]}" if value else f"no {key}" for value in (theirs, ours))
+                raise InputError(f"{what}: made with {given}, the index with {expected}; expected the same model")
+
+
+def require_one_row_each(descriptors: Descriptors) -> None:
+    """Raise InputError where images have views: an index holds and compares one descriptor an image."""
+    if descriptors.views is not None:
+        raise InputError(
+            f"id {descriptors.ids[0]!r}: view {descriptors.views[0]!r}; expected one descriptor an image, without "
+            "views: extract with combine=average, or compare the files by match.py track=matching"
+        )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    path = folder / MANIFEST
+    path.write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync(path)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises InputError where the folder is no index, or its manifest is cut short or of another format."""
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected an index that isc-index create made")
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no {MANIFEST}; expected an index that isc-index create made")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not JSON, or cut short ({error}); restore it from a copy") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else content
+        raise InputError(f"{path}: its format is {found!r}; this version of isc reads {FORMAT!r}")
+    try:
+        manifest = Manifest(**content)
+    except TypeError as error:
+        raise InputError(f"{path}: damaged ({error}); restore it from a copy") from error
+    texts = (*manifest.provenance.values(), manifest.created) if isinstance(manifest.provenance, dict) else (None,)
+    usable = isinstance(manifest.dim, int) and manifest.dim > 0 and isinstance(manifest.model, str | None)
+    if not usable or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{path}: dim, provenance, model or created cannot be used; restore it from a copy")
+    return manifest

@@ -1,0 +1,142 @@
+"""Scores by faiss, which keeps the k best of each query instead of all: on GPUs, or as a second opinion on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isc.search.kernels.numpy_kernel import (
+    Indices,
+    NumpyKernel,
+    Scores,
+    Tile,
+    Vectors,
+    expansion_error,
+    half_squares,
+    max_length,
+)
+
+GPU_MAX_K = 2048  # faiss keeps no longer lists on a GPU
+HALF_LEAST = 2.0**-24  # the least float16 above 0
+
+
+def faiss_gpus() -> int:
+    """The number of GPUs that this faiss sees."""
+    import faiss
+
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+
+
+class FaissKernel:
+    """Lists of the k nearest by faiss: on all GPUs, each with a share of the references, or where there is none on the
+    CPU. A list that ends too early is searched again, longer; beyond faiss's limit the product itself is looked at.
+
+    With `half`, GPUs hold the references as float16.
+    """
+
+    workers = 1
+
+    def __init__(self, *, half: bool, cells: int, memory: int) -> None:
+        import faiss
+
+        self._faiss, self._half, self._cells, self._memory = faiss, half, cells, memory
+        self._gpus = faiss_gpus()
+        self.columns = 1
+
+    def session(self, _workers: int) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    def load(self, queries: Vectors) -> None:
+        self._queries = queries
+        self.columns = max(1, self._memory // queries[0].nbytes)
+
+    def rows(self, _columns: int) -> int:
+        return max(1, self._cells // 256)
+
+    def prepare(self, references: Vectors, _worker: int) -> tuple[Any, Vectors]:
+        index: Any = self._faiss.IndexFlatL2(references.shape[1])
+        index.add(references)
+        if self._gpus:
+            options = self._faiss.GpuMultipleClonerOptions()
+            options.shard, options.useFloat16 = True, self._half
+            index = self._faiss.index_cpu_to_all_gpus(index, co=options)
+        return index, references
+
+    def tile(self, queries: slice, prepared: tuple[Any, Vectors], _worker: int) -> Tile:
+        index, references = prepared
+        chosen = np.ascontiguousarray(self._queries[queries])
+        lengths = [max_length(half_squares(part)) for part in (chosen, references)]
+        error = expansion_error(chosen.shape[1], *lengths)
+        rounding = 2 * error  # GPUs may cut instead of round
+        if self._gpus and self._half:  # each number to 2⁻¹¹ of itself, or by half of the least there is
+            dim = chosen.shape[1]
+            rounding += 2.1 * 2.0**-11 * lengths[0] * lengths[1] + HALF_LEAST * dim**0.5 * sum(lengths)
+        longest = min(len(references), GPU_MAX_K if self._gpus else len(references))
+        return FaissTile(index, chosen, references, error, rounding, longest, self._cells)
+
+
+@dataclass
+class FaissTile:
+    index: Any
+    queries: Vectors
+    references: Vectors
+    error: float
+    rounding: float  # of faiss's own score
+    longest: int  # list
+    cells: int
+
+    def nth(self, count: int) -> float | None:
+        k = -(-count // len(self.queries))
+        if k > self.longest:
+            return None
+        distance, _ = self.index.search(self.queries, k)
+        return float(-np.partition(distance.reshape(-1), count - 1)[count - 1] / 2 - self.rounding - self.error)
+
+    def nth_of_rows(self, count: int) -> Scores | None:
+        if count > self.longest:
+            return None
+        distance, _ = self.index.search(self.queries, count)
+        return np.asarray(-distance[:, -1] / 2 - self.rounding - self.error, np.float32)
+
+    def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
+        found: list[tuple[Indices, Indices, Scores]] = []
+        waiting, k = np.arange(len(self.queries)), min(16, self.longest)
+        while len(waiting):
+            distance, column = self.index.search(self.queries[waiting], k)
+            ended = -distance[:, -1] / 2 + self.rounding + self.error < least[waiting]
+            ended |= k == len(self.references)
+            row = np.repeat(waiting[ended], k)
+            found.append(self._scored(row, column[ended].reshape(-1).astype(np.int64), least))
+            waiting = waiting[~ended]
+            if k == self.longest:
+                found += [self._product(rows, least) for rows in _parts(waiting, self.cells // len(self.references))]
+                break
+            k = min(8 * k, self.longest)
+        row, column, score = (np.concatenate(part) for part in zip(*found, strict=True))
+        return row, column, score
+
+    def _scored(self, row: Indices, column: Indices, least: Scores) -> tuple[Indices, Indices, Scores]:
+        """float32's score, from the differences, where it's high enough."""
+        score = np.empty(len(row), np.float32)
+        for part in _parts(np.arange(len(row)), 1 << 14):
+            difference = self.queries[row[part]] - self.references[column[part]]
+            score[part] = np.einsum("nd,nd->n", difference, difference) * np.float32(-0.5)
+        high = score >= least[row]
+        return row[high], column[high], score[high]
+
+    def _product(self, rows: Indices, least: Scores) -> tuple[Indices, Indices, Scores]:
+        """All pairs of these queries by numpy."""
+        kernel = NumpyKernel(workers=1, cells=len(rows) * len(self.references))
+        kernel.load(self.queries[rows])
+        tile = kernel.tile(slice(0, len(rows)), kernel.prepare(self.references, 0), 0)
+        row, column, score = tile.above(least[rows])
+        return rows[row], column, score
+
+
+def _parts(values: Indices, size: int) -> Iterator[Indices]:
+    for start in range(0, len(values), max(1, size)):
+        yield values[start : start + max(1, size)]

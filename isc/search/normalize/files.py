@@ -1,0 +1,60 @@
+"""Chains that `isc-normalize search` found, kept in a file of their own or with the model they were found for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isc.config.chain import MODEL, Chain, parse
+from isc.data.model_files import beside_model, reading
+from isc.errors import InputError
+
+FORMAT = "isc-normalize-1"
+FILE = "normalize.json"  # its name in a run folder
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A chain, the file it is kept in, whose descriptors it is for, and how many training photos it was found with."""
+
+    path: Path
+    chain: Chain
+    weights_sha256: str | None
+    training_rows: int
+
+
+def read_stored(path: Path) -> Stored:
+    """InputError for a file that `isc-normalize search` did not write."""
+    with reading(path, format=FORMAT, writer="isc-normalize search") as values:
+        return Stored(path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"]))
+
+
+def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Stored:
+    """The chain of normalize=`text`, a FILE.json or `model`, for the descriptors of the file `made`.
+
+    InputError where there is none, or where it was found for another model's descriptors.
+    """
+    if text == MODEL:
+        for key in ("weights", "weights_sha256"):
+            if key not in provenance:
+                raise InputError(
+                    f"normalize=model: {made} does not say its model's {key}; expected a file that extract.py wrote, "
+                    "or normalize=FILE.json"
+                )
+        path = beside_model(provenance["weights"], FILE)
+        if not path.is_file():
+            raise InputError(
+                f"normalize=model: {path} is not there; expected isc-normalize search --model "
+                f"{provenance['weights']} to have written it, or normalize=FILE.json"
+            )
+    else:
+        path = Path(text)
+    stored = read_stored(path)
+    weights = provenance.get("weights_sha256")
+    if stored.weights_sha256 is not None and weights is not None and stored.weights_sha256 != weights:
+        raise InputError(
+            f"{path}: found for weights {stored.weights_sha256[:12]}, {made} was made with {weights[:12]}; expected "
+            f"the same: run isc-normalize search again, or give normalize={stored.chain}"
+        )
+    return stored

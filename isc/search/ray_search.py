@@ -1,0 +1,334 @@
+"""Exact search over shards of the references, each of which a worker of the cluster holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isc.config.choices import Engine
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import check_same_dim, descriptor_blocks
+from isc.data.ids import Ids, first_repeat
+from isc.data.matches import Matches
+from isc.errors import InputError
+from isc.runtime.progress import Report
+from isc.runtime.ray_cluster import (
+    RETRIES,
+    Node,
+    as_input_errors,
+    check_nodes,
+    connected,
+    named_node,
+    on_node,
+    require_ray,
+    working_nodes,
+)
+from isc.search.exact import best_pairs, knn, require_existing
+from isc.search.kernels.numpy_kernel import squared_distances
+
+Indices = npt.NDArray[np.int64]
+Distances = npt.NDArray[np.float64]
+
+MEMORY = 2.0  # GB of each worker, besides the descriptors
+POLL = 1.0  # seconds between two looks at how far the workers are
+READ = 65_536  # references that are read at a time, for their ids
+ROOM = 0.5  # share of the nodes' memory that shards may fill at the same time
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pairs [M]: rows of the queries, rows of all references, and ‖q − r‖²."""
+
+    query: Indices
+    reference: Indices
+    distance: Distances
+
+    def take(self, rows: Indices) -> Found:
+        return Found(self.query[rows], self.reference[rows], self.distance[rows])
+
+
+def cluster_pairs(
+    queries: Descriptors,
+    references: Path | Descriptors,
+    *,
+    num_pairs: int | None,
+    k: int | None,
+    address: str | None = None,
+    actors: int | None = None,
+    memory_gb: float = MEMORY,
+    progress: Report | None = None,
+) -> Matches:
+    """What `best_pairs` (num_pairs=) or `knn` (k=) find, bit for bit, by `actors` that hold a shard of the references.
+
+    References in a file are read by the actors, each its own rows, in the order of the file, which all nodes must see;
+    only their ids are held here. Where `actors` is not given it is one a node, more where shards would not fit into the
+    nodes' memory; those that find no free node wait for one. An actor that dies is started again and searches its shard
+    anew. `address` is that of `connected`; `memory_gb` of each actor; `progress` hears of the pairs compared and of how
+    many there are.
+
+    Raises InputError as `best_pairs` and `knn` do, and where the cluster cannot do it.
+    """
+    _refuse_views(queries, "queries")
+    ids, dim = _ids_of(references)
+    _check_wanted(num_pairs=num_pairs, k=k, num_queries=len(queries), num_references=len(ids))
+    if actors is not None and actors < 1:
+        raise InputError(f"actors={actors}; expected at least 1")
+    if isinstance(references, Descriptors):
+        check_same_dim(queries, references)
+    elif dim != queries.dim:
+        raise InputError(
+            f"{references}: {dim} dimensions, queries have {queries.dim}; expected the same model for both"
+        )
+    with connected(address):
+        nodes = working_nodes()
+        check_nodes(nodes, references.absolute() if isinstance(references, Path) else None)
+        shards = plan(nodes, len(ids), actors, row_bytes=4 * dim)
+        done = _Done(len(queries), len(ids), progress)
+        best = _search_shards(queries, references, shards, _Wanted(num_pairs, k, memory_gb), done)
+    best = best.take(np.lexsort((best.reference, best.query, best.distance)))
+    return Matches(queries.ids, ids, best.query, best.reference, (0.0 - best.distance).astype(np.float32))
+
+
+def merge(one: Found, other: Found, *, num_pairs: int | None, k: int | None) -> Found:
+    """The best `num_pairs` of both, or the best `k` of each query, of pairs with two disjoint sets of references.
+
+    What each shard holds best is enough. Pairs are ordered by (distance, query, reference): no two are equal in this
+    order, and a shard orders its own pairs in the same way, because it holds consecutive rows of the references. A
+    pair of the best N of all has fewer than N pairs before it, hence fewer than N of its own shard, so it is among the
+    best N of its shard, whatever ties there are. The same holds for each query alone, with k for N; and for several
+    shards in the place of one, so that shards may be merged as they come.
+    """
+    both = Found(
+        np.r_[one.query, other.query], np.r_[one.reference, other.reference], np.r_[one.distance, other.distance]
+    )
+    if k is None:
+        return both.take(np.lexsort((both.reference, both.query, both.distance))[:num_pairs])
+    both = both.take(np.lexsort((both.reference, both.distance, both.query)))
+    count = np.bincount(both.query)
+    rank = np.arange(len(both.query)) - np.repeat(np.cumsum(count) - count, count)
+    return both.take(np.flatnonzero(rank < k))
+
+
+def _ids_of(references: Path | Descriptors) -> tuple[Ids, int]:
+    """The ids of all references and their dimensions; a file is read through once, and so checked."""
+    if isinstance(references, Descriptors):
+        _refuse_views(references, "references")
+        return references.ids, references.dim
+    parts: list[Ids] = []
+    dim = 0
+    for block in descriptor_blocks(references, rows=READ, role="reference"):
+        _refuse_views(block, str(references))
+        parts.append(block.ids)
+        dim = block.dim
+    ids = np.concatenate(parts)
+    if len(set(ids)) < len(ids) and (repeat := first_repeat(ids)):
+        first, second = repeat
+        raise InputError(
+            f"{references}: row {second}: id {ids[second]!r} was already given in row {first}; expected each once"
+        )
+    return ids, dim
+
+
+def _refuse_views(descriptors: Descriptors, what: str) -> None:
+    if descriptors.views is not None:
+        raise InputError(f"{what}: has views, several rows an image; expected one, or best_image_pairs, nearest_images")
+
+
+def _check_wanted(*, num_pairs: int | None, k: int | None, num_queries: int, num_references: int) -> None:
+    if (num_pairs is None) == (k is None):
+        raise InputError(f"num_pairs={num_pairs} and k={k}; expected one of the two")
+    if num_pairs is not None:
+        require_existing("num_pairs", num_pairs, num_queries * num_references, "pairs")
+    if k is not None:
+        require_existing("k", k, num_references, "references")
+
+
+# --- which node searches what ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shard:
+    """References number · rows … number · rows + rows − 1, fewer in the last shard, to be searched on a node by so many
+    of its cores, from its core `core` on."""
+
+    number: int
+    rows: int
+    node: str
+    core: int
+    cores: int
+
+    @property
+    def first(self) -> int:
+        return self.number * self.rows
+
+
+def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -> list[Shard]:
+    """Which node searches which of `count` references; shards of one size but for the last.
+
+    Where there are more shards than places, several have the same place, one after the other.
+    """
+    cpus = [int(node["Resources"]["CPU"]) for node in nodes]
+    each = min(cpus) if actors is None else _cores_each(cpus, actors)
+    used: Counter[str] = Counter()  # cores of a machine, on which several nodes may run
+    places: list[tuple[str, int]] = []
+    for node, number in zip(nodes, cpus, strict=True):
+        for _ in range(number // each):
+            places.append((node["NodeID"], used[node["NodeManagerAddress"]]))
+            used[node["NodeManagerAddress"]] += each
+    if actors is None:
+        memory = ROOM * sum(node["Resources"].get("memory", 0) for node in nodes)
+        actors = len(places) * (-int(-count * row_bytes // memory) if memory else 1)
+    rows = -(-count // min(actors, count))
+    return [Shard(number, rows, *places[number % len(places)], each) for number in range(len(range(0, count, rows)))]
+
+
+def _cores_each(cpus: list[int], actors: int) -> int:
+    """The most cores that so many actors can have at the same time; 1 where there are more actors than cores."""
+    for each in range(min(max(cpus), sum(cpus) // actors), 1, -1):
+        if sum(number // each for number in cpus) >= actors:
+            return each
+    return 1
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is looked for, in how much memory."""
+
+    num_pairs: int | None
+    k: int | None
+    memory_gb: float
+
+
+class Searcher:
+    """An actor: searches a shard."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    def done(self) -> int:
+        """Pairs compared so far."""
+        return self._done
+
+    def search(self, queries: Descriptors, references: Path | Descriptors, shard: Shard, wanted: _Wanted) -> Found:
+        """The best pairs of the shard; `references` is the file of all, or the shard's own."""
+        _stay_on(shard.core, shard.cores)
+        with named_node():
+            if isinstance(references, Path):
+                references = read_shard(references, shard.number, rows=shard.rows)
+            best = self._best(queries, references, wanted)
+            distance = squared_distances(queries.vectors, references.vectors, best.query, best.reference)
+        return Found(best.query, best.reference + shard.first, distance)
+
+    def _best(self, queries: Descriptors, references: Descriptors, wanted: _Wanted) -> Matches:
+        def report(done: int, _total: int) -> None:
+            self._done = done
+
+        memory_gb, engine = wanted.memory_gb, Engine.numpy
+        if wanted.k is not None:
+            k = min(wanted.k, len(references))
+            return knn(queries, references, k=k, memory_gb=memory_gb, engine=engine, progress=report)
+        pairs = len(queries) * len(references)
+        num_pairs = pairs if wanted.num_pairs is None else min(wanted.num_pairs, pairs)
+        return best_pairs(queries, references, num_pairs=num_pairs, memory_gb=memory_gb, engine=engine, progress=report)
+
+
+def read_shard(path: Path, number: int, *, rows: int) -> Descriptors:
+    """Shard `number` of a file's references, of so many rows each."""
+    return next(descriptor_blocks(path, rows=rows, first=number * rows, role="reference"))
+
+
+def _stay_on(core: int, cores: int) -> None:
+    """Keep this thread, and those that it starts, on its share of the machine's cores."""
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        there = sorted(os.sched_getaffinity(os.getpid()))
+        os.sched_setaffinity(0, {there[(core + number) % len(there)] for number in range(cores)})
+
+
+def _search_shards(
+    queries: Descriptors,
+    references: Path | Descriptors,
+    shards: list[Shard],
+    wanted: _Wanted,
+    done: _Done,
+) -> Found:
+    """The best pairs of all shards, merged as they come."""
+    ray = require_ray()
+    told, waiting = ray.put(queries), {}
+    for shard in shards:
+        actor = (
+            ray.remote(Searcher)
+            .options(
+                num_cpus=shard.cores,
+                max_restarts=RETRIES,
+                max_task_retries=RETRIES,
+                max_concurrency=2,  # so that it can tell how far it is
+                scheduling_strategy=on_node(shard.node, elsewhere=True),
+            )
+            .remote()
+        )
+        waiting[actor.search.remote(told, _part(references, shard), shard, wanted)] = (shard, actor)
+    best = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    try:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=POLL)
+            for task in ready:
+                shard, actor = waiting.pop(task)
+                with as_input_errors(lambda: "expected shards that fit into the nodes' memory: try more actors="):
+                    found = ray.get(task)
+                best = merge(best, found, num_pairs=wanted.num_pairs, k=wanted.k)
+                done.finished(shard)
+                ray.kill(actor)  # its place is free for the next
+            done.ask({shard.number: actor for shard, actor in waiting.values()})
+    finally:  # after an error too, or Ctrl-C
+        for _, actor in waiting.values():
+            ray.kill(actor)
+    return best
+
+
+def _part(references: Path | Descriptors, shard: Shard) -> Any:
+    """What the actor of this shard is given: the file, or the descriptors themselves."""
+    if isinstance(references, Path):
+        return references.absolute()
+    rows = slice(shard.first, shard.first + shard.rows)
+    return require_ray().put(Descriptors(references.ids[rows], references.vectors[rows]))
+
+
+class _Done:
+    """How much of the work is done: what the shards that are finished say, and the actors of the others."""
+
+    def __init__(self, queries: int, references: int, report: Report | None) -> None:
+        self._queries, self._references, self._report = queries, references, report
+        self._pairs: dict[int, int] = {}  # of each shard
+        self._asked: dict[int, Any] = {}
+
+    def finished(self, shard: Shard) -> None:
+        self._asked.pop(shard.number, None)
+        self._pairs[shard.number] = self._queries * min(shard.rows, self._references - shard.first)
+        self._tell()
+
+    def ask(self, actors: dict[int, Any]) -> None:
+        """Hear from the actors of these shards, without waiting for any."""
+        ray = require_ray()
+        for number, actor in actors.items():
+            if number not in self._asked:
+                self._asked[number] = actor.done.remote()
+            answered, _ = ray.wait([self._asked[number]], timeout=0)
+            if answered:
+                del self._asked[number]
+                with contextlib.suppress(ray.exceptions.RayError):  # it died; what it was asked to find will tell
+                    self._pairs[number] = ray.get(answered[0])
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._report:
+            self._report(sum(self._pairs.values()), self._queries * self._references)

@@ -1,0 +1,5 @@
+"""The copy attacks of the training. They share no code with the edits of `isc.benchmark`, which judge it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

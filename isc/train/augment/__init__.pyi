@@ -1,0 +1,2 @@
+from .augmenter import Augmenter as Augmenter
+from .augmenter import families as families

@@ -1,0 +1,79 @@
+"""The checkpoint of a run: written whole, and resumed only by a run that asks for the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isc.config.train import TrainConfig
+from isc.data.files import atomic_path
+from isc.errors import InputError
+from isc.model.files import MODEL_FILE
+
+CHECKPOINT_FILE = "checkpoint.pt"
+MAY_CHANGE = (
+    "images",
+    "output",
+    "resume",
+    "device",
+    "workers",
+    "max_unreadable",
+    "validation",
+    "train.steps",
+    "train.lr",
+    "train.compile",
+    "train.checkpoint_every",
+    "train.validate_every",
+)
+
+
+def flat_config(config: object) -> dict[str, Any]:
+    """The configuration as {dotted key: plain value}; a list's places are numbered."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, list):
+            value = {str(place): item for place, item in enumerate(value)}
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from walk(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            yield prefix, value.value if isinstance(value, Enum) else value
+
+    return dict(walk("", dataclasses.asdict(config)))  # type: ignore[call-overload]
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Atomically; where it fails, by a full disk say, the checkpoint that is there stays."""
+    data = io.BytesIO()  # torch's own writer would hide why the file cannot be written
+    torch.save(state, data)
+    with atomic_path(path) as beside:
+        beside.write_bytes(data.getvalue())  # of a getbuffer() that an error outlives, Python 3.12 may crash
+
+
+def checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """The checkpoint to go on from, None for a new run; InputError where the folder does not fit the request."""
+    path = run / CHECKPOINT_FILE
+    if run.exists() and not run.is_dir():
+        raise InputError(f"output={run}: is a file; expected a folder")
+    if not path.exists():
+        if (run / MODEL_FILE).exists():
+            raise InputError(f"output={run}: holds a model without its checkpoint; give another folder")
+        return None
+    if not config.resume:
+        raise InputError(f"output={run}: holds a run already; go on with resume=true, or give another folder")
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); remove it to start again") from error
+    now = flat_config(config)
+    for name in state["config"] | now:
+        before, asked = state["config"].get(name), now.get(name)
+        if name not in MAY_CHANGE and before != asked:
+            raise InputError(f"output={run}: was made with {name}={before}, now {name}={asked}; expected the same")
+    return state

@@ -1,0 +1,119 @@
+"""A fixed model that another one learns from, and the loss it learns by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isc.errors import InputError
+from isc.model.device import place
+from isc.model.download import fetch, is_url
+from isc.model.load import load_model
+from isc.model.onnx import load_onnx
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Pictures → descriptors of a model that does not learn.
+
+    call: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length, without gradient, on the
+    pictures' device. Pictures are resized to `size`, bilinear and smoothed where they shrink, before the model sees
+    them; with size None they are not.
+    """
+
+    source: str  # the file or name it came from
+    dim: int
+    size: tuple[int, int] | None  # height and width in pixels
+    embed: Callable[[Tensor], Tensor]  # float32 [B, 3, H, W] in 0…255 → [B, dim] of any length
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        resized = pictures.float()
+        if self.size not in (None, tuple(pictures.shape[2:])):
+            resized = F.interpolate(resized, size=self.size, mode="bilinear", align_corners=False, antialias=True)
+        vectors = self.embed(resized).float().to(pictures.device)
+        if not bool(torch.isfinite(vectors).all()):
+            raise InputError(f"teacher={self.source}: gives descriptors that are not finite; expected another model")
+        return F.normalize(vectors)
+
+
+def load_teacher(name: str, *, device: torch.device | None = None, image_size: int | None = None) -> Teacher:
+    """The teacher of an ONNX file, or of anything that `load_model` takes; on `device`, the CPU where not given.
+
+    It sees pictures at its own size: that of an ONNX file's input, or the one in a model's configuration.
+    `image_size` replaces it, in pixels, where the model takes any.
+    """
+    path = str(fetch(name)) if is_url(name) else name
+    on = device or torch.device("cpu")
+    if Path(path).suffix.lower() == ".onnx":
+        return _onnx_teacher(Path(path), on, image_size)
+    model = place(load_model(path), on).eval().requires_grad_(False)
+    side = image_size or model.config.image_size
+    return Teacher(name, model.config.dim, (side, side), lambda pictures: model(pictures.to(on)))
+
+
+def _onnx_teacher(path: Path, device: torch.device, image_size: int | None) -> Teacher:
+    model = load_onnx(path, device=device, threads=torch.get_num_threads(), together=True, key="teacher")
+    side = model.image_size if model.is_ours else None
+    size = (side, side) if side else model.size
+    if image_size is not None:
+        model.check_size((image_size, image_size))
+        size = (image_size, image_size)
+    return Teacher(str(path), model.dim, size, model)
+
+
+# --- the loss --------------------------------------------------------------------------------------------------------
+
+
+def relational_distillation(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature_student: float,
+    temperature_teacher: float,
+    bank_student: Tensor | None = None,
+    bank_teacher: Tensor | None = None,
+) -> Tensor:
+    """How far the student's neighbourhoods are from the teacher's; ≥ 0, and 0 where they agree.
+
+    student [N, D1] and teacher [N, D2] are unit vectors of the same pictures, row by row; so are the banks [M, D1] and
+    [M, D2], further pictures to compare with. With the anchors j, all rows but i itself and the bank:
+    p_i(j) = softmax_j(t_i·t_j / τ_t), q_i(j) = softmax_j(z_i·z_j / τ_s), loss = mean_i Σ_j p_i(j) log(p_i(j) / q_i(j)).
+    Each side is compared with vectors of its own, so D1 and D2 may differ. The gradient reaches `student` alone.
+
+    Relational self-supervised distillation as in RDCD (Kim et al., arXiv:2405.17928), whose anchors are a queue; the
+    divergence of two softmaxes over similarities is that of ReSSL (Zheng et al., arXiv:2107.09282), which sharpens the
+    teacher's: τ_t < τ_s.
+    """
+    _check_rows(student, teacher, bank_student, bank_teacher)
+    log_q = _log_relations(student, bank_student, temperature=temperature_student)
+    with torch.no_grad():
+        log_p = _log_relations(teacher, bank_teacher, temperature=temperature_teacher)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+
+
+def _log_relations(rows: Tensor, bank: Tensor | None, *, temperature: float) -> Tensor:
+    """log softmax over the similarities of each row with all other rows, then the bank: [N, D] → [N, N − 1 + M]."""
+    z = rows.float()
+    others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    similarity = (z @ z.T)[others].view(len(z), len(z) - 1)
+    if bank is not None:
+        similarity = torch.cat([similarity, z @ bank.detach().float().T], dim=1)
+    return F.log_softmax(similarity / temperature, dim=1)
+
+
+def _check_rows(student: Tensor, teacher: Tensor, bank_student: Tensor | None, bank_teacher: Tensor | None) -> None:
+    if len(student) != len(teacher):
+        raise ValueError(f"{len(student)} student rows and {len(teacher)} teacher rows; expected those of one batch")
+    banks = [0 if bank is None else len(bank) for bank in (bank_student, bank_teacher)]
+    if banks[0] != banks[1]:
+        raise ValueError(
+            f"banks of {banks[0]} student and {banks[1]} teacher rows; expected those of the same pictures"
+        )
+    if len(student) - 1 + banks[0] < 1:
+        raise ValueError(f"{len(student)} rows and no bank; expected something to compare each row with")

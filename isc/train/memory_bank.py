@@ -1,0 +1,47 @@
+"""Embeddings of the last steps, as further negatives: a ring whose whole state is in buffers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from isc.train.losses import ABSENT
+
+
+class Memory(nn.Module):
+    """The newest `size` embeddings [size, dim] and the photos that they show [size, labels].
+
+    What is stored carries no gradient (Wang et al., "Cross-Batch Memory", arXiv:1912.06798). `size` may be 0.
+    """
+
+    embeddings: Tensor
+    instances: Tensor
+    written: Tensor
+
+    def __init__(self, size: int, dim: int, *, labels: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", torch.zeros(size, dim))
+        self.register_buffer("instances", torch.full((size, labels), ABSENT))
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # rows ever stored
+
+    def __len__(self) -> int:
+        return min(int(self.written), len(self.embeddings))
+
+    def contents(self) -> tuple[Tensor, Tensor] | None:
+        """(embeddings [M, dim], instances [M, labels]) of what is stored, copied; None while empty."""
+        count = len(self)
+        return (self.embeddings[:count].clone(), self.instances[:count].clone()) if count else None
+
+    @torch.no_grad()
+    def push(self, embeddings: Tensor, instances: Tensor) -> None:
+        """Store the rows [N, dim] with the photos [N] or [N, L] they show, over the oldest ones."""
+        size = len(self.embeddings)
+        if not size:
+            return
+        rows, shows = embeddings.detach()[-size:], instances[-size:]
+        shows = shows if shows.ndim == 2 else shows[:, None]
+        places = (self.written + torch.arange(len(rows), device=rows.device)) % size
+        self.embeddings[places] = rows.to(self.embeddings.dtype)
+        self.instances[places] = ABSENT
+        self.instances[places, : shows.shape[1]] = shows
+        self.written += len(rows)

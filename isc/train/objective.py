@@ -1,0 +1,60 @@
+"""The objective of a training step: the losses of the configuration, added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isc.config.choices import Contrast
+from isc.config.train import LossConfig
+from isc.train.distillation import relational_distillation
+from isc.train.losses import contrastive, copy_nce, info_nce, koleo
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Input of the losses: embeddings [N, D] and the photos [N, L] they show; the teacher's descriptors [N, D'] of
+    the same pictures; and, of the hard views, (cells [M, D, G, G], those of their mild views, places [M, P, P, 2])."""
+
+    embeddings: Tensor
+    instances: Tensor
+    taught: Tensor | None = None
+    cells: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+def total_loss(
+    rows: Rows, options: LossConfig, *, memory: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Contrast + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + teacher_weight · distillation, and the terms for
+    the log. `memory` is (embeddings, instances) of earlier steps, or of the averaged weights."""
+    embeddings, instances = rows.embeddings, rows.instances
+    if options.contrast is Contrast.info_nce:
+        contrast = info_nce(embeddings, instances, temperature=options.temperature, memory=memory)
+    else:
+        contrast = contrastive(
+            embeddings, instances, positive_margin=options.positive_margin, negative_margin=options.negative_margin,
+            memory=memory,
+        )  # fmt: skip
+    spread = koleo(embeddings, instances, memory=memory if options.koleo_memory else None)
+    loss = contrast + options.koleo_weight * spread
+    distilled, local = torch.zeros_like(loss), torch.zeros_like(loss)
+    if rows.cells is not None:
+        local = copy_nce(*rows.cells, power=options.copy_nce_power)
+        loss = loss + options.copy_nce_weight * local
+    if rows.taught is not None:
+        distilled = relational_distillation(
+            embeddings, rows.taught,
+            temperature_student=options.temperature, temperature_teacher=options.teacher_temperature,
+        )  # fmt: skip
+        loss = loss + options.teacher_weight * distilled
+    values = {
+        "loss": loss,
+        "contrast": contrast,
+        "koleo": spread,
+        "copy_nce": local,
+        "teacher": distilled,
+        "nearest_negative": torch.exp(-spread),
+    }
+    return loss, {name: float(value.detach()) for name, value in values.items()}

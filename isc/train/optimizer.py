@@ -1,0 +1,116 @@
+"""How the weights move: stages, rates, parameter groups, optimisers, and averaged weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.optim.lars import Lars
+from torch import Tensor, nn
+
+from isc.config.choices import Optimizer
+from isc.config.train import OptimConfig, Stage
+from isc.model.copy_model import CopyModel
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps first … last − 1, and how they are made."""
+
+    first: int
+    last: int
+    stage: Stage
+
+
+def plan(options: OptimConfig) -> list[Span]:
+    """The stages over the steps, in proportion to their shares; stages that get no step are left out."""
+    stages = options.stages or [Stage(image_size=options.image_size)]
+    total, done, spans, first = sum(stage.share for stage in stages), 0.0, [], 0
+    for stage in stages:
+        done += stage.share
+        last = round(options.steps * done / total)
+        if last > first:
+            spans.append(Span(first, last, stage))
+        first = last
+    return spans
+
+
+def schedule(step: int, options: OptimConfig) -> float:
+    """Share of the full rate at this step: a linear rise over the warm-up, then half a cosine down to 0."""
+    warmup = round(options.warmup * options.steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
+
+
+def blocks_kept(stage: Stage, options: OptimConfig) -> int:
+    """First blocks of the backbone that stay as they are in this stage."""
+    return options.freeze_blocks if stage.freeze_blocks is None else stage.freeze_blocks
+
+
+def freeze(model: CopyModel, *, blocks: int, depthwise: bool) -> None:
+    """Switch the gradient off for the stem and the first `blocks` of the backbone, if there are any, and for large
+    depthwise kernels where asked; switch it on for all others."""
+    model.requires_grad_(True)
+    for parameter in model.first_blocks(blocks) if blocks else []:
+        parameter.requires_grad_(False)
+    for module in model.backbone.modules():
+        if depthwise and isinstance(module, nn.Conv2d) and module.groups > 1 and min(module.kernel_size) >= 5:
+            module.weight.requires_grad_(False)
+
+
+def set_training(model: CopyModel, *, freeze_norms: bool) -> None:
+    """Training mode, except that the backbone's batch norms keep their statistics where asked, or where they are frozen
+    themselves."""
+    model.train()
+    for module in model.backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(not freeze_norms and (module.weight is None or module.weight.requires_grad))
+
+
+def parameter_groups(model: CopyModel, options: OptimConfig) -> list[dict[str, Any]]:
+    """Backbone and head with their rates; weight decay, and the rate a layer of LARS (`always_adapt`), on matrices and
+    kernels, not on biases, norms and powers."""
+    groups: list[dict[str, Any]] = []
+    backbone = list(model.backbone.parameters())
+    inside = {id(p) for p in backbone}
+    head = [p for p in model.parameters() if id(p) not in inside]
+    for scale, parameters in ((options.backbone_lr, backbone), (1.0, head)):
+        matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": options.weight_decay, "scale": scale, "always_adapt": True})
+        groups.append({"params": others, "weight_decay": 0.0, "scale": scale, "always_adapt": False})
+    return groups
+
+
+def make_optimizer(model: CopyModel, options: OptimConfig) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, options)
+    if options.optimizer is Optimizer.adamw:
+        return torch.optim.AdamW(groups, lr=options.lr)
+    if options.optimizer is Optimizer.sgd:
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+    return Lars(groups, lr=options.lr, momentum=options.momentum)
+
+
+class Average:
+    """Exponential moving average of a model's whole state; decay 0 follows the model itself.
+
+    The decay rises with the steps, min(decay, (1 + t) / (10 + t)), so that the start is soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        keep = min(self.decay, (1 + step) / (10 + step))
+        floats: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                floats[0].append(self.state[name])
+                floats[1].append(value)
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(floats[0], floats[1], 1 - keep)

@@ -1,0 +1,97 @@
+"""Photos → a trained model: the verb behind train.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from isc.config.train import TrainConfig
+from isc.data.csv_files import read_ground_truth
+from isc.errors import InputError
+from isc.model.device import choose_device, keep_freed_memory
+from isc.photos.folders import list_images
+from isc.train.checkpoint import checkpoint_to_resume
+from isc.train.dataset import Source
+from isc.train.distributed import (
+    join_group,
+    leave_group,
+    rank,
+    world_size,
+)
+from isc.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train, or go on training, in the run folder `config.output`; the path of the finished model.
+
+    The folder receives model.safetensors, checkpoint.pt (from which resume=true goes on), config.json, log.csv,
+    provenance.json, tensorboard/, with validation= also validation.csv and best.safetensors, and, if photos could not
+    be read, failures.csv. Started by torchrun, the processes share each batch, and the first writes.
+    """
+    run = Path(config.output)
+    checkpoint = checkpoint_to_resume(run, config)
+    photos = list_images(Path(config.images))
+    source = Source(list(photos.values()), _pairs(config, photos))
+    device = join_group(choose_device(config.device.value))
+    if rank() > 0:
+        logging.getLogger("isc").setLevel(logging.WARNING)  # the first process tells what happens
+    try:
+        _check_counts(config, source, device)
+        keep_freed_memory()
+        torch.manual_seed(config.seed)
+        trainer = Trainer(config, run, device, photos, source)
+        if checkpoint:
+            trainer.load(checkpoint)
+        log.info("training %s on %d photos, %s × %d", config.model.backbone, len(photos), device, world_size())
+        with trainer.telling_what_is_kept():
+            trainer.run_steps()
+            return trainer.finish()
+    finally:
+        leave_group()
+
+
+def _check_counts(config: TrainConfig, source: Source, device: torch.device) -> None:
+    """InputError where the batches cannot be made or shared, or batch norms cannot be kept in step."""
+    batch, ranks = config.train.batch_size, world_size()
+    if len(source) < batch:
+        what = f"images={config.images}: {len(source)} photos"
+        if config.pairs is not None:
+            what = f"pairs={config.pairs}: {len(source)} pairs"
+        raise InputError(
+            f"{what} for batches of {batch}; expected at least a batch: add some or lower train.batch_size"
+        )
+    if config.train.hard_negatives >= len(source):
+        raise InputError(
+            f"train.hard_negatives={config.train.hard_negatives}: there are {len(source)} photos; expected fewer"
+        )
+    if batch % ranks:
+        raise InputError(f"train.batch_size={batch}: does not divide among {ranks} processes; expected a multiple")
+    if ranks > 1 and device.type == "cpu" and not config.train.freeze_norms:
+        raise InputError("train.freeze_norms=false: batch norms are kept in step on GPUs alone; use true on CPUs")
+
+
+def _pairs(config: TrainConfig, photos: Mapping[str, Path]) -> npt.NDArray[np.int64] | None:
+    """(reference, query) numbers [P, 2] of the known copies; an id is that of a photo, or its last part alone."""
+    if config.pairs is None:
+        return None
+    rows = {name: row for row, name in enumerate(photos)}
+    short: dict[str, list[str]] = {}
+    for name in photos:
+        short.setdefault(name.rsplit("/", 1)[-1], []).append(name)
+
+    def number(name: str) -> int:
+        found = [name] if name in rows else short.get(name, [])
+        if len(found) != 1:
+            what = "no photo of this id" if not found else f"several photos end so ({', '.join(found[:3])})"
+            raise InputError(f"pairs={config.pairs}: {name!r}: {what} in images={config.images}; expected one")
+        return rows[found[0]]
+
+    truth = read_ground_truth(Path(config.pairs))
+    return np.array([(number(reference), number(query)) for query, reference in sorted(truth.pairs)], np.int64)

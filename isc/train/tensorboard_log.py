@@ -1,0 +1,51 @@
+"""Curves for TensorBoard: the only module that writes its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from isc.errors import InputError
+from isc.train.distributed import rank
+
+FOLDER = "tensorboard"  # its name in a run folder
+
+
+class Board:
+    """Figures by step. Without a writer, on all ranks but the first, it does nothing."""
+
+    def __init__(self, writer: SummaryWriter | None) -> None:
+        self._writer = writer
+
+    @classmethod
+    @contextmanager
+    def of(cls, run: Path, step: int) -> Iterator[Board]:
+        """The board of a run folder, closed at the end. What an interrupted run wrote after `step` is hidden."""
+        if rank() > 0:
+            yield cls(None)
+            return
+        with _named(run / FOLDER):
+            writer = SummaryWriter(str(run / FOLDER), purge_step=step + 1, flush_secs=30)
+        try:
+            yield cls(writer)
+        finally:
+            with _named(run / FOLDER):
+                writer.close()
+
+    def write(self, values: Mapping[str, float], step: int, *, group: str = "training") -> None:
+        if self._writer is not None:
+            with _named(Path(self._writer.log_dir)):
+                for name, value in values.items():
+                    self._writer.add_scalar(f"{group}/{name}", value, step)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """The system's errors by folder; the writer's own thread meets them, and whatever is written next raises them."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,438 @@
+"""The training loop: two views of each photo, a contrast between photos, one run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from isc.config.choices import Precision
+from isc.config.train import TrainConfig
+from isc.data.csv_files import write_csv
+from isc.data.files import write_json
+from isc.errors import InputError
+from isc.extract.embedding import embed
+from isc.extract.loaders import worker_count
+from isc.model.copy_model import CopyModel
+from isc.model.device import arithmetic, compiled, depthwise_in_float32, place
+from isc.model.files import MODEL_FILE, describe, save_model
+from isc.model.inference import torch_network
+from isc.model.load import initial_model
+from isc.model.pooling import whitening_of
+from isc.photos.folders import list_hash
+from isc.runtime.progress import progress
+from isc.train.augment.augmenter import Augmenter
+from isc.train.augment.fonts import fonts_used
+from isc.train.checkpoint import CHECKPOINT_FILE, flat_config, write_checkpoint
+from isc.train.dataset import Batch, Source, TrainingViews, training_loader
+from isc.train.distillation import load_teacher
+from isc.train.distributed import (
+    average_gradients,
+    gather,
+    gather_objects,
+    on_this_machine,
+    rank,
+    wait_for_all,
+    world_size,
+)
+from isc.train.losses import ABSENT
+from isc.train.memory_bank import Memory
+from isc.train.objective import Rows, total_loss
+from isc.train.optimizer import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
+from isc.train.tensorboard_log import Board
+from isc.train.validation import Validation
+
+log = logging.getLogger(__name__)
+BEST_FILE = "best.safetensors"
+LOG_FILE = "log.csv"
+VALIDATION_FILE = "validation.csv"
+LOG_COLUMNS = (
+    "step",
+    "loss",
+    "contrast",
+    "koleo",
+    "copy_nce",
+    "teacher",
+    "nearest_negative",
+    "lr",
+    "photos_per_second",
+)
+VALIDATION_COLUMNS = ("step", "average_precision", "recall_at_p90", "recall_at_rank1")
+
+
+def _check_sizes(model: CopyModel, config: TrainConfig) -> None:
+    """InputError where the backbone cannot take pictures of a size that it will be given, or has no map of cells."""
+    device = model.mean.device
+    for size in {config.model.image_size, *(span.stage.image_size for span in plan(config.train))}:
+        try:
+            with torch.inference_mode():
+                _, cells = model.eval().project_cells(torch.zeros(1, 3, size, size, device=device))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"model.backbone={config.model.backbone}: cannot take {size} × {size} pixels ({error}); expected other "
+                "sizes in model.image_size, train.image_size or train.stages"
+            ) from error
+        if config.loss.copy_nce_weight and cells.shape[2] != cells.shape[3]:
+            raise InputError(
+                f"loss.copy_nce_weight={config.loss.copy_nce_weight:g}: {config.model.backbone} has no map of cells; "
+                "expected 0, or a convolutional backbone"
+            )
+
+
+class Trainer:
+    """What one run holds between steps; all of it goes into the checkpoint."""
+
+    def __init__(
+        self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path], source: Source
+    ) -> None:
+        self.config, self.run, self.device, self.source = config, run, device, source
+        self.photos_hash, self.num_photos = list_hash(photos), source.num_photos()
+        self.pairs_hash = None if source.pairs is None else hashlib.sha256(source.pairs.tobytes()).hexdigest()
+        self.validation = Validation.of(config.validation) if config.validation and rank() == 0 else None
+        self.precision = arithmetic(config.train.precision, device)
+        self.teacher = load_teacher(config.loss.teacher, device=device) if config.loss.teacher else None
+        model = initial_model(config.model, seed=config.seed)
+        if config.model.background > len(source.paths) and not bool(model.background.any()):
+            raise InputError(
+                f"model.background={config.model.background}: there are {len(source.paths)} photos; expected at most "
+                "these, or model.weights= with a background of this size"
+            )
+        if world_size() > 1 and device.type == "cuda" and not config.train.freeze_norms:
+            model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+        self.model: CopyModel = place(model, device)
+        for span in plan(config.train):  # too many are refused at the start
+            freeze(self.model, blocks=blocks_kept(span.stage, config.train), depthwise=False)
+        _check_sizes(self.model, config)
+        self.average = Average(self.model, config.train.ema)
+        self.keys = self._averaged_module() if config.train.momentum_keys else None
+        self.memory = Memory(config.loss.memory, config.model.dim, labels=2).to(device)
+        self.optimizer = make_optimizer(self.model, config.train)
+        if device.type == "cpu" and self.precision is Precision.bfloat16:
+            depthwise_in_float32(self.model.backbone)
+        self.project = compiled(self.model.project) if config.train.compile else self.model.project
+        self.step = 0
+        self.saved: int | None = None  # the step of the checkpoint
+        self.seconds = 0.0  # spent on steps
+        self.best = -1.0
+        self.neighbours: npt.NDArray[np.int64] | None = None
+        self.rows: list[list[float]] = []
+        self.validations: list[list[float]] = []
+        self.failures: dict[str, str] = {}
+
+    def _averaged_module(self) -> CopyModel:
+        """A network whose weights are those of the average, wherever it moves; in evaluation mode."""
+        with torch.random.fork_rng(devices=[]):
+            module = CopyModel(self.config.model)
+        module = place(module, self.device)
+        module.load_state_dict(self.average.state, assign=True)
+        return module.requires_grad_(False).eval()
+
+    @contextmanager
+    def telling_what_is_kept(self) -> Iterator[None]:
+        """Bad photos, a loss that runs away or a full disk stop the training; the last checkpoint stays."""
+        try:
+            yield
+        except InputError as error:
+            if self.saved is None:
+                raise
+            kept = f"the checkpoint of step {self.saved} is kept, and resume=true goes on from there"
+            raise InputError(f"{error}; {kept}") from error
+
+    def run_steps(self) -> None:
+        with progress("training", "steps") as report, Board.of(self.run, self.step) as board:
+            for span in plan(self.config.train):
+                if self.step < span.last:
+                    self._run_span(span, report, board)
+
+    def _run_span(self, span: Span, report: Any, board: Board) -> None:
+        options = self.config.train
+        if self.step == span.first and options.hard_negatives:
+            self.neighbours = self._nearest_photos(span.stage.image_size)
+        dataset = TrainingViews(
+            self.source,
+            Augmenter(self.config.augment, size=span.stage.image_size),
+            seed=self.config.seed,
+            strength=span.stage.strength,
+            mix=self.config.augment.mix,
+            neighbours=self.neighbours,
+            hard_views=options.hard_views,
+            traced=self.config.loss.copy_nce_weight > 0,
+        )
+        loader = training_loader(
+            dataset,
+            batch_size=options.batch_size,
+            steps=range(self.step, span.last),
+            workers=worker_count(self.config.workers, sharing=on_this_machine()),
+            rank=rank(),
+            ranks=world_size(),
+        )
+        freeze(self.model, blocks=blocks_kept(span.stage, options), depthwise=options.freeze_depthwise)
+        set_training(self.model, freeze_norms=options.freeze_norms)
+        before = time.monotonic()
+        for batch in loader:
+            values = self._one_step(batch, span.stage.lr)
+            now = time.monotonic()
+            values["photos_per_second"] = options.batch_size / (now - before)
+            self.seconds += now - before
+            self.rows.append([self.step, *values.values()])
+            board.write(values, self.step)
+            report(self.step, options.steps)
+            self._look_up(values, board)
+            before = time.monotonic()
+
+    def _look_up(self, values: dict[str, float], board: Board) -> None:
+        """Validate and save where it is time."""
+        options, last = self.config.train, self.step == self.config.train.steps
+        if self.config.validation and (self.step % options.validate_every == 0 or last):
+            self._validate(board)
+        if self.step % options.checkpoint_every == 0 or last:
+            self.save()
+            log.info("step %d/%d %s", self.step, options.steps, _line(values))
+
+    def _one_step(self, batch: Batch, lr_scale: float) -> dict[str, float]:
+        self._note_failures(batch.failures)
+        options, loss_options = self.config.train, self.config.loss
+        lr = options.lr * lr_scale * schedule(self.step, options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        rows = self._embed(batch)
+        memory = self.memory.contents() if self.step >= loss_options.memory_after * options.steps else None
+        loss, terms = total_loss(rows, loss_options, memory=memory)
+        instances = rows.instances
+        self._check_finite("loss", terms["loss"], instances)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        average_gradients(self.model.parameters())
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        self._check_finite("gradient's norm", norm.item(), instances)
+        self.optimizer.step()
+        self.average.update(self.model, self.step)
+        if self.keys is None:
+            self.memory.push(rows.embeddings, instances)
+        self.step += 1
+        return terms | {"lr": lr}
+
+    def _embed(self, batch: Batch) -> Rows:
+        """What the loss looks at. With momentum keys the mild views go, by the averaged weights, into the memory."""
+        views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        instances = batch.instances.to(self.device)
+        hard = self.config.train.hard_views
+        mild, count, keys = len(views) // (1 + hard), 1 + hard, None
+        if self.keys is not None:
+            with torch.no_grad(), self._autocast():
+                projected, keys = self.keys.project_cells(views[:mild])
+                embedded = self.keys.finish(projected)
+            self.memory.push(gather(embedded, views=1), gather(instances[:mild], views=1))
+            views, instances, count = views[mild:], instances[mild:], hard
+        cells = None
+        with self._autocast():
+            if batch.places is None:
+                projected = self.project(views)
+            else:
+                projected, found = self.model.project_cells(views)
+                keys = found[:mild] if keys is None else keys
+                cells = found[-hard * mild :], keys.repeat(hard, 1, 1, 1), batch.places.to(self.device)
+        return Rows(
+            self.model.finish(gather(projected, views=count)),
+            gather(instances, views=count),
+            None if self.teacher is None else gather(self.teacher(views), views=count),
+            cells,
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)
+
+    def _check_finite(self, what: str, value: float, instances: Tensor) -> None:
+        """InputError before a value that is none spoils the weights."""
+        if not math.isfinite(value):
+            shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
+            names = ", ".join(self.source.paths[number].name for number in shown)
+            raise InputError(
+                f"step {self.step + 1}: the {what} is {value}; lower train.lr. Photos of the batch: {names}"
+            )
+
+    def _note_failures(self, failures: Iterable[tuple[str, str]]) -> None:
+        for path, reason in failures:
+            if path not in self.failures:
+                self.failures[path] = reason
+                log.warning("skipped: %s", reason)
+        bad, all_photos = len(self.failures), self.num_photos
+        if bad >= all_photos:
+            what = f"none of the {all_photos} photos can be read"
+        elif bad > self.config.max_unreadable * all_photos:
+            what = (
+                f"{bad} of {all_photos} photos cannot be read, more than max_unreadable={self.config.max_unreadable:g}"
+            )
+        else:
+            return
+        raise InputError(f"images={self.config.images}: {what}; the last: {list(self.failures.values())[-1]}")
+
+    def averaged(self) -> CopyModel:
+        """The model with the averaged weights, in evaluation mode."""
+        with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which go on as if there were none
+            model = CopyModel(self.config.model)
+        model.load_state_dict(self.average.state)
+        model = place(model, self.device).eval()
+        if 0 < self.config.model.background <= len(self.source.paths):
+            self._fit_background(model)
+        return model
+
+    def _fit_background(self, model: CopyModel) -> None:
+        """Whitening and background of the averaged weights, of training photos spread evenly over all of them.
+
+        With fewer photos than that, those that the run began with (model.weights=) stay.
+        """
+        count, paths = self.config.model.background, self.source.paths
+        chosen = [paths[row * len(paths) // count] for row in range(count)]
+        model.background.zero_()
+        if self.config.model.whiten:
+            model.center.zero_()
+            model.whitening.copy_(torch.eye(self.config.model.dim))
+        network = torch_network(model, precision=self.precision)
+        vectors, _ = embed(network, chosen, image_size=self.config.model.image_size, workers=self.config.workers)
+        found = torch.from_numpy(vectors).to(self.device)
+        read = found.any(dim=1)  # the row of an unreadable photo is 0; so it stays, and subtracts nothing
+        if self.config.model.whiten:
+            center, whitening = whitening_of(found[read], ridge=self.config.model.whiten)
+            model.center.copy_(center)
+            model.whitening.copy_(whitening)
+            found = torch.where(read[:, None], model.whitened(found), 0.0)
+        model.background.copy_(found)
+
+    def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
+        """The hard_negatives nearest other photos of each photo [N, k], by the descriptors of now."""
+        paths = list(self.source.paths)
+        part = paths[rank() :: world_size()]
+        network = torch_network(self.averaged(), precision=self.precision)
+        mine, failures = embed(network, part, image_size=image_size, workers=self.config.workers)
+        self._note_failures((str(part[row]), reason) for row, reason in failures.items())
+        vectors = torch.zeros(len(paths), mine.shape[1])
+        for first, found in enumerate(gather_objects(mine)):
+            vectors[first :: world_size()] = torch.from_numpy(found)
+        return nearest_rows(vectors.to(self.device), self.config.train.hard_negatives).cpu().numpy()
+
+    def _validate(self, board: Board) -> None:
+        """Judge the averaged weights; keep them if they are the best so far."""
+        if self.validation is not None:
+            model = self.averaged()
+            metrics = self.validation.judge(
+                model, image_size=self.config.model.image_size, workers=self.config.workers, precision=self.precision
+            )
+            figures = (metrics.average_precision, metrics.recall_at_p90, metrics.recall_at_rank1)
+            self.validations.append([self.step, *figures])
+            board.write(dict(zip(VALIDATION_COLUMNS[1:], figures, strict=True)), self.step, group="validation")
+            log.info("step %d: validation μAP %.4f, recall at P90 %.4f, recall at rank 1 %.4f", self.step, *figures)
+            if metrics.average_precision > self.best:
+                self.best = metrics.average_precision
+                save_model(self.run / BEST_FILE, model, self._provenance(model))
+        wait_for_all()
+
+    def save(self) -> None:
+        """Write checkpoint, model and log, each whole or not at all."""
+        for others in gather_objects(self.failures):
+            self.failures |= others
+        if rank() > 0:
+            return
+        state = {
+            "step": self.step,
+            "config": flat_config(self.config),
+            "model": self.model.state_dict(),
+            "average": self.average.state,
+            "memory": self.memory.state_dict(),
+            "neighbours": None if self.neighbours is None else torch.from_numpy(self.neighbours),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "photos_sha256": self.photos_hash,
+            "pairs_sha256": self.pairs_hash,
+            "num_photos": len(self.source.paths),
+            "rows": self.rows,
+            "validations": self.validations,
+            "best": self.best,
+            "seconds": self.seconds,
+            "failures": self.failures,
+        }
+        write_json(self.run / "config.json", flat_config(self.config))
+        write_checkpoint(self.run / CHECKPOINT_FILE, state)
+        self.saved = self.step
+        write_csv(self.run / LOG_FILE, LOG_COLUMNS, _printed(self.rows))
+        if self.validations:
+            write_csv(self.run / VALIDATION_FILE, VALIDATION_COLUMNS, _printed(self.validations))
+
+    def load(self, state: dict[str, Any]) -> None:
+        if state["photos_sha256"] != self.photos_hash:
+            raise InputError(
+                f"images={self.config.images}: {len(self.source.paths)} photos, not the {state['num_photos']} that the "
+                "run began with; expected the same"
+            )
+        if state["pairs_sha256"] != self.pairs_hash:
+            raise InputError(f"pairs={self.config.pairs}: not the pairs that the run began with; expected the same")
+        if state["step"] > self.config.train.steps:
+            raise InputError(f"train.steps={self.config.train.steps}: {state['step']} steps are made already")
+        self.step = self.saved = state["step"]
+        self.rows, self.failures = state["rows"], state["failures"]
+        self.validations, self.best, self.seconds = state["validations"], state["best"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}
+        if self.keys is not None:
+            self.keys = self._averaged_module()
+        self.memory.load_state_dict(state["memory"])
+        self.neighbours = None if state["neighbours"] is None else state["neighbours"].numpy()
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        log.info("going on from step %d of %d", self.step, self.config.train.steps)
+
+    def _provenance(self, model: CopyModel) -> dict[str, str]:
+        return describe(model) | {
+            "seed": str(self.config.seed),
+            "steps": str(self.step),
+            "hours": f"{self.seconds / 3600:.2f}",
+            "photos": str(len(self.source.paths)),
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()} {self.device.type} × {world_size()}",
+            "fonts": fonts_used(),
+        }
+
+    def finish(self) -> Path:
+        """Write the model and where it came from; the path of the model."""
+        path = self.run / MODEL_FILE
+        if rank() > 0:
+            return path
+        model = self.averaged()
+        provenance = self._provenance(model)
+        if self.failures:
+            write_csv(self.run / "failures.csv", ("file", "reason"), iter(self.failures.items()))
+            log.warning("%d photos could not be read; see %s", len(self.failures), self.run / "failures.csv")
+        save_model(path, model, provenance)
+        write_json(self.run / "provenance.json", provenance)
+        log.info("wrote %s", path)
+        return path
+
+
+def nearest_rows(vectors: Tensor, count: int, *, block: int = 4096) -> Tensor:
+    """The `count` < N nearest other rows of each of the unit vectors [N, D]: [N, count], nearest first."""
+    found = []
+    for first in range(0, len(vectors), block):
+        similarity = vectors[first : first + block] @ vectors.T
+        rows = torch.arange(len(similarity), device=vectors.device)
+        similarity[rows, first + rows] = -torch.inf
+        found.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(found)
+
+
+def _printed(rows: list[list[float]]) -> Iterator[list[str]]:
+    return ([f"{value:.6g}" for value in row] for row in rows)
+
+
+def _line(values: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,70 @@
+"""μAP of a model while it trains, on a benchmark made by `isc.benchmark` or of the same layout."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from isc.config.choices import Precision
+from isc.data.csv_files import read_ground_truth
+from isc.data.ids import Ids
+from isc.data.matches import GroundTruth, Matches
+from isc.errors import InputError
+from isc.evaluate.metrics import Metrics, evaluate
+from isc.extract.embedding import embed
+from isc.model.copy_model import CopyModel
+from isc.model.inference import torch_network
+from isc.photos.folders import list_images
+
+log = logging.getLogger(__name__)
+
+PAIRS_A_QUERY = 10  # best pairs kept over all queries, as match.py's default
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A benchmark's photos and truth, checked when it is made."""
+
+    queries: dict[str, Path]
+    references: dict[str, Path]
+    truth: GroundTruth
+
+    @classmethod
+    def of(cls, folder: str) -> Validation:
+        root = Path(folder)
+        for name in ("queries", "references", "ground_truth.csv"):
+            if not (root / name).exists():
+                raise InputError(f"validation={folder}: no {name}; expected queries/, references/ and ground_truth.csv")
+        queries, references = (list_images(root / side, key="validation") for side in ("queries", "references"))
+        truth = read_ground_truth(root / "ground_truth.csv")
+        for known, side, ids in (
+            (queries, "queries", truth.queries),
+            (references, "references", {reference for _, reference in truth.pairs}),
+        ):
+            if unknown := sorted(ids - known.keys()):
+                raise InputError(f"validation={folder}: ground_truth.csv names {unknown[0]!r}, which is not in {side}/")
+        return cls(queries, references, truth)
+
+    def judge(self, model: CopyModel, *, image_size: int, workers: int, precision: Precision) -> Metrics:
+        """The figures of the model's descriptors, unreadable photos left out as queries and references."""
+        sides = []
+        network = torch_network(model, precision=precision)
+        for photos in (self.queries, self.references):
+            vectors, failures = embed(network, list(photos.values()), image_size=image_size, workers=workers)
+            for reason in failures.values():
+                log.warning("left out of the validation: %s", reason)
+            kept = [row for row in range(len(photos)) if row not in failures]
+            sides.append((np.array(list(photos), dtype=object)[kept], torch.from_numpy(vectors[kept])))
+        (queries, q), (references, r) = sides
+        return evaluate(_best_pairs(queries, references, q, r), self.truth)
+
+
+def _best_pairs(queries: Ids, references: Ids, q: torch.Tensor, r: torch.Tensor) -> Matches:
+    """The best pairs over all queries together, scored −(squared Euclidean distance); memory for all [Q, R] is used."""
+    score = -torch.cdist(q, r, compute_mode="donot_use_mm_for_euclid_dist").square().flatten()
+    kept = score.topk(min(PAIRS_A_QUERY * len(q), len(score))).indices.numpy()
+    return Matches(queries, references, *np.divmod(kept, len(r)), score=score.numpy()[kept])
