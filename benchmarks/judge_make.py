@@ -8,7 +8,8 @@ judge.json         what it was made with
 
 isc-benchmark edits=augly makes such benchmarks for everyone, with a training split, regions and photos shrunk before
 they are edited. This one divides the photos otherwise and edits them at full size; it stays, byte for byte, because
-published figures come from it. What is drawn is the same, from isc.benchmark.edits.augly. The tools' judge divides them alike.
+published figures come from it. What is drawn is the same, from isc.benchmark.edits.augly. The tools' judge divides them
+alike.
 """
 
 from __future__ import annotations

@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 import torch
 
+import isc
 from isc.config.train import AugmentConfig
-from isc.extract import loaders as data
+from isc.extract import loaders
 from isc.extract.loaders import worker_count
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 from isc.photos.resizing import resize
 from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.trace import NOWHERE, POINTS
-from isc.train.dataset import MIXED_BOTH, Source, TrainingViews, training_loader
+from isc.train.dataset import MIXED_BOTH, Batch, Source, TrainingViews, training_loader
 from isc.train.losses import ABSENT
 
-PATHS = list(list_images(Path(data.__file__).parent / "sample").values())[:7]
+PATHS = list(list_images(Path(isc.__file__).parent / "sample").values())[:7]
 SIZE = 32
 PLAIN = AugmentConfig(min_crop=1.0, **{name: 0.0 for name in vars(AugmentConfig()) if name != "min_crop"})
 
@@ -121,7 +122,7 @@ def test_the_views_show_the_photo_of_their_number():
         assert shown_by(hard(sample)) == shown_by(sample.mild) == instance(sample)
 
 
-def batches(dataset: TrainingViews, workers: int, first: int = 0, last: int = 4) -> list[data.Batch]:
+def batches(dataset: TrainingViews, workers: int, first: int = 0, last: int = 4) -> list[Batch]:
     return list(training_loader(dataset, batch_size=3, steps=range(first, last), workers=workers))
 
 
@@ -255,14 +256,14 @@ def test_what_a_mixture_shows_by_its_share(share, shows, monkeypatch):
     """A photo counts where at least a fifth of it is left."""
     assert MIXED_BOTH == 0.2
     for name in ("mixup", "cutmix"):
-        monkeypatch.setattr(data, name, lambda a, b, rng: (a, share))
+        monkeypatch.setattr(f"isc.train.dataset.{name}", lambda a, b, rng: (a, share))
     numbers = [instance(views()[n]) for n in (0, 1)]
     expected = tuple(numbers[s] if s != ABSENT else ABSENT for s in shows)
     assert labels(views(mix=1.0)[0]) == expected
 
 
 def test_mix_and_strength_are_probabilities(monkeypatch):
-    monkeypatch.setattr(data, "read_image", functools.cache(read_image))
+    monkeypatch.setattr("isc.train.dataset.read_image", functools.cache(read_image))
     for mix, strength, mixed in ((0.0, 1.0, 0), (1.0, 0.0, 0), (0.5, 0.5, 0.25), (0.6, 1.0, 0.6)):
         dataset, plain = (views(PATHS[:2], config=PLAIN, mix=m, strength=strength) for m in (mix, 0.0))
         share = np.mean([not np.array_equal(hard(plain[n]), hard(dataset[n])) for n in range(100)])
@@ -312,13 +313,13 @@ def test_a_batch_pins_its_views(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.shape) or self)
     (batch,) = training_loader(views(), batch_size=2, steps=range(1), workers=0)
-    assert isinstance(batch.pin_memory(), data.Batch)
+    assert isinstance(batch.pin_memory(), Batch)
     assert pinned == [batch.views.shape, batch.instances.shape]
 
 
 def test_worker_count(monkeypatch):
     for cores, expected in ((1, 1), (3, 3), (16, 16), (64, 16)):
-        monkeypatch.setattr(data, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(loaders, "cores", lambda cores=cores: cores)
         assert worker_count(-1) == expected
         assert worker_count(-1, sharing=8) == max(1, cores // 8)
         assert (worker_count(0), worker_count(5), worker_count(20)) == (0, 5, 20)

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, features
 
 import isc
 from isc.errors import InputError
-from isc.photos import folders as images
+from isc.photos import decode
 from isc.photos.decode import encode_jpeg, read_bytes, read_image
 from isc.photos.folders import SUFFIXES, image_files, list_images, path_of
 from isc.photos.resizing import fit_within, resize
@@ -469,10 +469,10 @@ def test_pillow_is_told_the_one_format_to_try(monkeypatch):
 def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     path = saved(tmp_path, small(), "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    images._register_heif.cache_clear()
+    decode._register_heif.cache_clear()
     refusal(read_image, path, "is HEIC", "pip install 'isc[heic]'")
     monkeypatch.undo()
-    images._register_heif.cache_clear()
+    decode._register_heif.cache_clear()
     assert read_image(path).shape == (16, 24, 3)
 
 
@@ -601,10 +601,11 @@ def test_no_warning_of_pillow_reaches_stderr(tmp_path):
     samples = whole.index(struct.pack("<HHI", 277, 3, 1), start) + 8
     (tmp_path / "logged.tif").write_bytes(whole[:samples] + struct.pack("<H", 65_535) + whole[samples + 2 :])
     program = """
-import sys, isc.photos.folders as images
-for path in images.list_images(images.Path(sys.argv[1])).values():
-    try: images.read_image(path)
-    except images.InputError as error: print(error)
+import sys
+from isc.photos import decode, folders
+for path in folders.list_images(folders.Path(sys.argv[1])).values():
+    try: decode.read_image(path)
+    except decode.InputError as error: print(error)
 """
     command = [sys.executable, "-c", program, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SAMPLE.parents[1])
@@ -739,9 +740,9 @@ def test_the_limit_is_ours_and_not_the_decoders(tmp_path, side):
 
 def test_the_limit_is_the_largest_size_allowed(tmp_path, monkeypatch):
     path = saved(tmp_path, small(), "PNG")
-    monkeypatch.setattr(images, "MAX_PIXELS", 24 * 16)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 24 * 16)
     assert read_image(path).shape == (16, 24, 3)
-    monkeypatch.setattr(images, "MAX_PIXELS", 24 * 16 - 1)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 24 * 16 - 1)
     refusal(read_image, path, "24 × 16 pixels", "expected at most 383")
 
 

@@ -1,4 +1,4 @@
-"""The import rules, read from the sources: levels go down, and each heavy library has its one door."""
+"""The import rules, read from the sources: floors go down, and each heavy library has its one door."""
 
 from __future__ import annotations
 
@@ -13,158 +13,37 @@ import isc
 PACKAGE = Path(isc.__file__).parent
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# a module imports modules of lower levels alone; a new module has to find its place here
-LEVELS = [
-    {"isc", "isc.errors", "isc.runtime.cpus", "isc.runtime.progress", "isc.conf", "isc.conf.experiment"},
-    {
-        "isc.data.model_files",
-        "isc.cli.console",
-        "isc.cli.experiments",
-        "isc.runtime.locks",
-        "isc.config.chain",
-        "isc.photos.views",
-    },
-    {"isc.config.checks", "isc.data.ids", "isc.train.distributed", "isc.train.losses"},
-    {
-        "isc.train.tensorboard_log",
-        "isc.model.device",
-        "isc.extract.gpu_jpeg",
-        "isc.photos.folders",
-        "isc.data.files",
-        "isc.train.memory_bank",
-        "isc.evaluate.metrics",
-    },
-    {"isc.evaluate.bootstrap", "isc.data.csv_files", "isc.data.hdf5"},
-    {"isc.data"},
-    {"isc.extract.blocks", "isc.evaluate.calibration", "isc.model.download", "isc.photos.place"},
-    {
-        "isc.train.augment.augmenter",
-        "isc.benchmark.baselines",
-        "isc.evaluate.report.charts",
-        "isc.benchmark.edits.chain",
-        "isc.model.pooling",
-        "isc.model.onnx",
-        "isc.search",
-    },
-    {"isc.model.export"},
-    {
-        "isc.extract.loaders",
-        "isc.search.index.index",
-        "isc.model.inference",
-        "isc.search.normalize.fitted",
-        "isc.train.optimizer",
-    },
-    {"isc.evaluate.report", "isc.train.distillation"},
-    {"isc.match.inputs", "isc.match.verification"},
-    {"isc.benchmark", "isc.extract.view_plan"},
-    {"isc.cluster"},
-    {"isc.match.search"},
-    {"isc.match.outputs"},
-    {"isc.cli.calibrate", "isc.extract.run", "isc.cli.fusion", "isc.match.run", "isc.cli.normalize"},
-    {"isc.train.objective", "isc.train.validation"},
-    {"isc.train.run"},
-    {"isc.cli.verbs"},
-    {"isc.cli.demo", "isc.cli.index"},
+# floor, rooms, and the heavy libraries that their files may import; a room imports rooms of lower floors alone
+HOUSE = [
+    (1, ("errors", "conf"), set()),
+    (2, ("runtime", "data"), {"h5py", "ray", "cv2"}),
+    (3, ("photos",), {"cv2", "PIL", "pillow_heif"}),
+    (4, ("config", "evaluate"), {"jinja2", "omegaconf"}),
+    (5, ("search",), {"faiss", "torch", "ray"}),
+    (5, ("model",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "openvino"}),
+    (6, ("extract",), {"torch", "torchvision", "ray", "cv2"}),
+    (6, ("match",), {"cv2"}),
+    (7, ("train", "benchmark"), {"torch", "timm", "albumentations", "cv2", "PIL", "augly", "pdqhash", "imagehash"}),
+    (8, ("cli",), {"hydra", "omegaconf"}),
 ]
-LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
-ROOMS = (
-    "isc.train.augment.augmenter",
-    "isc.benchmark",
-    "isc.evaluate.calibration",
-    "isc.cluster",
-    "isc.benchmark.edits.chain",
-    "isc.search.index.index",
-    "isc.match.verification",
-    "isc.search.normalize.fitted",
-    "isc.evaluate.report",
-    "isc.search",
-)  # packages that have one level; their modules may import each other
-TORCH = {"torch", "torchvision", "timm", "safetensors"}
-MATCH_HALF = {
-    "config",
-    "descriptors",
-    "images",
-    "index",
-    "io",
-    "search",
-    "match",
-    "normalize",
-    "steps",
-    "normalize_cli",
-    "metrics",
-    "report",
-    "matching",
-    "fusion_cli",
-    "beside",
-    "views",
-    "benchmark",
-    "lock",
-    "sources",
-    "blocks",
-    "baselines",
-    "bootstrap",
-    "calibration",
-    "calibrate_cli",
-    "finding",
-    "outputs",
-}
-TRAIN_HALF = {
-    "augment",
-    "board",
-    "checkpoints",
-    "data",
-    "device",
-    "distributed",
-    "embedding",
-    "export",
-    "extract",
-    "gpu_jpeg",
-    "loss",
-    "memory",
-    "model",
-    "network",
-    "objective",
-    "onnx_model",
-    "optim",
-    "teacher",
-    "train",
-    "validate",
-}
-LAZY_TORCH = {"isc.search.kernels.torch_kernel"}  # inside functions, for whoever chooses or has a GPU
+FLOOR = {room: floor for floor, rooms, _ in HOUSE for room in rooms}
+LIBRARIES = {room: libraries for _, rooms, libraries in HOUSE for room in rooms}
+HEAVY = set().union(*LIBRARIES.values())
+# where a library has one door inside its room
 DOORS = {
-    "faiss": {"isc.search.kernels.faiss_kernel", "isc.search.approximate.card"},
     "h5py": {"isc.data.hdf5"},
-    "hydra": {"isc.cli.verbs"},
-    "omegaconf": {"isc.cli.verbs", "isc.cli.experiments"},
     "jinja2": {"isc.evaluate.report.page"},
-    "albumentations": {"isc.train.augment.augmenter", "isc.train.augment.attack"},
-    "timm": {"isc.model.pooling", "isc.train.optimizer"},
-    "torch.utils.tensorboard": {"isc.train.tensorboard_log"},
-    "safetensors": {"isc.model.pooling"},
-    "onnxruntime": {"isc.model.onnx"},
-    "openvino": {"isc.model.onnx"},
-    "pillow_heif": {"isc.photos.folders"},
+    "omegaconf": {"isc.cli.verbs", "isc.cli.experiments"},
+    "hydra": {"isc.cli.verbs"},
+    "faiss": {"isc.search.kernels.faiss_kernel", "isc.search.approximate.faiss_adapter"},
     "ray": {"isc.runtime.ray_cluster", "isc.extract.ray_extract", "isc.search.ray_search"},
     "torchvision": {"isc.extract.gpu_jpeg"},
-    "torch": {f"isc.{name}" for name in TRAIN_HALF - {"augment"}} | LAZY_TORCH,
-    # images opens files; the others draw on pictures already decoded
-    "PIL": {
-        "isc.train.augment.drawing",
-        "isc.train.augment.fonts",
-        "isc.benchmark.edits.drawing",
-        "isc.benchmark.edits.screens",
-        "isc.photos.folders",
-    }
-    | {
-        "isc.benchmark.baselines",
-        "isc.benchmark.edits.augly",
-        "isc.benchmark.edits.augly_draws",
-        "isc.benchmark.edits.augly_geometry",
-    },
-    "augly": {"isc.benchmark.edits.augly", "isc.benchmark.edits.augly_draws"},
-    "pdqhash": {"isc.benchmark.baselines"},
-    "imagehash": {"isc.benchmark.baselines"},
+    "pillow_heif": {"isc.photos.decode"},
 }
+LAZY_TORCH = {"isc.search.kernels.torch_kernel"}  # inside functions, for whoever chooses or has a GPU
+TORCH = {"torch", "torchvision", "timm", "safetensors"}
+WITHOUT_TORCH = ("runtime", "data", "photos", "config", "evaluate", "search", "match")
+WITHOUT_FAISS = ("runtime", "data", "photos", "config", "evaluate", "model", "extract", "train")
 
 
 def name_of(path):
@@ -184,16 +63,21 @@ def imports_of(tree):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             found.add(node.module)
-            # `from isc import images` names a module, `from isc.photos.folders import resize` does not
+            # `from isc.photos import decode` names a module, `from isc.photos.decode import Pixels` does not
             found |= {f"{node.module}.{alias.name}" for alias in node.names} & TREES.keys()
     return found
 
 
 IMPORTS = {module: imports_of(tree) for module, tree in TREES.items()}
+OUTSIDE = {module: {name.partition(".")[0] for name in names} for module, names in IMPORTS.items()}
 
 
-def outside(module):
-    return {name.partition(".")[0] for name in IMPORTS[module]}
+def room_of(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def of_rooms(rooms):
+    return [module for module in TREES if room_of(module) in rooms]
 
 
 def reached_from(module):
@@ -207,24 +91,18 @@ def reached_from(module):
     return reached
 
 
-def room_of(module):
-    return next((room for room in ROOMS if module.startswith(f"{room}.")), module)
+def test_the_house_has_these_rooms_and_no_others():
+    assert {room_of(module) for module in TREES} == {"", *FLOOR}
+    assert len(HOUSE) <= 10
 
 
-def level_of(module):
-    return LEVEL[room_of(module)]
-
-
-def test_the_table_of_levels_lists_the_modules_that_there_are():
-    assert {room_of(name) for name in TREES} == set(LEVEL)
-    assert sum(len(modules) for modules in LEVELS) == len(LEVEL)
-
-
-@pytest.mark.parametrize("module", TREES)
-def test_imports_go_down(module):
-    for name in IMPORTS[module] & TREES.keys():
-        if not (room_of(name) in ROOMS and room_of(module) == room_of(name)):
-            assert level_of(name) < level_of(module), f"{module} imports {name}"
+@pytest.mark.parametrize("module", [module for module in TREES if module != "isc"])
+def test_imports_go_down_to_modules_and_each_library_has_its_room(module):
+    for name in IMPORTS[module] & TREES.keys() - {"isc"}:
+        if room_of(name) != room_of(module):
+            assert FLOOR[room_of(name)] < FLOOR[room_of(module)], f"{module} imports {name}"
+    assert OUTSIDE[module] & HEAVY <= LIBRARIES[room_of(module)], module
+    assert all(module in DOORS.get(library, {module}) for library in OUTSIDE[module]), module
 
 
 def test_no_module_imports_itself_through_others():
@@ -233,10 +111,15 @@ def test_no_module_imports_itself_through_others():
             assert module not in reached_from(name), f"{module} → {name} → {module}"
 
 
-@pytest.mark.parametrize("module", sorted(MATCH_HALF))
-def test_the_match_half_never_reaches_torch(module):
-    for reached in reached_from(f"isc.{module}"):
-        assert reached in LAZY_TORCH or not outside(reached) & TORCH, f"{module} reaches {reached}"
+@pytest.mark.parametrize("module", of_rooms(WITHOUT_TORCH))
+def test_what_searches_and_judges_never_reaches_torch(module):
+    for reached in reached_from(module):
+        assert reached in LAZY_TORCH or not OUTSIDE[reached] & TORCH, f"{module} reaches {reached}"
+
+
+@pytest.mark.parametrize("module", of_rooms(WITHOUT_FAISS))
+def test_what_trains_and_describes_never_reaches_faiss(module):
+    assert not any("faiss" in OUTSIDE[name] for name in reached_from(module))
 
 
 @pytest.mark.parametrize("module", sorted(LAZY_TORCH))
@@ -245,20 +128,7 @@ def test_torch_waits_inside_functions(module):
     assert not any(name.partition(".")[0] in TORCH for node in at_the_top for name in imports_of(node))
 
 
-@pytest.mark.parametrize("module", sorted(TRAIN_HALF))
-def test_the_train_half_never_reaches_faiss(module):
-    reached = reached_from(f"isc.{module}")
-    assert "isc.search" not in reached
-    assert not any("faiss" in outside(name) for name in reached)
-
-
-@pytest.mark.parametrize("library", DOORS)
-def test_each_library_has_its_door(library):
-    through = {module for module in TREES if any(f"{name}.".startswith(f"{library}.") for name in IMPORTS[module])}
-    assert through <= DOORS[library]
-
-
-def test_only_images_opens_a_picture():
+def test_only_decode_opens_a_picture():
     openers = set()
     for module, tree in TREES.items():
         for node in ast.walk(tree):
@@ -268,7 +138,7 @@ def test_only_images_opens_a_picture():
                 openers.add(module)
             if isinstance(node, ast.ImportFrom) and node.module in {"cv2", "PIL.Image"}:
                 assert not {"imread", "open"} & {alias.name for alias in node.names}, module
-    assert openers == {"isc.photos.folders"}
+    assert openers == {"isc.photos.decode"}
 
 
 def test_nothing_is_imported_by_a_name_made_at_run_time():
@@ -279,20 +149,27 @@ def test_nothing_is_imported_by_a_name_made_at_run_time():
 
 def test_heavy_libraries_wait_until_they_are_needed():
     """At the top of the light modules, which a refusal or the scoring of a CSV goes through, none is imported."""
-    heavy = TORCH | {"faiss", "h5py", "cv2", "PIL", "albumentations", "jinja2"}
-    light = (
-        "isc",
-        "isc.cli.verbs",
-        "isc.config.checks",
-        "isc.data.ids",
-        "isc.data",
-        "isc.match.run",
-        "isc.evaluate.metrics",
-        "isc.evaluate.report",
-    )
-    for module in (*light, "isc.search"):
+    light = [module for module in of_rooms(("errors", "data", "config", "evaluate")) if "ids" not in module]
+    for module in ("isc", "isc.cli.verbs", "isc.match.run", *light):
         top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-        assert not {name.partition(".")[0] for name in imports_of(top)} & heavy, module
+        assert not {name.partition(".")[0] for name in imports_of(top)} & (HEAVY - {"hydra", "omegaconf"}), module
+
+
+def test_no_file_is_too_long_to_read_at_once():
+    for path in PACKAGE.rglob("*.py"):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 350, f"{path.name} has {lines} lines; expected at most 350: divide it by what its parts do"
+
+
+def test_every_room_says_what_it_is_for_and_what_it_exports():
+    for init in PACKAGE.rglob("__init__.py"):
+        if "conf" in init.parent.parts[-2:]:
+            continue
+        tree = TREES[name_of(init)]
+        assert ast.get_docstring(tree), init
+        assert len(init.read_text(encoding="utf-8").splitlines()) <= 25, init
+        stub = init.with_suffix(".pyi")
+        assert stub.exists() == ("lazy_loader" in OUTSIDE[name_of(init)]), init
 
 
 @pytest.mark.parametrize("verb", ["train", "extract", "match"])

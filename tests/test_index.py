@@ -311,7 +311,9 @@ def test_an_index_of_unnamed_descriptors_takes_unnamed_ones_alone(tmp_path):
 # one writer, many readers
 
 
-HOLDER = "import sys; from pathlib import Path; from isc.search.index.index import Index; index = Index.open(Path(sys.argv[1]))\n"
+HOLDER = """
+import sys; from pathlib import Path; from isc.search.index import Index; index = Index.open(Path(sys.argv[1]))
+"""
 
 
 @contextlib.contextmanager

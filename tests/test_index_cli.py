@@ -305,7 +305,7 @@ def test_ctrl_c_keeps_what_was_acknowledged(known, tmp_path):
     write_descriptors(tmp_path / "big.h5", big, MADE_BY)
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from isc import index_cli; from isc.search.index.index import writer; writer.BATCH = 1; index_cli.main()"
+        "from isc.cli import index; from isc.search.index import writer; writer.BATCH = 1; index.main()"
     )
     command = [sys.executable, "-c", code, "add", "known.index", "big.h5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -332,7 +332,7 @@ def test_a_reader_that_goes_away_is_no_error(known):
 
 def test_descriptors_go_in_without_torch(known):
     code = (
-        "import sys; from isc import index_cli; index_cli.main(['add', 'known.index', 'bd.h5', '--replace']); "
+        "import sys; from isc.cli import index; index.main(['add', 'known.index', 'bd.h5', '--replace']); "
         "assert not {'torch', 'faiss', 'cv2', 'hydra'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

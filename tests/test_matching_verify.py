@@ -24,6 +24,7 @@ from PIL import Image
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.match.verification import compare as module
+from isc.match.verification import shelf, tasks
 from isc.match.verification.alignment import EVIDENCE, Alignment, compare
 from isc.match.verification.compare import Problem, Verified, verify, write_not_compared
 from isc.match.verification.feature_store import FeatureStore, photo_key
@@ -109,13 +110,13 @@ def test_stored_features_are_read_and_not_made_again(made, plain, tmp_path, monk
         assert path.read_bytes() in queries
         return read_image(path)
 
-    monkeypatch.setattr(module, "read_image", only_queries)
+    monkeypatch.setattr(tasks, "read_image", only_queries)
     agrees(verify(*made, workers=1, store=FeatureStore(tmp_path)), plain)
 
 
 @pytest.mark.parametrize("room", [0, 150_000])
 def test_the_answer_is_the_same_where_memory_ends(room, made, plain, monkeypatch):
-    monkeypatch.setattr(module, "HELD", room)
+    monkeypatch.setattr(shelf, "HELD", room)
     agrees(verify(*made, workers=1), plain)
     agrees(verify(*made, workers=2), plain)
 
@@ -131,7 +132,7 @@ def test_how_often_a_reference_is_read(made, tmp_path, monkeypatch):
     """Once where its features can be kept, in a store or in memory; for every pair where they cannot."""
     candidates, queries, references = made
     read: list[Path] = []
-    monkeypatch.setattr(module, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(tasks, "read_image", lambda path: read.append(path) or read_image(path))
     (tmp_path / "file").write_text("in the way")
     in_the_way = FeatureStore(tmp_path / "file" / "store")
     once, each = len(np.unique(candidates.reference)), len(candidates)
@@ -139,7 +140,7 @@ def test_how_often_a_reference_is_read(made, tmp_path, monkeypatch):
             (None, 0, each), (FeatureStore(tmp_path / "file" / "store"), 0, each)]  # fmt: skip
     for store, room, times in ways:
         read.clear()
-        monkeypatch.setattr(module, "HELD", room)
+        monkeypatch.setattr(shelf, "HELD", room)
         verify(*made, workers=1, store=store)
         assert len([path for path in read if path in references.values()]) == times
         assert len([path for path in read if path in queries.values()]) == len(np.unique(candidates.query))
@@ -183,7 +184,7 @@ def test_a_photo_that_changes_while_it_is_read_is_made_again(tmp_path, monkeypat
         return pixels
 
     store, candidates = FeatureStore(tmp_path / "store"), pairs(("S001", "mine"))
-    monkeypatch.setattr(module, "read_image", overtaken)
+    monkeypatch.setattr(tasks, "read_image", overtaken)
     verify(candidates, PHOTOS, mine, workers=1, store=store)
     monkeypatch.undo()
     found = verify(candidates, PHOTOS, mine, workers=1, store=store)
@@ -239,7 +240,7 @@ def save(path: Path, pixels: np.ndarray) -> Path:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kept", ["in memory", "nowhere", "in a store"])
 def test_pictures_that_cannot_be_read_are_listed_and_the_rest_is_compared(workers, kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "HELD", 0 if kept == "nowhere" else module.HELD)
+    monkeypatch.setattr(shelf, "HELD", 0 if kept == "nowhere" else shelf.HELD)
     torn = tmp_path / "torn.jpg"
     torn.write_bytes(PHOTOS["S000"].read_bytes()[:2000])
     gone = tmp_path / "gone.jpg"
@@ -286,7 +287,7 @@ def test_blank_pictures_are_compared_and_agree_in_nothing(shape, tmp_path):
 def test_features_of_a_blank_reference_are_taken_from_where_they_are(tmp_path, monkeypatch):
     images = {"blank": save(tmp_path / "blank.png", np.full((50, 50, 3), 128, np.uint8)), "S000": PHOTOS["S000"]}
     read: list[Path] = []
-    monkeypatch.setattr(module, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(tasks, "read_image", lambda path: read.append(path) or read_image(path))
     for store in (None, FeatureStore(tmp_path / "store")):
         read.clear()
         verify(pairs(("S000", "blank")), images, images, workers=1, store=store)
@@ -305,7 +306,7 @@ def failing(wanted: Callable[[object, object], bool], error: Exception) -> Calla
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_pair_that_cannot_be_compared_is_listed_and_the_rest_is(workers, monkeypatch):
     odd = failing(lambda q, r: not np.array_equal(q.points, r.points), cv2.error("(-215:Assertion\nfailed)"))
-    monkeypatch.setattr(module, "compare", odd)
+    monkeypatch.setattr(tasks, "compare", odd)
     candidates = pairs(("S000", "S000"), ("S000", "S001"), ("S001", "S001"))
     found = verify(candidates, PHOTOS, PHOTOS, workers=workers)
     assert found.problems == (
@@ -320,7 +321,7 @@ def test_a_picture_without_features_by_an_error_is_listed(monkeypatch):
     def broken(pixels):
         raise cv2.error("out of luck")
 
-    monkeypatch.setattr(module, "local_features", broken)
+    monkeypatch.setattr(tasks, "local_features", broken)
     found = verify(pairs(("S000", "S001")), PHOTOS, PHOTOS, workers=1)
     assert [(one.side, one.id, one.reason) for one in found.problems] == [
         ("query", "S000", "has no local features (error: out of luck)"),
@@ -346,7 +347,7 @@ def test_what_was_not_compared_as_a_table(tmp_path):
 
 @pytest.mark.parametrize("store_name", [None, "store"])
 def test_a_process_that_ends_by_itself_is_named(store_name, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "compare", lambda query, reference: os._exit(1))
+    monkeypatch.setattr(tasks, "compare", lambda query, reference: os._exit(1))
     store = FeatureStore(tmp_path / store_name) if store_name else None
     with pytest.raises(InputError, match="with too little memory"):
         verify(*made, workers=2, store=store)
@@ -374,6 +375,7 @@ from isc.photos.folders import list_images
 from isc.match.verification.feature_store import FeatureStore
 from isc.match.verification.compare import verify
 from isc.match.verification import compare as module
+from isc.match.verification import shelf, tasks
 signal.signal(signal.SIGINT, signal.default_int_handler)
 module.BATCH = 2
 module.PHOTOS = 1

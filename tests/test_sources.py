@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import multiprocessing
@@ -18,9 +19,11 @@ from hypothesis import strategies as st
 
 import isc
 from isc.errors import InputError
-from isc.photos import place as sources
+from isc.photos import tar as tar_module
 from isc.photos.decode import read_image
 from isc.photos.folders import list_hash, list_images
+from isc.photos.listing import packed
+from isc.photos.place import ListedPhoto, Place
 from isc.photos.sources import list_photos
 
 SAMPLE = Path(isc.__file__).parent / "sample"
@@ -135,7 +138,7 @@ def test_rows_outside_are_an_error():
 
 # --- packing ---------------------------------------------------------------------------------------------------------
 
-PLACE = sources._Place("/p", "p")
+PLACE = Place("/p", "p")
 PIECES = ["aaaaaaaa", "b", "/", ".", "é", "日", "\U0001f600", "\uffee"]  # eight bytes are compared at a time
 NAMES = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
 
@@ -143,7 +146,7 @@ NAMES = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(NAMES, st.sampled_from([".jpg", "\0other/file", ""])), unique_by=lambda pair: pair[0]))
 def test_ids_are_sorted_as_python_sorts_them(pairs):
-    listing = sources._packed(sources._Photo(name, tail, PLACE) for name, tail in pairs)
+    listing = packed(ListedPhoto(name, tail, PLACE) for name, tail in pairs)
     assert all_ids(listing) == sorted(name for name, _ in pairs)
     files = {name: tail[1:] if tail.startswith("\0") else name + tail for name, tail in pairs}
     assert [listing.where(row) for row in range(len(pairs))] == [os.path.join("p", files[i]) for i in sorted(files)]  # noqa: PTH118 -- Path drops double slashes
@@ -154,10 +157,10 @@ def test_ids_are_sorted_as_python_sorts_them(pairs):
 def test_whatever_the_ids_a_repeated_one_is_found(names, data):
     distinct = list(dict.fromkeys(names))
     again = data.draw(st.sampled_from(distinct))
-    photos = [sources._Photo(name, ".jpg", PLACE) for name in distinct]
-    photos.insert(data.draw(st.integers(0, len(photos))), sources._Photo(again, ".png", PLACE))
+    photos = [ListedPhoto(name, ".jpg", PLACE) for name in distinct]
+    photos.insert(data.draw(st.integers(0, len(photos))), ListedPhoto(again, ".png", PLACE))
     with pytest.raises(InputError) as caught:
-        sources._packed(photos)
+        packed(photos)
     assert f"p/{again.lstrip('/')}.jpg" in str(caught.value) or f"{again}.jpg" in str(caught.value)
     assert f"{again}.png" in str(caught.value)
     assert repr(again) in str(caught.value)
@@ -165,7 +168,7 @@ def test_whatever_the_ids_a_repeated_one_is_found(names, data):
 
 def test_long_ids_that_differ_late_are_told_apart():
     names = ["x" * 1000 + end for end in ("b", "", "a", "aa")]
-    listing = sources._packed(sources._Photo(name, ".jpg", PLACE) for name in names)
+    listing = packed(ListedPhoto(name, ".jpg", PLACE) for name in names)
     assert all_ids(listing) == sorted(names)
 
 
@@ -173,9 +176,9 @@ def test_long_ids_that_differ_late_are_told_apart():
 def test_the_size_of_blocks_changes_nothing(monkeypatch, block):
     rng = np.random.default_rng(1)
     names = [f"{number:x}" for number in rng.permutation(500)]
-    whole = sources._packed(sources._Photo(name, ".jpg", PLACE) for name in names)
-    monkeypatch.setattr(sources, "_BLOCK", block)
-    again = sources._packed(sources._Photo(name, ".jpg", PLACE) for name in names)
+    whole = packed(ListedPhoto(name, ".jpg", PLACE) for name in names)
+    monkeypatch.setattr("isc.photos.listing.BLOCK", block)
+    again = packed(ListedPhoto(name, ".jpg", PLACE) for name in names)
     assert all_ids(again) == all_ids(whole) == sorted(names)
     assert again.sha256() == whole.sha256()
 
@@ -212,7 +215,7 @@ def test_a_part_is_those_photos_and_pickles_small(tmp_path):
                 assert part.data(row) == listing.data(start + row)
     assert listing.part(range(9)).sha256() == listing.sha256() != listing.part(range(8)).sha256()
     assert listing.part(range(2, 9)).part(range(1, 3)).id_of(1) == listing.id_of(4)
-    many = sources._packed(sources._Photo(f"{n:09d}", ".jpg", PLACE) for n in range(10_000))
+    many = packed(ListedPhoto(f"{n:09d}", ".jpg", PLACE) for n in range(10_000))
     assert len(pickle.dumps(many.part(range(5000, 5010)))) < 2000
 
 
@@ -548,7 +551,7 @@ def test_processes_share_a_tar(shard, method):
 
 
 def test_many_tars_do_not_use_up_the_files_of_a_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_open_tar", sources.functools.lru_cache(maxsize=3)(sources._OpenTar))
+    monkeypatch.setattr(tar_module, "_open_tar", functools.lru_cache(maxsize=3)(tar_module._OpenTar))
     for number in range(12):
         pack(tmp_path / f"{number:02d}.tar", f"{number:02d}.jpg")
     listing = list_photos(tmp_path / "*.tar")

@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import isc.train.run
+import isc.train.trainer
 from isc.config.choices import Contrast, Device, Optimizer, Precision
 from isc.config.extract import ExtractConfig
 from isc.config.train import AugmentConfig, LossConfig, ModelConfig, OptimConfig, Stage, TrainConfig
@@ -39,10 +40,12 @@ from isc.model.pooling import whitening_of
 from isc.photos.folders import list_images
 from isc.train.checkpoint import flat_config
 from isc.train.dataset import Source, TrainingViews
+from isc.train.neighbours import nearest_rows
 from isc.train.objective import Rows, total_loss
 from isc.train.optimizer import schedule
 from isc.train.run import train
-from isc.train.trainer import LOG_COLUMNS, Trainer, nearest_rows
+from isc.train.run_files import LOG_COLUMNS
+from isc.train.trainer import Trainer
 from isc.train.validation import Validation
 
 SAMPLE = Path(isc.__file__).parent / "sample"
@@ -597,7 +600,7 @@ def breaks(monkeypatch, request):
             return loss * math.nan, terms | {"loss": math.nan}
         return loss + (0 * rows.embeddings).sum().abs().sqrt(), terms  # the root has no slope at 0
 
-    monkeypatch.setattr(isc.train.run, "total_loss", breaking)
+    monkeypatch.setattr(isc.train.trainer, "total_loss", breaking)
 
 
 @pytest.mark.usefixtures("breaks")
@@ -625,7 +628,7 @@ def test_the_photos_of_a_bad_batch_are_those_that_it_showed(photos, tmp_path, mo
         shown.extend(rows.instances.flatten().tolist())
         return rows.embeddings.sum() * math.nan, {"loss": math.inf}
 
-    monkeypatch.setattr(isc.train.run, "total_loss", breaking)
+    monkeypatch.setattr(isc.train.trainer, "total_loss", breaking)
     with pytest.raises(InputError) as told:
         train(config(photos, tmp_path / "run", augment=AugmentConfig(mix=1.0)))
     listed = list(list_images(photos).values())
@@ -667,7 +670,7 @@ def test_stages_decide_sizes_strength_rates_and_blocks(photos, tmp_path, monkeyp
         seen.append((tuple(batch.views.shape), learned, kept))
         return values
 
-    monkeypatch.setattr(isc.train.run, "TrainingViews", Told)
+    monkeypatch.setattr(isc.train.trainer, "TrainingViews", Told)
     monkeypatch.setattr(Trainer, "_one_step", watched)
     train(config(photos, tmp_path / "run", train=options))
     assert made == [(32, 0.25), (48, 1.0)]
@@ -773,7 +776,7 @@ def test_the_memory_serves_from_the_asked_share_of_the_steps_on(photos, tmp_path
         given.append(0 if memory is None else len(memory[0]))
         return total_loss(*parts, memory=memory, **options)
 
-    monkeypatch.setattr(isc.train.run, "total_loss", watched)
+    monkeypatch.setattr(isc.train.trainer, "total_loss", watched)
     train(config(photos, tmp_path / "run", loss=LossConfig(memory=12, memory_after=after)))
     assert given == expected
 
@@ -786,7 +789,7 @@ def test_momentum_keys_are_the_mild_views_by_the_averaged_weights(photos, tmp_pa
         given.append((len(rows.embeddings), rows.instances.tolist(), memory[1][-4:, 0].tolist(), len(memory[0])))
         return total_loss(rows, options, memory=memory)
 
-    monkeypatch.setattr(isc.train.run, "total_loss", watched)
+    monkeypatch.setattr(isc.train.trainer, "total_loss", watched)
     made = Trainer._averaged_module
     monkeypatch.setattr(
         Trainer, "_averaged_module", lambda self: networks.append((self, made(self))) or networks[-1][1]
@@ -963,7 +966,7 @@ def test_training_on_pairs_shows_the_query_photos(copies, tmp_path, monkeypatch)
             made.append(self.source.paths[number].stem)
             return super()._readable(number, failures)
 
-    monkeypatch.setattr(isc.train.run, "TrainingViews", Told)
+    monkeypatch.setattr(isc.train.trainer, "TrainingViews", Told)
     table = tmp_path / "gt.csv"
     table.write_text("".join(f"Q{n},R{n}\n" for n in range(6)), encoding="utf-8")
     train(config(copies, tmp_path / "run", pairs=str(table)))

@@ -89,8 +89,8 @@ def figures_by_cell(matches: Matches, bench: Bench) -> list[Figures]:
 def judged(score: FloatArray, right: Flags, distractor: Flags, *, copies: int, of: int) -> tuple[float, float]:
     """μAP and recall at 90 % precision of predictions [M], of which those of a `distractor` count copies / of each.
 
-    Wrong pairs stand before right ones of the same score. With copies = of this is what `isc.evaluate.metrics.evaluate` says.
-    Counts are kept in units of 1 / of, so that nothing is rounded where 90 % is just reached.
+    Wrong pairs stand before right ones of the same score. With copies = of this is what `isc.evaluate.metrics.evaluate`
+    says.     Counts are kept in units of 1 / of, so that nothing is rounded where 90 % is just reached.
     """
     order = np.lexsort((right, -score))
     right, distractor = right[order], distractor[order]

@@ -130,7 +130,7 @@ def _by_augly(
 
 
 def _described(edit: Edit, library: Library) -> dict[str, Any]:
-    """Name and params, and the strength where the edit has one."""
+    """The name, params and words of an edit, and its strength where it has one."""
     strength = strength_of(edit) if library is Library.own else None
-    line: dict[str, Any] = {"name": edit.name, "params": dict(edit.params)}
+    line: dict[str, Any] = {"name": edit.name, "params": dict(edit.params), "text": edit.describe()}
     return line if strength is None else line | {"strength": strength}

@@ -1,5 +1,7 @@
-"""Every key of the commands: dataclasses with defaults, units and checks, one file a verb. A value that cannot be is refused
-here, by name, before the first photo is read; the YAML files of `isc.conf` hold only what differs from these defaults.
+"""Every key of the commands: dataclasses with defaults, units and checks, one file a verb.
+
+A value that cannot be is refused here, by name, before the first photo is read; the YAML files of `isc.conf` hold only
+what differs from these defaults.
 """
 
 import lazy_loader

@@ -1,7 +1,8 @@
 """What may be done to descriptors before they are compared, as the text that names it.
 
 `whiten:dim=128,ridge=0.01+subtract` are two steps, done from left to right, the first with options; what is not given
-has its published value. Nothing in it needs a quote in a shell. `isc.search.normalize.fitted` does the steps, here they are checked.
+has its published value. Nothing in it needs a quote in a shell. `isc.search.normalize` does the steps, here they are
+checked.
 """
 
 from __future__ import annotations

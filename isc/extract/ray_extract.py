@@ -38,7 +38,7 @@ Rows = Mapping[str, npt.NDArray[Any]]  # as Ray Data hands them over: of each co
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each actor makes descriptors. `model` is loaded on the actors' nodes, as `isc.model.inference.load_network` does;
+    """How each actor makes descriptors. `model` is loaded on the actors' nodes, as `isc.model.load_network` does;
     `precision` should be a definite one, so that all nodes do the same."""
 
     model: str

@@ -15,6 +15,7 @@ from isc.evaluate.calibration.files import MODEL, NONE
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, Made
 from isc.evaluate.metrics import Metrics
 from isc.evaluate.report.comparison import read_run
+from isc.evaluate.report.edit_texts import read_edit_texts
 from isc.evaluate.report.thumbnails import Pictures
 from isc.match.inputs import Sets, read_inputs
 from isc.match.outputs import Results, judge, tell, write_results
@@ -38,7 +39,7 @@ def match(config: MatchConfig) -> Metrics | None:
     were compared, or could not be, and report/index.html. Nothing is written when anything is refused.
     """
     pictures = _pictures(config)
-    edits = _read_edits(Path(config.edits)) if config.edits else None
+    edits = read_edit_texts(Path(config.edits)) if config.edits else None
     inputs = read_inputs(config)
     sets, truth = inputs.sets, inputs.ground_truth
     other = read_run(Path(config.compare), ground_truth=truth) if config.compare and truth else None
@@ -71,13 +72,6 @@ def _pictures(config: MatchConfig) -> Pictures | None:
         list_images(Path(config.query_images), key="query_images"),
         list_images(Path(config.reference_images), key="reference_images"),
     )
-
-
-def _read_edits(path: Path) -> dict[str, list[str]]:
-    """What was done to each query, in words."""
-    from isc.benchmark.edit_log import read_edits
-
-    return {query: [edit.describe() for edit in edits] for query, edits in read_edits(path).items()}
 
 
 def _fusion(config: MatchConfig, sets: Sets | None) -> Fusion | None:

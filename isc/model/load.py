@@ -91,8 +91,8 @@ def _architecture(value: object) -> object:
 
 
 def load_model(name: str) -> CopyModel:
-    """The model of a NAME, a run folder, a safetensors file of ours, or a published checkpoint (`isc.model.download`), as
-    a file or a URL#sha256=…; in evaluation mode. Nothing that a file says is run."""
+    """The model of a NAME, a run folder, a safetensors file of ours, or a published checkpoint (`isc.model.published`),
+    as a file or a URL#sha256=…; in evaluation mode. Nothing that a file says is run."""
     if name == "imagenet":
         return initial_model(ModelConfig()).eval()
     if name in NAMES:

@@ -97,8 +97,8 @@ class OnnxModel:
             )
 
     def describe(self) -> dict[str, str]:
-        """What identifies its output, as `isc.model.files.describe` says it: of a file of ours that of the model which was
-        exported, so that the descriptors of both may be compared; of another one that of the file."""
+        """What identifies its output, as `isc.model.files.describe` says it: of a file of ours that of the model which
+        was exported, so that the descriptors of both may be compared; of another one that of the file."""
         if self.is_ours:
             kept = ("model", "weights_sha256", "preprocessing", "gem_power")
             return {name: self.metadata[name] for name in kept} | {"dim": str(self.dim), "code_version": __version__}

@@ -69,7 +69,7 @@ class Listing:
         return read_member(place, offset, size, name=self.where(row))
 
     def read(self, row: int) -> Pixels:
-        """The picture as `isc.photos.decode.read_image` gives it, uint8 [H, W, 3]; InputError where it cannot be read."""
+        """The picture as `read_image` gives it, uint8 [H, W, 3]; InputError where it cannot be read."""
         if self._place_of(row).stamp:
             return read_image(self.data(row), name=self.where(row))
         return read_image(Path(self.file(row)), name=self.where(row))
@@ -91,7 +91,7 @@ class Listing:
         )
 
     def sha256(self) -> str:
-        """What identifies the list: the SHA-256 of all ids, file names and sizes, as `isc.photos.folders.list_hash` has it.
+        """What identifies the list: the SHA-256 of all ids, file names and sizes, as `folders.list_hash` has it.
         The sizes of files that lie in folders are looked up now."""
         digest = hashlib.sha256()
         for start in range(0, len(self), BLOCK):

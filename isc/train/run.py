@@ -16,6 +16,7 @@ from isc.errors import InputError
 from isc.model.device import choose_device, keep_freed_memory
 from isc.photos.folders import list_images
 from isc.train.checkpoint import checkpoint_to_resume
+from isc.train.checks import check_counts
 from isc.train.dataset import Source
 from isc.train.distributed import (
     join_group,
@@ -43,7 +44,7 @@ def train(config: TrainConfig) -> Path:
     if rank() > 0:
         logging.getLogger("isc").setLevel(logging.WARNING)  # the first process tells what happens
     try:
-        _check_counts(config, source, device)
+        check_counts(config, source, device)
         keep_freed_memory()
         torch.manual_seed(config.seed)
         trainer = Trainer(config, run, device, photos, source)
@@ -55,26 +56,6 @@ def train(config: TrainConfig) -> Path:
             return trainer.finish()
     finally:
         leave_group()
-
-
-def _check_counts(config: TrainConfig, source: Source, device: torch.device) -> None:
-    """InputError where the batches cannot be made or shared, or batch norms cannot be kept in step."""
-    batch, ranks = config.train.batch_size, world_size()
-    if len(source) < batch:
-        what = f"images={config.images}: {len(source)} photos"
-        if config.pairs is not None:
-            what = f"pairs={config.pairs}: {len(source)} pairs"
-        raise InputError(
-            f"{what} for batches of {batch}; expected at least a batch: add some or lower train.batch_size"
-        )
-    if config.train.hard_negatives >= len(source):
-        raise InputError(
-            f"train.hard_negatives={config.train.hard_negatives}: there are {len(source)} photos; expected fewer"
-        )
-    if batch % ranks:
-        raise InputError(f"train.batch_size={batch}: does not divide among {ranks} processes; expected a multiple")
-    if ranks > 1 and device.type == "cpu" and not config.train.freeze_norms:
-        raise InputError("train.freeze_norms=false: batch norms are kept in step on GPUs alone; use true on CPUs")
 
 
 def _pairs(config: TrainConfig, photos: Mapping[str, Path]) -> npt.NDArray[np.int64] | None:

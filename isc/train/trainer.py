@@ -7,7 +7,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ from isc.model.device import arithmetic, compiled, depthwise_in_float32, place
 from isc.model.files import MODEL_FILE, describe, save_model
 from isc.model.inference import torch_network
 from isc.model.load import initial_model
-from isc.model.pooling import whitening_of
 from isc.photos.folders import list_hash
 from isc.runtime.progress import progress
 from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.fonts import fonts_used
+from isc.train.background import fit_background
 from isc.train.checkpoint import CHECKPOINT_FILE, flat_config, write_checkpoint
+from isc.train.checks import check_background, check_sizes
 from isc.train.dataset import Batch, Source, TrainingViews, training_loader
 from isc.train.distillation import load_teacher
 from isc.train.distributed import (
@@ -48,46 +49,15 @@ from isc.train.distributed import (
 )
 from isc.train.losses import ABSENT
 from isc.train.memory_bank import Memory
+from isc.train.neighbours import nearest_rows
 from isc.train.objective import Rows, total_loss
 from isc.train.optimizer import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
+from isc.train.run_files import BEST_FILE, LOG_COLUMNS, LOG_FILE, VALIDATION_COLUMNS, VALIDATION_FILE, log_line, printed
 from isc.train.tensorboard_log import Board
+from isc.train.unreadable import UnreadablePhotos
 from isc.train.validation import Validation
 
 log = logging.getLogger(__name__)
-BEST_FILE = "best.safetensors"
-LOG_FILE = "log.csv"
-VALIDATION_FILE = "validation.csv"
-LOG_COLUMNS = (
-    "step",
-    "loss",
-    "contrast",
-    "koleo",
-    "copy_nce",
-    "teacher",
-    "nearest_negative",
-    "lr",
-    "photos_per_second",
-)
-VALIDATION_COLUMNS = ("step", "average_precision", "recall_at_p90", "recall_at_rank1")
-
-
-def _check_sizes(model: CopyModel, config: TrainConfig) -> None:
-    """InputError where the backbone cannot take pictures of a size that it will be given, or has no map of cells."""
-    device = model.mean.device
-    for size in {config.model.image_size, *(span.stage.image_size for span in plan(config.train))}:
-        try:
-            with torch.inference_mode():
-                _, cells = model.eval().project_cells(torch.zeros(1, 3, size, size, device=device))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"model.backbone={config.model.backbone}: cannot take {size} × {size} pixels ({error}); expected other "
-                "sizes in model.image_size, train.image_size or train.stages"
-            ) from error
-        if config.loss.copy_nce_weight and cells.shape[2] != cells.shape[3]:
-            raise InputError(
-                f"loss.copy_nce_weight={config.loss.copy_nce_weight:g}: {config.model.backbone} has no map of cells; "
-                "expected 0, or a convolutional backbone"
-            )
 
 
 class Trainer:
@@ -97,23 +67,19 @@ class Trainer:
         self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path], source: Source
     ) -> None:
         self.config, self.run, self.device, self.source = config, run, device, source
-        self.photos_hash, self.num_photos = list_hash(photos), source.num_photos()
+        self.photos_hash = list_hash(photos)
         self.pairs_hash = None if source.pairs is None else hashlib.sha256(source.pairs.tobytes()).hexdigest()
         self.validation = Validation.of(config.validation) if config.validation and rank() == 0 else None
         self.precision = arithmetic(config.train.precision, device)
         self.teacher = load_teacher(config.loss.teacher, device=device) if config.loss.teacher else None
         model = initial_model(config.model, seed=config.seed)
-        if config.model.background > len(source.paths) and not bool(model.background.any()):
-            raise InputError(
-                f"model.background={config.model.background}: there are {len(source.paths)} photos; expected at most "
-                "these, or model.weights= with a background of this size"
-            )
+        check_background(model, config, photos=len(source.paths))
         if world_size() > 1 and device.type == "cuda" and not config.train.freeze_norms:
             model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
         self.model: CopyModel = place(model, device)
         for span in plan(config.train):  # too many are refused at the start
             freeze(self.model, blocks=blocks_kept(span.stage, config.train), depthwise=False)
-        _check_sizes(self.model, config)
+        check_sizes(self.model, config)
         self.average = Average(self.model, config.train.ema)
         self.keys = self._averaged_module() if config.train.momentum_keys else None
         self.memory = Memory(config.loss.memory, config.model.dim, labels=2).to(device)
@@ -128,7 +94,7 @@ class Trainer:
         self.neighbours: npt.NDArray[np.int64] | None = None
         self.rows: list[list[float]] = []
         self.validations: list[list[float]] = []
-        self.failures: dict[str, str] = {}
+        self.unreadable = UnreadablePhotos(config.images, source.num_photos(), config.max_unreadable)
 
     def _averaged_module(self) -> CopyModel:
         """A network whose weights are those of the average, wherever it moves; in evaluation mode."""
@@ -198,10 +164,10 @@ class Trainer:
             self._validate(board)
         if self.step % options.checkpoint_every == 0 or last:
             self.save()
-            log.info("step %d/%d %s", self.step, options.steps, _line(values))
+            log.info("step %d/%d %s", self.step, options.steps, log_line(values))
 
     def _one_step(self, batch: Batch, lr_scale: float) -> dict[str, float]:
-        self._note_failures(batch.failures)
+        self.unreadable.note(batch.failures)
         options, loss_options = self.config.train, self.config.loss
         lr = options.lr * lr_scale * schedule(self.step, options)
         for group in self.optimizer.param_groups:
@@ -262,22 +228,6 @@ class Trainer:
                 f"step {self.step + 1}: the {what} is {value}; lower train.lr. Photos of the batch: {names}"
             )
 
-    def _note_failures(self, failures: Iterable[tuple[str, str]]) -> None:
-        for path, reason in failures:
-            if path not in self.failures:
-                self.failures[path] = reason
-                log.warning("skipped: %s", reason)
-        bad, all_photos = len(self.failures), self.num_photos
-        if bad >= all_photos:
-            what = f"none of the {all_photos} photos can be read"
-        elif bad > self.config.max_unreadable * all_photos:
-            what = (
-                f"{bad} of {all_photos} photos cannot be read, more than max_unreadable={self.config.max_unreadable:g}"
-            )
-        else:
-            return
-        raise InputError(f"images={self.config.images}: {what}; the last: {list(self.failures.values())[-1]}")
-
     def averaged(self) -> CopyModel:
         """The model with the averaged weights, in evaluation mode."""
         with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which go on as if there were none
@@ -285,30 +235,14 @@ class Trainer:
         model.load_state_dict(self.average.state)
         model = place(model, self.device).eval()
         if 0 < self.config.model.background <= len(self.source.paths):
-            self._fit_background(model)
+            fit_background(
+                model,
+                self.source.paths,
+                whiten=self.config.model.whiten,
+                precision=self.precision,
+                workers=self.config.workers,
+            )
         return model
-
-    def _fit_background(self, model: CopyModel) -> None:
-        """Whitening and background of the averaged weights, of training photos spread evenly over all of them.
-
-        With fewer photos than that, those that the run began with (model.weights=) stay.
-        """
-        count, paths = self.config.model.background, self.source.paths
-        chosen = [paths[row * len(paths) // count] for row in range(count)]
-        model.background.zero_()
-        if self.config.model.whiten:
-            model.center.zero_()
-            model.whitening.copy_(torch.eye(self.config.model.dim))
-        network = torch_network(model, precision=self.precision)
-        vectors, _ = embed(network, chosen, image_size=self.config.model.image_size, workers=self.config.workers)
-        found = torch.from_numpy(vectors).to(self.device)
-        read = found.any(dim=1)  # the row of an unreadable photo is 0; so it stays, and subtracts nothing
-        if self.config.model.whiten:
-            center, whitening = whitening_of(found[read], ridge=self.config.model.whiten)
-            model.center.copy_(center)
-            model.whitening.copy_(whitening)
-            found = torch.where(read[:, None], model.whitened(found), 0.0)
-        model.background.copy_(found)
 
     def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
         """The hard_negatives nearest other photos of each photo [N, k], by the descriptors of now."""
@@ -316,7 +250,7 @@ class Trainer:
         part = paths[rank() :: world_size()]
         network = torch_network(self.averaged(), precision=self.precision)
         mine, failures = embed(network, part, image_size=image_size, workers=self.config.workers)
-        self._note_failures((str(part[row]), reason) for row, reason in failures.items())
+        self.unreadable.note((str(part[row]), reason) for row, reason in failures.items())
         vectors = torch.zeros(len(paths), mine.shape[1])
         for first, found in enumerate(gather_objects(mine)):
             vectors[first :: world_size()] = torch.from_numpy(found)
@@ -340,8 +274,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint, model and log, each whole or not at all."""
-        for others in gather_objects(self.failures):
-            self.failures |= others
+        for others in gather_objects(self.unreadable.reasons):
+            self.unreadable.reasons |= others
         if rank() > 0:
             return
         state = {
@@ -360,14 +294,14 @@ class Trainer:
             "validations": self.validations,
             "best": self.best,
             "seconds": self.seconds,
-            "failures": self.failures,
+            "failures": self.unreadable.reasons,
         }
         write_json(self.run / "config.json", flat_config(self.config))
         write_checkpoint(self.run / CHECKPOINT_FILE, state)
         self.saved = self.step
-        write_csv(self.run / LOG_FILE, LOG_COLUMNS, _printed(self.rows))
+        write_csv(self.run / LOG_FILE, LOG_COLUMNS, printed(self.rows))
         if self.validations:
-            write_csv(self.run / VALIDATION_FILE, VALIDATION_COLUMNS, _printed(self.validations))
+            write_csv(self.run / VALIDATION_FILE, VALIDATION_COLUMNS, printed(self.validations))
 
     def load(self, state: dict[str, Any]) -> None:
         if state["photos_sha256"] != self.photos_hash:
@@ -380,7 +314,7 @@ class Trainer:
         if state["step"] > self.config.train.steps:
             raise InputError(f"train.steps={self.config.train.steps}: {state['step']} steps are made already")
         self.step = self.saved = state["step"]
-        self.rows, self.failures = state["rows"], state["failures"]
+        self.rows, self.unreadable.reasons = state["rows"], state["failures"]
         self.validations, self.best, self.seconds = state["validations"], state["best"], state["seconds"]
         self.model.load_state_dict(state["model"])
         self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}
@@ -410,29 +344,8 @@ class Trainer:
             return path
         model = self.averaged()
         provenance = self._provenance(model)
-        if self.failures:
-            write_csv(self.run / "failures.csv", ("file", "reason"), iter(self.failures.items()))
-            log.warning("%d photos could not be read; see %s", len(self.failures), self.run / "failures.csv")
+        self.unreadable.write(self.run / "failures.csv")
         save_model(path, model, provenance)
         write_json(self.run / "provenance.json", provenance)
         log.info("wrote %s", path)
         return path
-
-
-def nearest_rows(vectors: Tensor, count: int, *, block: int = 4096) -> Tensor:
-    """The `count` < N nearest other rows of each of the unit vectors [N, D]: [N, count], nearest first."""
-    found = []
-    for first in range(0, len(vectors), block):
-        similarity = vectors[first : first + block] @ vectors.T
-        rows = torch.arange(len(similarity), device=vectors.device)
-        similarity[rows, first + rows] = -torch.inf
-        found.append(similarity.topk(count, dim=1).indices)
-    return torch.cat(found)
-
-
-def _printed(rows: list[list[float]]) -> Iterator[list[str]]:
-    return ([f"{value:.6g}" for value in row] for row in rows)
-
-
-def _line(values: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in values.items())

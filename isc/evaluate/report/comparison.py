@@ -1,7 +1,7 @@
 """Two runs judged by the same ground truth: how their figures differ, and whether chance alone could do it.
 
-Both are judged on the same resamples of the queries (`isc.evaluate.bootstrap`), so that what makes a resample hard for both
-cancels in the difference.
+Both are judged on the same resamples of the queries (`isc.evaluate.bootstrap`), so that what makes a resample hard for
+both cancels in the difference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The copy attacks that the trainer learns to see through. No photo is opened here; all randomness is passed in.
 
 What albumentations has is albumentations'; compositions, grounds of any colour and fonts are ours, written as
-transforms of its kind. The judge in `isc.benchmark.edits.chain` is written apart from this on purpose: what is trained on is never what
-is measured with.
+transforms of its kind. The edits of `isc.benchmark` are written apart from this on purpose: what is trained on
+is never what is measured with.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""Whitening and background of a trained model, fitted on training photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from isc.config.choices import Precision
+from isc.extract.embedding import embed
+from isc.model.copy_model import CopyModel
+from isc.model.inference import torch_network
+from isc.model.pooling import whitening_of
+
+
+def fit_background(
+    model: CopyModel, paths: Sequence[Path], *, whiten: float, precision: Precision, workers: int
+) -> None:
+    """Fit whitening and background of a model in place, on as many photos as its background has rows [B, dim].
+
+    The photos are spread evenly over all of `paths`, at least B. `whiten` is the ridge of the whitening, 0 for none.
+    The row of an unreadable photo is 0, and subtracts nothing.
+    """
+    count = len(model.background)
+    chosen = [paths[row * len(paths) // count] for row in range(count)]
+    model.background.zero_()
+    if whiten:
+        model.center.zero_()
+        model.whitening.copy_(torch.eye(model.config.dim))
+    network = torch_network(model, precision=precision)
+    vectors, _ = embed(network, chosen, image_size=model.config.image_size, workers=workers)
+    found = torch.from_numpy(vectors).to(model.background.device)
+    read = found.any(dim=1)
+    if whiten:
+        center, whitening = whitening_of(found[read], ridge=whiten)
+        model.center.copy_(center)
+        model.whitening.copy_(whitening)
+        found = torch.where(read[:, None], model.whitened(found), 0.0)
+    model.background.copy_(found)

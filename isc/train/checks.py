@@ -1,0 +1,60 @@
+"""Checks of a training's configuration against its photos, its processes and its network, before the first step."""
+
+from __future__ import annotations
+
+import torch
+
+from isc.config.train import TrainConfig
+from isc.errors import InputError
+from isc.model.copy_model import CopyModel
+from isc.train.dataset import Source
+from isc.train.distributed import world_size
+from isc.train.optimizer import plan
+
+
+def check_counts(config: TrainConfig, source: Source, device: torch.device) -> None:
+    """InputError where the batches cannot be made or shared, or batch norms cannot be kept in step."""
+    batch, ranks = config.train.batch_size, world_size()
+    if len(source) < batch:
+        what = f"images={config.images}: {len(source)} photos"
+        if config.pairs is not None:
+            what = f"pairs={config.pairs}: {len(source)} pairs"
+        raise InputError(
+            f"{what} for batches of {batch}; expected at least a batch: add some or lower train.batch_size"
+        )
+    if config.train.hard_negatives >= len(source):
+        raise InputError(
+            f"train.hard_negatives={config.train.hard_negatives}: there are {len(source)} photos; expected fewer"
+        )
+    if batch % ranks:
+        raise InputError(f"train.batch_size={batch}: does not divide among {ranks} processes; expected a multiple")
+    if ranks > 1 and device.type == "cpu" and not config.train.freeze_norms:
+        raise InputError("train.freeze_norms=false: batch norms are kept in step on GPUs alone; use true on CPUs")
+
+
+def check_background(model: CopyModel, config: TrainConfig, *, photos: int) -> None:
+    """Raise InputError if there are fewer photos than the background takes, and the model has none to keep."""
+    if config.model.background > photos and not bool(model.background.any()):
+        raise InputError(
+            f"model.background={config.model.background}: there are {photos} photos; expected at most "
+            "these, or model.weights= with a background of this size"
+        )
+
+
+def check_sizes(model: CopyModel, config: TrainConfig) -> None:
+    """InputError where the backbone cannot take pictures of a size that it will be given, or has no map of cells."""
+    device = model.mean.device
+    for size in {config.model.image_size, *(span.stage.image_size for span in plan(config.train))}:
+        try:
+            with torch.inference_mode():
+                _, cells = model.eval().project_cells(torch.zeros(1, 3, size, size, device=device))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"model.backbone={config.model.backbone}: cannot take {size} × {size} pixels ({error}); expected other "
+                "sizes in model.image_size, train.image_size or train.stages"
+            ) from error
+        if config.loss.copy_nce_weight and cells.shape[2] != cells.shape[3]:
+            raise InputError(
+                f"loss.copy_nce_weight={config.loss.copy_nce_weight:g}: {config.model.backbone} has no map of cells; "
+                "expected 0, or a convolutional backbone"
+            )
