@@ -30,6 +30,7 @@ from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+GROUPS = {"test_readme": "demo", "test_demo": "demo"}  # files that one worker runs, since they share a slow fixture
 SAMPLE = Path(isc.__file__).parent / "sample"
 SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
 # a Python started in the background of a script ignores Ctrl-C; this one does not
@@ -38,6 +39,13 @@ INTERRUPTIBLE = (
     "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker of pytest-xdist, so that its module fixtures are made once."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(GROUPS.get(name, name)))
 
 
 @dataclass(frozen=True)
