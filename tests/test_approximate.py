@@ -427,7 +427,7 @@ def test_what_cannot_lie_on_disk(tmp_path):
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("isc.search.approximate.card.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("isc.search.approximate.files.shutil.disk_usage", lambda _: usage)
     refused(lambda: on_disk(tmp_path / "index"), "1e-06 GB free")
     assert not list(tmp_path.iterdir())
 

@@ -56,7 +56,7 @@ def test_a_run_without_a_checkpoint_begins_its_curves_anew(tmp_path):
 
 
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("isc.train.distributed.rank", lambda: 1)
+    monkeypatch.setattr("isc.train.tensorboard_log.rank", lambda: 1)
     written(tmp_path, range(1, 3))
     assert list(tmp_path.iterdir()) == []
 

@@ -358,7 +358,7 @@ def test_taking_a_row_twice_is_refused(rows):
 
 def test_the_tables_are_not_looked_through_again_for_rows_of_them(monkeypatch):
     pairs = matches()
-    monkeypatch.setattr("isc.data.ids.first_repeat", None)
+    monkeypatch.setattr("isc.data.matches.first_repeat", None)
     assert [one.name for one in dataclasses.fields(pairs)] == list(vars(pairs.take(np.array([1])))) == list(vars(pairs))
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-import isc.train.run
+import isc.train.checks
 from isc.config.choices import Device, Optimizer
 from isc.config.train import AugmentConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from isc.errors import InputError
@@ -264,7 +264,7 @@ def test_torchrun_writes_the_run_of_one_process(photos, benchmark, tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(isc.train.run, "world_size", lambda: 3)
+    monkeypatch.setattr(isc.train.checks, "world_size", lambda: 3)
     with pytest.raises(
         InputError, match=r"train\.batch_size=4: does not divide among 3 processes; expected a multiple"
     ):
@@ -273,7 +273,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(photos, tmp_path, monkeypatch)
 
 
 def test_norms_that_cannot_be_kept_in_step_are_refused(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(isc.train.run, "world_size", lambda: 2)
+    monkeypatch.setattr(isc.train.checks, "world_size", lambda: 2)
     given = options(photos, tmp_path / "run", None)
     learned = dataclasses.replace(given.train, freeze_norms=False)
     with pytest.raises(InputError, match=r"train\.freeze_norms=false: batch norms are kept in step on GPUs alone"):

@@ -208,7 +208,7 @@ def test_bfloat16_stays_near_float32(network):
 
 
 def test_precision_auto_takes_what_is_faithful_and_says_so(model, monkeypatch):
-    monkeypatch.setattr("isc.model.device.reduced_precision", lambda device: Precision.bfloat16)
+    monkeypatch.setattr("isc.model.inference.reduced_precision", lambda device: Precision.bfloat16)
     monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9994)
     assert torch_network(model, precision=Precision.auto).precision is Precision.float32
     monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9996)
@@ -369,7 +369,7 @@ def test_regions_depend_on_their_photo_alone(network):
 def test_regions_are_looked_for_once_a_photo(network, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "isc.photos.regions.propose", lambda picture, count: asked.append(count) or propose(picture, count=1)
+        "isc.extract.view_plan.propose", lambda picture, count: asked.append(count) or propose(picture, count=1)
     )
     found = everything(network, Files(PATHS[:3]), looks=REGIONS)
     assert asked == [3, 3, 3]
@@ -448,7 +448,7 @@ def test_workers_start_after_the_threads_of_torch_and_opencv():
 
 
 def test_a_cpu_is_used_whole_and_readers_before_a_gpu_are_bounded(monkeypatch):
-    monkeypatch.setattr("isc.runtime.cpus.cores", lambda: 64)
+    monkeypatch.setattr("isc.extract.loaders.cores", lambda: 64)
     assert worker_count(-1) == 16
     assert worker_count(-1, most=None) == 64
     assert worker_count(3, most=None) == worker_count(3) == 3

@@ -424,7 +424,7 @@ def test_the_commands_of_the_page_run(place, made, benchmark):
     write_ground_truth(
         place / "gt.csv", sorted(bench.truth.pairs) + [(q, "") for q in sorted(bench.truth.queries)[60:]]
     )
-    with mock.patch("isc.search.normalize.tune.CHAINS", ("stretch",)):
+    with mock.patch("isc.cli.normalize.CHAINS", ("stretch",)):
         for program, *words in commands[1:]:
             if program == "isc-normalize":
                 assert called(place, *words)[0] == 0
@@ -433,7 +433,7 @@ def test_the_commands_of_the_page_run(place, made, benchmark):
 
 
 def test_interrupted_search_leaves_nothing(scene):
-    with mock.patch("isc.search.normalize.tune.choose", side_effect=KeyboardInterrupt):
+    with mock.patch("isc.cli.normalize.choose", side_effect=KeyboardInterrupt):
         before = scene.contents()
         status, _, err = called(scene, "search", *FILES, "--output", "found.json")
     assert status == 130

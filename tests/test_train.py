@@ -879,7 +879,7 @@ def test_compiling_wraps_what_looks_at_one_picture_alone(straight, photos, tmp_p
 
         return wrapped
 
-    monkeypatch.setattr(isc.train.run, "compiled", compiling)
+    monkeypatch.setattr(isc.train.trainer, "compiled", compiling)
     train(config(photos, tmp_path / "run", train=dataclasses.replace(TINY, compile=True)))
     assert calls == [8] * STEPS
     assert column(tmp_path / "run", "loss") == column(straight, "loss")
