@@ -1,4 +1,4 @@
-"""Hashes of pictures by outside libraries, as descriptors: what is widely used, to be compared with."""
+"""Baselines: perceptual hashes of outside libraries, as descriptors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Bits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hasher:
-    """A hash and the version of its library. bits: a picture → [256] of PDQ, [64] of the others, each 0 or 1."""
+    """A hash and the version of its library. `bits` maps a picture to [256] (PDQ) or [64] numbers, each 0 or 1."""
 
     name: str
     version: str
@@ -34,17 +34,18 @@ class Hasher:
 
 
 def hasher(name: str) -> Hasher:
-    """One of HASHES: PDQ (Facebook's, 256 bits, by pdqhash), pHash (of a cosine transform) or dHash (of differences
-    between neighbours), 64 bits, by imagehash.
+    """Return one of HASHES.
 
-    InputError for another name, or where the library is not installed.
+    PDQ (Facebook, 256 bits) comes from pdqhash; pHash (of a cosine transform) and dHash (of differences between
+    neighbouring pixels), 64 bits each, come from imagehash. Raises InputError for an unknown name, or if the library
+    is not installed.
     """
     if name not in HASHES:
         raise InputError(f"hash {name!r} is unknown; expected one of {', '.join(HASHES)}")
     library, bits = ("pdqhash", _pdq) if name == "PDQ" else ("imagehash", _imagehash)
     try:
         return Hasher(name, version(library), bits(name))
-    except ImportError as error:  # of the library itself, or of what is written down about it
+    except ImportError as error:  # the library or its metadata is missing
         raise InputError(f"{name} needs the package {library}; {EXTRA}") from error
 
 
@@ -63,9 +64,9 @@ def _imagehash(name: str) -> Callable[[Pixels], Bits]:
 
 
 def write_hashes(images: Path, output: Path, *, by: Hasher) -> None:
-    """The photos' hashes as descriptors: the squared distance of bits as 0 and 1 is their Hamming distance.
+    """Write the photos' hashes as descriptors of 0 and 1, whose squared distance is the Hamming distance.
 
-    A file that was made of the same photos by the same version is left as it is.
+    An output made from the same photos by the same version is left unchanged.
     """
     photos = list_images(images)
     made_with = {"model": by.name, "version": by.version, "image_list_sha256": list_hash(photos)}

@@ -1,4 +1,4 @@
-"""edits.jsonl: what was done to which photo, a line a query."""
+"""The reader of edits.jsonl, which holds the source photo and the edits of each query, one line per query."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from isc.benchmark.edits.chain import EDITS, Edit
 from isc.errors import InputError
 
-AUGLY = "augly"  # what the key "library" says of a line whose edits are AugLy's
+AUGLY = "augly"  # value of the key "library" in a line with edits by AugLy
 
 
 def read_edits(path: Path) -> dict[str, tuple[Edit, ...]]:
-    """The edits of every query of an edits.jsonl, ours or AugLy's, by query id.
+    """Return the edits of every query of an edits.jsonl, our own or AugLy's, by query id.
 
-    Raises InputError with the row for a malformed line.
+    Raises InputError, with the row, if a line is malformed.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -63,13 +63,13 @@ def _augly(edits: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Edit, ...]:
 
 
 def _only_augly(edits: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
-    """Whether a line that does not say whose edits it has can only be AugLy's; some names are in both libraries."""
+    """Return True if the edits of a line without "library" can only be AugLy's; some names are in both libraries."""
     try:
         _own(edits)
     except (ValueError, TypeError, KeyError):
         try:
             _augly(edits)
         except (ValueError, TypeError, KeyError):
-            return False  # neither's: the complaint is to be about ours
+            return False  # in neither library: report the error of our own edits
         return True
     return False

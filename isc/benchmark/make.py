@@ -1,4 +1,4 @@
-"""Photos → a benchmark: which can be used, which show the same, who becomes what, and then the pictures."""
+"""The making of a benchmark from photos: screening, near duplicates, the plan, and the pictures."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from isc.runtime.cpus import cores
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it whenever the same seed and photos give other files
-MIN_PHOTO_SIDE = {Library.own: 32, Library.augly: 96}  # pixels; AugLy's chains need more
-SHOWN = 10  # pairs that show the same, in the log
+VERSION = 2  # to be raised whenever the same seed and photos give other files
+MIN_PHOTO_SIDE = {Library.own: 32, Library.augly: 96}  # pixels; AugLy's chains need larger photos
+SHOWN = 10  # near-duplicate pairs shown in the log
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What was asked for."""
+    """The requested benchmark."""
 
     images: Path
     output: Path
@@ -66,8 +66,11 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Pool:
-    """The photos to divide, in the order of their ids; who shows the same as others, by photo; descriptors of all,
-    where they were made; and what benchmark.json says of all this."""
+    """The usable photos, in the order of their ids.
+
+    `groups` is the group of near duplicates by photo; `nearest` finds nearest photos by descriptor, None if no
+    descriptors were made; `told` holds the counts for benchmark.json.
+    """
 
     photos: tuple[Path, ...]
     groups: Mapping[Path, int]
@@ -76,7 +79,7 @@ class _Pool:
 
 
 def benchmark(config: BenchmarkConfig) -> Path:
-    """The verb: write the benchmark to `config.output`; the path written."""
+    """Write the benchmark of this configuration, and return its folder."""
     wanted = Wanted(
         references=config.references,
         copied=config.copied,
@@ -116,14 +119,14 @@ def make_benchmark(
     near_duplicates: NearDuplicates | None = None,
     hard_negatives: int = 0,
 ) -> Sizes:
-    """Write the benchmark to the folder `output`, with photos of at most `max_side` pixels; its sizes.
+    """Write the benchmark to the folder `output`, with photos of at most `max_side` pixels, and return its sizes.
 
-    The same photos and options give the same bytes, whatever the number of `workers` (processes; one a core where
-    None). The folder is whole or absent; a run that was broken off goes on where it was, and one that is there, made
-    the same way, is left as it is. With `near_duplicates` photos that show the same are looked for; None looks for
-    none. Of the distractor queries `hard_negatives` are made of photos like a reference. Photos that cannot be read or
-    are too small are left out, and listed. Raises InputError where the benchmark was made differently, or the photos
-    are too few.
+    The same photos and options give the same bytes for any number of `workers` (processes; None: one per core). The
+    output appears only when it is complete; an interrupted run resumes, and an existing benchmark of the same
+    configuration is left unchanged. `near_duplicates` says how to treat near-duplicate photos; None skips their search.
+    `hard_negatives` of the distractor queries are made from photos similar to a reference. Unreadable and too small
+    photos are left out and listed. Raises InputError if the output has another configuration, or if there are too few
+    photos.
     """
     if seed < 0 or max_side < 64:
         raise InputError(f"seed={seed}, max_side={max_side}; expected a seed ≥ 0 and a side of at least 64 pixels")
@@ -142,7 +145,7 @@ def _made(job: _Job) -> Sizes:
         remove_leftover(output)
         log.info("%s is there already, made the same way", output)
         return Sizes(**json.loads((output / RECORD).read_text(encoding="utf-8"))[MADE]["sizes"])
-    check_hard_negatives(job.hard_negatives, _sizes(job, len(photos)))  # where even all are too few, nothing is begun
+    check_hard_negatives(job.hard_negatives, _sizes(job, len(photos)))  # fail before any work if all photos are too few
     with workshop(output, made_with) as part:
         pool = _pool(job, photos, part)
         found = _sizes(job, len(pool.photos))
@@ -216,8 +219,11 @@ def _nearest(rows: Mapping[Path, int], described: Descriptors) -> Nearest:
 def _settled(
     job: _Job, photos: Mapping[str, Path], seen: Screened, described: Descriptors, part: Path
 ) -> tuple[dict[str, Path], dict[Path, int], dict[str, int]]:
-    """Find the photos that show the same, list them, and do with them as asked: the photos that stay, the groups that
-    are left among them, and how many there were."""
+    """Find and list the near-duplicate photos, and treat them as configured.
+
+    Returns the photos that stay, the groups that stay among them, and the counts. Raises InputError if near duplicates
+    are refused.
+    """
     from isc.benchmark.near_duplicates import groups_of, left_out, near_duplicates, write_near_duplicates
 
     names = {name: job.name_of(path) for name, path in photos.items()}
@@ -252,7 +258,7 @@ def _settled(
 
 
 def _list_beside(output: Path) -> Path:
-    """Where the list of pairs goes when the run is refused."""
+    """Return the path of the list of pairs for a run that refuses near duplicates."""
     return output.with_name(f"{output.name}.near_duplicates.csv")
 
 
@@ -277,7 +283,7 @@ def _write(job: _Job, plan: Plan, part: Path, record: Mapping[str, Any]) -> None
 
 
 def _told(pool: _Pool, plan: Plan, sizes: Sizes, job: _Job) -> dict[str, Any]:
-    """What came of it, for benchmark.json."""
+    """Return the results for benchmark.json: counts, sizes and hard negatives."""
     hard = [
         {"file": job.name_of(path), "reference_id": reference, "distance": round(distance, 4)}
         for path, (reference, distance) in plan.hard.items()

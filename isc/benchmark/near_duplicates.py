@@ -1,9 +1,10 @@
-"""Photos that show the same: found by their descriptors, decided by their pixels.
+"""Near-duplicate photos: candidates by descriptor, decided by pixels.
 
-Among them the answer "which photo is this a copy of" has several right ones, so that a benchmark made of them would
-count right answers as wrong. Candidates are the nearest neighbours of every photo by isc_small; a pair shows the same
-where many points of both agree on one map, and the grey values agree inside it. The bounds are conservative: other
-photos of the same product, with its label on both, agree in as many points, but not in the rest of the picture.
+A query made from a near duplicate has several correct references, so a benchmark with near duplicates would count
+correct pairs as wrong. Candidates are the nearest neighbours of every photo by isc_small. A pair is a near duplicate
+if many points of both photos agree on one geometric map and the grey values agree inside it. The bounds are
+conservative: different photos of one product, with the same label, agree in as many points, but not in the rest of
+the picture.
 """
 
 from __future__ import annotations
@@ -32,16 +33,19 @@ from isc.search.exact import nearest
 log = logging.getLogger(__name__)
 
 MODEL = "isc_small"
-NEIGHBOURS = 5  # of each photo that are looked at
-FARTHEST = 0.9  # squared distance of a candidate; unrelated photos lie at about 2
-LEAST = {"inliers": 12.0, "surprise": 30.0, "agreement": 0.4}  # of a pair that shows the same
+NEIGHBOURS = 5  # neighbours of each photo taken as candidates
+FARTHEST = 0.9  # largest squared distance of a candidate; unrelated photos have about 2
+LEAST = {"inliers": 12.0, "surprise": 30.0, "agreement": 0.4}  # lower bounds for a near-duplicate pair
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two photos that show the same. `inliers`, `agreement` (of grey values, −1…1) and the shares of either picture
-    that the other shows say how much speaks for it: None of files with the same bytes. `group` is the number of a group
-    that all belong to who are joined by such pairs."""
+    """A pair of near-duplicate photos, with its evidence.
+
+    `inliers` counts agreeing points, `area_a` and `area_b` are the shares 0…1 of each photo that the other one shows,
+    `agreement` −1…1 compares the grey values; all are None for identical files. `group` numbers the connected
+    component of such pairs.
+    """
 
     file_a: str
     file_b: str
@@ -62,8 +66,10 @@ COLUMNS = tuple(field.name for field in fields(NearDuplicate))
 
 
 def describe(photos: Mapping[str, Path], part: Path) -> Descriptors:
-    """Descriptors of the photos by isc_small, made by extract.py in a process of its own; kept in the folder `part`,
-    where a run that was broken off goes on."""
+    """Return descriptors of the photos by isc_small, made by extract.py in a process of its own.
+
+    They are kept in the folder `part`, where an interrupted run resumes.
+    """
     listing, made = part / "listing.csv", part / "photos.h5"
     if not made.exists():
         write_csv(listing, ("id", "file"), ((name, path.absolute()) for name, path in photos.items()))
@@ -75,9 +81,9 @@ def describe(photos: Mapping[str, Path], part: Path) -> Descriptors:
 def near_duplicates(
     photos: Mapping[str, Path], described: Descriptors, *, names: Mapping[str, str], workers: int, kept: Path
 ) -> tuple[NearDuplicate, ...]:
-    """All pairs that show the same, sorted; `names` says what to call a photo's file, by id.
+    """Return all near-duplicate pairs, sorted; `names` maps a photo's id to its file name.
 
-    What was found is kept in the file `kept`, and taken from there where it exists.
+    The result is stored in the file `kept`, and read from there if it exists.
     """
     if not kept.exists():
         write_near_duplicates(kept, _found(photos, described, names=names, workers=workers))
@@ -94,12 +100,15 @@ def read_near_duplicates(path: Path) -> tuple[NearDuplicate, ...]:
 
 
 def groups_of(pairs: Iterable[NearDuplicate]) -> dict[str, int]:
-    """The group of every file that is in one."""
+    """Return the group number of every file that has a near duplicate."""
     return {name: pair.group for pair in pairs for name in (pair.file_a, pair.file_b)}
 
 
 def left_out(pairs: Iterable[NearDuplicate], sizes: Mapping[str, tuple[int, int]]) -> set[str]:
-    """All files of a group but that of the largest picture, the first of several; `sizes` by file."""
+    """Return all files of each group except the one with the most pixels (the first by name if equal).
+
+    `sizes` maps a file to its (width, height).
+    """
     members = defaultdict(list)
     for name, group in groups_of(pairs).items():
         members[group].append(name)
@@ -137,7 +146,7 @@ _Told = tuple[int | None, float | None, float | None, float | None]
 
 
 def _told(column: Mapping[str, FloatArray], row: int) -> _Told:
-    """Inliers, the shares of the first and the second photo, and agreement: the first is the reference of the pair."""
+    """Return inliers, area of the first photo, area of the second, and agreement; the first photo is the reference."""
     area_a, area_b, agreement = (
         round(float(column[name][row]), 4) for name in ("area_reference", "area_query", "agreement")
     )
@@ -145,7 +154,7 @@ def _told(column: Mapping[str, FloatArray], row: int) -> _Told:
 
 
 def _candidates(described: Descriptors, *, apart_from: Sequence[tuple[int, int]]) -> Matches:
-    """Each pair of neighbours once, but those known already; the earlier photo is the reference."""
+    """Return each pair of neighbours once, without the pairs in `apart_from`; the earlier photo is the reference."""
     with progress("nearest photos", "pairs") as report:
         row, distance = nearest(described.vectors, described.vectors, k=NEIGHBOURS + 1, progress=report)
     one, other = np.repeat(np.arange(len(described)), row.shape[1]), row.reshape(-1)
@@ -159,7 +168,7 @@ def _candidates(described: Descriptors, *, apart_from: Sequence[tuple[int, int]]
 
 
 def _groups(pairs: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """The number of the group, from 1, of every photo that is joined to others by pairs."""
+    """Return the group number, from 1, of every photo that occurs in the pairs."""
     root: dict[int, int] = {}
 
     def find(one: int) -> int:
@@ -176,7 +185,7 @@ def _groups(pairs: Sequence[tuple[int, int]]) -> dict[int, int]:
 
 
 def _same_bytes(photos: Mapping[str, Path]) -> list[tuple[str, str]]:
-    """Each file beside the first that has the same bytes; only files of one size are read."""
+    """Return (first file, later file) for files with identical bytes; only files of equal size are read."""
     by_size = defaultdict(list)
     for name, path in photos.items():
         by_size[path.stat().st_size].append(name)

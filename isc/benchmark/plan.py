@@ -1,4 +1,4 @@
-"""Who is who: which photos become references, queries and training photos, and what each query is made of."""
+"""The plan of a benchmark: the role of each photo, and the source and the edit of each query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from isc.errors import InputError
 
 @dataclass(frozen=True)
 class Photo:
-    """A reference or training photo, which is written as it is but for its size."""
+    """A reference or training photo, which is written unedited, at most resized."""
 
     source: Path
     id: str
@@ -29,13 +29,13 @@ class Photo:
 
 @dataclass(frozen=True)
 class Query:
-    """A query to make: `number` is that of its id and of its random stream."""
+    """A query to make; `number` determines its id and its random stream."""
 
     number: int
     source: Path
     reference_id: str  # "" for a distractor
     cell: Cell | None = None
-    neighbour: str = ""  # of a hard negative: the reference that it looks like
+    neighbour: str = ""  # of a hard negative: the id of its similar reference
 
     @property
     def id(self) -> str:
@@ -43,14 +43,14 @@ class Query:
 
 
 class Nearest(Protocol):
-    """The nearest of some photos to each of others: its number among them, and the squared distance, [N] both."""
+    """A search for the nearest photo in `among` for each of N `photos`: its index [N] and squared distance [N]."""
 
     def __call__(self, photos: Sequence[Path], among: Sequence[Path]) -> tuple[Sequence[int], Sequence[float]]: ...
 
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """Distractor `queries` that shall be made of photos like a reference, and what tells which are."""
+    """The number of distractor queries to make from photos similar to a reference, and the search for such photos."""
 
     queries: int
     nearest: Nearest
@@ -58,8 +58,11 @@ class HardNegatives:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is to be made. `others` are the photos that lie under and over queries; `hard` tells, for each photo of
-    hard negatives, its reference's id and their squared distance."""
+    """All photos and queries to make.
+
+    `others` are the photos for overlays; `hard` maps each hard negative to the id of its nearest reference and their
+    squared distance.
+    """
 
     photos: tuple[Photo, ...]
     queries: tuple[Query, ...]
@@ -84,11 +87,11 @@ def planned(
     groups: Mapping[Path, Any] | None = None,
     hard: HardNegatives | None = None,
 ) -> Plan:
-    """Divide the photos and deal out the queries; the same arguments give the same plan.
+    """Divide the photos into roles and plan the queries; the same arguments give the same plan.
 
-    Photos of one of the `groups` show the same: none is a distractor, or lies in an overlay, whose fellow is a
-    reference. `cells` take turns among the copies and, apart, among the distractors. Raises InputError where the photos
-    do not suffice.
+    `groups` are near duplicates: if one photo of a group is a reference, no other one is a distractor or an overlay.
+    `cells` take turns among the copies, and separately among the distractors. Raises InputError if there are too few
+    photos.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     drawn = [photos[i] for i in rng.permutation(len(photos))]
@@ -102,7 +105,10 @@ def planned(
 
 
 def _divided(drawn: Sequence[Path], sizes: Sizes, groups: Mapping[Path, Any], hard: HardNegatives | None) -> _Roles:
-    """References first; then the distractors, hard ones before others; the rest, up to its number, for training."""
+    """Divide the drawn photos: first references, then distractors (hard ones first), then training photos.
+
+    Raises InputError if too few photos are left for the distractors or the training.
+    """
     references, rest = drawn[: sizes.references], drawn[sizes.references :]
     rest = rest[: sizes.photos - sizes.references] if hard is None and not groups else rest
     known = {groups.get(path) for path in references} - {None}
@@ -123,7 +129,7 @@ def _divided(drawn: Sequence[Path], sizes: Sizes, groups: Mapping[Path, Any], ha
 
 
 def check_hard_negatives(queries: int, sizes: Sizes) -> None:
-    """InputError where there are not so many distractor queries."""
+    """Raise InputError if there are fewer distractor queries than hard negatives."""
     if queries > sizes.distractor_queries:
         raise InputError(
             f"hard_negatives={queries}; expected at most the number of distractor queries, {sizes.distractor_queries}"
@@ -133,7 +139,7 @@ def check_hard_negatives(queries: int, sizes: Sizes) -> None:
 def _hard(
     references: Sequence[Path], strangers: Sequence[Path], sizes: Sizes, hard: HardNegatives | None
 ) -> dict[Path, tuple[str, float]]:
-    """The photos nearest to a reference, nearest first, as many as the queries' share asks for."""
+    """Return the photos nearest to a reference, nearest first; their number follows the share of hard queries."""
     if hard is None or hard.queries == 0:
         return {}
     check_hard_negatives(hard.queries, sizes)
@@ -150,7 +156,7 @@ def _hard(
 def _dealt(
     roles: _Roles, sizes: Sizes, rng: np.random.Generator, cells: Sequence[Cell], hard_queries: int
 ) -> list[Query]:
-    """All queries in the order of their ids, copies and distractors mixed, each photo used about equally often."""
+    """Return all queries in the order of their ids, copies and distractors mixed, with photos used about equally."""
     copied = roles.references[: sizes.copied]
     sources = [(copied[i % len(copied)], f"R{i % len(copied):06d}") for i in range(sizes.positive_queries)]
     hard, plain = list(roles.hard), [path for path in roles.distractors if path not in roles.hard]
@@ -167,7 +173,7 @@ def _dealt(
 
 
 def _turns(cells: Sequence[Cell], sizes: Sizes, rng: np.random.Generator) -> list[Cell]:
-    """A cell for every query, copies first: each comes once, in any order, before any comes again."""
+    """Return a cell for every query, copies first; every cell comes once, in random order, before any is repeated."""
     if not cells:
         return []
     dealt: list[Cell] = []

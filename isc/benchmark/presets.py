@@ -1,4 +1,4 @@
-"""What is done to each query: presets by difficulty, and one for every kind of edit."""
+"""The presets of a benchmark: chains of edits by difficulty, and one preset for every kind of edit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from isc.errors import InputError
 from isc.photos.decode import Pixels
 from isc.photos.resizing import fit_within
 
-CHAINS: Mapping[str, tuple[int, int]] = {"easy": (1, 1), "challenge": (1, 4), "hard": (3, 6)}  # fewest and most edits
+CHAINS: Mapping[str, tuple[int, int]] = {"easy": (1, 1), "challenge": (1, 4), "hard": (3, 6)}  # (fewest, most) edits
 EACH = "each"
-QUALITY, RECOMPRESSED_QUALITY = 92, 95  # of JPEG; the second keeps the artefacts of a recompression as they are
-LONGEST = 640  # pixels a side of a query by AugLy; ours keep to it by themselves
+QUALITY, RECOMPRESSED_QUALITY = 92, 95  # of JPEG files; the second preserves the artefacts of a recompression
+LONGEST = 640  # most pixels per side of a query by AugLy; our own edits have this limit built in
 
-Cell = tuple[str, str | None]  # a kind of edit and a strength, None where any
-Other = Callable[[str], Pixels]  # the photo of a name
+Cell = tuple[str, str | None]  # a kind of edit and a strength; None means any strength
+Other = Callable[[str], Pixels]  # returns the photo of this name
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which edits: a preset's name, the strength where one is wanted, and whose edits. Raises InputError for a preset
-    or strength that there is not, naming those that there are."""
+    """The choice of edits: a preset, optionally a strength, and the library of the edits.
+
+    Raises InputError for an unknown preset or strength, or if the two do not go together.
+    """
 
     preset: str = "challenge"
     strength: str | None = None
@@ -54,7 +56,7 @@ class Recipe:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """The kinds and strengths that take turns; none for a chain of edits."""
+        """The kinds and strengths that the queries take in turn; empty for chains of edits."""
         if self.preset in CHAINS:
             return ()
         one_kind = self.preset != EACH
@@ -66,10 +68,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Made:
-    """A query: its pixels, what was done, where the photo lies in it, and the quality to write it with.
+    """A finished query: its pixels, its edits, the region of the source photo in it, and the JPEG quality to write.
 
-    `region` is the photo's corners, clockwise from the upper left one, as fractions of width and height; None where
-    it cannot be known.
+    `region` holds the photo's corners (x, y), clockwise from the upper left, as fractions of width and height; None if
+    it is unknown.
     """
 
     pixels: Pixels
@@ -78,7 +80,7 @@ class Made:
     quality: int
 
     def line(self, library: Library) -> dict[str, Any]:
-        """What edits.jsonl says of it."""
+        """Return the entries of the query's line in edits.jsonl that describe its edits."""
         edits = [_described(edit, library) for edit in self.edits]
         by = {"library": AUGLY} if library is Library.augly else {}
         return {"edits": edits, "region": self.region} | by
@@ -95,7 +97,7 @@ def kinds_of(library: Library) -> tuple[str, ...]:
 def make_query(
     recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, *, others: Sequence[str], other: Other
 ) -> Made:
-    """A copy of the picture by this recipe; `other` opens any of `others`, which are put under or over it."""
+    """Return a copy of the picture by this recipe; `other` opens any of `others`, the photos for overlays."""
     if recipe.library is Library.augly:
         return _by_augly(recipe, cell, pixels, rng, others=others, other=other)
 
@@ -130,7 +132,7 @@ def _by_augly(
 
 
 def _described(edit: Edit, library: Library) -> dict[str, Any]:
-    """The name, params and words of an edit, and its strength where it has one."""
+    """Return the name, parameters and text of an edit, and its strength if it has one."""
     strength = strength_of(edit) if library is Library.own else None
     line: dict[str, Any] = {"name": edit.name, "params": dict(edit.params), "text": edit.describe()}
     return line if strength is None else line | {"strength": strength}

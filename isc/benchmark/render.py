@@ -1,4 +1,4 @@
-"""The pictures of a benchmark, made in processes; those that an earlier run has finished are not made again."""
+"""The pictures of a benchmark, rendered by several processes; finished pictures of an earlier run are kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOLDERS = ("references", "queries", "training")
 
 @dataclass(frozen=True)
 class Run:
-    """What all pictures of a benchmark share: where photos come from and go to, and how they are made."""
+    """The options shared by all pictures of a benchmark: source and output folder, seed, size limit, recipe."""
 
     images: Path
     folder: Path
@@ -38,9 +38,9 @@ class Run:
 
 
 def make_pictures(run: Run, plan: Plan, *, journal: Path, workers: int) -> list[str]:
-    """Write all pictures that are not there yet; the lines of edits.jsonl, in the order of the queries.
+    """Write all missing pictures, and return the lines of edits.jsonl in the order of the queries.
 
-    `journal` is the file that keeps the lines of what is finished.
+    `journal` is the file that keeps the lines of finished queries.
     """
     for name in FOLDERS:
         (run.folder / name).mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def make_pictures(run: Run, plan: Plan, *, journal: Path, workers: int) -> list[
     total = len(plan.photos) + len(plan.queries)
     done = total - len(todo)
     work = _Work(run, tuple(run.name_of(path) for path in plan.others))
-    _read_photo.cache_clear()  # a file may have changed since the last run
+    _read_photo.cache_clear()  # files may have changed since the last run in this process
     with (
         journal.open("a", encoding="utf-8") as file,
         sharing(work, workers=max(1, min(workers, len(todo)))) as share,
@@ -63,22 +63,24 @@ def make_pictures(run: Run, plan: Plan, *, journal: Path, workers: int) -> list[
                 query_id, line = made
                 lines[query_id] = line
                 file.write(f"{line}\n")
-                file.flush()  # it survives this process
+                file.flush()  # so that the line survives a kill of this process
             done += 1
             report(done, total)
     return [lines[query.id] for query in plan.queries]
 
 
 def _remove_torn(folder: Path) -> None:
-    """What a kill has left half written."""
+    """Remove the unfinished pictures of a killed run."""
     for name in FOLDERS:
         for path in (folder / name).glob(".*.part"):
             path.unlink(missing_ok=True)
 
 
 def _finished(run: Run, journal: Path) -> dict[str, str]:
-    """The lines of the journal by query, without one that a kill has cut off or whose picture is gone; the file is
-    left with these lines alone."""
+    """Return the lines of the journal by query id, without truncated lines and lines whose picture is missing.
+
+    The journal is rewritten with these lines.
+    """
     lines: dict[str, str] = {}
     if journal.exists():
         for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -96,10 +98,10 @@ def _finished(run: Run, journal: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a process does: write one picture; of a query, its id and its line of edits.jsonl."""
+    """The task of a worker process: write one picture; for a query, return its id and its line of edits.jsonl."""
 
     run: Run
-    others: tuple[str, ...]  # photos for overlays
+    others: tuple[str, ...]  # names of photos for overlays
 
     @functools.cached_property
     def _places(self) -> dict[str, int]:
@@ -138,7 +140,7 @@ class _Work:
         return _read_photo(path, self.run.max_side)
 
     def _write(self, folder: str, name: str, pixels: Pixels, *, quality: int) -> None:
-        """Under another name until it is whole, one of this process: that of a killed run may be writing its last."""
+        """Write a JPEG atomically; the temporary name holds this process's id, as a dying run may still be writing."""
         beside = self.run.folder / folder / f".{name}.{os.getpid()}.part"
         beside.write_bytes(encode_jpeg(pixels, quality=quality))
         beside.replace(self.run.folder / folder / f"{name}.jpg")
@@ -146,7 +148,7 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Without(Sequence[str]):
-    """All names but the one at this place, without a copy of them."""
+    """A view of all names except the one at index `place`, without a copy."""
 
     names: Sequence[str]
     place: int | None

@@ -1,4 +1,4 @@
-"""Which photos can be used: those that can be read whole and are not too small."""
+"""Screening of photos: usable photos can be decoded completely and are not too small."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from isc.photos.decode import read_image
 from isc.runtime.pool import sharing
 from isc.runtime.progress import progress
 
-CHUNK = 16  # photos that a process looks at in one go
+CHUNK = 16  # photos per task of a worker process
 COLUMNS = ("id", "width", "height", "reason")
 
 
 @dataclass(frozen=True)
 class Screened:
-    """The size (width, height) in pixels of each photo that can be used, and what is wrong with each other, by id."""
+    """The (width, height) in pixels of each usable photo, and the problem of each other photo, by id."""
 
     sizes: Mapping[str, tuple[int, int]]
     problems: Mapping[str, str]
 
 
 def screened(photos: Mapping[str, Path], *, least: int, workers: int, kept: Path | None = None) -> Screened:
-    """Read every photo once; one of less than `least` pixels a side is too small.
+    """Decode every photo once; a photo with a side below `least` pixels is too small.
 
-    What was found is kept in the file `kept`, and taken from there where it exists.
+    The result is stored in the file `kept`, and read from there if it exists.
     """
     if kept is not None and kept.exists():
         return _read(kept)

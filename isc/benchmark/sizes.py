@@ -1,4 +1,4 @@
-"""How many photos go where, and how many queries are made of them."""
+"""The sizes of a benchmark: numbers of references, distractors, training photos and queries."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass, fields
 from isc.errors import InputError
 
 FEWEST_PHOTOS = 12
-DISTRACTOR_SHARE = 0.8  # of the queries, as in the challenge
-QUERIES_OF_A_CELL = 25  # of each kind of edit and strength, where they come in turn
+DISTRACTOR_SHARE = 0.8  # of all queries, as in the challenge
+QUERIES_OF_A_CELL = 25  # copies per kind of edit and strength, if these take turns
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many photos go where, and how many queries are made of them; all positive.
+    """The numbers of photos and queries; all positive. Raises InputError if they contradict each other.
 
-    Of the `references` the first `copied` are edited into `positive_queries`, as evenly as possible; of further
-    `distractors` photos the `distractor_queries` are made, which have no reference; `training` photos are apart.
+    The first `copied` of the `references` are edited into the `positive_queries`, as evenly as possible. Another
+    `distractors` photos are edited into the `distractor_queries`, which have no reference. The `training` photos are
+    further photos.
     """
 
     references: int
@@ -46,10 +47,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The counts that were asked for; what is None follows from the number of photos.
+    """The requested counts; a count of None is derived from the number of photos.
 
-    `queries` counts copies and distractors together, of which `distractor_share`, above 0 and below 1, are distractors.
-    `cells` kinds of edit take turns, of which each gets equally many copies.
+    `queries` counts copies and distractors together; the share `distractor_share`, above 0 and below 1, of them are
+    distractors. If `cells` kinds of edit take turns, each gets the same number of copies.
     """
 
     references: int | None = None
@@ -61,9 +62,9 @@ class Wanted:
     cells: int | None = None
 
     def sizes(self, photos: int) -> Sizes:
-        """How a benchmark divides this many photos: the rest of them, most where there are many, is for training.
+        """Return the sizes of a benchmark of this many photos; all photos left over are for training.
 
-        Raises InputError where the photos are too few.
+        Raises InputError if there are too few photos.
         """
         if photos < FEWEST_PHOTOS:
             raise InputError(f"{photos} photos; expected at least {FEWEST_PHOTOS} to make a benchmark of")
@@ -81,7 +82,7 @@ class Wanted:
         return Sizes(references, copied, distractors, training, positive, distracting)
 
     def _queries(self, copied: int) -> tuple[int, int]:
-        """The numbers of copies and of distractors."""
+        """Return the numbers of copy queries and of distractor queries."""
         if self.queries is not None:
             distracting = min(max(round(self.queries * self.distractor_share), 1), self.queries - 1)
             return self.queries - distracting, distracting
@@ -90,5 +91,5 @@ class Wanted:
 
 
 def sizes_for(photos: int) -> Sizes:
-    """How a benchmark divides this many photos where nothing else is asked for. InputError where they are too few."""
+    """Return the default sizes of a benchmark of this many photos. Raises InputError if there are too few photos."""
     return Wanted().sizes(photos)

@@ -1,12 +1,12 @@
-"""The folder that a benchmark is made in, beside the one it becomes: what is finished there survives a kill.
+"""The work folder of a benchmark, beside its output folder; finished work in it survives a killed process.
 
-lock               held by the one that writes
-made_with.json     what the benchmark is made with, as later in its benchmark.json
-photos.csv         the size of every photo, or what is wrong with it        (isc.benchmark.screening)
-photos.h5          descriptors of the photos that can be used               (isc.benchmark.near_duplicates)
+lock               held by the writing process
+made_with.json     the configuration of the benchmark, later part of its benchmark.json
+photos.csv         the size of every photo, or the reason why it is unusable   (isc.benchmark.screening)
+photos.h5          descriptors of the usable photos                            (isc.benchmark.near_duplicates)
 near_duplicates.csv
-journal.jsonl      a line of edits.jsonl for every query that is finished, in the order of finishing
-benchmark/         what becomes the output
+journal.jsonl      the line of edits.jsonl of every finished query, in the order of completion
+benchmark/         the later output folder
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from isc.runtime.locks import sole_writer
 log = logging.getLogger(__name__)
 
 RECORD, LOCK, MADE_WITH = "benchmark.json", "lock", "made_with.json"
-OF_THE_PICTURES = ("benchmark", "journal.jsonl")  # what depends on more than the photos
-OF_THE_PHOTOS = ("version", "photos_sha256", "min_photo_side")  # what all else depends on
-MADE = "made"  # the part of a record that says what came of it
+OF_THE_PICTURES = ("benchmark", "journal.jsonl")  # files that depend on the whole configuration
+OF_THE_PHOTOS = ("version", "photos_sha256", "min_photo_side")  # configuration keys that all files depend on
+MADE = "made"  # key of the results in benchmark.json
 
 
 def part_of(output: Path) -> Path:
@@ -36,7 +36,10 @@ def part_of(output: Path) -> Path:
 
 
 def is_made(output: Path, made_with: Mapping[str, Any]) -> bool:
-    """Whether this very benchmark is there; False for an empty folder, InputError for anything else."""
+    """Return True if the output holds this benchmark, False if it is missing or empty.
+
+    Raises InputError if it holds anything else, or a benchmark of another configuration.
+    """
     record = output / RECORD
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
@@ -52,10 +55,10 @@ def is_made(output: Path, made_with: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def workshop(output: Path, made_with: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder to work in, with what an earlier run of the same command has finished; it stays on any failure.
+    """Yield the locked work folder, with the finished work of an earlier run; the folder stays on any failure.
 
-    What a run of another configuration has left is removed, but for what depends on the photos alone where they are the
-    same. Raises InputError where another process is at it.
+    The work of a run with another configuration is removed, except for files that depend on the photos alone, if the
+    photos are the same. Raises InputError if another process uses the folder or if it cannot be written.
     """
     part = part_of(output)
     try:
@@ -74,15 +77,15 @@ def workshop(output: Path, made_with: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def finish(part: Path, output: Path) -> None:
-    """Give what was made its name, and remove the folder that it was made in."""
+    """Rename the finished benchmark to its output folder, and remove the work folder."""
     if output.exists():
-        output.rmdir()  # it is empty
+        output.rmdir()  # an existing output is empty here
     (part / "benchmark").rename(output)
     shutil.rmtree(part, ignore_errors=True)
 
 
 def remove_leftover(output: Path) -> None:
-    """What a run left that was killed between the two steps of `finish`."""
+    """Remove the work folder of a run that was killed between the two steps of `finish`."""
     part = part_of(output)
     if part.exists() and not (part / "benchmark").exists():
         shutil.rmtree(part, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Every command: reads its arguments, calls one room, and ends with one line where something is wrong."""
+"""The commands: each reads its arguments, calls one subpackage, and reports a user error in one line."""

@@ -18,7 +18,7 @@ from isc.evaluate.calibration.thresholds import Threshold
 from isc.match.inputs import named
 from isc.runtime.progress import progress
 
-ALWAYS = 0.975  # of the draws that reach a precision: below it, that it can be reached is no more certain than that
+ALWAYS = 0.975  # share of draws that reach a precision; below it, the printed line mentions the share
 
 EXAMPLES = """\
 examples:
@@ -34,7 +34,7 @@ A sample of your own queries with its true pairs labelled serves best (docs/cali
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command isc-calibrate."""
+    """Run the command isc-calibrate."""
     run_command(_parser(), argv, action=calibrate, interrupted="nothing was left half written")
 
 
@@ -44,7 +44,7 @@ def calibrate(given: argparse.Namespace) -> None:
     if not predictions.is_file():
         raise InputError(f"{predictions} is not there; expected --run to name a folder that match.py wrote")
     made = read_made(given.run)
-    # what match.py wrote may be longer than what the challenge takes
+    # predictions of match.py may have more rows than the challenge accepts
     matches = read_predictions(predictions, max_rows=max(made.queries * made.references, 1))
     truth = read_ground_truth(given.ground_truth)
     with progress("fitting", "cuts") as report, named(given.run):
@@ -56,7 +56,7 @@ def calibrate(given: argparse.Namespace) -> None:
 
 
 def summary(found: Calibration) -> str:
-    """What was fitted, on what, and how far it holds for queries that were kept out."""
+    """Describe the calibration: its data, its reliability, and its cuts with their precision on held-out queries."""
     lines = [
         f"{found.pairs:,} pairs, {found.copies:,} of them copies, of {found.queries:,} queries, "
         f"{found.with_copies:,} of which have a copy, among {found.made.references:,} references",
@@ -87,7 +87,7 @@ def _line(one: Threshold, *, wanted: bool) -> str:
 
 
 def _check_target(output: Path | None, model: str | None) -> None:
-    """Refused before the work where nothing would find the file."""
+    """Raise InputError, before the work, if match.py could not find the file to write."""
     if model is not None:
         require_model(model)
     elif output is None or output.suffix.lower() != ".json":
@@ -95,7 +95,7 @@ def _check_target(output: Path | None, model: str | None) -> None:
 
 
 def precision(text: str) -> float:
-    """argparse calls what is no such number by this function's name."""
+    """Parse the precision; argparse shows this function's name in its error messages."""
     value = float(text)
     if not 0.5 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a share from 0.5 to below 1")

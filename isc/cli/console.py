@@ -1,4 +1,4 @@
-"""What the commands share that take arguments of their own: how these are read, and how a command ends."""
+"""The argparse commands' common frame: reading of arguments, error messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from isc.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose refusals are InputErrors, of one line."""
+    """An ArgumentParser that raises InputError, with a one-line message, for bad arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, and status 2."""
+    """Print the error as one line on stderr, and exit with status 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
@@ -32,8 +32,10 @@ def run_command(
     action: Callable[[argparse.Namespace], None],
     interrupted: str,
 ) -> None:
-    """Read the arguments (those of the process where `argv` is None) and act on them. Results go to stdout; progress,
-    warnings and the one line of a refusal to stderr, or what to know after Ctrl-C."""
+    """Parse the arguments (`argv` None: those of the process) and run the action on them.
+
+    Results go to stdout; progress, warnings and the one-line error to stderr, and after Ctrl-C the text `interrupted`.
+    """
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("isc").setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
@@ -48,5 +50,5 @@ def run_command(
         print(f"interrupted; {interrupted}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stdout = None  # Python would complain about it once more on its way out
+        sys.stdout = None  # otherwise Python reports the broken pipe again at exit
         sys.exit(1)

@@ -1,6 +1,6 @@
 """The main job on real photos, in minutes: benchmark → fine-tune → extract → match → judge, before and after.
 
-Every step is one of the package's own commands, printed as it is run; nothing passes between them but files.
+Every step is a command of the package, printed before it runs; the steps exchange only files.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from isc.photos.folders import SAMPLE
 log = logging.getLogger(__name__)
 
 SEED = 2021
-SMALL_BATCH = 32  # of experiment=demo; fewer training photos make one batch
+SMALL_BATCH = 32  # batch size of experiment=demo; fewer training photos form a single batch
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """A row of the result table."""
 
     name: str
     metrics: dict[str, Any]
 
 
 def main() -> None:
-    """The command isc-demo."""
+    """Run the command isc-demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("output", nargs="?", default="demo", type=Path, help="folder to write to (default: demo)")
     parser.add_argument(
@@ -57,14 +57,14 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)  # the command has said why
+        sys.exit(error.returncode)  # the command has printed the reason
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
 def demo(output: Path, *, images: Path = SAMPLE, experiment: str = "demo", steps: int | None = None) -> list[Row]:
-    """Run everything below `output` and print the table; what is there already is not made again."""
+    """Run all steps in the folder `output`, print the result table and return its rows; finished work is reused."""
     started = time.monotonic()
     benchmark = output / "benchmark"
     log.info("making a benchmark of edited copies from the photos in %s", images)
@@ -93,7 +93,7 @@ def run_training(images: Path, run: Path, *, experiment: str, steps: int | None,
 
 
 def run_model(model: str, benchmark: Path, output: Path) -> dict[str, Any]:
-    """Extract with this model, match and judge; the metrics."""
+    """Extract descriptors with this model, match them, and return the metrics."""
     for role in ("queries", "references"):
         _command(
             "extract", f"images={benchmark / role}", f"output={output / role}.h5", f"model={model}", "overwrite=true"
@@ -110,7 +110,7 @@ def run_match(benchmark: Path, descriptors: Path, output: Path, *options: str) -
         f"query_images={benchmark / 'queries'}",
         f"reference_images={benchmark / 'references'}",
         f"edits={benchmark / 'edits.jsonl'}",
-        "calibration=none",  # what comes with isc_small was fitted on other queries than these
+        "calibration=none",  # the calibration shipped with isc_small was fitted on other queries
         f"output={output}",
         *options,
     )
@@ -123,14 +123,14 @@ def run_matching_track(benchmark: Path, descriptors: Path, output: Path) -> dict
 
 
 def pdq(benchmark: Path, output: Path) -> list[Row]:
-    """PDQ hashes matched by the same command; no row where they cannot be made."""
+    """Match PDQ hashes by the same command, and return its row; no row if pdqhash is not installed."""
     if not pdq_descriptors(benchmark, output):
         return []
     return [Row("PDQ, an outside baseline", run_match(benchmark, output, output))]
 
 
 def pdq_descriptors(benchmark: Path, output: Path) -> bool:
-    """Write PDQ hashes as descriptors of the queries and references; False where its library is not installed."""
+    """Write PDQ hashes of queries and references as descriptors; return False if pdqhash is not installed."""
     try:
         by = hasher("PDQ")
     except InputError as error:
@@ -142,7 +142,7 @@ def pdq_descriptors(benchmark: Path, output: Path) -> bool:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The figures side by side."""
+    """Format the rows as a text table."""
     width = max(len(row.name) for row in rows)
     lines = [f"{'':{width}}     μAP  recall at P90  recall at rank 1"]
     lines += [
@@ -154,7 +154,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _command(verb: str, *arguments: str) -> None:
-    """Run one of the three verbs in a process of its own: torch and faiss do not meet in one."""
+    """Run one of the verbs in a process of its own, because torch and faiss must not share a process."""
     print(f"\n$ isc-{verb} {shlex.join(arguments)}", flush=True)
     code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)

@@ -1,4 +1,4 @@
-"""Which command an experiment of `isc/conf/experiment` is for: the one that takes all its keys."""
+"""The check that an experiment of `isc/conf/experiment` fits its command: the command must take all its keys."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KEY = "experiment="
 
 
 def refuse_other_verbs(verb: str, arguments: Sequence[str], takes: Mapping[str, Sequence[str]], folder: Path) -> None:
-    """InputError where an argument names an experiment of this folder that sets a key which `verb` does not take.
+    """Raise InputError if an argument names an experiment of this folder with a key that `verb` does not take.
 
-    `takes` has the dotted keys of each verb. What is not in the folder, Hydra judges.
+    `takes` holds the dotted keys of each verb. Experiments outside the folder are left to Hydra.
     """
     for name in _named(arguments):
         if not (folder / f"{name}.yaml").is_file():
@@ -41,13 +41,13 @@ def _named(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _for(keys: Sequence[str], folder: Path) -> list[str]:
-    """The experiments of the folder that set none but these keys."""
+    """Return the experiments of the folder that set only these keys."""
     return [path.stem for path in sorted(folder.glob("*.yaml")) if set(_keys_of(path.stem, folder)) <= set(keys)]
 
 
 def _keys_of(name: str, folder: Path) -> list[str]:
-    """The dotted keys that an experiment sets, with those of the ones that it begins with (its `defaults`)."""
-    content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")))  # ${…} as written
+    """Return the dotted keys that an experiment sets, with the keys of the experiments in its `defaults`."""
+    content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")))  # ${…} unresolved
     begins_with = [one for one in content.pop("defaults", []) if one != "_self_"]
     return [key for one in begins_with for key in _keys_of(one, folder)] + list(_flat(content))
 

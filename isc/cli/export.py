@@ -1,4 +1,4 @@
-"""The command isc-export: a model as an ONNX file, checked against the original before it is kept."""
+"""The command isc-export: write a model as an ONNX file, after a check against the original."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ The network takes `pictures`, uint8 [batch, 3, height, width] RGB in 0…255, ea
 `descriptors`, float32 [batch, dim] of unit length: normalisation and background subtraction are inside. It is compared
 with the original on real photos, and written only if it agrees. docs/onnx.md shows how to use it.
 """
-SMALLEST = 32  # pixels, as image_size=
+SMALLEST = 32  # pixels, the minimum of image_size=
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command isc-export."""
+    """Run the command isc-export."""
     run_command(_parser(), argv, action=_export, interrupted="nothing was left half written")
 
 

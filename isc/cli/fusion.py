@@ -28,7 +28,7 @@ from isc.photos.folders import list_images
 from isc.runtime.progress import progress
 from isc.search.multi_view import nearest_images
 
-FITTED_CANDIDATES = 30  # of each query: its copy, if it has one, and its nearest neighbours, which are the hard ones
+FITTED_CANDIDATES = 30  # candidates per query: its nearest references, the hard wrong pairs among them
 BINS = (0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 EXAMPLES = """\
@@ -47,7 +47,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Compared pairs: squared distances [P], evidence [P, F], whether each is a copy [P]."""
+    """Compared pairs: squared distances [P], evidence [P, F], and the mask [P] of correct pairs."""
 
     matches: Matches
     distance: Floats
@@ -59,7 +59,7 @@ class Pairs:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command isc-fusion."""
+    """Run the command isc-fusion."""
     run_command(_parser(), argv, action=fit, interrupted="nothing was left half written")
 
 
@@ -93,8 +93,10 @@ def fit(given: argparse.Namespace) -> None:
 
 
 def cross_fitted(pairs: Pairs) -> Floats:
-    """Each pair's probability by a fusion that has not seen its query: of two halves, by the other. ValueError where
-    either is too small."""
+    """Return each pair's probability by a fusion fitted on the half of the queries that does not hold its query.
+
+    Raises ValueError if a half is too small.
+    """
     half = pairs.matches.query % 2 == 0
     probability = np.zeros(len(half))
     for own in (half, ~half):
@@ -105,7 +107,7 @@ def cross_fitted(pairs: Pairs) -> Floats:
 
 
 def summary(pairs: Pairs, crossed: Floats, truth: GroundTruth) -> str:
-    """How well distance and fusion rank, and how far the probabilities may be believed."""
+    """Format the μAP of distance and of fusion, and the reliability of the probabilities."""
     lines = [f"{len(pairs.copy):,} pairs, {np.count_nonzero(pairs.copy):,} of {len(truth.pairs):,} copies among them"]
     for name, score in (("distance alone", -pairs.distance), ("fusion", crossed)):
         judged = evaluate(replace(pairs.matches, score=score), truth)
@@ -121,7 +123,7 @@ def summary(pairs: Pairs, crossed: Floats, truth: GroundTruth) -> str:
 
 
 def record(fusion: Fusion, pairs: Pairs, crossed: Floats, *, provenance: Mapping[str, str]) -> dict[str, Any]:
-    """What is stored: the fusion, whose descriptors it is for, and how it did on queries it was not fitted on."""
+    """Return the JSON record: the fusion, the model of its descriptors, and its reliability on held-out queries."""
     return {
         "format": FORMAT,
         "model": provenance.get("model"),
@@ -136,7 +138,7 @@ def record(fusion: Fusion, pairs: Pairs, crossed: Floats, *, provenance: Mapping
 
 
 def _target(output: Path | None, model: str | None) -> Path:
-    """The file to write, refused before the work where nothing would find it."""
+    """Return the file to write. Raises InputError, before the work, if match.py could not find it."""
     if model is not None:
         require_model(model)
         return beside_model(model, FILE)
@@ -168,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def number(text: str) -> int:
-    """argparse calls what is no such number by this function's name."""
+    """Parse the number; argparse shows this function's name in its error messages."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected at least 1")

@@ -1,4 +1,4 @@
-"""The command isc-index. Results go to stdout; warnings, progress and refusals to stderr."""
+"""The command isc-index. Results go to stdout; warnings, progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from isc.search.index.manifest import Manifest, require_one_row_each
 from isc.search.index.writer import BATCH, Added, Writer, already_there
 
 log = logging.getLogger(__name__)
-DESCRIPTORS = 1 << 16  # that go to faiss at once
-PHOTOS = 1000  # that are read, described and made durable together
+DESCRIPTORS = 1 << 16  # descriptors handed to faiss at once
+PHOTOS = 1000  # photos that are read, embedded and written to disk together
 EXAMPLES = """\
 examples:
   isc-index create known.index                         for photos described by the shipped model
@@ -52,7 +52,7 @@ What is acknowledged is on the disk, even if the process is killed the moment af
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command isc-index."""
+    """Run the command isc-index."""
     run_command(
         _parser(),
         argv,
@@ -90,8 +90,11 @@ def add(arguments: argparse.Namespace) -> None:
 
 
 def _add_set(writer: Writer, path: Path, arguments: argparse.Namespace) -> None:
-    """Add a file or an index, read twice: first to refuse it whole, then block by block, so that it may be larger than
-    memory."""
+    """Add a descriptor file or an index, read twice: first to check all of it, then to add it block by block.
+
+    A file may be larger than memory. Raises InputError for duplicate ids, and for known ids unless an option allows
+    them.
+    """
     provenance = Index.open(path).manifest.provenance if is_index(path) else read_provenance(path)
     ids: set[str] = set()
     for block in _blocks(path):
@@ -126,7 +129,10 @@ def _blocks(path: Path) -> Iterator[Descriptors]:
 
 
 def _add_photos(writer: Writer, photos: Mapping[str, Path], arguments: argparse.Namespace) -> None:
-    """Add them PHOTOS by PHOTOS; those that cannot be read are named on stderr and left out."""
+    """Add the photos in groups of PHOTOS; unreadable photos are logged and left out.
+
+    Raises InputError for known ids unless an option allows them, or if no photo can be read.
+    """
     known = writer.present(photos)
     if known and not (arguments.replace or arguments.skip_existing):
         raise InputError(f"{writer.path}: {already_there(photos, known)}")
@@ -202,7 +208,7 @@ def approximate(arguments: argparse.Namespace) -> None:
     references, made = read_set(arguments.index)
     training, otherwise = read_set(arguments.training, role="training")
     Manifest.of(references.dim, made, None).check(arguments.training, training.dim, otherwise)
-    vectors = references.sorted().vectors  # as match.py reads them
+    vectors = references.sorted().vectors  # in the order in which match.py reads them
     index = Approximate.train(arguments.factory, training.vectors)
     with progress("filling the index", "descriptors") as report:
         if arguments.on_disk:
@@ -300,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What describing photos takes."""
+    """Add the options for the embedding of photos."""
     help_text = "where the model is now, if it has moved; another one is refused (default: the index's own)"
     parser.add_argument("--model", metavar="MODEL", help=help_text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")

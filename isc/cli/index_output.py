@@ -1,4 +1,4 @@
-"""The answers of isc-index as a table, CSV, JSON or text."""
+"""The output of isc-index as a table, CSV, JSON or text."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def distances(matches: Matches) -> npt.NDArray[np.float64]:
 
 
 def _by_query(matches: Matches) -> npt.NDArray[np.int64]:
-    """Positions of the matches query by query, the best of each first."""
+    """Return the order of the matches: by query, then by descending score."""
     return np.lexsort((matches.reference, -matches.score, matches.query)).astype(np.int64)
 
 
 def as_table(matches: Matches) -> str:
-    """For people: query by query, the best first."""
+    """Format the matches as a text table, query by query, the best match first; queries without a match come last."""
     order, distance = _by_query(matches), distances(matches)
     rows = [("query", "reference", "distance", "score")]
     for at in order:
@@ -43,7 +43,7 @@ def as_table(matches: Matches) -> str:
 
 
 def as_csv(matches: Matches) -> str:
-    """`query_id,reference_id,score`: predictions, as `match.py` reads and writes them."""
+    """Format the matches as predictions `query_id,reference_id,score`, as `match.py` reads and writes them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(PREDICTION_COLUMNS)
@@ -54,12 +54,12 @@ def as_csv(matches: Matches) -> str:
 
 
 def as_json(matches: Matches) -> str:
-    """A list of {query, matches: [{reference, score, distance}]}, queries without a match among them."""
+    """Format the matches as a list of {query, matches: [{reference, score, distance}]}, including empty queries."""
     distance = distances(matches)
     found: dict[int, list[dict[str, object]]] = {at: [] for at in range(len(matches.query_ids))}
     for at in _by_query(matches):
         reference = matches.reference_ids[matches.reference[at]]
-        score = float(str(matches.score[at]))  # the digits a float32 needs, no more
+        score = float(str(matches.score[at]))  # only the digits that a float32 needs
         one = {"reference": reference, "score": score, "distance": float(distance[at])}
         found[int(matches.query[at])].append(one)
     answer = [{"query": matches.query_ids[at], "matches": one} for at, one in found.items()]

@@ -1,4 +1,4 @@
-"""What isc-index is given: photos, files of descriptors and other indexes; and the descriptors of its photos."""
+"""The sources of isc-index (photos, descriptor files, other indexes), and the descriptors of the photos."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Embed = Callable[[list[Path]], tuple[Vectors, dict[int, str]]]
 
 @dataclass(frozen=True)
 class Sources:
-    """What a command was given: photos by id, and the files and indexes of descriptors."""
+    """The sources of a command: photos by id, and descriptor files and indexes."""
 
     photos: Mapping[str, Path]
     sets: Sequence[Path]
 
 
 def sorted_sources(paths: Sequence[Path]) -> Sources:
-    """Sort out what is what. Raises InputError for a path of no known kind, and for two photos of one id."""
+    """Sort the paths by kind. Raises InputError for a path of unknown kind, or if two photos have the same id."""
     photos: dict[str, Path] = {}
     sets: list[Path] = []
     for path in paths:
@@ -64,7 +64,7 @@ def _photos(path: Path) -> dict[str, Path]:
 
 
 def embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
-    """What makes descriptors of photos for this index; InputError where the model is another one."""
+    """Return the function that embeds photos for this index. Raises InputError if the index needs another model."""
     from isc.extract.embedding import embed
     from isc.model.device import keep_freed_memory
     from isc.model.inference import load_network
@@ -78,7 +78,7 @@ def embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
 
 
 def describe_photos(photos: Mapping[str, Path], embed: Embed) -> tuple[Descriptors | None, list[str]]:
-    """Descriptors of those that can be read, if any, and why the others cannot; these are named on stderr."""
+    """Return the descriptors of the readable photos, if any, and the reasons of the others, which are logged."""
     vectors, failures = embed(list(photos.values()))
     for reason in failures.values():
         log.warning("left out: %s", reason)
@@ -88,7 +88,7 @@ def describe_photos(photos: Mapping[str, Path], embed: Embed) -> tuple[Descripto
 
 
 def query_descriptors(index: Index, sources: Sources, arguments: argparse.Namespace) -> Descriptors:
-    """All sources together. Raises InputError where two give the same id, and where no photo can be read."""
+    """Return the descriptors of all sources. Raises InputError if an id occurs twice, or if no photo can be read."""
     sets: list[Descriptors] = []
     for path in sources.sets:
         descriptors, provenance = read_set(path)
@@ -109,7 +109,7 @@ def query_descriptors(index: Index, sources: Sources, arguments: argparse.Namesp
 
 
 def read_ids(path: Path) -> list[str]:
-    """One id a line; empty lines are passed over."""
+    """Read one id per line; skip empty lines. Raises InputError for an unreadable file or an invalid id."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

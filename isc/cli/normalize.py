@@ -37,7 +37,7 @@ steps pca, whiten, subtract, stretch, ssquare and score, joined by +; options gi
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command isc-normalize."""
+    """Run the command isc-normalize."""
     run_command(_parser(), argv, action=search, interrupted="nothing was left half written")
 
 
@@ -54,7 +54,7 @@ def search(given: argparse.Namespace) -> None:
     truth = read_ground_truth(given.ground_truth, query_ids=sets.queries.images, reference_ids=sets.references.images)
     bench = Bench(sets.queries, sets.references, training, truth)
     with named(given.ground_truth):
-        _ = bench.halves  # refused before the work
+        _ = bench.halves  # raises before the work if the ground truth is unsuitable
     with progress("searching", "trials") as report, named(given.training):
         choice = choose(bench, kinds, any_dim=given.any_dim, report=report)
     print(f"{table(choice)}\n\n{summary(choice)}")
@@ -65,7 +65,7 @@ def search(given: argparse.Namespace) -> None:
 
 
 def table(choice: Choice) -> str:
-    """The best of each kind of chain, best first."""
+    """Format the best chain of each kind as a table, the highest μAP first."""
     rows = sorted({*choice.kinds, choice.plain}, key=lambda trial: -trial.average_precision)
     lines = [f"{'μAP':>6}  {'R@P90':>6}  {'dim':>4}  track       chain"]
     lines += [
@@ -77,7 +77,7 @@ def table(choice: Choice) -> str:
 
 
 def summary(choice: Choice) -> str:
-    """What was chosen and why."""
+    """Describe the choice, with its gains on the held-out halves."""
     lines = [
         f"chosen on one half of the queries {one.chain}: on the other half {one.other_half:.4f}, "
         f"{choice.plain.chain} {one.plain:.4f}"
@@ -94,7 +94,7 @@ def summary(choice: Choice) -> str:
 def record(
     choice: Choice, inputs: Mapping[str, Descriptors], truth: GroundTruth, provenance: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What is stored: the chain that was chosen, whose descriptors it is for, and what it was found with and by."""
+    """Return the JSON record: the chosen chain, the model of its descriptors, the inputs and trials of the search."""
     return {
         "format": FORMAT,
         "normalize": str(choice.chosen.chain),
@@ -126,7 +126,7 @@ def _as_dict(trial: Trial) -> dict[str, Any]:
 
 
 def _digest(descriptors: Descriptors) -> str:
-    """Of ids and vectors, however they were stored."""
+    """Return the SHA-256 of ids and vectors, independent of their storage format."""
     digest = hashlib.sha256("\n".join(descriptors.ids).encode())
     digest.update(descriptors.vectors.tobytes())
     return digest.hexdigest()
@@ -138,7 +138,7 @@ def _truth_digest(truth: GroundTruth) -> str:
 
 
 def _target(output: Path | None, model: str | None) -> Path | None:
-    """The file to write, refused before the work where nothing would find it."""
+    """Return the file to write, if any. Raises InputError, before the work, if match.py could not find it."""
     if output is not None and output.suffix.lower() != ".json":
         raise InputError(f"--output {output}: expected a name that ends in .json, as normalize= takes it")
     if model is None:

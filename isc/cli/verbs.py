@@ -1,7 +1,7 @@
-"""The command line: Hydra → dataclass → verb. The only module that imports hydra.
+"""The Hydra command line: Hydra configuration → dataclass → verb. Only this module imports hydra.
 
-Bad input of any kind ends with one line on stderr and status 2; Ctrl-C with status 130. Nothing is left half written
-in either case, because every verb writes beside its output and renames.
+Bad input ends with one line on stderr and status 2; Ctrl-C ends with status 130. No output is left half written,
+because every verb writes to a temporary name and renames.
 """
 
 from __future__ import annotations
@@ -75,28 +75,28 @@ def benchmark() -> None:
 
 def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     ConfigStore.instance().store(name=f"{name}_defaults", node=schema)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us instead of being printed by Hydra
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises errors instead of printing them
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
-    )  # threads that spin while they wait starve the loader's processes
+    )  # waiting threads that spin would take CPU time from the loader's processes
     start_logging()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without μ is no reason to fail after the work
+            stream.reconfigure(errors="replace")  # a terminal without μ must not make a finished run fail
     _refuse_shared_output(sys.argv[1:])
     _run(lambda: _refuse_other_experiments(name, sys.argv[1:]), schema)
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def job(raw: DictConfig) -> None:
-        # Hydra reports an Exception on its own; SystemExit passes it by
+        # Hydra reports an Exception itself, but lets SystemExit pass
         _run(lambda: verb(to_config(raw)), schema)
 
     _run(job, schema)
 
 
 def start_logging() -> None:
-    """What happens goes to stdout, warnings to stderr; other libraries are heard only when they warn."""
+    """Log messages to stdout and warnings to stderr; of other libraries log only warnings."""
     what_happens, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     what_happens.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
@@ -105,7 +105,10 @@ def start_logging() -> None:
 
 
 def to_config(raw: DictConfig) -> Any:
-    """The checked dataclass of a composed Hydra configuration."""
+    """Convert a composed Hydra configuration to its checked dataclass.
+
+    Raises InputError for an unknown key or a missing value.
+    """
     unknown = sorted(_flat_keys(raw) - set(keys(cast(type[Any], OmegaConf.get_type(raw)))))
     if unknown:
         raise InputError(f"unknown key {unknown[0]!r}; expected one of those that --help lists")
@@ -117,7 +120,7 @@ def to_config(raw: DictConfig) -> Any:
 
 
 def _flat_keys(raw: DictConfig, prefix: str = "") -> set[str]:
-    """The dotted keys of a configuration, values unread."""
+    """Return the dotted keys of a configuration, without reading its values."""
     found: set[str] = set()
     for name in map(str, raw):
         nested = None if OmegaConf.is_missing(raw, name) else raw._get_node(name)
@@ -126,7 +129,7 @@ def _flat_keys(raw: DictConfig, prefix: str = "") -> set[str]:
 
 
 def _run(action: Callable[[], None], schema: type[Any]) -> None:
-    """Run the action; turn the failures a user can cause into one line and an exit status."""
+    """Run the action; turn user errors into one line on stderr and an exit status."""
     try:
         action()
     except InputError as error:
@@ -141,7 +144,7 @@ def _run(action: Callable[[], None], schema: type[Any]) -> None:
 
 
 def explain(error: Exception, schema: type[Any]) -> str:
-    """One line for what Hydra or OmegaConf refused; an unknown key gets the nearest known one."""
+    """Return a one-line message for an error of Hydra or OmegaConf; for an unknown key, suggest the nearest one."""
     messages = [str(part) for part in (error, error.__cause__, error.__cause__ and error.__cause__.__cause__) if part]
     text = "\n".join(messages)
     inner = re.search(r"(InputError: |^)([\w.]+=.*: expected .*)", text)
@@ -159,7 +162,7 @@ def explain(error: Exception, schema: type[Any]) -> str:
 
 
 def _unknown(key: str, holder: str, schema: type[Any]) -> str:
-    """One line for a key that the dataclass called `holder` has not: one of the configuration, or of a list's items."""
+    """Return a one-line message for an unknown key of the dataclass `holder`, the configuration or a list item."""
     items = _keys_of_items(schema).get(holder)
     if items:
         key = f"{items[0].rpartition('.')[0]}.{key}"
@@ -170,7 +173,7 @@ def _unknown(key: str, holder: str, schema: type[Any]) -> str:
 
 
 def _keys_of_items(schema: type[Any]) -> dict[str, list[str]]:
-    """Of each list of dataclasses, whose keys --help does not show, {name of the dataclass: its dotted keys}."""
+    """Return {dataclass name: its dotted keys} for each list of dataclasses, whose keys --help does not show."""
     kinds = {name: _type_of(schema, name) for name in keys(schema)}
     lists = {name: get_args(kind)[0] for name, kind in kinds.items() if get_origin(kind) is list}
     return {
@@ -181,7 +184,7 @@ def _keys_of_items(schema: type[Any]) -> dict[str, list[str]]:
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:
-    """All keys of a configuration dataclass, nested ones with dots."""
+    """Return all keys of a configuration dataclass, nested ones with dots."""
     hints = get_type_hints(schema)
     found: list[str] = []
     for field in fields(schema):
@@ -191,10 +194,10 @@ def keys(schema: type[Any], prefix: str = "") -> list[str]:
 
 
 def _quoted(argument: str, schema: type[Any]) -> str:
-    """A text value in quotes, so that Hydra's grammar takes every path as it is: `1e3`, `a,b (1)`, `x=y`, `it's`; each
-    of a list of texts, for which one text will do.
+    """Quote the text value of an argument, so that Hydra accepts any path: `1e3`, `a,b (1)`, `x=y`, `it's`.
 
-    Values that are quoted already, empty, null, or hold an interpolation are left alone.
+    For a list of texts, each item is quoted; a single text becomes a list. Values that are quoted, empty, null or hold
+    an interpolation stay unchanged.
     """
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in keys(schema) or value in ("", "null", "???") or "${" in value:
@@ -219,20 +222,20 @@ def _in_quotes(value: str) -> str:
 
 
 def _type_of(schema: type[Any], key: str) -> Any:
-    """The type of a dotted key."""
+    """Return the type of a dotted key."""
     head, _, rest = key.partition(".")
     kind = get_type_hints(schema)[head]
     return _type_of(kind, rest) if rest else kind
 
 
 def _refuse_other_experiments(verb: str, arguments: Sequence[str]) -> None:
-    """InputError for an experiment that is another verb's; Hydra would name a key that the user never typed."""
+    """Raise InputError for an experiment of another verb; Hydra would report a key that the user did not type."""
     if verb in WITH_EXPERIMENTS:
         takes = {name: keys(schema) for name, schema in WITH_EXPERIMENTS.items()}
         refuse_other_verbs(verb, arguments, takes, CONF / "experiment")
 
 
 def _refuse_shared_output(arguments: Sequence[str]) -> None:
-    """Several jobs of one call would write over one another."""
+    """Fail if the jobs of one --multirun call would overwrite each other's output."""
     if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("output=") and "${" in a for a in arguments):
         fail("--multirun: every job needs an output of its own; expected output='DIR/${hydra:job.num}'")

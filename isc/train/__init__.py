@@ -1,4 +1,4 @@
-"""Photos → a model: the trainer, its losses, its augmentations."""
+"""Training of a descriptor model on photos: the trainer, its losses and its augmentations."""
 
 import lazy_loader
 

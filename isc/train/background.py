@@ -1,4 +1,4 @@
-"""Whitening and background of a trained model, fitted on training photos."""
+"""The whitening and the background of a trained model, fitted on training photos."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from isc.model.pooling import whitening_of
 def fit_background(
     model: CopyModel, paths: Sequence[Path], *, whiten: float, precision: Precision, workers: int
 ) -> None:
-    """Fit whitening and background of a model in place, on as many photos as its background has rows [B, dim].
+    """Fit the whitening and the background [B, dim] of a model in place, on B photos.
 
-    The photos are spread evenly over all of `paths`, at least B. `whiten` is the ridge of the whitening, 0 for none.
-    The row of an unreadable photo is 0, and subtracts nothing.
+    The B photos are spread evenly over `paths`, which holds at least B. `whiten` is the ridge of the whitening; 0
+    switches the whitening off. An unreadable photo gives a background row of zeros, which subtracts nothing.
     """
     count = len(model.background)
     chosen = [paths[row * len(paths) // count] for row in range(count)]

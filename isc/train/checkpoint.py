@@ -1,4 +1,4 @@
-"""The checkpoint of a run: written whole, and resumed only by a run that asks for the same."""
+"""The checkpoint of a run: written atomically, and resumed only with an equal configuration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAY_CHANGE = (
 
 
 def flat_config(config: object) -> dict[str, Any]:
-    """The configuration as {dotted key: plain value}; a list's places are numbered."""
+    """Return the configuration as {dotted key: plain value}; list items have their index as key."""
 
     def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, list):
@@ -49,15 +49,18 @@ def flat_config(config: object) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Atomically; where it fails, by a full disk say, the checkpoint that is there stays."""
-    data = io.BytesIO()  # torch's own writer would hide why the file cannot be written
+    """Write the checkpoint atomically: if the writing fails (full disk), the previous checkpoint stays."""
+    data = io.BytesIO()  # torch's own writer would hide the reason if the file cannot be written
     torch.save(state, data)
     with atomic_path(path) as beside:
-        beside.write_bytes(data.getvalue())  # of a getbuffer() that an error outlives, Python 3.12 may crash
+        beside.write_bytes(data.getvalue())  # not getbuffer(): Python 3.12 may crash if an error outlives the buffer
 
 
 def checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """The checkpoint to go on from, None for a new run; InputError where the folder does not fit the request."""
+    """Return the checkpoint to resume from, or None for a new run.
+
+    Raises InputError if the output folder does not fit the configuration.
+    """
     path = run / CHECKPOINT_FILE
     if run.exists() and not run.is_dir():
         raise InputError(f"output={run}: is a file; expected a folder")

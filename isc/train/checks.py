@@ -1,4 +1,4 @@
-"""Checks of a training's configuration against its photos, its processes and its network, before the first step."""
+"""Checks of the training configuration against photos, processes and network, before the first step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from isc.train.optimizer import plan
 
 
 def check_counts(config: TrainConfig, source: Source, device: torch.device) -> None:
-    """InputError where the batches cannot be made or shared, or batch norms cannot be kept in step."""
+    """Raise InputError if the counts of photos, hard negatives and processes do not fit the batch size.
+
+    Raises InputError also if batch norms would have to be synchronised on CPUs.
+    """
     batch, ranks = config.train.batch_size, world_size()
     if len(source) < batch:
         what = f"images={config.images}: {len(source)} photos"
@@ -33,7 +36,7 @@ def check_counts(config: TrainConfig, source: Source, device: torch.device) -> N
 
 
 def check_background(model: CopyModel, config: TrainConfig, *, photos: int) -> None:
-    """Raise InputError if there are fewer photos than the background takes, and the model has none to keep."""
+    """Raise InputError if the background needs more photos than there are and the model holds no background yet."""
     if config.model.background > photos and not bool(model.background.any()):
         raise InputError(
             f"model.background={config.model.background}: there are {photos} photos; expected at most "
@@ -42,7 +45,7 @@ def check_background(model: CopyModel, config: TrainConfig, *, photos: int) -> N
 
 
 def check_sizes(model: CopyModel, config: TrainConfig) -> None:
-    """InputError where the backbone cannot take pictures of a size that it will be given, or has no map of cells."""
+    """Raise InputError if the backbone cannot take a planned image size, or if CopyNCE finds no square feature map."""
     device = model.mean.device
     for size in {config.model.image_size, *(span.stage.image_size for span in plan(config.train))}:
         try:

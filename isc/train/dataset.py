@@ -1,4 +1,4 @@
-"""Photos for training, as pairs of views: the dataset, and the loader that shares it out."""
+"""Training photos as pairs of views: the dataset, and the loader that divides it among the processes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from isc.train.augment.mix import cutmix, mixup
 from isc.train.augment.trace import NOWHERE, POINTS, Frame
 from isc.train.losses import ABSENT
 
-MIXED_BOTH = 0.2  # a mixed view shows a photo of which at least this share is left
-LONGEST_SIDE = 2  # × the training size: a larger photo is shrunk to this before it is edited
+MIXED_BOTH = 0.2  # a mixed view is labelled with both photos if each has more than this share of it
+LONGEST_SIDE = 2  # × the training size: a larger photo is shrunk to this side before it is edited
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`views` uint8 [(1 + H)B, 3, S, S], the B mild views before H times the B hard ones; `instances` [(1 + H)B, 2] the
-    photos that each shows, −1 where only one; `failures` the (file, reason) of photos that could not be read and were
-    replaced by the next; `places` [HB, P, P, 2] where each point of a hard view lies in the mild one, if asked for."""
+    """A batch of B photos, each as one mild view and H hard views.
+
+    `views` uint8 [(1 + H)B, 3, S, S]: the B mild views, then H blocks of B hard views. `instances` [(1 + H)B, 2]: the
+    photo numbers that each view shows, −1 for an absent second photo. `failures`: (file, reason) of unreadable photos,
+    each replaced by the next readable one. `places` [HB, P, P, 2], if traced: the position in the mild view of each of
+    P × P points of a hard view, as (x, y) in 0…1.
+    """
 
     views: Tensor
     instances: Tensor
@@ -37,14 +41,14 @@ class Batch:
     places: Tensor | None = None
 
     def pin_memory(self) -> Batch:
-        """The loader calls this, so that the copy to a GPU need not wait."""
+        """Return the batch in pinned memory, for an asynchronous copy to a GPU; called by the DataLoader."""
         places = None if self.places is None else self.places.pin_memory()
         return Batch(self.views.pin_memory(), self.instances.pin_memory(), self.failures, places)
 
 
 @dataclass(frozen=True)
 class _Hard:
-    """An attacked view, the photos it shows, and where its points lie in the mild view."""
+    """A hard view, the photo numbers that it shows, and the positions [P, P, 2] of its points in the mild view."""
 
     pixels: Pixels
     shows: tuple[int, int]
@@ -61,7 +65,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Source:
-    """What is learned from: photos, and, where copies are known, (photo, copy of it) numbers [P, 2] among them."""
+    """The training photos, and optionally the known copies among them as (photo, copy) numbers [P, 2]."""
 
     paths: Sequence[Path]
     pairs: npt.NDArray[np.int64] | None = None
@@ -70,15 +74,15 @@ class Source:
         return len(self.paths) if self.pairs is None else len(self.pairs)
 
     def num_photos(self) -> int:
-        """Photos that are learned from."""
+        """Return the number of distinct photos used in training."""
         return len(self.paths) if self.pairs is None else len(np.unique(self.pairs))
 
 
 class TrainingViews(Dataset[_Sample]):
-    """An endless list of photos in a new random order each epoch; sample n depends on the source, the seed and n alone.
+    """An endless sequence of samples, in a new random order each epoch; sample n depends on source, seed and n alone.
 
-    With `neighbours` [N, k], every second sample is a neighbour of the one before, so that batches hold hard negatives.
-    With pairs, the second view is the known copy, mildly edited, instead of an attacked one.
+    With `neighbours` [N, k], every second sample is a neighbour of the previous one, so that batches hold hard
+    negatives. If the source has pairs, the hard views are mild views of the known copy instead of attacked views.
     """
 
     def __init__(
@@ -111,12 +115,12 @@ class TrainingViews(Dataset[_Sample]):
             return self._pair(chosen, rng, failures)
         instance, photo = self._readable(chosen, failures)
         mild, frame = self.augmenter.framed(photo, rng)
-        other = _Once(lambda: self._readable(self._chosen(number ^ 1), failures))  # of the same even batch
+        other = _Once(lambda: self._readable(self._chosen(number ^ 1), failures))  # the other of samples 2i and 2i + 1
         hard = [self._attacked(instance, photo, frame, other, rng) for _ in range(self.hard_views)]
         return _Sample(instance, mild, hard, failures)
 
     def _attacked(self, instance: int, photo: Pixels, frame: Frame, other: _Once, rng: np.random.Generator) -> _Hard:
-        """A hard view, at times mixed with another photo."""
+        """Return a hard view, mixed with another photo with probability `mix` · `strength`."""
         attacked, trace = self.augmenter.attacked(
             photo, lambda: other()[1], rng, strength=self.strength, traced=self.traced
         )
@@ -134,7 +138,7 @@ class TrainingViews(Dataset[_Sample]):
         photo, copy = self.source.pairs[number]  # type: ignore[index]
         instance, pixels = self._readable(int(photo), failures)
         shown, edited = self._readable(int(copy), failures)
-        if (instance, shown) != (int(photo), int(copy)):  # one of them is unreadable: two views of the other photo
+        if (instance, shown) != (int(photo), int(copy)):  # one of the two is unreadable: use views of a single photo
             edited = pixels
         mild = self.augmenter.mild(pixels, rng)
         places = np.full((POINTS, POINTS, 2), NOWHERE, np.float32) if self.traced else None
@@ -142,7 +146,7 @@ class TrainingViews(Dataset[_Sample]):
         return _Sample(instance, mild, copies, failures)
 
     def _chosen(self, number: int) -> int:
-        """The photo or pair of this sample."""
+        """Return the number of the photo or pair that this sample uses."""
         if self.neighbours is None or number % 2 == 0:
             return self._in_epoch(number)
         near = self.neighbours[self._in_epoch(number - 1)]
@@ -155,7 +159,7 @@ class TrainingViews(Dataset[_Sample]):
         return int(self._epoch[1][position])
 
     def _readable(self, instance: int, failures: list[tuple[str, str]]) -> tuple[int, Pixels]:
-        """The photo of this number, or the next one that can be read."""
+        """Return (number, pixels) of this photo, or of the next readable one; append unreadable ones to `failures`."""
         paths = self.source.paths
         for step in range(len(paths)):
             number = (instance + step) % len(paths)
@@ -163,11 +167,11 @@ class TrainingViews(Dataset[_Sample]):
                 return number, fit_within(read_image(paths[number]), LONGEST_SIDE * self.augmenter.size)
             except InputError as error:
                 failures.append((str(paths[number]), str(error)))
-        return instance, np.zeros((self.augmenter.size, self.augmenter.size, 3), np.uint8)  # the trainer stops on this
+        return instance, np.zeros((self.augmenter.size, self.augmenter.size, 3), np.uint8)  # the trainer stops then
 
 
 class _Once:
-    """A value that costs much, made when it is first asked for."""
+    """A lazily computed value: `make` runs at the first call, later calls return the same value."""
 
     def __init__(self, make: Callable[[], tuple[int, Pixels]]) -> None:
         self._make = make
@@ -194,7 +198,7 @@ def _collate_views(samples: list[_Sample]) -> Batch:
 
 
 class _Share(Sampler[int]):
-    """The samples of the steps first … last − 1 that fall to one rank: of each batch an equal run."""
+    """The sample numbers of one rank: an equal, contiguous share of the batch of each step."""
 
     def __init__(self, steps: range, *, batch_size: int, rank: int, ranks: int) -> None:
         self.steps, self.batch_size, self.rank, self.ranks = steps, batch_size, rank, ranks
@@ -212,7 +216,7 @@ class _Share(Sampler[int]):
 def training_loader(
     dataset: TrainingViews, *, batch_size: int, steps: range, workers: int, rank: int = 0, ranks: int = 1
 ) -> DataLoader[_Sample]:
-    """This rank's part of the batches of the steps; the same whatever the number of workers."""
+    """Return a loader of this rank's part of each step's batch; the samples do not depend on the number of workers."""
     return DataLoader(
         dataset,
         batch_size=batch_size // ranks,

@@ -1,4 +1,4 @@
-"""A fixed model that another one learns from, and the loss it learns by."""
+"""Distillation: a frozen teacher model, and the loss that a student learns from it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from isc.model.onnx import load_onnx
 
 @dataclass(frozen=True)
 class Teacher:
-    """Pictures → descriptors of a model that does not learn.
+    """A frozen model that computes descriptors of pictures.
 
-    call: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length, without gradient, on the
-    pictures' device. Pictures are resized to `size`, bilinear and smoothed where they shrink, before the model sees
-    them; with size None they are not.
+    Call: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length, without gradient, on the
+    pictures' device. Pictures are first resized to `size` (bilinear, with antialiasing); size None means no resizing.
     """
 
-    source: str  # the file or name it came from
+    source: str  # file or name of the model
     dim: int
     size: tuple[int, int] | None  # height and width in pixels
     embed: Callable[[Tensor], Tensor]  # float32 [B, 3, H, W] in 0…255 → [B, dim] of any length
@@ -43,10 +42,10 @@ class Teacher:
 
 
 def load_teacher(name: str, *, device: torch.device | None = None, image_size: int | None = None) -> Teacher:
-    """The teacher of an ONNX file, or of anything that `load_model` takes; on `device`, the CPU where not given.
+    """Load a teacher from an ONNX file, or from anything that `load_model` takes, onto `device` (default: CPU).
 
-    It sees pictures at its own size: that of an ONNX file's input, or the one in a model's configuration.
-    `image_size` replaces it, in pixels, where the model takes any.
+    The teacher resizes pictures to the input size of the ONNX file or of the model's configuration. `image_size`
+    (pixels) replaces this size, if the model accepts it.
     """
     path = str(fetch(name)) if is_url(name) else name
     on = device or torch.device("cpu")
@@ -79,12 +78,13 @@ def relational_distillation(
     bank_student: Tensor | None = None,
     bank_teacher: Tensor | None = None,
 ) -> Tensor:
-    """How far the student's neighbourhoods are from the teacher's; ≥ 0, and 0 where they agree.
+    """Return the divergence of the student's neighbourhoods from the teacher's; ≥ 0, and 0 if they agree.
 
-    student [N, D1] and teacher [N, D2] are unit vectors of the same pictures, row by row; so are the banks [M, D1] and
-    [M, D2], further pictures to compare with. With the anchors j, all rows but i itself and the bank:
-    p_i(j) = softmax_j(t_i·t_j / τ_t), q_i(j) = softmax_j(z_i·z_j / τ_s), loss = mean_i Σ_j p_i(j) log(p_i(j) / q_i(j)).
-    Each side is compared with vectors of its own, so D1 and D2 may differ. The gradient reaches `student` alone.
+    student [N, D1] and teacher [N, D2] are unit vectors of the same pictures, row by row. The banks [M, D1] and
+    [M, D2] are unit vectors of further pictures, also row by row. The anchors j of row i are all other rows and the
+    bank: p_i(j) = softmax_j(t_i·t_j / τ_t), q_i(j) = softmax_j(z_i·z_j / τ_s),
+    loss = mean_i Σ_j p_i(j) log(p_i(j) / q_i(j)).
+    Each model is compared only with its own vectors, so D1 and D2 may differ. Only `student` receives a gradient.
 
     Relational self-supervised distillation as in RDCD (Kim et al., arXiv:2405.17928), whose anchors are a queue; the
     divergence of two softmaxes over similarities is that of ReSSL (Zheng et al., arXiv:2107.09282), which sharpens the
@@ -98,7 +98,7 @@ def relational_distillation(
 
 
 def _log_relations(rows: Tensor, bank: Tensor | None, *, temperature: float) -> Tensor:
-    """log softmax over the similarities of each row with all other rows, then the bank: [N, D] → [N, N − 1 + M]."""
+    """Return the log softmax of each row's similarities to all other rows, then the bank: [N, D] → [N, N − 1 + M]."""
     z = rows.float()
     others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     similarity = (z @ z.T)[others].view(len(z), len(z) - 1)

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; one process alone is a group of one."""
+"""Distributed training: several processes, started by torchrun, train one model. A single process needs no group."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from torch import Tensor, nn
 
 from isc.errors import InputError
 
-PATIENCE = timedelta(hours=6)  # the others wait while the first process validates
+PATIENCE = timedelta(hours=6)  # the other processes wait while the first one validates
 
 
 def rank() -> int:
-    """This process's number in the group; 0 alone."""
+    """Return the rank of this process in the group; 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Processes in the group; 1 alone."""
+    """Return the number of processes in the group; 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def on_this_machine() -> int:
-    """Processes of the group on this machine; 1 alone."""
+    """Return the number of processes of the group on this machine; 1 without a group."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if dist.is_initialized() else 1
 
 
 def join_group(device: torch.device) -> torch.device:
-    """Join the group that torchrun's environment describes, if any; this process's own device."""
+    """Join the group that torchrun's environment variables describe, if any, and return the device of this process.
+
+    Raises InputError if this machine has no GPU for the process.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return device
     if device.type == "cuda":
@@ -53,14 +56,17 @@ def leave_group() -> None:
 
 
 def wait_for_all() -> None:
-    """Return when every process of the group has come here."""
+    """Block until every process of the group has reached this call."""
     if dist.is_initialized():
         dist.barrier()
 
 
 class _Gather(torch.autograd.Function):
-    """The rows of all ranks in rank order. Every rank computes the whole loss, so the slope of its own rows is
-    complete; it is multiplied by the world size because the ranks' slopes of the weights are averaged afterwards."""
+    """The concatenation of the rows of all ranks, in rank order, with gradient.
+
+    Every rank computes the whole loss, so the gradient of its own rows is complete. It is multiplied by the world size
+    because the weight gradients are averaged over the ranks afterwards.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -76,9 +82,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(rows: Tensor, *, views: int = 2) -> Tensor:
-    """The views of this rank's photos [views · B, …] → those of all ranks [views · B · ranks, …], with gradient (SSCD
-    gathers its negatives so), in the order of one process alone: all first views, then all second ones, and so on.
-    Equal B on all ranks."""
+    """Gather the rows [views · B, …] of all ranks into [views · B · ranks, …], with gradient, as SSCD does.
+
+    The order is that of a single process: all first views, then all second views, and so on. B is equal on all ranks.
+    """
     if world_size() == 1:
         return rows
     gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
@@ -87,7 +94,7 @@ def gather(rows: Tensor, *, views: int = 2) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks, in one message."""
+    """Replace each gradient by its mean over the ranks, with a single all-reduce."""
     if world_size() == 1:
         return
     slopes = [p.grad for p in parameters if p.grad is not None]
@@ -100,7 +107,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The values of all ranks, in rank order; for the few small things that are no tensors."""
+    """Return the values of all ranks, in rank order; for small objects that are not tensors."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

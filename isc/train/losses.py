@@ -1,9 +1,9 @@
-"""Losses on embeddings: pure functions of [N, D] unit vectors and the photos that each shows.
+"""Losses on embeddings: pure functions of unit vectors [N, D] and the photos that each of them shows.
 
-`instances` says which photos an embedding shows: [N] photo numbers, or [N, L] where a picture was mixed from several,
-unused places −1. Two embeddings of which any photo agrees are positives of one another. Embeddings of a memory (Wang et
-al., "Cross-Batch Memory", arXiv:1912.06798) are further positives and negatives of the rows, never anchors themselves,
-and receive no gradient.
+`instances` holds the photo numbers of each embedding: [N], or [N, L] if a picture can be mixed from several photos,
+with −1 in unused places. Two embeddings with a common photo are a positive pair. Embeddings of a memory (Wang et al.,
+"Cross-Batch Memory", arXiv:1912.06798) are further positives and negatives of the rows; they are never anchors, and
+receive no gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ABSENT = -1  # an unused place in [N, L] instances, and an empty row of a memory
 
 
 def same_instance(one: Tensor, two: Tensor) -> Tensor:
-    """Which pairs show a common photo: [N] or [N, L] and [M] or [M, L] → bool [N, M]."""
+    """Return the mask bool [N, M] of the pairs with a common photo, from [N] or [N, L] and [M] or [M, L]."""
     a, b = (numbers if numbers.ndim == 2 else numbers[:, None] for numbers in (one, two))
     same = torch.zeros(len(a), len(b), dtype=torch.bool, device=a.device)
     for x in a.unbind(dim=1):
@@ -26,7 +26,7 @@ def same_instance(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _with_memory(embeddings: Tensor, instances: Tensor, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """What the rows are compared with, themselves first: float32 [M, D], and bool [N, M] of the same photo."""
+    """Return the rows followed by the memory, float32 [M, D], and the same-photo mask bool [N, M] of rows with them."""
     z = embeddings.float()
     if memory is None:
         return z, same_instance(instances, instances)
@@ -37,20 +37,20 @@ def _with_memory(embeddings: Tensor, instances: Tensor, memory: tuple[Tensor, Te
 
 
 def _without_itself(same: Tensor) -> Tensor:
-    """bool [N, M] of positives: the same photo, another row."""
+    """Return the mask bool [N, M] of positive pairs: the same photo without each row's pair with itself."""
     return same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)
 
 
 def info_nce(
     embeddings: Tensor, instances: Tensor, *, temperature: float, memory: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """InfoNCE with any number of positives, mean over anchors and their positives; ≥ 0.
+    """Return InfoNCE with any number of positives, as the mean over anchors and their positives; ≥ 0.
 
     For anchor i with positives P(i), the other rows of the same photo:
     −1/|P(i)| Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / (exp(z_i·z_p/τ) + Σ_{n of other photos} exp(z_i·z_n/τ)) )
     (van den Oord et al., arXiv:1807.03748, eq. 4; several positives as in SSCD, Pizzi et al., arXiv:2202.10261,
-    section 3.3). `memory` holds (embeddings [M, D], instances [M]) of earlier steps. Rows without a positive do not
-    count.
+    section 3.3). `memory` holds (embeddings [M, D], instances [M]) of earlier steps. Rows without a positive are left
+    out of the mean.
     """
     others, same = _with_memory(embeddings, instances, memory)
     similarity = embeddings.float() @ others.T / temperature
@@ -70,14 +70,14 @@ def contrastive(
     negative_margin: float = 1.0,
     memory: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Contrastive loss on Euclidean distances d in 0…2; ≥ 0.
+    """Return the contrastive loss on Euclidean distances d in 0…2; ≥ 0.
 
-    mean of max(0, d − positive_margin) over positive pairs + mean of max(0, negative_margin − d) over negative pairs,
-    each mean over the pairs that are not 0 (Hadsell et al., CVPR 2006, without the squares; Musgrave et al.,
-    arXiv:2003.08505; the margins 0 and 1 as in Yokoo, arXiv:2112.04323, section 3).
+    The loss is the mean of max(0, d − positive_margin) over positive pairs plus the mean of max(0, negative_margin − d)
+    over negative pairs; each mean runs over its non-zero terms (Hadsell et al., CVPR 2006, without the squares;
+    Musgrave et al., arXiv:2003.08505; the margins 0 and 1 as in Yokoo, arXiv:2112.04323, section 3).
     """
     others, same = _with_memory(embeddings, instances, memory)
-    squared = (2 - 2 * embeddings.float() @ others.T).clamp(min=1e-12)  # unit vectors; the root has no slope at 0
+    squared = (2 - 2 * embeddings.float() @ others.T).clamp(min=1e-12)  # of unit vectors; the root has no gradient at 0
     distance = squared.sqrt()
     pulled = torch.where(_without_itself(same), (distance - positive_margin).clamp(min=0), 0.0)
     pushed = torch.where(~same, (negative_margin - distance).clamp(min=0), 0.0)
@@ -85,13 +85,14 @@ def contrastive(
 
 
 def copy_nce(cells: Tensor, keys: Tensor, places: Tensor, *, temperature: float = 1 / 16, power: float = 3.0) -> Tensor:
-    """CopyNCE: cross-entropy between where each cell of a copy comes from and where its features say it does; ≥ 0.
+    """Return CopyNCE: the cross-entropy between the true and the predicted origin of each cell of a copy; ≥ 0.
 
-    `cells` and `keys` are the feature maps [N, D, G, G] of the copies and of the originals, of any length; `places`
-    [N, P, P, 2] says for P × P points of each copy where (x, y in 0…1) the original shows them, below 0 where it does
-    not. For cell i the target over the original's cells j is the share of its points there, to the power `power`,
-    normalised; the prediction softmax_j(cos(c_i, k_j) / temperature). The mean is over cells of which any point is
-    seen (Lu et al., arXiv:2602.17484, section 3). 0, with a slope of 0, where no point is seen.
+    `cells` and `keys` are the feature maps [N, D, G, G] of the copies and of the originals, with vectors of any length.
+    `places` [N, P, P, 2] holds the position (x, y in 0…1) in the original of P × P points of each copy; a point that
+    the original does not show is negative. For cell i of the copy, the target over the cells j of the original is the
+    share of its points in j, to the power `power`, normalised; the prediction is
+    softmax_j(cos(c_i, k_j) / temperature). The mean runs over cells with at least one visible point (Lu et al.,
+    arXiv:2602.17484, section 3). Without any visible point the loss and its gradient are 0.
     """
     grid = cells.shape[2]
     share = _overlap(places, grid).pow(power)  # [N, G², G²]
@@ -105,7 +106,7 @@ def copy_nce(cells: Tensor, keys: Tensor, places: Tensor, *, temperature: float 
 
 
 def _overlap(places: Tensor, grid: int) -> Tensor:
-    """Shares [N, G², G²] of the points of each of the copy's cells that lie in each of the original's cells."""
+    """Return the share [N, G², G²] of the points of each cell of the copy that lie in each cell of the original."""
     count, points = places.shape[:2]
     row = torch.arange(points, device=places.device) * grid // points
     cell = (row[:, None] * grid + row[None, :]).flatten()  # of the copy, [P²]
@@ -120,14 +121,14 @@ def _overlap(places: Tensor, grid: int) -> Tensor:
 def koleo(
     embeddings: Tensor, instances: Tensor, *, memory: tuple[Tensor, Tensor] | None = None, floor: float = 1e-6
 ) -> Tensor:
-    """−mean_i log min_{j of another photo} ‖z_i − z_j‖: falls as nearest neighbours move apart.
+    """Return the KoLeo regulariser −mean_i log min_{j of another photo} ‖z_i − z_j‖; lower if neighbours are far apart.
 
-    The differential-entropy regulariser of Sablayrolles et al. (arXiv:1806.03198, eq. 5), as SSCD uses it: positives
-    are left out. Distances below `floor` count as `floor`.
+    This is the differential-entropy regulariser of Sablayrolles et al. (arXiv:1806.03198, eq. 5), without positives
+    as in SSCD. Distances below `floor` count as `floor`.
     """
     others, same = _with_memory(embeddings, instances, memory)
     z = embeddings.float()
-    alone = same.all(dim=1)  # rows without another photo do not count
+    alone = same.all(dim=1)  # rows without a negative are left out of the mean
     with torch.no_grad():
         nearest = (z @ others.T).masked_fill(same, -torch.inf).argmax(dim=1)
     distance = (z - others[nearest]).square().sum(dim=1).clamp(min=floor**2).sqrt()

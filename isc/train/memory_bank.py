@@ -1,4 +1,4 @@
-"""Embeddings of the last steps, as further negatives: a ring whose whole state is in buffers."""
+"""The cross-batch memory: a ring buffer of embeddings of earlier steps, stored in module buffers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from isc.train.losses import ABSENT
 
 
 class Memory(nn.Module):
-    """The newest `size` embeddings [size, dim] and the photos that they show [size, labels].
+    """The newest `size` embeddings [size, dim] and the photo numbers [size, labels] that they show.
 
-    What is stored carries no gradient (Wang et al., "Cross-Batch Memory", arXiv:1912.06798). `size` may be 0.
+    Stored embeddings carry no gradient (Wang et al., "Cross-Batch Memory", arXiv:1912.06798). `size` may be 0.
     """
 
     embeddings: Tensor
@@ -28,13 +28,13 @@ class Memory(nn.Module):
         return min(int(self.written), len(self.embeddings))
 
     def contents(self) -> tuple[Tensor, Tensor] | None:
-        """(embeddings [M, dim], instances [M, labels]) of what is stored, copied; None while empty."""
+        """Return a copy of the stored (embeddings [M, dim], instances [M, labels]), or None if the memory is empty."""
         count = len(self)
         return (self.embeddings[:count].clone(), self.instances[:count].clone()) if count else None
 
     @torch.no_grad()
     def push(self, embeddings: Tensor, instances: Tensor) -> None:
-        """Store the rows [N, dim] with the photos [N] or [N, L] they show, over the oldest ones."""
+        """Store rows [N, dim] with their photo numbers [N] or [N, L], over the oldest rows."""
         size = len(self.embeddings)
         if not size:
             return

@@ -1,4 +1,4 @@
-"""The nearest other photos of each photo, which batches take as hard negatives."""
+"""The nearest other photos of each photo, used as hard negatives in batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def nearest_rows(vectors: Tensor, count: int, *, block: int = 4096) -> Tensor:
-    """The `count` < N nearest other rows of each of the unit vectors [N, D]: [N, count], nearest first."""
+    """Return the rows [N, count] of the `count` < N nearest other vectors of each unit vector [N, D], nearest first."""
     found = []
     for first in range(0, len(vectors), block):
         similarity = vectors[first : first + block] @ vectors.T

@@ -1,4 +1,4 @@
-"""The objective of a training step: the losses of the configuration, added up."""
+"""The objective of a training step: the weighted sum of the configured losses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from isc.train.losses import contrastive, copy_nce, info_nce, koleo
 
 @dataclass(frozen=True)
 class Rows:
-    """Input of the losses: embeddings [N, D] and the photos [N, L] they show; the teacher's descriptors [N, D'] of
-    the same pictures; and, of the hard views, (cells [M, D, G, G], those of their mild views, places [M, P, P, 2])."""
+    """The input of the losses, for N views.
+
+    `embeddings` [N, D]; `instances` [N, L], the photo numbers that each view shows; `taught` [N, D'], the teacher's
+    descriptors of the same views; `cells`, of the M hard views: their feature maps [M, D, G, G], those of their mild
+    views, and the positions [M, P, P, 2] of their points in the mild views.
+    """
 
     embeddings: Tensor
     instances: Tensor
@@ -27,8 +31,11 @@ class Rows:
 def total_loss(
     rows: Rows, options: LossConfig, *, memory: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """Contrast + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + teacher_weight · distillation, and the terms for
-    the log. `memory` is (embeddings, instances) of earlier steps, or of the averaged weights."""
+    """Return contrast + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + teacher_weight · distillation.
+
+    The second value holds all terms for the log. `memory` holds (embeddings, instances) of earlier steps, or of the
+    averaged weights.
+    """
     embeddings, instances = rows.embeddings, rows.instances
     if options.contrast is Contrast.info_nce:
         contrast = info_nce(embeddings, instances, temperature=options.temperature, memory=memory)

@@ -1,4 +1,4 @@
-"""How the weights move: stages, rates, parameter groups, optimisers, and averaged weights."""
+"""The optimisation: stages, learning rates, parameter groups, optimisers and averaged weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from isc.model.copy_model import CopyModel
 
 @dataclass(frozen=True)
 class Span:
-    """The steps first … last − 1, and how they are made."""
+    """The steps first … last − 1, and their stage."""
 
     first: int
     last: int
@@ -25,7 +25,7 @@ class Span:
 
 
 def plan(options: OptimConfig) -> list[Span]:
-    """The stages over the steps, in proportion to their shares; stages that get no step are left out."""
+    """Divide the steps among the stages in proportion to their shares; stages without a step are left out."""
     stages = options.stages or [Stage(image_size=options.image_size)]
     total, done, spans, first = sum(stage.share for stage in stages), 0.0, [], 0
     for stage in stages:
@@ -38,7 +38,7 @@ def plan(options: OptimConfig) -> list[Span]:
 
 
 def schedule(step: int, options: OptimConfig) -> float:
-    """Share of the full rate at this step: a linear rise over the warm-up, then half a cosine down to 0."""
+    """Return the share 0…1 of the full learning rate: a linear warm-up, then half a cosine down to 0."""
     warmup = round(options.warmup * options.steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -46,13 +46,15 @@ def schedule(step: int, options: OptimConfig) -> float:
 
 
 def blocks_kept(stage: Stage, options: OptimConfig) -> int:
-    """First blocks of the backbone that stay as they are in this stage."""
+    """Return the number of first backbone blocks that stay frozen in this stage."""
     return options.freeze_blocks if stage.freeze_blocks is None else stage.freeze_blocks
 
 
 def freeze(model: CopyModel, *, blocks: int, depthwise: bool) -> None:
-    """Switch the gradient off for the stem and the first `blocks` of the backbone, if there are any, and for large
-    depthwise kernels where asked; switch it on for all others."""
+    """Freeze the stem and the first `blocks` of the backbone (0: neither), and unfreeze all other parameters.
+
+    With `depthwise`, also freeze depthwise kernels of at least 5 × 5.
+    """
     model.requires_grad_(True)
     for parameter in model.first_blocks(blocks) if blocks else []:
         parameter.requires_grad_(False)
@@ -62,8 +64,7 @@ def freeze(model: CopyModel, *, blocks: int, depthwise: bool) -> None:
 
 
 def set_training(model: CopyModel, *, freeze_norms: bool) -> None:
-    """Training mode, except that the backbone's batch norms keep their statistics where asked, or where they are frozen
-    themselves."""
+    """Set training mode; batch norms of the backbone keep their statistics if `freeze_norms` or if they are frozen."""
     model.train()
     for module in model.backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -71,8 +72,11 @@ def set_training(model: CopyModel, *, freeze_norms: bool) -> None:
 
 
 def parameter_groups(model: CopyModel, options: OptimConfig) -> list[dict[str, Any]]:
-    """Backbone and head with their rates; weight decay, and the rate a layer of LARS (`always_adapt`), on matrices and
-    kernels, not on biases, norms and powers."""
+    """Return the parameter groups of backbone and head, each with its share of the learning rate.
+
+    Weight decay and the layer-wise rate of LARS (`always_adapt`) apply to matrices and kernels, not to biases, norms
+    and powers.
+    """
     groups: list[dict[str, Any]] = []
     backbone = list(model.backbone.parameters())
     inside = {id(p) for p in backbone}
@@ -94,9 +98,9 @@ def make_optimizer(model: CopyModel, options: OptimConfig) -> torch.optim.Optimi
 
 
 class Average:
-    """Exponential moving average of a model's whole state; decay 0 follows the model itself.
+    """The exponential moving average of a model's whole state; with decay 0 it equals the model.
 
-    The decay rises with the steps, min(decay, (1 + t) / (10 + t)), so that the start is soon forgotten.
+    The decay rises with step t as min(decay, (1 + t) / (10 + t)), so that the initial weights fade quickly.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""Photos → a trained model: the verb behind train.py."""
+"""A training run from photos to a finished model: the implementation of train.py."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
-    """Train, or go on training, in the run folder `config.output`; the path of the finished model.
+    """Train a model, or resume its training, in the run folder `config.output`; return the path of the finished model.
 
-    The folder receives model.safetensors, checkpoint.pt (from which resume=true goes on), config.json, log.csv,
-    provenance.json, tensorboard/, with validation= also validation.csv and best.safetensors, and, if photos could not
-    be read, failures.csv. Started by torchrun, the processes share each batch, and the first writes.
+    The folder receives model.safetensors, checkpoint.pt (for resume=true), config.json, log.csv, provenance.json and
+    tensorboard/; with validation= also validation.csv and best.safetensors; and failures.csv if photos could not be
+    read. Under torchrun the processes share each batch, and only the first one writes files.
     """
     run = Path(config.output)
     checkpoint = checkpoint_to_resume(run, config)
@@ -42,7 +42,7 @@ def train(config: TrainConfig) -> Path:
     source = Source(list(photos.values()), _pairs(config, photos))
     device = join_group(choose_device(config.device.value))
     if rank() > 0:
-        logging.getLogger("isc").setLevel(logging.WARNING)  # the first process tells what happens
+        logging.getLogger("isc").setLevel(logging.WARNING)  # only the first process reports progress
     try:
         check_counts(config, source, device)
         keep_freed_memory()
@@ -59,7 +59,10 @@ def train(config: TrainConfig) -> Path:
 
 
 def _pairs(config: TrainConfig, photos: Mapping[str, Path]) -> npt.NDArray[np.int64] | None:
-    """(reference, query) numbers [P, 2] of the known copies; an id is that of a photo, or its last part alone."""
+    """Return the known copies as (reference, query) photo numbers [P, 2]; an id is a photo's id or its last part.
+
+    Raises InputError if an id fits no photo or several photos.
+    """
     if config.pairs is None:
         return None
     rows = {name: row for row, name in enumerate(photos)}

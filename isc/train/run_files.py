@@ -1,4 +1,4 @@
-"""The tables of a run folder: what their columns are, and how their numbers are written."""
+"""The tables of a run folder: file names, columns and number formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard: the only module that writes its files."""
+"""TensorBoard curves: the only module that writes TensorBoard files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils.tensorboard import SummaryWriter
 from isc.errors import InputError
 from isc.train.distributed import rank
 
-FOLDER = "tensorboard"  # its name in a run folder
+FOLDER = "tensorboard"  # name of the log folder in a run folder
 
 
 class Board:
-    """Figures by step. Without a writer, on all ranks but the first, it does nothing."""
+    """A writer of values by step; without a `SummaryWriter` (all ranks but the first) it writes nothing."""
 
     def __init__(self, writer: SummaryWriter | None) -> None:
         self._writer = writer
@@ -23,7 +23,7 @@ class Board:
     @classmethod
     @contextmanager
     def of(cls, run: Path, step: int) -> Iterator[Board]:
-        """The board of a run folder, closed at the end. What an interrupted run wrote after `step` is hidden."""
+        """Open the board of a run folder, and close it at the end; hide values of an interrupted run after `step`."""
         if rank() > 0:
             yield cls(None)
             return
@@ -44,7 +44,7 @@ class Board:
 
 @contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """The system's errors by folder; the writer's own thread meets them, and whatever is written next raises them."""
+    """Turn an OSError into an InputError that names the folder; errors of the writer's thread come at the next call."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The training loop: two views of each photo, a contrast between photos, one run folder."""
+"""The training loop: views of each photo, a contrastive loss between photos, one run folder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """What one run holds between steps; all of it goes into the checkpoint."""
+    """The state of a training run, its steps and its files."""
 
     def __init__(
         self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path], source: Source
@@ -77,7 +77,7 @@ class Trainer:
         if world_size() > 1 and device.type == "cuda" and not config.train.freeze_norms:
             model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
         self.model: CopyModel = place(model, device)
-        for span in plan(config.train):  # too many are refused at the start
+        for span in plan(config.train):  # raises now, not at a later stage, if there are too few blocks to freeze
             freeze(self.model, blocks=blocks_kept(span.stage, config.train), depthwise=False)
         check_sizes(self.model, config)
         self.average = Average(self.model, config.train.ema)
@@ -88,7 +88,7 @@ class Trainer:
             depthwise_in_float32(self.model.backbone)
         self.project = compiled(self.model.project) if config.train.compile else self.model.project
         self.step = 0
-        self.saved: int | None = None  # the step of the checkpoint
+        self.saved: int | None = None  # step of the last checkpoint
         self.seconds = 0.0  # spent on steps
         self.best = -1.0
         self.neighbours: npt.NDArray[np.int64] | None = None
@@ -97,7 +97,7 @@ class Trainer:
         self.unreadable = UnreadablePhotos(config.images, source.num_photos(), config.max_unreadable)
 
     def _averaged_module(self) -> CopyModel:
-        """A network whose weights are those of the average, wherever it moves; in evaluation mode."""
+        """Return a network in evaluation mode whose weights are the tensors of the average, so that it follows it."""
         with torch.random.fork_rng(devices=[]):
             module = CopyModel(self.config.model)
         module = place(module, self.device)
@@ -106,7 +106,7 @@ class Trainer:
 
     @contextmanager
     def telling_what_is_kept(self) -> Iterator[None]:
-        """Bad photos, a loss that runs away or a full disk stop the training; the last checkpoint stays."""
+        """Append the step of the last saved checkpoint to an InputError that stops the training."""
         try:
             yield
         except InputError as error:
@@ -158,7 +158,7 @@ class Trainer:
             before = time.monotonic()
 
     def _look_up(self, values: dict[str, float], board: Board) -> None:
-        """Validate and save where it is time."""
+        """Validate and save at the configured steps, and after the last step."""
         options, last = self.config.train, self.step == self.config.train.steps
         if self.config.validation and (self.step % options.validate_every == 0 or last):
             self._validate(board)
@@ -190,7 +190,10 @@ class Trainer:
         return terms | {"lr": lr}
 
     def _embed(self, batch: Batch) -> Rows:
-        """What the loss looks at. With momentum keys the mild views go, by the averaged weights, into the memory."""
+        """Return the input of the losses, gathered over all ranks.
+
+        With momentum keys, the averaged weights embed the mild views, which go into the memory instead of the rows.
+        """
         views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         instances = batch.instances.to(self.device)
         hard = self.config.train.hard_views
@@ -220,7 +223,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)
 
     def _check_finite(self, what: str, value: float, instances: Tensor) -> None:
-        """InputError before a value that is none spoils the weights."""
+        """Raise InputError if the loss or the gradient norm is not finite, before it changes the weights."""
         if not math.isfinite(value):
             shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
             names = ", ".join(self.source.paths[number].name for number in shown)
@@ -229,8 +232,8 @@ class Trainer:
             )
 
     def averaged(self) -> CopyModel:
-        """The model with the averaged weights, in evaluation mode."""
-        with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which go on as if there were none
+        """Return a model with the averaged weights, in evaluation mode; fit its background if the photos suffice."""
+        with torch.random.fork_rng(devices=[]):  # new layers draw random numbers; keep the global state unchanged
             model = CopyModel(self.config.model)
         model.load_state_dict(self.average.state)
         model = place(model, self.device).eval()
@@ -245,7 +248,7 @@ class Trainer:
         return model
 
     def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
-        """The hard_negatives nearest other photos of each photo [N, k], by the descriptors of now."""
+        """Return the k = hard_negatives nearest other photos [N, k] of each photo, by the current averaged weights."""
         paths = list(self.source.paths)
         part = paths[rank() :: world_size()]
         network = torch_network(self.averaged(), precision=self.precision)
@@ -257,7 +260,7 @@ class Trainer:
         return nearest_rows(vectors.to(self.device), self.config.train.hard_negatives).cpu().numpy()
 
     def _validate(self, board: Board) -> None:
-        """Judge the averaged weights; keep them if they are the best so far."""
+        """Validate the averaged weights, and save them if their μAP is the highest so far."""
         if self.validation is not None:
             model = self.averaged()
             metrics = self.validation.judge(
@@ -273,7 +276,7 @@ class Trainer:
         wait_for_all()
 
     def save(self) -> None:
-        """Write checkpoint, model and log, each whole or not at all."""
+        """Write the configuration, the checkpoint and the logs, each file atomically."""
         for others in gather_objects(self.unreadable.reasons):
             self.unreadable.reasons |= others
         if rank() > 0:
@@ -338,7 +341,7 @@ class Trainer:
         }
 
     def finish(self) -> Path:
-        """Write the model and where it came from; the path of the model."""
+        """Write the model, its provenance and the unreadable photos; return the path of the model."""
         path = self.run / MODEL_FILE
         if rank() > 0:
             return path

@@ -1,4 +1,4 @@
-"""Training photos that cannot be read: each is told once, and too many of them end the run."""
+"""Unreadable training photos: each one is logged once, and too many of them stop the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class UnreadablePhotos:
-    """Photos of a run that could not be read: `reasons` by file. At most the `share` 0…1 of all `photos` is allowed."""
+    """The unreadable photos of a run: `reasons` by file. At most the share 0…1 of all `photos` may be unreadable."""
 
     images: str
     photos: int
@@ -23,7 +23,7 @@ class UnreadablePhotos:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def note(self, failures: Iterable[tuple[str, str]]) -> None:
-        """Add (file, reason) pairs, and raise InputError if too many photos cannot be read."""
+        """Add (file, reason) pairs; raise InputError if too many photos are unreadable."""
         for path, reason in failures:
             if path not in self.reasons:
                 self.reasons[path] = reason
@@ -38,7 +38,7 @@ class UnreadablePhotos:
         raise InputError(f"images={self.images}: {what}; the last: {list(self.reasons.values())[-1]}")
 
     def write(self, path: Path) -> None:
-        """Write file and reason of each as CSV, if there are any."""
+        """Write the files and reasons as CSV, if there are any."""
         if self.reasons:
             write_csv(path, ("file", "reason"), iter(self.reasons.items()))
             log.warning("%d photos could not be read; see %s", len(self.reasons), path)

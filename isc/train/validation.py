@@ -1,4 +1,4 @@
-"""μAP of a model while it trains, on a benchmark made by `isc.benchmark` or of the same layout."""
+"""The validation of a model during training: its μAP on a benchmark in the layout of `isc.benchmark`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from isc.photos.folders import list_images
 
 log = logging.getLogger(__name__)
 
-PAIRS_A_QUERY = 10  # best pairs kept over all queries, as match.py's default
+PAIRS_A_QUERY = 10  # pairs kept: this × the number of queries, the best over all queries; match.py's default
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A benchmark's photos and truth, checked when it is made."""
+    """The photos and the ground truth of a benchmark, checked at construction by `of`."""
 
     queries: dict[str, Path]
     references: dict[str, Path]
@@ -50,7 +50,7 @@ class Validation:
         return cls(queries, references, truth)
 
     def judge(self, model: CopyModel, *, image_size: int, workers: int, precision: Precision) -> Metrics:
-        """The figures of the model's descriptors, unreadable photos left out as queries and references."""
+        """Return the metrics of the model's descriptors on the benchmark, without unreadable queries and references."""
         sides = []
         network = torch_network(model, precision=precision)
         for photos in (self.queries, self.references):
@@ -64,7 +64,7 @@ class Validation:
 
 
 def _best_pairs(queries: Ids, references: Ids, q: torch.Tensor, r: torch.Tensor) -> Matches:
-    """The best pairs over all queries together, scored −(squared Euclidean distance); memory for all [Q, R] is used."""
+    """Return the best pairs over all queries by −(squared Euclidean distance); holds all [Q, R] scores in memory."""
     score = -torch.cdist(q, r, compute_mode="donot_use_mm_for_euclid_dist").square().flatten()
     kept = score.topk(min(PAIRS_A_QUERY * len(q), len(score))).indices.numpy()
     return Matches(queries, references, *np.divmod(kept, len(r)), score=score.numpy()[kept])

@@ -1,4 +1,4 @@
-"""The edits that a benchmark makes copies by. They share no code with the attacks of the training."""
+"""The edits that turn photos into the copies of a benchmark. They share no code with the attacks of the training."""
 
 import lazy_loader
 

@@ -1,17 +1,18 @@
-"""Edits made by AugLy 1.0.0, an outside library that no training here uses: what to draw, and how to call it.
+"""Edits by AugLy 1.0.0, an outside library that no training here uses, and chains of them.
 
-AugLy's pins contradict ours, so it is not a dependency. Into the environment of a checkout it goes by
+AugLy's pinned dependencies conflict with ours, so it is not a dependency. Install it into the environment of a checkout
+by
 
     python -m pip install --no-deps augly==1.0.0 iopath==0.1.10 portalocker python-magic regex
 
-with libmagic of the system (Debian: libmagic1). It is of 2022; two of its edits use names that Pillow 10 and NumPy 1.24
-removed. `_names_of_2022` gives those names back for the time of a call; nothing that is installed is changed:
+with the system's libmagic (Debian: libmagic1). AugLy 1.0.0 is from 2022; two of its edits use names that Pillow 10 and
+NumPy 1.24 removed. `_names_of_2022` restores these names during a call, without any change to installed files:
 
 * meme_format: `FreeTypeFont.getsize_multiline`
 * perspective_transform: `numpy.float`
 
-Besides, an edit's result is turned into RGB again, because AugLy 1.0.0 fails on the palettes and grey pictures that its
-own convert_color makes.
+The result of every edit is converted to RGB, because AugLy 1.0.0 fails on the palette and grey pictures that its own
+convert_color makes.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from isc.benchmark.edits.augly_draws import EDITS, Dice, assets, draw_names
 from isc.benchmark.edits.chain import Edit as OwnEdit
 from isc.errors import InputError
 
-Photo = Callable[[str], Image.Image]  # the photo of an id
+Photo = Callable[[str], Image.Image]  # returns the photo of this id
 
-MIN_SIDE = 48  # pixels, after every edit; AugLy's text has no room in less
+MIN_SIDE = 48  # pixels, after every edit; AugLy's text does not fit in less
 MIN_CONTRAST = 12.0  # standard deviation of the levels of a finished copy
-MAX_DRAWS = 100  # of a chain, until one leaves enough to see
+MAX_DRAWS = 100  # most draws of a chain until one leaves enough of the picture
 
 DESCRIPTIONS: Mapping[str, str] = MappingProxyType({
     "apply_pil_filter": "{filter_type} filter",
@@ -75,12 +76,12 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType({
 
 @dataclass(frozen=True)
 class Edit(OwnEdit):
-    """One call of augly.image: the function's name and what is handed to it."""
+    """A call of augly.image: the name of the function and its parameters."""
 
     params: Mapping[str, Any]
 
     def describe(self) -> str:
-        """A few words for people, such as "rotate −17°"."""
+        """Return a short description, such as "rotate −17°"."""
         return DESCRIPTIONS[self.name].format(**self.params).replace(" -", " −")
 
 
@@ -92,10 +93,10 @@ def edit_chain(
     *,
     count: tuple[int, int] = (1, 4),
 ) -> tuple[Image.Image, tuple[Edit, ...]]:
-    """A copy of the RGB picture by `count` (fewest, most) different edits, and these edits in their order.
+    """Return a copy of the RGB picture by `count` (fewest, most) different edits, and these edits in their order.
 
-    What is pasted into a background or a screenshot has been cut before. `photos` are the ids that `photo` opens.
-    A chain that leaves less than MIN_SIDE pixels or MIN_CONTRAST is drawn again. Raises InputError where none is found.
+    Cuts come before the picture is pasted on a background or a screenshot. `photos` are the ids that `photo` opens.
+    A chain that leaves less than MIN_SIDE pixels or MIN_CONTRAST is drawn again. Raises InputError if none is found.
     """
     for _ in range(MAX_DRAWS):
         found = _try_chain(image, draw_names(rng, int(rng.integers(count[0], count[1] + 1))), rng, photos, photo)
@@ -107,7 +108,7 @@ def edit_chain(
 def single_edit(
     image: Image.Image, rng: np.random.Generator, photos: Sequence[str], photo: Photo, *, kind: str
 ) -> tuple[Image.Image, tuple[Edit, ...]]:
-    """The same with one edit of this kind, one of EDITS."""
+    """Return a copy of the RGB picture by one edit of this kind (one of EDITS), and this edit; see `edit_chain`."""
     for _ in range(MAX_DRAWS):
         found = _try_chain(image, (kind,), rng, photos, photo)
         if found is not None:
@@ -126,7 +127,7 @@ def _try_chain(
         except RuntimeError as error:
             if "raqm_layout" not in str(error):
                 raise
-            return None  # letters at random, of which Pillow's layout of text refuses one text in five hundred
+            return None  # Pillow's text layout refuses about one in five hundred random texts
         edits.append(edit)
         if min(image.size) < MIN_SIDE:
             return None
@@ -134,10 +135,10 @@ def _try_chain(
 
 
 def apply(image: Image.Image, edit: Edit, photo: Photo) -> Image.Image:
-    """The RGB picture after this edit, RGB again; the same for the same parameters, whatever was called before."""
+    """Apply this edit to the RGB picture; the RGB result depends on the picture and the parameters alone."""
     import augly.image
 
-    random.seed(0)  # AugLy takes its seeds as parameters; this is for what it may draw besides
+    random.seed(0)  # AugLy takes seeds as parameters; this fixes any other random draws
     np.random.seed(0)
     params = {key: _argument(key, value, photo) for key, value in edit.params.items()}
     try:
@@ -150,7 +151,7 @@ def apply(image: Image.Image, edit: Edit, photo: Photo) -> Image.Image:
 
 
 def _argument(key: str, value: Any, photo: Photo) -> Any:
-    """What AugLy expects for a recorded parameter."""
+    """Convert a recorded parameter to the argument that AugLy expects."""
     if key in ("background_image", "overlay"):
         return photo(value)
     if key == "filter_type":
@@ -163,7 +164,7 @@ def _argument(key: str, value: Any, photo: Photo) -> Any:
 
 @contextmanager
 def _names_of_2022() -> Iterator[None]:
-    """Within, two names that AugLy 1.0.0 uses and that Pillow 10 and NumPy 1.24 removed are there again."""
+    """Restore, within the context, two names that AugLy 1.0.0 uses and that Pillow 10 and NumPy 1.24 removed."""
     with (
         mock.patch.object(ImageFont.FreeTypeFont, "getsize_multiline", _getsize_multiline, create=True),
         mock.patch.object(np, "float", float, create=True),
@@ -172,6 +173,6 @@ def _names_of_2022() -> Iterator[None]:
 
 
 def _getsize_multiline(font: ImageFont.FreeTypeFont, text: str) -> tuple[int, int]:
-    """Width and height in pixels from the origin to the right and lower edge, as Pillow 9 gave them."""
+    """Return width and height in pixels from the origin to the right and lower edge, as in Pillow 9."""
     box = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font=font)
     return round(box[2]), round(box[3])

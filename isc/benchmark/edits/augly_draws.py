@@ -1,4 +1,4 @@
-"""What is drawn for AugLy's edits: which of them, with what parameters, and what AugLy has to be installed."""
+"""The random choice of AugLy's edits and of their parameters, and the check of AugLy's installation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PHRASES = (
 
 @dataclass(frozen=True)
 class Dice:
-    """What parameters are drawn from: randomness, the picture's size in pixels, ids of photos to combine it with."""
+    """The source of random parameters: a generator, the picture's size in pixels, and ids of photos for overlays."""
 
     rng: np.random.Generator
     width: int
@@ -45,7 +45,7 @@ class Dice:
         return round(float(self.rng.uniform(low, high)), 4)
 
     def whole(self, low: int, high: int) -> int:
-        """Of low…high, both included."""
+        """Draw an integer in low…high, both included."""
         return int(self.rng.integers(low, high + 1))
 
     def one_of(self, things: Sequence[Any]) -> Any:
@@ -55,12 +55,12 @@ class Dice:
         return bool(self.rng.random() < probability)
 
     def colour(self) -> list[int]:
-        """Black, white, or anything."""
+        """Draw black, white or any colour, each with probability ⅓."""
         drawn: list[int] = self.one_of([[0, 0, 0], [255, 255, 255], [self.whole(0, 255) for _ in range(3)]])
         return drawn
 
     def factor(self, low: float, high: float) -> float:
-        """Below 1 or above it, equally often."""
+        """Draw a factor in low…0.9 or in 1.1…high, each with probability ½."""
         return self.number(low, 0.9) if self.chance(0.5) else self.number(1.1, high)
 
 
@@ -173,9 +173,9 @@ def _ratio(dice: Dice) -> Params:
 
 Draw = Callable[[Dice], Params]
 
-# What AugLy 1.0.0 has but for apply_lambda and masked_composite, which take another edit, and resize, which is scale
-# and change_aspect_ratio at once. Lengths in pixels are shares of the picture's shorter side.
-FAMILIES: Mapping[str, tuple[float, Mapping[str, Draw]]] = MappingProxyType({  # how often, and which
+# All edits of AugLy 1.0.0 except apply_lambda and masked_composite, which take another edit, and resize, which combines
+# scale and change_aspect_ratio. Lengths in pixels are shares of the picture's shorter side.
+FAMILIES: Mapping[str, tuple[float, Mapping[str, Draw]]] = MappingProxyType({  # probability and edits of each family
     "composition": (0.35, {
         "meme_format": _meme,
         "overlay_emoji": _emoji,
@@ -223,7 +223,7 @@ EDITS: Mapping[str, Draw] = MappingProxyType(
 
 PASTING = frozenset({"overlay_onto_background_image", "overlay_onto_screenshot"})
 CUTTING = frozenset({"crop", "rotate", "perspective_transform", "skew"})
-ALTERNATIVES = (  # of each group a chain holds at most one: two would leave nothing to find
+ALTERNATIVES = (  # a chain holds at most one edit of each group: two would leave nothing to find
     PASTING | {"overlay_image"},
     frozenset({"blur", "pixelization", "shuffle_pixels", "random_noise", "apply_pil_filter"}),
     frozenset({"clip_image_size", "scale", "pixelization"}),
@@ -234,18 +234,18 @@ ALTERNATIVES = (  # of each group a chain holds at most one: two would leave not
 
 
 def require_augly() -> None:
-    """Raises InputError with the command to install it where AugLy, or what it imports, is missing."""
+    """Raise InputError, with the command to install it, if AugLy or one of its imports is missing."""
     try:
         import augly.image  # noqa: F401
     except ModuleNotFoundError as error:
         name = (error.name or "augly").partition(".")[0]
         raise InputError(f"{name} not installed; expected AugLy {VERSION}: {INSTALL}") from error
-    except ImportError as error:  # python-magic looks for its C library on import
+    except ImportError as error:  # python-magic needs its C library at import
         raise InputError(f"augly cannot be imported ({error}); expected libmagic (Debian: libmagic1)") from error
 
 
 def draw_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
-    """Different edits in the order of their application; see ALTERNATIVES for what does not go together."""
+    """Draw `number` different edits in the order of their application, at most one of each group in ALTERNATIVES."""
     share = [share for share, _ in FAMILIES.values()]
     while True:
         families = [list(FAMILIES.values())[i][1] for i in rng.choice(len(FAMILIES), number, p=share)]
@@ -261,7 +261,7 @@ def draw_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
 
 
 def assets() -> Path:
-    """AugLy's folder of emoji, fonts and screenshots."""
+    """Return AugLy's folder of emoji, fonts and screenshots. Raises InputError if AugLy is not installed."""
     require_augly()
     import augly
 
@@ -270,12 +270,12 @@ def assets() -> Path:
 
 @cache
 def emojis() -> tuple[str, ...]:
-    """AugLy's emoji, as paths below its folder of them."""
+    """Return AugLy's emoji, as paths below its emoji folder."""
     folder = assets() / "twemojis"
     return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")))
 
 
 @cache
 def fonts() -> tuple[str, ...]:
-    """AugLy's fonts that come with a list of their characters, which overlay_text needs."""
+    """Return AugLy's fonts that come with a list of their characters, which overlay_text needs."""
     return tuple(sorted(path.name for path in (assets() / "fonts").glob("*.ttf") if path.with_suffix(".pkl").exists()))

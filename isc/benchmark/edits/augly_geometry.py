@@ -1,7 +1,7 @@
-"""Where AugLy's edits move a picture: measured, by handing them a picture that tells the place of each of its pixels.
+"""The geometry of AugLy's edits, measured by editing pictures whose colours encode the position of each pixel.
 
-Red says how far right a pixel was, green how far down. Blue is full in one picture and empty in another, which tells
-what is the picture and what AugLy put round it.
+Red encodes x and green encodes y. Blue is 255 in one picture and 0 in a second one, which separates the pixels of the
+picture from the surroundings that AugLy adds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MOVING = frozenset({
     "change_aspect_ratio", "clip_image_size", "crop", "hflip", "meme_format", "overlay_onto_background_image",
     "overlay_onto_screenshot", "pad", "pad_square", "perspective_transform", "rotate", "scale", "skew", "vflip",
 })  # fmt: skip
-MAX_DRAWS = 20  # of a copy, until enough of the picture is left
-SAMPLES = 4000  # pixels that a map is fitted to
+MAX_DRAWS = 20  # most draws of a copy until enough of the picture is left
+SAMPLES = 4000  # most pixels that a map is fitted to
 FEWEST = 50
-TOLERANCE = 2.0  # pixels by which one may miss it, about what eight bits of a place cost
+TOLERANCE = 2.0  # pixels of error of an inlier, about the precision of a position in eight bits
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,9 +39,11 @@ def augly_copy(
     kind: str | None = None,
     count: tuple[int, int] = (1, 4),
 ) -> tuple[Pixels, tuple[Edit, ...], Matrix | None]:
-    """A copy of the picture by one edit of this kind, or by `count` (fewest, most) of any; what was done, and
-    `chain_matrix`. `other` opens any of `others`. Where too little of the picture is left to be found, it is drawn
-    again, 20 times at most. InputError where AugLy's edits leave no picture at all."""
+    """Copy the picture by one edit of this kind, or, if None, by `count` (fewest, most) edits of any kind.
+
+    Returns the copy, its edits, and their `chain_matrix`. `other` opens any of `others`. If too little of the picture
+    is left to be found, the copy is drawn again, 20 times at most. Raises InputError if AugLy leaves no usable picture.
+    """
 
     def photo(name: str) -> Image.Image:
         return Image.fromarray(other(name))
@@ -59,9 +61,9 @@ def augly_copy(
 
 
 def chain_matrix(size: tuple[int, int], edits: Sequence[Edit], photo: Photo) -> Matrix | None:
-    """The matrix [3, 3] from pixel coordinates of a picture of this (width, height) to those of its copy by `edits`.
+    """Return the matrix [3, 3] from pixel coordinates of a picture of this (width, height) to those of its copy.
 
-    None where too little of the picture is left to tell.
+    None if too little of the picture is left to measure it.
     """
     matrix: Matrix = np.eye(3)
     for edit in edits:
@@ -74,7 +76,7 @@ def chain_matrix(size: tuple[int, int], edits: Sequence[Edit], photo: Photo) -> 
 
 
 def _measured(size: tuple[int, int], edit: Edit, photo: Photo) -> tuple[Matrix, tuple[int, int]] | None:
-    """The matrix of one edit and the size that it leaves."""
+    """Return the matrix [3, 3] of one edit and the (width, height) of its result; None if too few pixels are left."""
     solid = Edit(edit.name, {**edit.params, "opacity": 1.0}) if "opacity" in edit.params else edit
     full, empty = (np.asarray(apply(_places(size, blue), solid, photo)).astype(np.int16) for blue in (255, 0))
     is_picture = (full[..., 2] > 250) & (empty[..., 2] < 5)
@@ -99,7 +101,10 @@ def _places(size: tuple[int, int], blue: int) -> Image.Image:
 
 
 def _fitted(was: Floats, now: Floats, *, flat: bool) -> Matrix | None:
-    """The map from places [N, 2] to places: affine where `flat`, else a homography; twice, without what misses it."""
+    """Fit the map from positions `was` [N, 2] to `now` [N, 2], affine if `flat`, else a homography.
+
+    The fit is repeated once without outliers; None if too few positions are left.
+    """
     for _ in range(2):
         if len(was) < FEWEST:
             return None

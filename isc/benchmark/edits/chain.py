@@ -1,7 +1,7 @@
-"""The judge's edits: what people do to a photo before it is found again.
+"""The benchmark's own edits, and chains of them, as people edit photos before they repost them.
 
-They are written with numpy, OpenCV and Pillow alone and share nothing with the augmentation of the training, so that a
-model is not judged by the very pictures that it was taught with.
+The edits use only numpy, OpenCV and Pillow, and share no code with the augmentation of the training, so that a model
+is not judged on the edits that it was trained with.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 
 HIDING = frozenset({"overlay_on_photo", "photo_on_top", "emoji", "screenshot"})
-ALTERNATIVES = (  # of each group a chain holds at most one: two would leave nothing to find
+ALTERNATIVES = (  # a chain holds at most one edit of each group: two would leave nothing to find
     HIDING,
     frozenset(RECOMPRESSION),
     frozenset({"blur", "motion_blur", "pixelise", "downscale"}),
@@ -82,36 +82,35 @@ ALTERNATIVES = (  # of each group a chain holds at most one: two would leave not
     frozenset({"crop", "shuffle_blocks"}),
 )
 RARE = frozenset({"invert", "flip_vertical", "shuffle_blocks", "posterise"})  # drawn a third as often
-FREQUENT = frozenset({"crop", "overlay_on_photo", "text", "emoji", "screenshot", "jitter"})  # and twice as often
+FREQUENT = frozenset({"crop", "overlay_on_photo", "text", "emoji", "screenshot", "jitter"})  # drawn twice as often
 
-MIN_SIDE, MAX_SIDE = 64, 640  # of a query
-MIN_KEPT, MIN_COVERED = 0.10, 0.07  # of the source inside the query, and of the query covered by the source
-MIN_CONTRAST = 14.0  # standard deviation, in levels, where the source shows; less for a source that has little itself
-MAX_DRAWS = 60  # of a chain, until one passes
+MIN_SIDE, MAX_SIDE = 64, 640  # of a query, in pixels
+MIN_KEPT, MIN_COVERED = 0.10, 0.07  # share of the source inside the query; share of the query covered by the source
+MIN_CONTRAST = 14.0  # standard deviation, in levels, of the visible source; less for a source of low contrast
+MAX_DRAWS = 60  # most draws of a chain until one passes
 
 
 @dataclass(frozen=True)
 class Edit:
-    """The name of an edit, one of EDITS, and what was drawn for it."""
+    """An edit: its name, one of EDITS, and its drawn parameters."""
 
     name: str
     params: Mapping[str, Param]
 
     def describe(self) -> str:
-        """A few words for people, such as "crop 42 %" or "rotate −17°"."""
+        """Return a short description, such as "crop 42 %" or "rotate −17°"."""
         return DESCRIPTIONS[self.name].format(**self.params).replace(" -", " −")
 
 
 def edit_chain(
     pixels: Pixels, rng: np.random.Generator, other: Other, *, count: tuple[int, int] = (1, 4)
 ) -> tuple[Pixels, tuple[Edit, ...], Matrix]:
-    """A copy as people make it: `count` (fewest, most) different edits of one picture.
+    """Copy the picture by a random chain of `count` (fewest, most) different edits.
 
-    The crop comes first, then geometry and composition in any order, then the loss of quality, recompression last.
-    Returns the copy, 64…640 pixels a side, the edits in their order, and the matrix [3, 3] from the picture's pixel
-    coordinates to the copy's. At least 10 % of the picture lies inside the copy and covers at least 7 % of it. A
-    picture for which no such chain is found in 60 draws is only recompressed. Raises InputError for a count outside
-    1…10.
+    The crop comes first, then geometry and composition in any order, then the loss of quality, and recompression last.
+    Returns the copy of 64…640 pixels per side, the edits in their order, and the matrix [3, 3] from the picture's pixel
+    coordinates to the copy's. At least 10 % of the picture lies inside the copy and covers at least 7 % of it. If 60
+    draws give no such chain, the picture is only recompressed. Raises InputError for a count outside 1…10.
     """
     if not 1 <= count[0] <= count[1] <= 10:
         raise InputError(f"count={count}; expected 1 ≤ fewest ≤ most ≤ 10 edits")
@@ -143,7 +142,7 @@ def _stage(name: str) -> int:
 def apply_edits(
     pixels: Pixels, names: tuple[str, ...], rng: np.random.Generator, other: Other
 ) -> tuple[Pixels, tuple[Edit, ...], Matrix]:
-    """These edits one after another; the size is made legal before the recompression, which it would spoil."""
+    """Apply these edits in order; bring the copy to a legal size before a recompression, so that its artefacts stay."""
     copy, matrix, edits = pixels, np.eye(3), []
     for name in names:
         if name in RECOMPRESSION:
@@ -157,7 +156,7 @@ def apply_edits(
 
 
 def _legal_size(pixels: Pixels, matrix: Matrix) -> tuple[Pixels, Matrix]:
-    """The picture within 64…640 pixels a side, in proportion unless it is more than ten times as long as wide."""
+    """Resize the picture to 64…640 pixels per side; its proportions change only if they exceed 1 : 10."""
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         scale = MIN_SIDE / min(height, width)
@@ -169,20 +168,20 @@ def _legal_size(pixels: Pixels, matrix: Matrix) -> tuple[Pixels, Matrix]:
 
 
 def region(pixels: Pixels, copy: Pixels, matrix: Matrix) -> list[list[float]]:
-    """The picture's corners in the copy, clockwise from the upper left one, as fractions (x, y) of width and height."""
+    """Return the picture's corners in the copy, clockwise from the upper left, as fractions (x, y) of its size."""
     moved = _corners(pixels) @ matrix.T
     places = (moved[:, :2] / moved[:, 2:] + 0.5) / (copy.shape[1], copy.shape[0])
     return [[round(float(x), 5), round(float(y), 5)] for x, y in places]
 
 
 def _corners(pixels: Pixels) -> Matrix:
-    """The outer corners [4, 3] of the corner pixels, clockwise from the upper left one, as (x, y, 1)."""
+    """Return the outer corners [4, 3] of the corner pixels as (x, y, 1), clockwise from the upper left."""
     height, width = pixels.shape[:2]
     return np.array([[0.0, 0, 1.5], [width, 0, 1.5], [width, height, 1.5], [0, height, 1.5]]) - 0.5
 
 
 def can_be_found(pixels: Pixels, copy: Pixels, matrix: Matrix) -> bool:
-    """Whether enough of the picture lies inside the copy, covers enough of it, and is not one flat colour there."""
+    """Return True if the copy shows enough of the picture, on enough of its area, with enough contrast."""
     kept, covered, (left, top, right, bottom) = _visible(pixels, copy, matrix)
     if kept < MIN_KEPT or covered < MIN_COVERED:
         return False
@@ -190,18 +189,18 @@ def can_be_found(pixels: Pixels, copy: Pixels, matrix: Matrix) -> bool:
 
 
 def _contrast(pixels: Pixels) -> float:
-    """The standard deviation of the levels within a channel, averaged over the channels; 0 for no pixels at all."""
+    """Return the standard deviation of the levels per channel, averaged over the channels; 0 without pixels."""
     return float(cv2.meanStdDev(pixels)[1].mean()) if pixels.size else 0.0
 
 
 def _visible(pixels: Pixels, copy: Pixels, matrix: Matrix) -> tuple[float, float, tuple[int, int, int, int]]:
-    """How much of the picture is in the copy.
+    """Measure the visible part of the picture in the copy.
 
-    The share of the picture's area that lies inside the copy, the share of the copy that it covers, both 0…1, and the
-    box round it, (left, top, right, bottom) in pixels.
+    Returns the share of the picture's area inside the copy, the share of the copy that it covers, both 0…1, and its
+    bounding box (left, top, right, bottom) in pixels.
     """
     size = np.array([copy.shape[1], copy.shape[0]], dtype=np.float64)
-    if (_corners(pixels) @ matrix.T)[:, 2].min() <= 0.05:  # a corner, cut off before, near or beyond the horizon
+    if (_corners(pixels) @ matrix.T)[:, 2].min() <= 0.05:  # a corner near or beyond the horizon
         return 0.0, 0.0, (0, 0, 0, 0)
     corners = np.array(region(pixels, copy, matrix)) * size
     frame = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * size

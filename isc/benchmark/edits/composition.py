@@ -1,4 +1,4 @@
-"""Edits that put the picture together with others: photos, text, emoji, frames and the furniture of a screen."""
+"""Edits that compose the picture with photos, text, emoji, frames and screen elements."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def overlay_on_photo(pixels: Pixels, rng: np.random.Generator, other: Other) -> Edited:
-    """Lays the picture on another photo, filling 30–75 % of one of its sides, at 50–90 % opacity one time in four."""
+    """Lay the picture on another photo, over 30–75 % of one of its sides; 1 time in 4 at 50–90 % opacity."""
     canvas = other()
     side, opacity = uniform(rng, 0.3, 0.75), uniform(rng, 0.5, 0.9) if rng.random() < 0.25 else 1.0
     grow = max(1.0, min(1.5, 0.8 * max(pixels.shape) / (side * max(canvas.shape))))  # keeps the picture's detail
@@ -48,7 +48,7 @@ def overlay_on_photo(pixels: Pixels, rng: np.random.Generator, other: Other) -> 
 
 
 def photo_on_top(pixels: Pixels, rng: np.random.Generator, other: Other) -> Edited:
-    """Lays another photo on 8–45 % of the picture's area, at 50–90 % opacity one time in four."""
+    """Lay another photo on 8–45 % of the picture's area; 1 time in 4 at 50–90 % opacity."""
     height, width = pixels.shape[:2]
     area, opacity = uniform(rng, 0.08, 0.45), uniform(rng, 0.5, 0.9) if rng.random() < 0.25 else 1.0
     above = other()
@@ -62,7 +62,7 @@ def photo_on_top(pixels: Pixels, rng: np.random.Generator, other: Other) -> Edit
 
 
 def text(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Writes 1–4 lines of up to 6–18 % of the height in one of 6 fonts and 4 styles, one time in three ≤ 25° askew."""
+    """Write 1–4 lines of up to 6–18 % of the height in one of 6 fonts and 4 styles; 1 time in 3 turned by up to 25°."""
     height, width = pixels.shape[:2]
     lines, font = [phrase(rng) for _ in range(int(rng.integers(1, 5)))], pick(rng, FONTS)
     line_height = uniform(rng, 0.06, 0.18) * height
@@ -85,7 +85,7 @@ def text(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def meme_caption(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Adds a white or black band with 1–3 lines of text above the picture, below it, or both; each ≤ 40 % as high."""
+    """Add a white or black band with 1–3 lines of text above the picture, below it, or both, each ≤ 40 % as high."""
     where, font = pick(rng, ("above", "below", "above and below")), pick(rng, FONTS)
     paper, ink = (WHITE, BLACK) if rng.random() < 0.75 else (BLACK, WHITE)
     above = _band(pixels, rng, font, paper, ink) if "above" in where else pixels[:0]
@@ -106,7 +106,7 @@ def _band(
 
 
 def add_emoji(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Puts 1–3 emoji of 15–45 % of the shorter side anywhere, up to 30° askew."""
+    """Put 1–3 emoji of 15–45 % of the shorter side anywhere, each turned by up to 30°."""
     height, width = pixels.shape[:2]
     number = int(rng.integers(1, 4))
     result, names = pixels, []
@@ -121,7 +121,7 @@ def add_emoji(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited
 
 
 def stripes(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Draws 3–14 parallel stripes of one colour at any angle and 40–100 % opacity; 15–45 % of the area is covered."""
+    """Draw 3–14 parallel stripes of one colour, at any angle and 40–100 % opacity, over 15–45 % of the area."""
     height, width = pixels.shape[:2]
     number, share, angle = int(rng.integers(3, 15)), uniform(rng, 0.15, 0.45), uniform(rng, 0, 180)
     opacity, colour = uniform(rng, 0.4, 1), any_colour(rng)
@@ -134,7 +134,7 @@ def stripes(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def border(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Frames the picture in one colour, 2–12 % of the shorter side thick: one frame, or two with a second colour."""
+    """Add a frame of one colour, 2–12 % of the shorter side thick, at times with a thin inner frame of a second one."""
     outer, inner = any_colour(rng), any_colour(rng)
     thick = max(2, round(uniform(rng, 0.02, 0.12) * min(pixels.shape[:2])))
     thin = max(1, thick // 3) if rng.random() < 0.4 else 0

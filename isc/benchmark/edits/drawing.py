@@ -1,4 +1,4 @@
-"""Text and emoji, drawn by code from what Pillow and OpenCV bring along, so that no machine's fonts matter."""
+"""Text and emoji, drawn only with the fonts of Pillow and OpenCV, so that they look the same on every machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCRIPTS = (
     "garçon très occupé", "žluťoučký kůň", "çok güzel bir gün",
 )
 # fmt: on
-PHRASES = ASCII + SCRIPTS if int(cv2.__version__.split(".")[0]) >= 5 else ASCII  # OpenCV 4 draws ASCII alone
+PHRASES = ASCII + SCRIPTS if int(cv2.__version__.split(".")[0]) >= 5 else ASCII  # OpenCV 4 draws only ASCII
 FONTS = ("aileron", "aileron bold", "upright", "bold", "italic", "light italic")
 _OPENCV_FONTS = {
     "upright": cv2.FONT_HERSHEY_SIMPLEX,
@@ -43,7 +43,7 @@ def phrase(rng: np.random.Generator) -> str:
 
 
 def lettering(text: str, font: str, height: int) -> Mask:
-    """One line of text as coverage [H, W], 0…255, cut to its ink; capitals are about 0.7 × `height` pixels high."""
+    """Draw one line of text as coverage [H, W], 0…255, cut to its ink; capitals are about 0.7 × `height` pixels."""
     if font.startswith("aileron") and text.isascii():
         drawn = ImageFont.load_default(max(6, height))
         stroke = max(1, height // 24) if font.endswith("bold") else 0
@@ -67,7 +67,7 @@ def cut_to_ink(mask: Mask) -> Mask:
 
 
 def block(lines: Sequence[Mask], *, centred: bool) -> Mask:
-    """Lines of text one under another, 30 % of their height apart, with a margin of as much all round."""
+    """Stack lines of text, with gaps and a margin of 30 % of the highest line's height."""
     gap = max(2, round(0.3 * max(line.shape[0] for line in lines)))
     width = max(line.shape[1] for line in lines) + 2 * gap
     result = np.zeros((sum(line.shape[0] + gap for line in lines) + gap, width), np.uint8)
@@ -80,7 +80,7 @@ def block(lines: Sequence[Mask], *, centred: bool) -> Mask:
 
 
 def inked(mask: Mask, ink: Colour, *, style: str, paper: Colour) -> Pixels:
-    """The text as RGBA [H, W, 4]: "plain", "outlined" or "shadowed" in `paper`, or "boxed" on it.
+    """Colour the text as RGBA [H, W, 4]: "plain", "outlined" or "shadowed" in `paper`, or "boxed" on `paper`.
 
     Outlines and shadows are 2 pixels wide.
     """
@@ -100,7 +100,7 @@ def inked(mask: Mask, ink: Colour, *, style: str, paper: Colour) -> Pixels:
 
 
 def scaled_layer(layer: Pixels, scale: float, degrees: float = 0.0) -> Pixels:
-    """An RGBA layer resized and turned, its canvas grown to hold it; colours do not bleed from where it is clear."""
+    """Resize and turn an RGBA layer; the canvas grows to hold it, and colours of transparent pixels do not bleed."""
     height, width = layer.shape[:2]
     cosine, sine = math.cos(math.radians(degrees)) * scale, math.sin(math.radians(degrees)) * scale
     w = max(2, math.ceil(abs(width * cosine) + abs(height * sine)))
@@ -117,7 +117,7 @@ def scaled_layer(layer: Pixels, scale: float, degrees: float = 0.0) -> Pixels:
     return as_pixels(np.concatenate([rgb, moved[..., 3:]], axis=2))
 
 
-# --- emoji: drawn on a square of 240 units, then scaled ---------------------------------------------------------------
+# --- emoji, drawn on a square of 240 units, then scaled ---------------------------------------------------------------
 
 Pen = ImageDraw.ImageDraw
 SKIN: Colour = (255, 204, 51)
@@ -138,7 +138,7 @@ def _curve(x: Callable[[float], float], y: Callable[[float], float], steps: int 
 
 
 def _heart(pen: Pen, x: float, y: float, size: float, fill: Colour) -> None:
-    """Filled, `size` units from the middle to the side."""
+    """Draw a filled heart, `size` units from the middle to the side."""
     unit = size / 16
     pen.polygon(
         _curve(
@@ -283,7 +283,7 @@ EMOJI = (_loose_heart, _loose_star, _thumb, _flame, _flower, _bubble, _cat, _sun
 
 
 def emoji(rng: np.random.Generator) -> tuple[str, Pixels]:
-    """The name of an emoji and its drawing, RGBA [240, 240, 4]: a face of 48 kinds half of the time, or an object."""
+    """Draw an emoji as (name, RGBA [240, 240, 4]): with probability ½ one of 48 kinds of faces, else an object."""
     sketch = Image.new("RGBA", (240, 240))
     pen = ImageDraw.Draw(sketch)
     name = _face(pen, rng) if rng.random() < 0.5 else EMOJI[int(rng.integers(len(EMOJI)))](pen, rng)

@@ -1,4 +1,4 @@
-"""Edits that move the picture: where each pixel went is in the matrix."""
+"""Edits that move the picture; their matrix maps each pixel to its new position."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from isc.photos.decode import Pixels
 
 
 def crop(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Keeps 15–60 % of the area, each side up to 2.2 times as much cut as the other, anywhere."""
+    """Crop to 15–60 % of the area, anywhere, with the aspect ratio changed by a factor of up to 2.2."""
     height, width = pixels.shape[:2]
     area = uniform(rng, 0.15, 0.6)
     limit = math.log(min(2.2, 1 / area))
@@ -43,9 +43,9 @@ def crop(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def rotate(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Turns by 5–45°, one time in four by up to 175°, anticlockwise positive.
+    """Rotate by 5–45° either way (1 time in 4: by up to 175°), anticlockwise positive.
 
-    The corners are black, white or a blurred copy; the canvas stays or grows to hold the whole.
+    The corners are black, white or a blurred copy; the canvas keeps its size or grows to hold the whole picture.
     """
     height, width = pixels.shape[:2]
     angle = uniform(rng, 5, 175 if rng.random() < 0.25 else 45) * (1 if rng.random() < 0.5 else -1)
@@ -63,14 +63,14 @@ def rotate(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def _backdrop(pixels: Pixels, width: int, height: int, kind: str) -> Pixels:
-    """A flat canvas, or the picture itself blurred beyond recognition."""
+    """Return a canvas of one colour, or of the picture blurred beyond recognition."""
     if kind in NAMED_COLOURS:
         return flat(width, height, NAMED_COLOURS[kind])
     return blurred(resized(pixels, width, height), 12 * unit(pixels))
 
 
 def quarter_turn(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Turns by 90°, 180° or 270° anticlockwise."""
+    """Rotate by 90°, 180° or 270° anticlockwise."""
     turns = int(rng.integers(1, 4))
     height, width = pixels.shape[:2]
     matrix: Matrix = np.eye(3)
@@ -81,19 +81,19 @@ def quarter_turn(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edi
 
 
 def flip_horizontal(pixels: Pixels, _rng: np.random.Generator, _other: Other) -> Edited:
-    """Swaps left and right."""
+    """Swap left and right."""
     matrix = np.array([[-1.0, 0, pixels.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
     return Edited(pixels[:, ::-1].copy(), {}, matrix)
 
 
 def flip_vertical(pixels: Pixels, _rng: np.random.Generator, _other: Other) -> Edited:
-    """Swaps top and bottom."""
+    """Swap top and bottom."""
     matrix = np.array([[1.0, 0, 0], [0, -1, pixels.shape[0] - 1], [0, 0, 1]])
     return Edited(pixels[::-1].copy(), {}, matrix)
 
 
 def perspective(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Moves each corner inwards by 0–30 % of either side, the corner furthest from its place by at least 12 %."""
+    """Move each corner inwards by 0–30 % of both sides, at least one corner by at least 12 %."""
     height, width = pixels.shape[:2]
     inwards = rng.uniform(0, 0.3, (4, 2))
     inwards[int(rng.integers(4))] = rng.uniform(0.12, 0.3, 2)
@@ -108,7 +108,7 @@ def perspective(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edit
 
 
 def squeeze(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Narrows one axis to 40–75 % of its length."""
+    """Squeeze one axis to 40–75 % of its length."""
     height, width = pixels.shape[:2]
     factor, axis = uniform(rng, 0.4, 0.75), pick(rng, ("width", "height"))
     w = max(8, round(width * factor)) if axis == "width" else width
@@ -118,7 +118,7 @@ def squeeze(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def pad(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Adds up to 45 % of the side in any colour: left and right, above and below, or on all four sides unevenly."""
+    """Add bars of 5–45 % of the side in any colour: left and right, above and below, or on all four sides."""
     height, width = pixels.shape[:2]
     where = pick(rng, ("left and right", "above and below", "all round"))
     left, top, right, bottom = (float(value) for value in rng.uniform(0.05, 0.45, 4))

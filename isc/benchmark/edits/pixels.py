@@ -1,4 +1,4 @@
-"""Edits of colour, sharpness and coding. Nothing moves, but one shuffles blocks and one leaves the picture small."""
+"""Edits of colour, sharpness and compression; pixels stay in place, except for `shuffle_blocks` and `downscale`."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ KERNELS = {
 
 
 def luma(pixels: Pixels) -> Luma:
-    """Brightness [H, W], 0…255."""
+    """Return the brightness [H, W], 0…255."""
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.float32)
 
 
 def jitter(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Brightness × 0.4–1.7, contrast × 0.4–1.9, saturation × 0–3 and hue ± 90°: one to all four of them."""
+    """Change one to four of brightness (× 0.4–1.7), contrast (× 0.4–1.9), saturation (× 0–3) and hue (± 20–90°)."""
     chosen = rng.random(4) < 0.5
     chosen[int(rng.integers(4))] = True
     brightness = uniform(rng, 1.25, 1.7) if rng.random() < 0.5 else uniform(rng, 0.4, 0.75)
@@ -76,12 +76,12 @@ def _turn_hue(pixels: Pixels, degrees: int) -> Pixels:
 
 
 def grayscale(pixels: Pixels, _rng: np.random.Generator, _other: Other) -> Edited:
-    """Takes the colour away."""
+    """Remove the colour."""
     return Edited(np.repeat(as_pixels(luma(pixels))[..., None], 3, axis=2))
 
 
 def duotone(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Maps brightness to a ramp between two colours, sepia or louder, at 60–100 % strength."""
+    """Map brightness to a ramp between two colours, such as sepia, at 60–100 % strength."""
     name, strength = pick(rng, tuple(DUOTONES)), uniform(rng, 0.6, 1)
     dark, light = (np.array(colour, np.float32) for colour in DUOTONES[name])
     toned = as_pixels(dark + (light - dark) * luma(pixels)[..., None] / 255)
@@ -89,25 +89,25 @@ def duotone(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def invert(pixels: Pixels, _rng: np.random.Generator, _other: Other) -> Edited:
-    """The photographic negative."""
+    """Invert all levels, as in a photographic negative."""
     return Edited(255 - pixels)
 
 
 def posterise(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Keeps 2–6 levels a channel."""
+    """Reduce each channel to 2–6 levels."""
     levels = int(rng.integers(2, 7))
     steps = np.floor(np.arange(256) * levels / 256) * 255 / (levels - 1)
     return Edited(as_pixels(steps)[pixels], {"levels": levels})
 
 
 def blur(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Gaussian, σ 1–4 pixels of a 320-pixel picture, at least 0.5 pixels of this one."""
+    """Apply a Gaussian blur of σ 1–4 pixels for a 320-pixel picture, in proportion for others, at least 0.5 pixels."""
     sigma = round(max(0.5, uniform(rng, 1, 4) * unit(pixels)), 3)
     return Edited(blurred(pixels, sigma), {"sigma_px": sigma})
 
 
 def motion_blur(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Along a line of 8–24 pixels of a 320-pixel picture, at least 3 of this one, at any angle."""
+    """Blur along a line at any angle, 8–24 pixels for a 320-pixel picture, in proportion for others, at least 3."""
     length, angle = max(3, round(uniform(rng, 8, 24) * unit(pixels))), uniform(rng, 0, 180)
     side = length | 1
     level = np.zeros((side, side), np.float32)
@@ -119,7 +119,7 @@ def motion_blur(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edit
 
 
 def noise(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Gaussian of σ 12–45 levels, in grey or colour, or 2–12 % of the pixels black or white."""
+    """Add Gaussian noise of σ 12–45 levels, grey or coloured, or turn 2–12 % of the pixels black or white."""
     height, width = pixels.shape[:2]
     kind = pick(rng, ("grey", "colour", "salt and pepper"))
     if kind == "salt and pepper":
@@ -135,7 +135,7 @@ def noise(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def pixelise(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Cells of one colour, 20–56 along the longest side."""
+    """Replace the picture by cells of one colour, 20–56 along the longer side."""
     height, width = pixels.shape[:2]
     cells = min(int(rng.integers(20, 57)), max(height, width) // 2)
     cell = max(height, width) / cells
@@ -146,14 +146,14 @@ def pixelise(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
 
 
 def sharpen(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """A 3 × 3 filter at 40–100 % strength: sharpen, edge enhance or emboss."""
+    """Apply a 3 × 3 filter at 40–100 % strength: sharpen, edge enhance or emboss."""
     kind, strength = pick(rng, tuple(KERNELS)), uniform(rng, 0.4, 1)
     filtered = as_pixels(cv2.filter2D(pixels, -1, np.array(KERNELS[kind], np.float32)))
     return Edited(blended(pixels, filtered, strength), {"kind": kind, "strength_percent": round(100 * strength, 1)})
 
 
 def shuffle_blocks(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Cuts the picture into 2–4 × 2–4 equal blocks and moves 2 to all of them; what does not divide stays in place."""
+    """Cut the picture into 2–4 × 2–4 equal blocks and move 2 to all of them; a remainder at the edges stays."""
     rows, columns = int(rng.integers(2, 5)), int(rng.integers(2, 5))
     h, w = pixels.shape[0] // rows, pixels.shape[1] // columns
     number = int(rng.integers(2, rows * columns + 1))
@@ -166,14 +166,14 @@ def shuffle_blocks(pixels: Pixels, rng: np.random.Generator, _other: Other) -> E
 
 
 def fade(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Blends with one colour at 20–60 %."""
+    """Blend the picture with one colour at 20–60 %."""
     strength, colour = uniform(rng, 0.2, 0.6), any_colour(rng)
     result = blended(pixels, flat(pixels.shape[1], pixels.shape[0], colour), strength)
     return Edited(result, {"strength_percent": round(100 * strength, 1), "colour": hex_of(colour)})
 
 
 def downscale(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Shrinks to 20–50 % of the side, at least 16 pixels the shorter."""
+    """Shrink to 20–50 % of the side, the shorter side to at least 16 pixels."""
     height, width = pixels.shape[:2]
     factor = max(uniform(rng, 0.2, 0.5), 16 / min(height, width))
     w, h = max(1, round(width * factor)), max(1, round(height * factor))
@@ -181,13 +181,13 @@ def downscale(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited
 
 
 def jpeg(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """JPEG of quality 3–30."""
+    """Compress as JPEG of quality 3–30."""
     quality = int(rng.integers(3, 31))
     return Edited(_decoded(encode_jpeg(pixels, quality=quality)), {"quality": quality})
 
 
 def webp(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """WebP of quality 3–30."""
+    """Compress as WebP of quality 3–30."""
     quality = int(rng.integers(3, 31))
     _, data = cv2.imencode(".webp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, quality])
     return Edited(_decoded(bytes(data)), {"quality": quality})

@@ -1,4 +1,4 @@
-"""Screenshots: the picture inside a drawn telephone, browser, chat or gallery."""
+"""Screenshots: the picture inside a drawn post, browser, chat or gallery."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DARK = Theme((18, 18, 20), (36, 37, 42), (235, 236, 240), (75, 77, 85), (60, 150
 
 
 class Screen:
-    """A canvas in pixels on which one draws at twice the size; all measures are in pixels of the result."""
+    """A canvas drawn at twice its size, for smooth edges; all measures are in pixels of the result."""
 
     def __init__(self, width: float, height: float, paper: Colour) -> None:
         self.width, self.height = round(width), round(height)
@@ -54,7 +54,7 @@ class Screen:
         self.pen.polygon([(2 * a, 2 * b) for a, b in corners], fill=fill)
 
     def label(self, words: str, x: float, y: float, height: float, colour: Colour, *, width: float) -> None:
-        """A line of text `height` pixels high from its upper left corner, shrunk to fit the width."""
+        """Draw a line of text `height` pixels high with its upper left corner at (x, y), shrunk to fit the width."""
         mask = Image.fromarray(lettering(words, "aileron", 40))
         scale = min(2 * height / 40, 2 * width / mask.width)
         size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
@@ -84,14 +84,14 @@ def _lines(
     fill: Colour,
     number: int = 1,
 ) -> None:
-    """Bars in place of lines of text, `unit` high and nearly as far apart, half to all of `width` long."""
+    """Draw bars as placeholders of text lines, `unit` high, 0.9 × `unit` apart, half to all of `width` long."""
     x, y = at
     for i in range(number):
         screen.bar(x, y + 1.9 * i * unit, width * float(rng.uniform(0.5, 1)), unit, fill, round_by=unit / 2)
 
 
 def _status_bar(screen: Screen, unit: float, theme: Theme, rng: np.random.Generator) -> float:
-    """The time and the battery at the top of a telephone; returns the height used."""
+    """Draw the status bar of a phone with time and battery, and return its height in pixels."""
     screen.bar(0, 0, screen.width, 6 * unit, theme.bar)
     clock = f"{rng.integers(24):02d}:{rng.integers(60):02d}"
     screen.label(clock, 4 * unit, 1.8 * unit, 3.4 * unit, theme.ink, width=16 * unit)
@@ -102,7 +102,10 @@ def _status_bar(screen: Screen, unit: float, theme: Theme, rng: np.random.Genera
 
 
 def _post(width: float, height: float, rng: np.random.Generator, theme: Theme) -> tuple[Screen, float, float]:
-    """A telephone with a post: status bar, author, the picture from edge to edge, buttons, likes and comments."""
+    """Draw a phone with a post: status bar, author, room for the picture, buttons, likes and comments.
+
+    Returns the screen, and the left and top of the picture in pixels, as every Layout does.
+    """
     u = width / 100
     margin = float(rng.choice([0, 3])) * u
     u = (width + 2 * margin) / 100
@@ -130,7 +133,7 @@ def _post(width: float, height: float, rng: np.random.Generator, theme: Theme) -
 
 
 def _browser(width: float, height: float, rng: np.random.Generator, theme: Theme) -> tuple[Screen, float, float]:
-    """A browser window: tabs, address bar, a headline over the picture, text below, sometimes a column beside it."""
+    """Draw a browser window: tabs, address bar, a headline over the picture, text below, at times a side column."""
     u = max(width, height) / 100
     beside = float(rng.choice([0, 0.35])) * width
     screen = Screen(width + beside + 16 * u, height + 55 * u, theme.paper)
@@ -161,7 +164,7 @@ def _browser(width: float, height: float, rng: np.random.Generator, theme: Theme
 
 
 def _chat(width: float, height: float, rng: np.random.Generator, theme: Theme) -> tuple[Screen, float, float]:
-    """A conversation: a name at the top, messages left and right, the picture sent as one of them, a writing line."""
+    """Draw a chat: a name at the top, messages left and right, the picture as one of them, an input line."""
     u = width / 75
     before = int(rng.integers(0, 3))
     left = rng.random() < 0.5
@@ -191,7 +194,7 @@ def _message(screen: Screen, y: float, u: float, rng: np.random.Generator, theme
 
 
 def _gallery(width: float, height: float, rng: np.random.Generator, theme: Theme) -> tuple[Screen, float, float]:
-    """A telephone that shows the picture alone: bars above and below with a title, a date, and round buttons."""
+    """Draw a phone gallery with the picture alone: bars above and below with a title, a date, and round buttons."""
     u = width / 100
     top = (20 + float(rng.uniform(0, 30))) * u
     screen = Screen(width, top + height + (20 + float(rng.uniform(0, 30))) * u, theme.paper)
@@ -212,7 +215,7 @@ LAYOUTS: dict[str, Layout] = {"post": _post, "browser": _browser, "chat": _chat,
 
 
 def screenshot(pixels: Pixels, rng: np.random.Generator, _other: Other) -> Edited:
-    """Shows the picture at its size on a drawn screen, light or dark: a post, a browser page, a chat or a gallery."""
+    """Show the picture unscaled on a drawn screen, light or dark: a post, a browser page, a chat or a gallery."""
     layout, theme = pick(rng, tuple(LAYOUTS)), pick(rng, ("light", "dark"))
     height, width = pixels.shape[:2]
     screen, left, top = LAYOUTS[layout](width, height, rng, LIGHT if theme == "light" else DARK)

@@ -1,4 +1,4 @@
-"""How strong an edit is, and copies by one edit of a wanted strength: what a robustness table has its cells from."""
+"""The strength of an edit, and copies by a single edit of a given strength, for the cells of a robustness table."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from isc.photos.decode import Pixels
 __all__ = ["DEGREES", "STRENGTHS", "Degree", "kinds_and_strengths", "single_edit", "strength_of"]
 
 STRENGTHS = ("light", "medium", "strong")
-MAX_DRAWS = 400  # of one edit, until one lies in the band and can be found; the rarest band is drawn one time in twenty
+MAX_DRAWS = 400  # most draws of one edit until its strength fits; the rarest band comes in one draw of twenty
 
 
 @dataclass(frozen=True)
 class Degree:
-    """The parameter that says how strong an edit is, and where its medium and its strong band begin.
+    """The parameter that measures the strength of an edit, and the bounds where its medium and its strong band begin.
 
-    A bound belongs to the stronger band. Where strong < medium, less is stronger: of a crop, a smaller area.
+    A bound belongs to the stronger band. If strong < medium, a smaller value is stronger, as the area of a crop.
     """
 
     param: str
     medium: float
     strong: float
-    what: str  # the parameter is, for people
+    what: str  # description of the parameter
 
     def strength(self, value: float) -> str:
-        """The band of this value."""
+        """Return the band of this value, one of STRENGTHS."""
         sign = 1 if self.strong > self.medium else -1
         return STRENGTHS[(sign * value >= sign * self.medium) + (sign * value >= sign * self.strong)]
 
     def beyond(self, value: float, strength: str) -> float:
-        """How far outside this band the value lies, in units of the parameter; 0 inside."""
+        """Return the distance of the value from this band, in units of the parameter; 0 inside."""
         if self.strength(value) == strength:
             return 0.0
         bounds = {"light": (self.medium,), "medium": (self.medium, self.strong), "strong": (self.strong,)}
@@ -75,16 +75,16 @@ DEGREES: Mapping[str, Degree] = MappingProxyType({
 
 
 def kinds_and_strengths() -> tuple[tuple[str, str | None], ...]:
-    """Every kind of edit with each of its strengths, light to strong; with None where it has no degree."""
+    """Return every kind of edit with each of its strengths, light to strong; with None if it has no degree."""
     return tuple((kind, strength) for kind in EDITS for strength in (STRENGTHS if kind in DEGREES else (None,)))
 
 
 def strength_of(edit: Edit) -> str | None:
-    """light, medium or strong; None for a kind without a degree, such as a flip.
+    """Return light, medium or strong, or None if the strength is unknown.
 
-    None as well where the edit does not tell: `single_edit` measures six kinds (pad, meme_caption, stripes, border,
-    blur, motion_blur) that in a chain are written down without their share of the picture. And None for edits of
-    another library.
+    It is unknown for a kind without a degree, such as a flip, for edits of another library, and for six kinds in a
+    chain (pad, meme_caption, stripes, border, blur, motion_blur), which only `single_edit` measures relative to the
+    picture.
     """
     value = _value(edit) if type(edit) is Edit else None
     return None if value is None else DEGREES[edit.name].strength(value)
@@ -93,11 +93,11 @@ def strength_of(edit: Edit) -> str | None:
 def single_edit(
     pixels: Pixels, rng: np.random.Generator, other: Other, *, kind: str, strength: str | None = None
 ) -> tuple[Pixels, tuple[Edit, ...], Matrix]:
-    """A copy by one edit of this kind and strength, or of any strength where None; returned as by `edit_chain`.
+    """Copy the picture by one edit of this kind and strength (None: any strength); return the same as `edit_chain`.
 
-    It is drawn until its degree lies in the band and enough of the picture is left to be found. Where none of 400 draws
-    is both, as of pictures of a few pixels, it is the one that can be found, or failing that any, nearest to the band:
-    `strength_of` tells. Raises InputError for an unknown kind or a strength that the kind has not.
+    The edit is drawn until its strength fits and `can_be_found` holds. If none of 400 draws does both, as with pictures
+    of a few pixels, the result is the draw nearest to the band among those that can be found, else among all; its
+    strength is `strength_of` the edit. Raises InputError for an unknown kind or a strength that the kind does not have.
     """
     _check(kind, strength)
     best: tuple[tuple[bool, float], tuple[Pixels, tuple[Edit, ...], Matrix]] | None = None
@@ -125,7 +125,7 @@ def _check(kind: str, strength: str | None) -> None:
 
 
 def _value(edit: Edit) -> float | None:
-    """The degree in units of its bounds; None where the edit has none, or does not tell."""
+    """Return the value of the edit's degree in units of its bounds, or None if it is unknown."""
     degree = DEGREES.get(edit.name)
     if degree is None:
         return None
@@ -138,7 +138,7 @@ def _value(edit: Edit) -> float | None:
 
 
 def _measured(edit: Edit, pixels: Pixels, copy: Pixels, matrix: Matrix) -> Edit:
-    """The edit, with what it does not write down itself: how much it is of this picture."""
+    """Add to the edit the parameter of its degree, relative to this picture, if the edit does not record it itself."""
     height, width = pixels.shape[:2]
     params = edit.params
     share: Mapping[str, Callable[[], float]] = {
@@ -156,9 +156,9 @@ def _measured(edit: Edit, pixels: Pixels, copy: Pixels, matrix: Matrix) -> Edit:
 
 
 def _ink(pixels: Pixels, copy: Pixels, colour: str) -> float:
-    """How much of this colour, such as #ff8000, was laid over the picture: 0…1, the mean of the opacity.
+    """Return the mean opacity, 0…1, at which this colour, such as #ff8000, was laid over the picture.
 
-    The copy is picture + opacity × (colour − picture), which is solved for one opacity by least squares.
+    The copy is picture + opacity × (colour − picture); the opacity is solved by least squares.
     """
     before = resized(pixels, copy.shape[1], copy.shape[0]).astype(np.float32)
     towards = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32) - before

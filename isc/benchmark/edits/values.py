@@ -1,4 +1,4 @@
-"""What an edit returns, and the few moves that all of them are made of."""
+"""The result type of an edit, and the basic operations that the edits share."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NAMED_COLOURS: dict[str, Colour] = {"black": (0, 0, 0), "white": (255, 255, 255)
 
 @dataclass(frozen=True)
 class Edited:
-    """An edited picture, uint8 [H, W, 3] RGB, and how it came about.
+    """An edited picture, uint8 [H, W, 3] RGB, with the parameters of its edit.
 
-    `matrix` [3, 3] maps homogeneous pixel coordinates (x, y, 1) of the input to those of the output, pixel centres
-    being whole numbers; None where nothing moved.
+    `matrix` [3, 3] maps homogeneous pixel coordinates (x, y, 1) of the input to those of the output; pixel centres are
+    whole numbers. None means that no pixel moved.
     """
 
     pixels: Pixels
@@ -37,7 +37,7 @@ EditFunction = Callable[[Pixels, np.random.Generator, Other], Edited]
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number in low…high with at most three decimals, so that what is written down is what was done."""
+    """Draw a number in low…high, rounded to three decimals, so that the record is exactly the value used."""
     return round(float(rng.uniform(low, high)), 3)
 
 
@@ -46,7 +46,7 @@ def pick(rng: np.random.Generator, names: tuple[str, ...]) -> str:
 
 
 def any_colour(rng: np.random.Generator) -> Colour:
-    """Black, white or a grey in two draws of five, else anything."""
+    """Draw black, white or a grey with probability 0.4, else any colour."""
     if rng.random() < 0.4:
         grey = (0, 0, 255, 255, int(rng.integers(256)))[int(rng.integers(5))]
         return grey, grey, grey
@@ -63,12 +63,12 @@ def shift(x: float, y: float) -> Matrix:
 
 
 def stretch(x: float, y: float) -> Matrix:
-    """Scaling about the picture's corner, which lies half a pixel outside the centre of pixel (0, 0)."""
+    """Return the scaling about the picture's corner, half a pixel outside the centre of pixel (0, 0)."""
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], dtype=np.float64)
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The picture at this size: area-averaged where it shrinks, bilinear where it grows."""
+    """Resize the picture to this size: area-averaged if a side shrinks, else bilinear."""
     if pixels.shape[:2] == (height, width):
         return pixels
     shrinks = width < pixels.shape[1] or height < pixels.shape[0]
@@ -76,12 +76,12 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
 
 
 def resize_matrix(pixels: Pixels, width: int, height: int) -> Matrix:
-    """Where `resized` moves the pixels."""
+    """Return the matrix [3, 3] by which `resized` moves the pixels."""
     return stretch(width / pixels.shape[1], height / pixels.shape[0])
 
 
 def warped(pixels: Pixels, matrix: Matrix, *, canvas: Pixels) -> Pixels:
-    """The picture moved by `matrix` and laid over `canvas`, with soft edges."""
+    """Move the picture by `matrix` and lay it over `canvas`, with soft edges."""
     size = (canvas.shape[1], canvas.shape[0])
     moved = cv2.warpPerspective(pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = np.full(pixels.shape[:2], 255, np.uint8)
@@ -90,13 +90,13 @@ def warped(pixels: Pixels, matrix: Matrix, *, canvas: Pixels) -> Pixels:
 
 
 def blended(below: Pixels, above: Pixels, alpha: npt.NDArray[np.float32] | float) -> Pixels:
-    """`above` over `below`; `alpha` 0…1, one number or [H, W]."""
+    """Blend `above` over `below`; `alpha` 0…1 is one number or [H, W]."""
     weight = np.asarray(alpha, dtype=np.float32)[..., None]
     return as_pixels(below + (above.astype(np.float32) - below) * weight)
 
 
 def stamped(pixels: Pixels, layer: Pixels, *, x: int, y: int) -> Pixels:
-    """The picture with `layer` [h, w, 4] RGBA on it, its upper left corner at (x, y); what overhangs is cut off."""
+    """Lay `layer` [h, w, 4] RGBA on the picture, its upper left corner at (x, y); parts outside are cut off."""
     result = pixels.copy()
     left, top = max(0, x), max(0, y)
     right, bottom = min(pixels.shape[1], x + layer.shape[1]), min(pixels.shape[0], y + layer.shape[0])
@@ -108,7 +108,7 @@ def stamped(pixels: Pixels, layer: Pixels, *, x: int, y: int) -> Pixels:
 
 
 def pasted(canvas: Pixels, pixels: Pixels, *, x: int, y: int) -> Pixels:
-    """The canvas with the picture at (x, y), which must lie inside."""
+    """Return the canvas with the picture at (x, y); the picture must lie fully inside."""
     result = canvas.copy()
     result[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
     return result
@@ -123,18 +123,18 @@ def blurred(pixels: Pixels, sigma: float) -> Pixels:
 
 
 def unit(pixels: Pixels) -> float:
-    """The size of a pixel of a 320-pixel picture in this one, at least 0.25: lengths in the edits are given in it."""
+    """Return the unit of lengths in the edits: the longer side / 320 in pixels, at least 0.25."""
     return float(max(0.25, pixels.shape[0] / 320, pixels.shape[1] / 320))
 
 
 def size_within(pixels: Pixels, width: float, height: float) -> tuple[int, int]:
-    """The largest (width, height) of the picture's proportions inside this frame, at least 4 pixels a side."""
+    """Return the largest (width, height) of the picture's proportions in this frame, at least 4 pixels per side."""
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     return max(4, math.floor(pixels.shape[1] * scale)), max(4, math.floor(pixels.shape[0] * scale))
 
 
 def as_pixels(values: npt.NDArray[np.generic]) -> Pixels:
-    """Rounded and clipped to uint8."""
+    """Round and clip the values to uint8."""
     if values.dtype == np.uint8:
         return np.asarray(values, dtype=np.uint8)
     return np.asarray(np.rint(np.clip(values, 0, 255)), dtype=np.uint8)

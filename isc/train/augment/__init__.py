@@ -1,4 +1,4 @@
-"""The copy attacks of the training. They share no code with the edits of `isc.benchmark`, which judge it."""
+"""Augmentation: the copy attacks of the training. They share no code with the edits of `isc.benchmark`."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The photo as drawn, painted or embossed, in few colours, or in other ones."""
+"""Attacks that draw, paint or emboss the photo, or change its palette."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]],
 
 
 class Paint(Attack):
-    """Oil paint: patches of one colour, up to 1/25 of the side wide, with sharpened borders."""
+    """Oil paint: patches of one colour with sharpened borders."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -32,7 +32,7 @@ class Paint(Attack):
 
 
 class Sketch(Attack):
-    """Pencil on paper, gray or coloured, or charcoal; mixed with the photo by 40–100 %."""
+    """A pencil or charcoal drawing, gray or coloured; mixed with the photo by 40–100 %."""
 
     redraws = True
 
@@ -52,7 +52,7 @@ class Sketch(Attack):
 
 
 class Cartoon(Attack):
-    """Smooth areas in 4 to 10 steps with dark lines between them; mixed with the photo by 40–100 %."""
+    """A cartoon: smooth areas in 4 to 10 levels with dark lines between them; mixed with the photo by 40–100 %."""
 
     redraws = True
 
@@ -73,7 +73,7 @@ class Cartoon(Attack):
 
 
 class Relief(Attack):
-    """Embossed from any of eight sides, on gray or in colour; mixed with the photo by 50–100 %."""
+    """A relief embossed from one of eight directions, gray or coloured; mixed with the photo by 50–100 %."""
 
     redraws = True
 
@@ -82,7 +82,7 @@ class Relief(Attack):
         kernel = np.add.outer(np.arange(-1.0, 2) * math.sin(angle), np.arange(-1.0, 2) * math.cos(angle))
         kernel *= self.amount(rng, 0.4, 1.4)
         kind = rng.random()
-        if kind < 0.3:  # the photo keeps its own light
+        if kind < 0.3:  # keep the photo's own brightness
             kernel[1, 1] += 1
             embossed = np.asarray(cv2.filter2D(picture, -1, kernel), np.uint8)
         elif kind < 0.75:
@@ -93,7 +93,7 @@ class Relief(Attack):
 
 
 class GlowingEdges(Attack):
-    """Bright edges on black, or dark ones on white, in the photo's colours or without; mixed by 35–100 %."""
+    """Bright edges on black, or dark edges on white, gray or coloured; mixed with the photo by 35–100 %."""
 
     redraws = True
 
@@ -111,7 +111,7 @@ class GlowingEdges(Attack):
 
 
 class Hatching(Attack):
-    """Ink lines, crossed where the photo is dark; mixed with the photo by 50–100 %."""
+    """Ink hatching, crossed in dark areas; mixed with the photo by 50–100 %."""
 
     redraws = True
 
@@ -137,7 +137,7 @@ def any_dark(rng: np.random.Generator) -> Colour:
 
 
 class Duotone(Attack):
-    """Brightness shown in two to five other colours; mixed with the photo by 50–100 %."""
+    """Brightness mapped to a gradient of two to five random colours; mixed with the photo by 50–100 %."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         count = int(rng.integers(2, 6)) if rng.random() < 0.5 else 2
@@ -153,20 +153,20 @@ class Duotone(Attack):
 
 
 class FewColours(Attack):
-    """24 down to 3 of the photo's own colours, or of any, plain or dithered."""
+    """The photo in 24 down to 3 of its own colours, at times changed ones, plain or dithered."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         count = round(24 * (3 / 24) ** (rng.random() * self.strength))
         pixels = picture.reshape(-1, 3)
         sample = pixels[rng.integers(0, len(pixels), 400)].astype(np.float32)
         palette = _clusters(sample, count, rng)
-        if rng.random() < 0.2:  # colours that are none of the photo's
+        if rng.random() < 0.2:  # colours that the photo does not have
             palette += rng.normal(0, 40, palette.shape).astype(np.float32)
         return _nearest(dithered(picture, rng, 160 / count ** (1 / 2)), palette)
 
 
 def _clusters(sample: npt.NDArray[np.float32], count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Colours [count, 3] by four rounds of k-means."""
+    """Return `count` colours [count, 3] of the sample by four rounds of k-means."""
     centres = sample[rng.permutation(len(sample))[:count]].copy()
     for _ in range(4):
         away = (centres * centres).sum(axis=1) - 2 * sample @ centres.T
@@ -177,7 +177,7 @@ def _clusters(sample: npt.NDArray[np.float32], count: int, rng: np.random.Genera
 
 
 def _nearest(picture: Pixels, palette: npt.NDArray[np.float32]) -> Pixels:
-    """Each pixel as the nearest colour of the palette, looked up in a coarse cube."""
+    """Replace each pixel by about the nearest colour of the palette, by a lookup in a coarse colour cube."""
     line = (np.arange(CUBE, dtype=np.float32) + np.float32(0.5)) * np.float32(256 / CUBE)
     cube = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
     number = ((palette * palette).sum(axis=1) - 2 * cube @ palette.T).argmin(axis=1)
@@ -188,7 +188,7 @@ def _nearest(picture: Pixels, palette: npt.NDArray[np.float32]) -> Pixels:
 
 
 def dithered(picture: Pixels, rng: np.random.Generator, reach: float) -> Pixels:
-    """The picture plus an ordered pattern, plus noise, or as it is; `reach` from its darkest to its brightest."""
+    """Add an ordered pattern, noise or nothing to the picture; the pattern spans `reach` gray levels."""
     kind = rng.random()
     if kind < 0.4:
         return picture
@@ -202,7 +202,7 @@ def dithered(picture: Pixels, rng: np.random.Generator, reach: float) -> Pixels:
 
 
 class Levels(Attack):
-    """2 to 6 steps of each channel, or of gray, plain or dithered."""
+    """The photo in 2 to 6 levels per channel, or of gray, plain or dithered."""
 
     redraws = True
 
@@ -214,7 +214,7 @@ class Levels(Attack):
 
 
 class Threshold(Attack):
-    """Two colours, mostly black and white, by its mean, its surroundings or a dither; mixed by 50–100 %."""
+    """Two colours, mostly black and white, by a local or global threshold, at times dithered; mixed by 50–100 %."""
 
     redraws = True
 

@@ -1,7 +1,8 @@
-"""What our copy attacks have in common: albumentations transforms with a strength.
+"""The base classes and helpers of our copy attacks: albumentations transforms with a strength.
 
-An attack draws one seed from the transform's own generator and makes every choice from it, so that albumentations'
-replay and `set_random_state` work as for its own transforms. Attacks know images alone, no boxes or masks.
+An attack draws one seed from the transform's own generator and derives every random choice from it, so that
+albumentations' replay and `set_random_state` work as for its own transforms. Attacks edit images only, not boxes or
+masks.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import numpy as np
 from isc.photos.decode import Pixels
 
 Colour = tuple[int, int, int]
-OtherPhoto = Callable[[], Pixels]  # another photo's pixels, decoded when it is called
+OtherPhoto = Callable[[], Pixels]  # decodes another photo at the call, and returns its pixels
 
 
 class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
-    """uint8 [H, W, 3] → the same shape. `strength` 0…1: how far the attack may go, 1 = as far as the field does."""
+    """An edit uint8 [H, W, 3] → the same shape. `strength` 0…1 limits its size; 1 allows the full range."""
 
-    shrinks: ClassVar[bool] = False  # leaves the photo a small part of the picture; one such attack a chain is enough
-    redraws: ClassVar[bool] = False  # leaves lines, dots or two colours of it; the same
+    shrinks: ClassVar[bool] = False  # the photo keeps a small part of the picture; at most one such attack per view
+    redraws: ClassVar[bool] = False  # only lines, dots or two colours of the photo stay; at most one per view
 
     def __init__(self, *, strength: float = 1.0, p: float = 0.5) -> None:
         super().__init__(p=p)
@@ -33,25 +34,25 @@ class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"seed": int(self.random_generator.integers(1 << 62))}
 
     def apply(self, img: Pixels, *, seed: int, **_: Any) -> Pixels:
-        """The edit that this seed chooses; albumentations calls it."""
+        """Return the edit that this seed determines; called by albumentations."""
         return self.edit(img, np.random.default_rng(seed))
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        """A new picture of the same shape."""
+        """Return a new picture of the same shape."""
         raise NotImplementedError
 
     @property
     def mover(self) -> Attack:
-        """What of the attack moves or covers the photo, with the same draws and linear in its pixels, for a trace."""
+        """Return the attack that moves or covers the photo in the same way, linear in its pixels, for a trace."""
         return self
 
     def amount(self, rng: np.random.Generator, mildest: float, strongest: float) -> float:
-        """Uniform from `mildest` to `strongest`, or to the part of that way that the strength allows."""
+        """Draw uniformly from `mildest` to `mildest` + `self.strength` · (`strongest` − `mildest`)."""
         return mildest + rng.random() * self.strength * (strongest - mildest)
 
 
 class Composition(Attack):
-    """An attack that takes another photo along: `transform(image=…, other=callable)`."""
+    """An attack that uses another photo: `transform(image=…, other=callable)`."""
 
     @property
     def targets_as_params(self) -> list[str]:
@@ -65,12 +66,12 @@ class Composition(Attack):
         return self.compose(img, params["other"], np.random.default_rng(seed))
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
-        """A new picture of the same shape."""
+        """Return a new picture of the same shape."""
         raise NotImplementedError
 
 
 def scaled(picture: Pixels, width: int, height: int) -> Pixels:
-    """The picture [height, width, 3]: area-averaged where it shrinks, bilinear where it grows."""
+    """Resize the picture to [height, width, 3]: area-averaged if a side shrinks, else bilinear."""
     full = picture.shape[:2]
     if full == (height, width):
         return picture
@@ -84,7 +85,7 @@ def any_colour(rng: np.random.Generator) -> Colour:
 
 
 def plain_colour(picture: Pixels, rng: np.random.Generator) -> Colour:
-    """White, black, a gray, the picture's mean or any colour."""
+    """Draw white, black, a gray, the picture's mean or any colour."""
     kind = rng.random()
     if kind < 0.3:
         return 255, 255, 255
@@ -100,18 +101,18 @@ def plain_colour(picture: Pixels, rng: np.random.Generator) -> Colour:
 
 
 def plain(shape: tuple[int, ...], colour: Colour) -> Pixels:
-    """A picture [H, W, 3] of one colour."""
+    """Return a picture [H, W, 3] of one colour."""
     row = np.full((shape[1], 3), colour, np.uint8)
     return np.repeat(row[None], shape[0], axis=0)
 
 
 def blend(below: Pixels, above: Pixels, opacity: float) -> Pixels:
-    """opacity · above + (1 − opacity) · below, of one shape."""
+    """Return opacity · above + (1 − opacity) · below; both of one shape."""
     return np.asarray(cv2.addWeighted(above, opacity, below, 1 - opacity, 0), np.uint8)
 
 
 def put(ground: Pixels, patch: Pixels, *, top: int, left: int, opacity: float = 1.0) -> None:
-    """Lays the patch on the ground, in place, cut where it leaves it."""
+    """Lay the patch on the ground, in place; parts outside the ground are cut off."""
     y, x = max(0, top), max(0, left)
     place = ground[y : max(y, top + patch.shape[0]), x : max(x, left + patch.shape[1])]
     part = patch[y - top : y - top + place.shape[0], x - left : x - left + place.shape[1]]
@@ -120,6 +121,6 @@ def put(ground: Pixels, patch: Pixels, *, top: int, left: int, opacity: float = 
 
 
 def put_anywhere(ground: Pixels, patch: Pixels, rng: np.random.Generator, *, opacity: float = 1.0) -> None:
-    """Lays a patch no larger than the ground somewhere wholly on it, in place."""
+    """Lay the patch at a random position fully inside the ground, in place; the patch is at most as large."""
     top, left = (int(rng.integers(0, g - p + 1)) for g, p in zip(ground.shape[:2], patch.shape[:2], strict=True))
     put(ground, patch, top=top, left=left, opacity=opacity)

@@ -1,8 +1,8 @@
-"""The copy attacks that the trainer learns to see through. No photo is opened here; all randomness is passed in.
+"""The augmenter: a mild and a hard view of each photo. It opens no files, and every random generator is passed in.
 
-What albumentations has is albumentations'; compositions, grounds of any colour and fonts are ours, written as
-transforms of its kind. The edits of `isc.benchmark` are written apart from this on purpose: what is trained on
-is never what is measured with.
+Attacks that albumentations offers are taken from it; compositions, grounds of any colour and fonts are our own
+transforms in its interface. The edits of `isc.benchmark` share no code with these attacks on purpose, so that a model
+is never measured with the edits that it was trained on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, replace
 from functools import partial
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look for a newer version on the network
 
 import albumentations as A
 import cv2
@@ -44,13 +44,13 @@ from isc.train.augment.trace import Frame, Trace
 
 __all__ = ["Attack", "Augmenter", "Composition", "cutmix", "families", "fonts_used", "mixup"]
 
-LEVELS = 20  # of strength: transforms are made once for each
+LEVELS = 20  # number of strength steps; the transforms of each step are made once
 MILD_CROP, MILD_STRETCH, MILD_FLIP = 0.7, 1.25, 0.5
 HARD_STRETCH = 2.0
-OFTEN = 0.4, 1.6  # how often attacks come in one view, as a factor of their odds: some views have few, some many
+OFTEN = 0.4, 1.6  # range of a random factor per view on the odds of its attacks: some views have few, some many
 BLURS = (A.GaussianBlur, A.Blur, A.MedianBlur, A.MotionBlur, A.Downscale)
 COARSE = (*BLURS, Pixelise, ShufflePixels, ShuffleTiles, *COARSE_PATTERNS)
-# what moves, covers or blends the photo, linearly in its pixels: what a trace follows
+# attacks that move, cover or blend the photo, linearly in its pixels; a trace follows them
 TRACED = (
     A.HorizontalFlip, A.VerticalFlip, Turn, QuarterTurn, Tilt, Squeeze, Pad, Tiny, Border, PasteOnPhoto, PastePhotoOn,
     Screenshot, Text, Emoji, Meme, Stripes, Veil, ShuffleTiles, *TRACED_PATTERNS,
@@ -58,16 +58,16 @@ TRACED = (
 
 
 def families(strength: float = 1.0) -> dict[str, list[A.BasicTransform]]:
-    """The attacks behind each probability of AugmentConfig, by its name, at p = 1; each is as likely as its neighbours.
+    """Return the attacks of each family by its probability's name in AugmentConfig, at p = 1.
 
-    `strength` 0…1 scales how far they go.
+    The attacks of a family are drawn with equal probability. `strength` 0…1 scales their size.
     """
     ours: dict[str, list[A.BasicTransform]] = {**_compositions(strength), **patterns(strength)}
     return {**_geometry(strength), **ours, **_colours(strength), **_qualities(strength)}
 
 
 def _between(mildest: float, strongest: float, strength: float) -> tuple[float, float]:
-    """The range from the mildest value to what the strength allows, the smaller first."""
+    """Return (low, high) of the range from the mildest value to the strongest one that `strength` 0…1 allows."""
     end = mildest + strength * (strongest - mildest)
     return min(mildest, end), max(mildest, end)
 
@@ -135,7 +135,7 @@ def _colours(s: float) -> dict[str, list[A.BasicTransform]]:
 
 
 def _gammas(s: float) -> tuple[float, float]:
-    """Per cent: 100 is no change."""
+    """Return the gamma range in per cent; 100 is no change."""
     return 100 * 0.4**s, 100 * 2.5**s
 
 
@@ -167,17 +167,17 @@ def _qualities(s: float) -> dict[str, list[A.BasicTransform]]:
 
 @dataclass(frozen=True)
 class _Level:
-    """What one strength needs: how likely each family is, and its attacks."""
+    """The attack families of one strength, with their probabilities."""
 
     chances: npt.NDArray[np.float64]
-    varied: npt.NDArray[np.bool_]  # whether a chance is higher in some views than in others; mirroring is not
+    varied: npt.NDArray[np.bool_]  # families whose chance varies from view to view: all but mirroring
     attacks: list[list[A.BasicTransform]]
-    least: float  # area of the crop
+    least: float  # smallest area of the crop, as a share of the photo
     stretch: float
 
 
 class Augmenter:
-    """Makes the two views of a photo, uint8 [S, S, 3]: a mild one and one attacked as `config` says."""
+    """A maker of two kinds of views uint8 [S, S, 3] of a photo: mild, and hard (attacked with the odds of `config`)."""
 
     def __init__(self, config: AugmentConfig, *, size: int) -> None:
         self.size = size
@@ -186,11 +186,11 @@ class Augmenter:
         self._levels: dict[int, _Level] = {}
 
     def mild(self, photo: Pixels, rng: np.random.Generator) -> Pixels:
-        """70–100 % of the photo, mirrored half of the time."""
+        """Return a mild view: a crop of 70–100 % of the photo's area, mirrored with probability ½."""
         return self.framed(photo, rng)[0]
 
     def framed(self, photo: Pixels, rng: np.random.Generator) -> tuple[Pixels, Frame]:
-        """A mild view, and the part of the photo that it shows."""
+        """Return a mild view, and the part of the photo that it shows."""
         frame = random_frame(photo.shape, rng, least=MILD_CROP, stretch=MILD_STRETCH)
         picture = cut(photo, frame, self.size)
         if rng.random() >= MILD_FLIP:
@@ -198,19 +198,18 @@ class Augmenter:
         return _apply(self._flip, picture, None, rng), replace(frame, mirrored=True)
 
     def hard(self, photo: Pixels, other: OtherPhoto, rng: np.random.Generator, *, strength: float = 1.0) -> Pixels:
-        """A crop, then the attacks whose coins fall so, in random order; recompression comes last half of the time.
-
-        `other` is called by the attacks that take another photo along, at most once each. `strength` 0…1 (in steps of
-        1/20) scales how likely the attacks are and how far they go: 0 leaves the edits of the mild view, 1 is what
-        the configuration says, more or less often from view to view (`OFTEN`). Of the attacks that leave the photo a
-        small part of the picture one at most comes, and one of those that redraw it in lines, dots or two colours.
+        """Return a hard view: a crop, then random attacks in random order, recompression last with probability ½.
+        Attacks that use another photo call `other`, at most once each. `strength` 0…1 (in steps of 1/20) scales the
+        probability and the size of the attacks: 0 gives the edits of a mild view, 1 the configured probabilities,
+        varied from view to view (`OFTEN`). A view gets at most one attack that shrinks the photo to a small part of the
+        picture, and at most one that redraws it in lines, dots or two colours.
         """
         return self.attacked(photo, other, rng, strength=strength)[0]
 
     def attacked(
         self, photo: Pixels, other: OtherPhoto, rng: np.random.Generator, *, strength: float = 1.0, traced: bool = False
     ) -> tuple[Pixels, Trace | None]:
-        """A hard view, and, where it is to be `traced`, what says where its places lie in the photo."""
+        """Return a hard view, and, if `traced`, the trace of its points back to the photo."""
         level = self._level(strength)
         frame = random_frame(photo.shape, rng, least=level.least, stretch=level.stretch)
         picture, trace = cut(photo, frame, self.size), Trace(frame, size=self.size) if traced else None
@@ -244,14 +243,14 @@ class Augmenter:
 
 
 def _chain(level: _Level, rng: np.random.Generator) -> list[A.BasicTransform]:
-    """The attacks of one view, in their order.
+    """Draw the attacks of one view, in their order.
 
-    A view has more or fewer of them than the chances say, all families but mirroring alike: one edit must be seen
-    through as well as six. Mostly the coarse ones come before the photo shrinks: pixels as large as what is left of it
-    would leave nothing.
+    A random factor per view makes all families but mirroring more or less likely, so that the model learns to recognise
+    a copy after one edit as well as after six. With probability ¾, coarse attacks come before the photo shrinks:
+    blocks as large as the shrunken photo would leave nothing of it.
     """
     odds = rng.uniform(*OFTEN) ** level.varied * level.chances
-    falls = rng.random(len(odds)) * (odds + 1 - level.chances) < odds  # certain stays certain, and never stays never
+    falls = rng.random(len(odds)) * (odds + 1 - level.chances) < odds  # chances of 0 and 1 stay 0 and 1
     drawn = [family[rng.integers(len(family))] for family, came in zip(level.attacks, falls, strict=True) if came]
     chain = [drawn[i] for i in rng.permutation(len(drawn))]
     if rng.random() < 0.5:

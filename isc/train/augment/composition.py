@@ -1,4 +1,4 @@
-"""Attacks that put things together: another photo, text, emoji, captions, stripes, a veil."""
+"""Attacks that compose the photo with another photo, text, emoji, captions, stripes or a veil."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLACK: Colour = (0, 0, 0)
 
 
 class PasteOnPhoto(Composition):
-    """On another photo: 20–80 % of each side stay, the aspect changes by up to 1.3, opacity 0.4–1 (mostly 1)."""
+    """The photo on another photo: 20–80 % of each side, aspect changed by up to 1.3, opacity 0.4–1 (mostly 1)."""
 
     shrinks = True
 
@@ -43,7 +43,7 @@ class PasteOnPhoto(Composition):
 
 
 class PastePhotoOn(Composition):
-    """Another photo on it: 15–55 % of each side, opacity 0.4–1; one time in six over all of it, opacity 0.15–0.5."""
+    """Another photo on the photo: 15–55 % of each side, opacity 0.4–1; or (1 in 6) over all of it, opacity 0.15–0.5."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -57,7 +57,7 @@ class PastePhotoOn(Composition):
 
 
 class Emoji(Attack):
-    """One to four emoji of 10–50 % of the side, at times turned or half transparent, partly outside."""
+    """One to four emoji of 10–50 % of the side, at times rotated, half transparent or partly outside."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         result = picture.copy()
@@ -76,7 +76,7 @@ class Emoji(Attack):
 
 
 class Text(Attack):
-    """One to three lines in a font and script of this machine, 8–30 % of the side high; outlined, boxed or turned."""
+    """One to three lines of text in a font of this machine, each 8–30 % of the side high; outlined, boxed or turned."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         result = picture.copy()
@@ -86,7 +86,7 @@ class Text(Attack):
             inked, edged = np.ascontiguousarray(np.rot90(inked)), np.ascontiguousarray(np.rot90(edged))
         colour, edge = (any_colour(rng), any_colour(rng)) if rng.random() < 0.6 else (WHITE, BLACK)
         opacity = 1.0 if rng.random() < 0.75 else rng.uniform(0.5, 1.0)
-        # anywhere on the picture; what is larger than the picture is cut on both sides
+        # anywhere on the picture; text larger than the picture is cut on both sides
         top, left = (
             int(rng.uniform(min(0, room) - 0.05 * full, max(0, room) + 0.05 * full))
             for full, room in ((full, full - part) for full, part in zip(picture.shape, inked.shape, strict=False))
@@ -99,7 +99,7 @@ class Text(Attack):
         return result
 
     def _lines(self, side: int, rng: np.random.Generator, *, outline: int) -> tuple[Mask, Mask]:
-        """One block of text: (ink, ink with its outline), one line mostly, three at most."""
+        """Draw a block of one to three lines, mostly one, as the masks (ink, ink with outline)."""
         script, font = some_font(rng)
         height = max(6, round(self.amount(rng, 0.08, 0.3) * side))
         count = int(rng.integers(1, 4)) if rng.random() < 0.3 else 1
@@ -113,7 +113,7 @@ class Text(Attack):
 
 
 class Meme(Attack):
-    """A caption above, below or both: large words on white or black bands of 8–30 %, or outlined on the photo."""
+    """A meme caption above, below or both: large words on white or black bands of 8–30 %, or outlined on the photo."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -137,7 +137,7 @@ class Meme(Attack):
 def _caption(
     picture: Pixels, masks: tuple[Mask, Mask], colour: Colour, *, top: int, height: int, outlined: bool
 ) -> None:
-    """The lettering in the middle of the rows from `top`, in place, over 94 % of the width at most."""
+    """Draw the lettering in the middle of the `height` rows from `top`, in place, at most 94 % of the width wide."""
     width = picture.shape[1]
     inked, edged = (narrowed(mask, round(0.94 * width)) for mask in masks)
     where = {"top": top + (height - inked.shape[0]) // 2, "left": (width - inked.shape[1]) // 2}
@@ -147,7 +147,7 @@ def _caption(
 
 
 class Stripes(Attack):
-    """Parallel lines of one colour over the photo, any angle, covering 10–45 % of it, opacity 0.3–1."""
+    """Parallel lines of one colour over the photo, at any angle, covering 10–45 % of it, opacity 0.3–1."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -166,7 +166,7 @@ class Stripes(Attack):
 
 
 class Veil(Attack):
-    """One colour over all of it at an opacity of 0.1–0.6: the photo half transparent."""
+    """One colour over the whole photo at an opacity of 0.1–0.6."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         colour = any_colour(rng) if rng.random() < 0.4 else plain_colour(picture, rng)

@@ -1,4 +1,4 @@
-"""Lines of text and emoji, and how they are laid on a picture."""
+"""Lines of text and emoji, and functions to lay them on a picture."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from isc.train.augment.attack import Colour, any_colour
 from isc.train.augment.fonts import CASED, SCRIPTS, emoji_picture, emoji_sizes, font_at, fonts_by_script
 
 Mask = npt.NDArray[np.uint8]  # coverage [H, W], 0…255
-SPRITE = 96  # pixels of the longer side of an emoji in memory
+SPRITE = 96  # longer side of a cached emoji, in pixels
 
-# faces, gestures, food, animals, celebration, hearts, marks: the blocks that people post from
+# Unicode blocks that people use in posts: faces, gestures, food, animals, celebration, hearts, marks
 EMOJI = tuple(
     chr(code)
     for first, last in (
@@ -30,9 +30,9 @@ EMOJI = tuple(
 
 
 def some_font(rng: np.random.Generator, *, latin: float = 0.6) -> tuple[str, str]:
-    """(script, font file): Latin with that probability, else any script that has a font.
+    """Draw (script, font file): Latin with probability `latin`, else any script that has a font.
 
-    Where no font has its letters, Latin is "ascii" in Pillow's own font, whose file is "".
+    Without a Latin font, the script is "ascii"; without any font, its file is "", which means Pillow's own font.
     """
     found = fonts_by_script()
     if rng.random() < latin or not found:
@@ -44,16 +44,17 @@ def some_font(rng: np.random.Generator, *, latin: float = 0.6) -> tuple[str, str
 
 
 def some_words(rng: np.random.Generator, script: str, *, most: int, capitals: float = 0.3) -> str:
-    """One to `most` words of the script; with that probability in capitals, where it has them."""
+    """Draw one to `most` words of the script; in capitals with probability `capitals`, if the script has them."""
     words = SCRIPTS[script]
     text = " ".join(words[i] for i in rng.integers(0, len(words), rng.integers(1, most + 1)))
     return text.upper() if script in CASED and rng.random() < capitals else text
 
 
 def lettering(text: str, font: str, *, height: int, outline: int = 0) -> tuple[Mask, Mask]:
-    """One line as (ink, ink with its outline), cut to what is drawn; the font's size is `height` pixels.
+    """Draw one line as the masks (ink, ink with outline), cut to the drawn area.
 
-    Sizes are rounded, so that few are kept in memory; `outline` is in pixels.
+    `height` is the font size and `outline` the width of the outline, in pixels. Font sizes are rounded, so that the
+    cache stays small.
     """
     step = 2 if height < 24 else 6
     drawn = font_at(font, max(6, round(height / step) * step))
@@ -69,7 +70,7 @@ def lettering(text: str, font: str, *, height: int, outline: int = 0) -> tuple[M
 
 
 def narrowed(mask: Mask, width: int) -> Mask:
-    """The mask no wider than this, proportions kept."""
+    """Shrink the mask, if necessary, to at most this width in pixels; keep its proportions."""
     share = width / mask.shape[1]
     if share >= 1:
         return mask
@@ -78,7 +79,7 @@ def narrowed(mask: Mask, width: int) -> Mask:
 
 
 def ink(picture: Pixels, mask: Mask, colour: Colour, *, top: int, left: int, opacity: float = 1.0) -> None:
-    """Paints the colour through the mask, in place, cut at the picture's edges."""
+    """Paint the colour through the mask, in place; parts outside the picture are cut off."""
     y, x = max(0, top), max(0, left)
     place = picture[y : max(y, top + mask.shape[0]), x : max(x, left + mask.shape[1])]
     cover = mask[y - top : y - top + place.shape[0], x - left : x - left + place.shape[1], None]
@@ -90,7 +91,7 @@ def ink(picture: Pixels, mask: Mask, colour: Colour, *, top: int, left: int, opa
 def write(
     picture: Pixels, text: str, font: str, colour: Colour, *, top: int, left: int, height: int, width: int
 ) -> int:
-    """One line in place, no wider than `width`; returns the row below it."""
+    """Write one line in place, at most `width` pixels wide, and return the row below it."""
     mask = narrowed(lettering(text, font, height=height)[0], width)
     ink(picture, mask, colour, top=top, left=left)
     return top + int(mask.shape[0])
@@ -102,7 +103,7 @@ def _sprites() -> dict[int, Pixels]:
 
 
 def sprite(number: int) -> Pixels:
-    """The emoji of this number as [96, 96, 4]: colours already multiplied by the coverage, and the coverage."""
+    """Return the emoji of this number as premultiplied RGBA [96, 96, 4]."""
     kept = _sprites()
     number %= len(EMOJI)
     if number not in kept:
@@ -113,7 +114,7 @@ def sprite(number: int) -> Pixels:
 
 
 def _as_sprite(image: Image.Image) -> Pixels:
-    """In the middle of a square, premultiplied."""
+    """Centre the picture in a square, and multiply its colours by its coverage."""
     share = SPRITE / max(image.size)
     image = image.resize((max(1, round(share * image.width)), max(1, round(share * image.height))))
     square = Image.new("RGBA", (SPRITE, SPRITE))
@@ -124,7 +125,7 @@ def _as_sprite(image: Image.Image) -> Pixels:
 
 
 def _drawn_face(number: int) -> Image.Image:
-    """A round face, or a plain disc, drawn by code for machines without an emoji font."""
+    """Draw a round face or a plain disc, for machines without an emoji font."""
     rng = np.random.default_rng(number)
     image = Image.new("RGBA", (SPRITE, SPRITE))
     draw, r = ImageDraw.Draw(image), SPRITE / 2
@@ -140,7 +141,7 @@ def _drawn_face(number: int) -> Image.Image:
 
 
 def put_sprite(picture: Pixels, image: Pixels, *, top: int, left: int, opacity: float = 1.0) -> None:
-    """Lays a premultiplied RGBA picture on it, in place, cut at the edges."""
+    """Lay a premultiplied RGBA picture on another picture, in place; parts outside are cut off."""
     y, x = max(0, top), max(0, left)
     place = picture[y : max(y, top + image.shape[0]), x : max(x, left + image.shape[1])]
     part = image[y - top : y - top + place.shape[0], x - left : x - left + place.shape[1]]

@@ -1,6 +1,6 @@
-"""The fonts and the colour emoji of this machine, found where systems keep them; Pillow's own font where there is none.
+"""The fonts and colour emoji of this machine, from the usual system folders; Pillow's own font if there are none.
 
-What is found changes the views that a seed gives, so `fonts_used` belongs into a run's record.
+The fonts change the views that a seed gives, so a run records `fonts_used`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FOLDERS = (
 )
 SUFFIXES = frozenset({".ttf", ".otf", ".ttc"})
 EMOJI_FONTS = ("notocoloremoji", "apple color emoji", "seguiemj", "twemoji", "joypixels", "openmoji-color")
-EMOJI_STRIKES = (109, 96, 160, 64)  # pixel sizes that bitmap fonts are made for: Noto's, Apple's, and what scales
-MOST_FONTS = 400  # looked at; a machine with more of them keeps the first by name of each folder in turn
+EMOJI_STRIKES = (109, 96, 160, 64)  # pixel sizes to try: that of Noto, of Apple, of scalable fonts
+MOST_FONTS = 400  # most fonts examined: the first ones by folder, then by path
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # fmt: off
@@ -51,13 +51,13 @@ WORDS = {
 # fmt: on
 SCRIPTS = {script: tuple(words.split()) for script, words in WORDS.items()}
 SCRIPTS["latin"] += SCRIPTS["ascii"]
-CASED = frozenset({"ascii", "latin", "cyrillic", "greek"})  # written in capitals at times
-SIGNS = "0123456789.:/@-"  # of clocks, addresses and counters, in Latin fonts
+CASED = frozenset({"ascii", "latin", "cyrillic", "greek"})  # scripts with capitals
+SIGNS = "0123456789.:/@-"  # required of Latin fonts, for clocks, addresses and counters
 
 
 @cache
 def _files() -> tuple[Path, ...]:
-    """Font files below FOLDERS, in the order of their paths."""
+    """Return the font files below FOLDERS, folder by folder, each sorted by path."""
     found: list[Path] = []
     for folder in FOLDERS:
         top = Path(folder).expanduser()
@@ -72,7 +72,7 @@ def _files() -> tuple[Path, ...]:
 
 @cache
 def emoji_font() -> Path | None:
-    """The file of a font of coloured emoji, or None."""
+    """Return the file of a colour emoji font, or None."""
     for start in EMOJI_FONTS:
         for path in _files():
             if path.name.lower().startswith(start):
@@ -82,7 +82,7 @@ def emoji_font() -> Path | None:
 
 @cache
 def fonts_by_script() -> dict[str, tuple[str, ...]]:
-    """For each script with a font that has all letters of its words: those font files. Empty without fonts."""
+    """Return, by script, the font files that have all letters of its words; without scripts that have no such font."""
     plain = [path for path in _files() if "emoji" not in path.name.lower()][:MOST_FONTS]
     found: dict[str, list[str]] = {script: [] for script in SCRIPTS}
     for path in plain:
@@ -92,7 +92,7 @@ def fonts_by_script() -> dict[str, tuple[str, ...]]:
 
 
 def _scripts(path: Path) -> list[str]:
-    """The scripts whose words the font can write: each letter has a glyph, other than the one for missing letters."""
+    """Return the scripts that the font can write: each letter of their words has a glyph of its own."""
     try:
         font = ImageFont.FreeTypeFont(str(path), 16, layout_engine=ImageFont.Layout.BASIC)
         missing = {_glyph(font, "\uffff"), _glyph(font, "\U0010fffd"), (b"", (0, 0))}
@@ -103,7 +103,7 @@ def _scripts(path: Path) -> list[str]:
 
 @cache
 def _letters(script: str) -> str:
-    """Each character that a font has to have, once."""
+    """Return each character that a font for this script needs, once."""
     words = "".join(SCRIPTS[script])
     capitals = words.upper() + words.lower() if script in CASED else ""
     return "".join(dict.fromkeys(words + capitals + (SIGNS if script in {"ascii", "latin"} else "")))
@@ -116,14 +116,14 @@ def _glyph(font: ImageFont.FreeTypeFont, letter: str) -> tuple[bytes, tuple[int,
 
 @lru_cache(maxsize=512)
 def font_at(path: str, size: int) -> Font:
-    """The font of this file, or Pillow's own where the path is empty; kept open."""
-    # not ImageFont.truetype, which looks for another file of this name where this one is broken
+    """Return the font of this file, or Pillow's own font for an empty path; fonts stay open in a cache."""
+    # not ImageFont.truetype: it looks for another file of this name if this one is broken
     return ImageFont.FreeTypeFont(path, size) if path else ImageFont.load_default(size)
 
 
 @cache
 def emoji_sizes() -> ImageFont.FreeTypeFont | None:
-    """The emoji font at a size that it has pictures for, or None where Pillow cannot draw it."""
+    """Return the emoji font at a size that it has pictures for, or None if Pillow cannot draw it."""
     path = emoji_font()
     for size in EMOJI_STRIKES if path else ():
         try:
@@ -136,7 +136,7 @@ def emoji_sizes() -> ImageFont.FreeTypeFont | None:
 
 
 def emoji_picture(font: ImageFont.FreeTypeFont, letter: str) -> Image.Image | None:
-    """The emoji on a transparent ground (RGBA), cut to its ink, or None where the font has none in colour."""
+    """Return the emoji on a transparent ground (RGBA), cut to its ink, or None if the font has no coloured one."""
     image = Image.new("RGBA", (2 * int(font.size), 2 * int(font.size)))
     ImageDraw.Draw(image).text((font.size // 4, font.size // 4), letter, font=font, embedded_color=True)
     box = image.getchannel("A").getbbox()
@@ -146,7 +146,7 @@ def emoji_picture(font: ImageFont.FreeTypeFont, letter: str) -> Image.Image | No
 
 
 def fonts_used() -> str:
-    """What text and emoji are drawn with, for a run's record: how many fonts, which emoji, and a hash of the files."""
+    """Describe the fonts of text and emoji for a run's record: their number, the emoji font, a hash of the files."""
     paths = sorted({path for paths in fonts_by_script().values() for path in paths})
     emoji = emoji_font() if emoji_sizes() else None
     lines = [f"{Path(path).name} {Path(path).stat().st_size}" for path in [*paths, *([str(emoji)] if emoji else [])]]

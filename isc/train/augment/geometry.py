@@ -1,4 +1,4 @@
-"""Attacks that move the photo: crop, turn, squeeze, padding, and a tiny picture on a plain ground."""
+"""Attacks that move the photo: crop, rotation, squeeze, padding, perspective, and a tiny photo on a plain ground."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from isc.train.augment.trace import Frame
 
 
 def random_frame(shape: tuple[int, ...], rng: np.random.Generator, *, least: float, stretch: float) -> Frame:
-    """A part of a photo of this shape, `least`…1 of its area, cut at whole pixels.
+    """Draw a part of a photo of this shape with `least`…1 of its area, cut at whole pixels.
 
-    Its aspect differs from the photo's own by up to a factor of `stretch`, where the area allows. (The aspect range of
-    albumentations' RandomResizedCrop is absolute, which always cuts the same middle out of a panorama.)
+    The aspect ratio differs from the photo's by at most a factor of `stretch`, as far as the area allows. (The aspect
+    range of albumentations' RandomResizedCrop is absolute, so it always cuts the same middle out of a panorama.)
     """
     share = rng.uniform(least, 1.0)
     factor = math.exp(rng.uniform(-1, 1) * min(math.log(stretch), -math.log(share)))  # no side exceeds the photo's
@@ -28,7 +28,7 @@ def random_frame(shape: tuple[int, ...], rng: np.random.Generator, *, least: flo
 
 
 def cut(photo: Pixels, frame: Frame, size: int) -> Pixels:
-    """The part of the photo, squeezed to [size, size, 3]; mirroring is left to the caller."""
+    """Return the part of the photo, squeezed to [size, size, 3]; the caller mirrors it."""
     height, width = photo.shape[:2]
     top, left = round(frame.top * height), round(frame.left * width)
     part = photo[top : top + round(frame.height * height), left : left + round(frame.width * width)]
@@ -36,14 +36,14 @@ def cut(photo: Pixels, frame: Frame, size: int) -> Pixels:
 
 
 def ground_of(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """What is laid below a picture that shrinks: one colour (¾) or the picture itself, blurred; its shape."""
+    """Return a ground of the picture's shape: one colour (probability ¾) or the blurred picture."""
     if rng.random() < 0.75:
         return plain(picture.shape, plain_colour(picture, rng))
     return blurred(picture)
 
 
 def blurred(picture: Pixels) -> Pixels:
-    """The picture as the fill beside a phone's video: its middle, enlarged and out of focus."""
+    """Return the middle of the picture, enlarged and blurred, as apps fill the sides of a narrow video."""
     height, width = picture.shape[:2]
     middle = picture[height // 6 : height - height // 6, width // 6 : width - width // 6]
     return scaled(np.asarray(cv2.blur(scaled(middle, 16, 16), (3, 3)), np.uint8), width, height)
@@ -70,7 +70,7 @@ class Pad(Attack):
 
 
 class Tiny(Attack):
-    """The photo on a plain ground, with 15–40 % of the side left to it."""
+    """The photo on a plain ground, at 15–40 % of the side."""
 
     shrinks = True
 
@@ -83,9 +83,9 @@ class Tiny(Attack):
 
 
 class Squeeze(Attack):
-    """Another aspect: one side squeezed to 45–90 % and the rest filled, or stretched as much and the rest cut off.
+    """Another aspect ratio: one side squeezed to 45–90 % and the rest filled, or stretched and the rest cut off.
 
-    (Every picture is squeezed to a square in the end, so that a change of aspect alone would leave no trace.)
+    (Every picture is squeezed to a square in the end, so a change of the aspect ratio alone would have no effect.)
     """
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
@@ -102,7 +102,7 @@ class Squeeze(Attack):
 
 
 class Turn(Attack):
-    """Turned by 3–180° either way: corners cut off, kept in a smaller picture, or the corners of the ground cut off."""
+    """A rotation by 3–180° either way at the same scale, shrunk to keep all corners, or enlarged to hide the ground."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -119,7 +119,7 @@ class Turn(Attack):
 
 
 class QuarterTurn(Attack):
-    """By 90, 180 or 270°, squeezed back to the shape."""
+    """A rotation by 90, 180 or 270°, squeezed back to the shape."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         turned = np.ascontiguousarray(np.rot90(picture, int(rng.integers(1, 4))))
@@ -127,7 +127,7 @@ class QuarterTurn(Attack):
 
 
 class Tilt(Attack):
-    """Seen at an angle: each corner moves inwards by up to 30 % of the side, the rest is filled with one colour."""
+    """A perspective view: each corner moves in or out by up to 30 % of the side; one colour fills the rest."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -135,7 +135,7 @@ class Tilt(Attack):
         inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * (width, height)
         shift = inwards * rng.random((4, 2)) * self.amount(rng, 0.06, 0.3)
         source, target = corners, (corners + shift).astype(np.float32)
-        if rng.random() < 0.4:  # the other way round: what lies outside the four corners is lost
+        if rng.random() < 0.4:  # the inverse: everything outside the four corners is lost
             source, target = target, corners
         matrix = cv2.getPerspectiveTransform(source, target)
         colour = plain_colour(picture, rng)
@@ -144,7 +144,7 @@ class Tilt(Attack):
 
 
 class Border(Attack):
-    """A border or bars of one or two colours, 1–12 % of the side each, the photo squeezed between them."""
+    """A border or bars of one or two colours, 2–12 % of the side each, with the photo squeezed between them."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]

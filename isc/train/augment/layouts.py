@@ -1,4 +1,4 @@
-"""The photo in a layout: tiles of a collage, a picture in a picture, a story, two panels, a demotivator."""
+"""Attacks that put the photo into a layout: collage, picture in picture, story, two panels, demotivator."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from isc.train.augment.drawing import EMOJI, ink, lettering, narrowed, put_sprit
 from isc.train.augment.fields import put_masked, ramp_between, rounded, slope
 from isc.train.augment.geometry import blurred
 
-# rows and columns, the more tiles the later
+# (rows, columns); a higher strength allows more of the later, finer ones
 GRIDS = ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (2, 3), (3, 2), (3, 3))
 
 
 def filling(photo: Pixels, width: int, height: int, rng: np.random.Generator) -> Pixels:
-    """The photo in a place of another aspect: squeezed into it, or its sides cut off."""
+    """Fit the photo to [height, width, 3]: squeezed, or with its sides cut off."""
     if rng.random() < 0.5:
         return scaled(photo, width, height)
     tall, wide = photo.shape[:2]
@@ -39,7 +39,7 @@ def filling(photo: Pixels, width: int, height: int, rng: np.random.Generator) ->
 
 
 def some_ground(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """One colour, a gradient of two, or the picture out of focus."""
+    """Return a ground of the picture's shape: one colour, a gradient of two, or the blurred picture."""
     kind = rng.random()
     if kind < 0.3:
         return plain(picture.shape, plain_colour(picture, rng))
@@ -51,7 +51,7 @@ def some_ground(picture: Pixels, rng: np.random.Generator) -> Pixels:
 def line_of_text(
     picture: Pixels, rng: np.random.Generator, colour: Colour, *, top: float, height: float, most: int = 4
 ) -> None:
-    """Words in the middle of the width, in place; places in shares of the height."""
+    """Write words in the middle of the width, in place; `top` and `height` are shares of the picture's height."""
     full, width = picture.shape[:2]
     script, font = some_font(rng, latin=0.75)
     mask = lettering(some_words(rng, script, most=most), font, height=max(6, round(height * full)))[0]
@@ -60,7 +60,7 @@ def line_of_text(
 
 
 def framed(ground: Pixels, patch: Pixels, rng: np.random.Generator, *, top: int, left: int) -> None:
-    """Lays a patch on the ground, in place: bare, with a border, a shadow or round corners."""
+    """Lay a patch on the ground, in place: plain, with a border, or with round corners and at times a shadow."""
     height, width = patch.shape[:2]
     edge = max(1, round(rng.uniform(0.01, 0.05) * max(height, width)))
     kind = rng.random()
@@ -79,7 +79,7 @@ def framed(ground: Pixels, patch: Pixels, rng: np.random.Generator, *, top: int,
 
 
 class Collage(Composition):
-    """One of 2, 3, 4, 6 or 9 tiles; the others show parts of another photo or one colour."""
+    """The photo as one of 2, 3, 4, 6 or 9 tiles; the other tiles show parts of another photo."""
 
     shrinks = True
 
@@ -101,7 +101,7 @@ class Collage(Composition):
 
 
 def _part(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """A quarter to all of the photo, mirrored half of the time."""
+    """Return a quarter to all of the photo, mirrored with probability ½."""
     share = rng.uniform(0.5, 1)
     part = [max(1, round(share * side)) for side in photo.shape[:2]]
     top, left = (int(rng.integers(0, side - p + 1)) for side, p in zip(photo.shape[:2], part, strict=True))
@@ -110,7 +110,7 @@ def _part(photo: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 class PictureInPicture(Composition):
-    """Small on another photo, mostly in a corner; 30–75 % of the side stays; border, shadow or round corners."""
+    """The photo at 30–75 % of the side on another photo, mostly in a corner; border, shadow or round corners."""
 
     shrinks = True
 
@@ -126,7 +126,7 @@ class PictureInPicture(Composition):
 
 
 class Inset(Composition):
-    """Another photo on it, mostly in a corner, 20–55 % of the side; border, shadow, round corners or a circle."""
+    """Another photo on this one, mostly in a corner, 20–55 % of the side; border, shadow, round corners or ellipse."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -142,7 +142,7 @@ class Inset(Composition):
 
 
 def _corner(full: tuple[int, ...], part: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
-    """Where a patch lies: in a corner with a margin of 4 %, in the middle, or anywhere."""
+    """Draw the (top, left) of a patch: in a corner with a margin of 4 %, in the middle, or anywhere."""
     room = [max(0, a - b) for a, b in zip(full[:2], part[:2], strict=True)]
     kind = rng.random()
     if kind < 0.65:
@@ -156,7 +156,7 @@ def _corner(full: tuple[int, ...], part: tuple[int, ...], rng: np.random.Generat
 
 
 class Story(Attack):
-    """A story: ground, header, the photo at 50–95 % of the width, a caption on a chip, stickers."""
+    """A social-media story: ground, header, the photo at 50–95 % of the width, a caption on a label, stickers."""
 
     shrinks = True
 
@@ -180,7 +180,7 @@ class Story(Attack):
         return result
 
     def _header(self, screen: Pixels, rng: np.random.Generator) -> None:
-        """A bar of progress, an avatar, a name."""
+        """Draw a progress bar, an avatar and a name, in place."""
         height, width = screen.shape[:2]
         thick = max(1, height // 90)
         screen[height // 50 : height // 50 + thick, width // 30 : width - width // 30] = 235
@@ -192,7 +192,7 @@ class Story(Attack):
         ink(screen, mask, (255, 255, 255), top=round(0.06 * height), left=round(0.15 * width))
 
     def _chip(self, screen: Pixels, rng: np.random.Generator) -> None:
-        """Words on a round label somewhere below the middle."""
+        """Write words on a rounded label below the middle, in place."""
         height, width = screen.shape[:2]
         script, font = some_font(rng, latin=0.75)
         mask = lettering(some_words(rng, script, most=3), font, height=max(6, round(rng.uniform(0.06, 0.1) * height)))[
@@ -209,7 +209,7 @@ class Story(Attack):
 
 
 class TwoPanels(Composition):
-    """A meme of two panels, this photo and another or two colours of text, with or without captions."""
+    """A meme of two panels, the photo and another photo, with or without a caption."""
 
     shrinks = True
 
@@ -237,7 +237,7 @@ class TwoPanels(Composition):
 
 
 class Demotivator(Attack):
-    """A wide frame, black or white, with a thin line around the photo and words below; 55–90 % of the side stays."""
+    """A wide black or white frame, a thin line around the photo, and words below; 55–90 % of the side stays."""
 
     shrinks = True
 

@@ -1,4 +1,4 @@
-"""Light and weather, the camera's own faults, and files that were saved again and again."""
+"""Attacks of light, weather, camera faults and repeated compression."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isc.train.augment.fields import added, distance, grain, gray_of, lit, mixed
 
 
 class LocalContrast(Attack):
-    """Contrast raised in each of 2 to 6 × 2 to 6 tiles by itself, as in pictures of high dynamic range."""
+    """Contrast raised in each tile of a grid of 2 × 2 to 6 × 6, as in high-dynamic-range photos."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         tiles = int(rng.integers(2, 7))
@@ -23,7 +23,7 @@ class LocalContrast(Attack):
 
 
 class Vignette(Attack):
-    """Dark or, one time in five, bright towards the corners, by 25–95 %."""
+    """Darker or (1 in 5) brighter corners, by up to 25–95 %."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         y, x = rng.uniform(0.35, 0.65, 2)
@@ -36,7 +36,7 @@ class Vignette(Attack):
 
 
 class Cast(Attack):
-    """Warmer, colder or of any cast, with shadows and lights of different colours at times."""
+    """A warm, cold or random colour cast, at times with shadows of another colour."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         size = self.amount(rng, 0.1, 0.5)
@@ -47,7 +47,7 @@ class Cast(Attack):
 
 
 class FilmGrain(Attack):
-    """Grain of film, gray or coloured, one to three pixels wide, stronger in the dark."""
+    """Film grain, gray or coloured, one to three pixels wide, stronger in dark areas."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         size, deep = rng.uniform(1, 3), np.float32(self.amount(rng, 8, 38))
@@ -58,7 +58,7 @@ class FilmGrain(Attack):
 
 
 class LightLeak(Attack):
-    """Coloured light that comes in from a side, or a flare with a ghost or two."""
+    """Coloured light from one side, or a lens flare with up to two ghosts."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         bright = self.amount(rng, 50, 230)
@@ -77,7 +77,7 @@ class LightLeak(Attack):
 
 
 class SplitChannels(Attack):
-    """Red and blue shifted against green by 1–6 % of the side."""
+    """Red and blue shifted against green, in opposite directions, by 1–6 % of the side."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -97,7 +97,7 @@ class SplitChannels(Attack):
 
 
 class Fog(Attack):
-    """Pale haze in clouds or denser towards one side, 0.2–0.8 opaque."""
+    """A pale haze in clouds, at times denser towards one side, opacity about 0.2–0.85."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         pale = int(rng.integers(190, 250))
@@ -109,7 +109,7 @@ class Fog(Attack):
 
 
 class Specks(Attack):
-    """Rain or snow: bright streaks of one direction, or soft dots."""
+    """Rain or snow: bright parallel streaks, or soft dots."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         size = rng.uniform(1, 3)
@@ -125,7 +125,7 @@ class Specks(Attack):
 
 
 class GradientVeil(Attack):
-    """A gradient of two colours over all of it, 0.15–0.6 opaque."""
+    """A gradient of two colours over the whole photo, opacity 0.15–0.6."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         colours = ramp_between(any_colour(rng), any_colour(rng), slope(picture.shape, rng.uniform(0, 6.3)))
@@ -133,13 +133,13 @@ class GradientVeil(Attack):
 
 
 def as_jpeg(picture: Pixels, quality: int) -> Pixels:
-    """Written as JPEG and read again; channels in any order, as long as it is the same for both."""
+    """Compress the picture as JPEG and decode it; RGB and BGR pictures keep their channel order."""
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
 def shifted(picture: Pixels, top: int, left: int) -> Pixels:
-    """Moved by a few pixels, the rows and columns that enter copied from the edge."""
+    """Move the picture down and to the right by pixels, negative for up and left; repeat its edge in the gap."""
     high, wide = max(0, top), max(0, left)
     bordered = cv2.copyMakeBorder(picture, high, max(0, -top), wide, max(0, -left), cv2.BORDER_REPLICATE)
     y, x = max(0, -top), max(0, -left)
@@ -147,7 +147,7 @@ def shifted(picture: Pixels, top: int, left: int) -> Pixels:
 
 
 class Resaves(Attack):
-    """Saved as JPEG two to six times, quality 85 down to 16, at other sizes and a few pixels further."""
+    """Saved as JPEG two to six times, at quality 85 down to 16, each time resized and shifted by up to 2 pixels."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -161,7 +161,7 @@ class Resaves(Attack):
 
 
 class VideoFrame(Attack):
-    """A frame of a poor video: small, coarse colours, blocks off the grid, ringing, or lines of two moments."""
+    """A frame of a poor video: low resolution, coarse colours, shifted blocks, at times ringing or interlacing."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]

@@ -15,14 +15,14 @@ from isc.train.augment.geometry import ground_of
 
 
 def some_box(shape: tuple[int, ...], rng: np.random.Generator, high: float, wide: float) -> tuple[slice, slice]:
-    """A rectangle of about these shares of the sides, wholly in the picture."""
+    """Draw a rectangle of about these shares of height and width, inside the picture, as (rows, columns)."""
     sides = [min(full, max(1, round(share * full))) for full, share in zip(shape[:2], (high, wide), strict=True)]
     top, left = (int(rng.integers(0, full - side + 1)) for full, side in zip(shape[:2], sides, strict=True))
     return slice(top, top + sides[0]), slice(left, left + sides[1])
 
 
 class Patches(Composition):
-    """Three to thirty rectangles erased, noisy or of another photo, 6–25 % of the side each."""
+    """Three to thirty rectangles of one colour, noise or another photo, each up to 8–25 % of the side."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         result, kind = picture.copy(), rng.random()
@@ -42,7 +42,7 @@ class Patches(Composition):
 
 
 class Tiles(Composition):
-    """A board of 3 to 10 × 3 to 10 tiles, 10–50 % of them erased or of another photo."""
+    """A board of 3 × 3 to 10 × 10 tiles, 10–50 % of them filled with one colour or another photo."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         down, across = rng.integers(3, 11, 2)
@@ -59,7 +59,7 @@ class Tiles(Composition):
 
 
 class Censor(Attack):
-    """One to four bars, or parts as mosaic or out of focus, over 8–60 % of the side."""
+    """One to four bars, mosaics or blurred areas, 6–60 % of the side long."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         result, bars = picture.copy(), rng.random() < 0.5
@@ -78,7 +78,7 @@ class Censor(Attack):
 
 
 class Watermark(Attack):
-    """The same words all over the picture, level or slanted, 0.2–0.8 opaque; 6–15 % of the side high."""
+    """The same words all over the picture, level or slanted, 6–15 % of the side high, opacity 0.2–0.8."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -102,7 +102,7 @@ class Watermark(Attack):
 
 
 class Grid(Attack):
-    """Lines, dots or the cuts of a jigsaw over all of it, 4 to 20 along the side, 0.5–1 opaque."""
+    """Lines, dots or the cuts of a jigsaw over the whole photo, 4 to 20 along the side, opacity 0.5–1."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -126,7 +126,7 @@ class Grid(Attack):
         return mixed(picture, plain(picture.shape, colour), share)
 
     def _jigsaw(self, mask: Mask, step: int, rng: np.random.Generator) -> None:
-        """Lines with a knob between every two crossings; in place."""
+        """Draw grid lines with a knob between every two crossings, in place."""
         height, width = mask.shape
         for place in range(step, max(height, width), step):
             cv2.line(mask, (0, place), (width, place), 255, 1)
@@ -166,7 +166,7 @@ class Scribble(Attack):
 
 
 class CutOut(Attack):
-    """Only a shape of it on a ground: round corners, an ellipse, a star or a polygon; or a shape missing from it."""
+    """The photo cut to a rounded rectangle, an ellipse, a star or a polygon on a ground; or with this shape missing."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -183,7 +183,7 @@ class CutOut(Attack):
         return mixed(picture, ground, mask if missing else 1 - mask)
 
     def _shape(self, height: int, width: int, rng: np.random.Generator) -> Field:
-        """1 inside, 0 outside."""
+        """Draw a random shape [height, width]: 1 inside, 0 outside."""
         kind = int(rng.integers(3))
         if kind == 0:
             return rounded(height, width, round(rng.uniform(0.15, 0.5) * min(height, width)))

@@ -1,4 +1,4 @@
-"""The families of our own attacks that go beyond geometry, captions and plain filters, by their probability's name."""
+"""The families of our own attacks beyond geometry, captions and plain filters, by their probability's name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from isc.train.augment.prints import Halftone, Photocopy, PhotographedScreen, Pr
 from isc.train.augment.strips import ExposeTwice, FadePhotos, MixPhotos, Slices, Strip
 from isc.train.augment.warps import Bulge, Elastic, Lens, Shear, Swirl, Warp, Waves
 
-# each as often as it stands there
+# an attack listed n times is drawn n times as often
 PATTERNS: dict[str, tuple[type[Attack], ...]] = {
     "print": (PrintScan, PrintScan, Halftone, Photocopy),
     "screen": (PhotographedScreen,),
@@ -49,9 +49,9 @@ PATTERNS: dict[str, tuple[type[Attack], ...]] = {
     "resave": (Resaves, VideoFrame),
     "occlude": (Patches, Tiles, Censor, Watermark, Grid, Scribble, CutOut),
 }
-COARSE: tuple[type[Attack], ...] = (Halftone, Photocopy, Paint, Hatching, VideoFrame)  # lose what is small
+COARSE: tuple[type[Attack], ...] = (Halftone, Photocopy, Paint, Hatching, VideoFrame)  # lose small details
 
-# what moves, covers or blends the photo, linearly in its pixels: it, or its `mover`, is what a trace follows
+# attacks that move, cover or blend the photo, linearly in its pixels; a trace follows them, or their `mover`
 TRACED: tuple[type[Attack], ...] = (
     PrintScan, PhotographedScreen, Strip, Slices, MixPhotos, FadePhotos, Collage, PictureInPicture, Inset,
     Story, TwoPanels, Demotivator, Warp, Patches, Tiles, Censor, Watermark, Grid, Scribble, CutOut,
@@ -59,7 +59,7 @@ TRACED: tuple[type[Attack], ...] = (
 
 
 def patterns(strength: float) -> dict[str, list[Attack]]:
-    """The attacks of each family at p = 1; what stands twice in a family is one object twice."""
+    """Return the attacks of each family at p = 1; an attack listed twice in a family is one object twice."""
     made: dict[str, list[Attack]] = {}
     for family, kinds in PATTERNS.items():
         ready = {kind: kind(strength=strength, p=1) for kind in dict.fromkeys(kinds)}

@@ -1,4 +1,4 @@
-"""Attacks on the values of the pixels that albumentations does not have, or has too slow."""
+"""Attacks on pixel values that albumentations lacks or implements too slowly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from isc.train.augment.fields import added, grain, gray_of
 
 
 class ShufflePixels(Attack):
-    """2–40 % of the pixels change places with each other."""
+    """A random exchange of 2–40 % of the pixels with each other."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         result = np.ascontiguousarray(picture).copy()
@@ -22,7 +22,7 @@ class ShufflePixels(Attack):
 
 
 class ShuffleTiles(Attack):
-    """Cut into 2 to 6 columns and rows whose tiles change places."""
+    """The photo cut into 2 to 6 rows and columns, with its tiles in random order."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -37,7 +37,7 @@ class ShuffleTiles(Attack):
 
 
 class SwapChannels(Attack):
-    """Red, green and blue in another order."""
+    """The colour channels in another order."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         orders = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -45,7 +45,7 @@ class SwapChannels(Attack):
 
 
 class Pixelise(Attack):
-    """Blocks of one colour, 40 down to 8 along the side."""
+    """A mosaic of 40 down to 8 blocks along the side."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         blocks = round(self.amount(rng, 40, 8))
@@ -54,7 +54,7 @@ class Pixelise(Attack):
 
 
 class Contour(Attack):
-    """Dark outlines on white, at full strength alone; mixed with the photo by 30–100 %."""
+    """Dark outlines on white, mixed with the photo by 30–100 %."""
 
     redraws = True
 
@@ -65,7 +65,7 @@ class Contour(Attack):
 
 
 class EnhanceEdges(Attack):
-    """The photo plus 0.5–3 times its own edges."""
+    """Enhanced edges: the photo plus 0.5–3 times its own edges."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         more = self.amount(rng, 0.5, 3)
@@ -75,7 +75,7 @@ class EnhanceEdges(Attack):
 
 
 class Recompress(Attack):
-    """Written as JPEG (3 in 4) or WebP at quality 70 down to 3, and read again."""
+    """Compression as JPEG (3 in 4) or WebP, at quality 70 down to 3."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         quality = round(self.amount(rng, 70, 3))
@@ -85,7 +85,7 @@ class Recompress(Attack):
 
 
 class CameraNoise(Attack):
-    """Noise of a sensor in poor light: gray and weaker coloured specks, deviation 8–45, less where it is bright."""
+    """Sensor noise in poor light: gray and weaker coloured specks, deviation about 8–45, weaker in bright areas."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         dark = np.float32(1.2) - gray_of(picture).astype(np.float32) / np.float32(255)

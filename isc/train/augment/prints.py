@@ -1,4 +1,4 @@
-"""Prints and photos of them: halftone, a scan of a print, a photocopy, a screen that was photographed."""
+"""Attacks of printing and rephotographing: halftone, a scanned print, a photocopy, a photographed screen."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from isc.train.augment.fields import (
     wave,
 )
 
-ANGLES = (0.26, 1.31, 0.0)  # of the dots of each ink, so that they do not fall on each other
+ANGLES = (0.26, 1.31, 0.0)  # of each ink's dots in radians, so that the inks do not cover each other
 
 
 def dots(channel: Pixels, period: float, angle: float, hardness: float) -> Pixels:
-    """One channel [H, W] as dots whose size tells the brightness."""
-    # the sum of two crossed waves, spread so that each brightness covers about its own share of the area
+    """Convert one channel [H, W] to dots whose size shows the brightness; `period` in pixels, `angle` in radians."""
+    # the sum of two crossed waves, scaled so that each brightness covers about its own share of the area
     screen = wave(channel.shape, period, angle) + wave(channel.shape, period, angle + math.pi / 2)
     level = channel.astype(np.float32) / np.float32(255) * 2 - 1
     ink = (level - screen * np.float32(0.5)) * np.float32(hardness * 127) + np.float32(127)
@@ -39,7 +39,7 @@ def dots(channel: Pixels, period: float, angle: float, hardness: float) -> Pixel
 
 
 def halftone(picture: Pixels, rng: np.random.Generator, period: float, hardness: float) -> Pixels:
-    """The picture as a printer's dots, in gray or for each channel at an angle of its own."""
+    """Convert the picture to printing dots, in gray or with one angle per channel; `period` in pixels."""
     start = rng.uniform(0, math.pi / 2)
     if rng.random() < 0.4:
         return three(dots(gray_of(picture), period, start, hardness))
@@ -51,13 +51,13 @@ def halftone(picture: Pixels, rng: np.random.Generator, period: float, hardness:
 
 
 def paper_colour(rng: np.random.Generator) -> Colour:
-    """White to cream."""
+    """Draw a paper colour from white to cream."""
     bright, warm = int(rng.integers(215, 256)), int(rng.integers(0, 28))
     return bright, bright - warm // 3, bright - warm
 
 
 def dusted(picture: Pixels, rng: np.random.Generator, count: int) -> Pixels:
-    """Specks, hairs and scratches, dark or bright; in place."""
+    """Draw `count` dark or bright specks, hairs and scratches, in place, and return the picture."""
     height, width = picture.shape[:2]
     for _ in range(count):
         colour = (250, 250, 248) if rng.random() < 0.6 else (40, 38, 36)
@@ -73,7 +73,7 @@ def dusted(picture: Pixels, rng: np.random.Generator, count: int) -> Pixels:
 
 
 class Halftone(Attack):
-    """As a printer's dots, 1.5–4 % of the side apart, in gray or in colour; mixed with the photo by 40–100 %."""
+    """Printing dots 1.5–4 % of the side apart, gray or coloured; mixed with the photo by 40–100 %."""
 
     redraws = True
 
@@ -86,7 +86,7 @@ class Halftone(Attack):
 
 
 class Posed(Attack):
-    """An attack that also lays the photo somewhere: all draws of `pose` come from the first child of the generator."""
+    """An attack that also moves the photo: `pose` draws from the generator's first child, so a trace can repeat it."""
 
     @property
     def mover(self) -> Attack:
@@ -94,11 +94,11 @@ class Posed(Attack):
 
     @abstractmethod
     def pose(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        """The picture where it lies in the result, its colours as they were."""
+        """Move the picture to its place in the result, without a change of its colours."""
 
 
 class _Pose(Attack):
-    """The pose of another attack alone."""
+    """The pose of another attack without the attack's other edits."""
 
     def __init__(self, whole: Posed) -> None:
         super().__init__(strength=whole.strength, p=whole.p)
@@ -109,7 +109,7 @@ class _Pose(Attack):
 
 
 class PrintScan(Posed):
-    """Printed and scanned: faded ink, fine dots, paper, dust; askew by up to 6° on a margin of up to 10 %."""
+    """A scanned print: faded ink, fine dots, paper, dust, rotated by up to 6° with margins of up to about 10 %."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         result = three(gray_of(picture)) if rng.random() < 0.35 else picture
@@ -124,7 +124,7 @@ class PrintScan(Posed):
         return dusted(added(result, fibre + shade), rng, int(rng.integers(0, 1 + round(10 * self.strength))))
 
     def pose(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        """Askew and smaller, on paper."""
+        """Rotate and shrink the picture, on paper."""
         height, width = picture.shape[:2]
         paper = paper_colour(rng)
         shrink = 1 - self.amount(rng, 0.02, 0.2)
@@ -135,7 +135,7 @@ class PrintScan(Posed):
         return np.asarray(cv2.warpAffine(picture, matrix, (width, height), borderValue=paper), np.uint8)
 
     def _inked(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        """Faded: black lifted, white the paper's, one ink weaker than the others."""
+        """Fade the colours: lift black, lower white, and weaken each channel by up to 15 %."""
         black, white = self.amount(rng, 5, 70), 255 - self.amount(rng, 0, 35)
         gain = (white - black) / 255
         weak = [gain * (1 - self.amount(rng, 0, 0.15)) for _ in range(3)]
@@ -144,7 +144,7 @@ class PrintScan(Posed):
 
 
 class Photocopy(Attack):
-    """Gray and hard as from a copier, with toner lost, streaks and specks; mixed with the photo by 50–100 %."""
+    """A gray, high-contrast photocopy with lost toner, streaks and specks; mixed with the photo by 50–100 %."""
 
     redraws = True
 
@@ -161,7 +161,7 @@ class Photocopy(Attack):
 
 
 class PhotographedScreen(Posed):
-    """A screen seen by a camera: moiré, lines, glare, a cast, noise, a bezel, and corners that move by up to 15 %."""
+    """A photographed screen: moiré, lines, glare, colour cast, noise, bezel, and corners moved by up to 15 %."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         result = added(picture, self._moire(picture.shape, rng))
@@ -176,7 +176,7 @@ class PhotographedScreen(Posed):
         return added(result, grain(picture.shape, rng) * np.float32(self.amount(rng, 1, 12)))
 
     def _moire(self, shape: tuple[int, ...], rng: np.random.Generator) -> list[Field]:
-        """Bent bands, shifted against each other in red, green and blue: a grid of pixels seen through another."""
+        """Return bent bands per channel, shifted between red, green and blue: the moiré of two pixel grids."""
         side = max(shape[:2])
         period, angle = rng.uniform(0.03, 0.16) * side, rng.uniform(0, math.pi)
         coarse = (math.ceil(shape[0] / 2), math.ceil(shape[1] / 2))  # bands are wide enough for half the resolution
@@ -193,7 +193,7 @@ class PhotographedScreen(Posed):
         return [stretched(band, shape) for band in bands]
 
     def pose(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        """In a bezel, seen at an angle, in a dark or coloured room; one time in four the screen fills the picture."""
+        """Put the picture in a bezel, at an angle, in a dark or coloured room; 1 time in 4 leave it unchanged."""
         if rng.random() < 0.25:
             return picture.copy()
         height, width = picture.shape[:2]

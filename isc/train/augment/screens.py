@@ -1,6 +1,6 @@
-"""Screenshot frames drawn by code: a browser window, a phone's app, a post in a social network; light and dark.
+"""Screenshots drawn by code, light and dark: a browser window, a phone app, a post in a social network.
 
-Each takes the photo and returns a screen of the same shape with the photo squeezed into it.
+Each has the shape of the photo, and shows the photo squeezed into it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FAINT: Colour = (134, 142, 150)
 
 @dataclass
 class Screen:
-    """A screen [H, W, 3] being drawn; `share` is the part of the width and height that the photo may take, about."""
+    """A screen [H, W, 3] being drawn; the photo takes about the share `share` of its width and height."""
 
     pixels: Pixels
     photo: Pixels
@@ -39,7 +39,7 @@ class Screen:
         return int(self.pixels.shape[1])
 
     def box(self, top: float, left: float, bottom: float, right: float, colour: Colour) -> None:
-        """A filled rectangle; places in shares of the height and width."""
+        """Draw a filled rectangle; its edges are shares of height and width."""
         y, x = round(top * self.height), round(left * self.width)
         self.pixels[y : round(bottom * self.height), x : round(right * self.width)] = colour
 
@@ -67,7 +67,7 @@ class Screen:
 
 
 def browser(screen: Screen) -> None:
-    """Tabs, an address bar, a heading and lines of text around the photo."""
+    """Draw a browser window: a tab, an address bar, a heading, the photo and lines of text."""
     rng = screen.rng
     script, font = some_font(rng, latin=1.0)
     screen.box(0, 0, 0.15, 1, screen.bar)
@@ -90,7 +90,7 @@ def browser(screen: Screen) -> None:
 
 
 def phone(screen: Screen) -> None:
-    """A status bar with clock and battery, an app's title, the photo over the whole width, icons, a bottom bar."""
+    """Draw a phone app: status bar with clock and battery, title, the photo over the whole width, icons, bottom bar."""
     rng = screen.rng
     _, font = some_font(rng, latin=1.0)
     screen.line(f"{rng.integers(24)}:{rng.integers(60):02d}", font, top=0.012, left=0.06, size=0.045, width=0.2)
@@ -113,7 +113,7 @@ def phone(screen: Screen) -> None:
 
 
 def post(screen: Screen) -> None:
-    """An avatar, a name, a line of text, the photo, an emoji at times, and counters."""
+    """Draw a post: an avatar, a name, a line of text, at times an emoji, the photo, and counters."""
     rng = screen.rng
     script, font = some_font(rng, latin=1.0)
     left = float(rng.choice([0.05, 0.16]))
@@ -137,13 +137,13 @@ def post(screen: Screen) -> None:
 
 
 def towards(a: Colour, b: Colour, share: float) -> Colour:
-    """a moved towards b by this share."""
+    """Move colour a towards colour b by this share 0…1."""
     red, green, blue = (round(x + share * (y - x)) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 class Screenshot(Attack):
-    """The photo in a browser, an app or a post; it keeps 35–90 % of the screen's width or height."""
+    """The photo in a browser, an app or a post, at about 35–90 % of the screen's width or height."""
 
     shrinks = True
 

@@ -1,4 +1,4 @@
-"""Only a part of the photo, as a strip or in slices, and the photo mixed with another one."""
+"""Attacks that keep a strip or slices of the photo, or mix it with another photo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isc.train.augment.geometry import ground_of
 
 
 class Strip(Composition):
-    """15–60 % of one side and all of the other: squeezed to the picture, or on a ground or another photo."""
+    """A strip of 15–60 % of one side, stretched to the picture, or laid on a ground or on another photo."""
 
     shrinks = True
 
@@ -29,7 +29,7 @@ class Strip(Composition):
         if kind < 0.4 and share >= 0.25:
             return scaled(strip, width, height).copy()
         result = ground_of(picture, rng) if kind < 0.75 else scaled(other(), width, height).copy()
-        # the thin side may grow, up to twice
+        # the thin side may grow, to at most twice its size
         grown = min(picture.shape[axis], max(1, round(part * rng.uniform(1, 2))))
         strip = scaled(strip, width, grown) if axis == 0 else scaled(strip, grown, height)
         room = picture.shape[axis] - grown
@@ -39,7 +39,7 @@ class Strip(Composition):
 
 
 class Slices(Composition):
-    """Cut into 3 to 9 strips: with gaps between, or with another photo's strips; 45–90 % of the photo stay."""
+    """The photo cut into 3 to 9 strips, with gaps or strips of another photo between them; 45–90 % of it stays."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -60,7 +60,7 @@ class Slices(Composition):
 
 
 def _other_part(picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
-    """Another photo, or two thirds of it, at the picture's shape; mirrored half of the time."""
+    """Return another photo, or two thirds of each side of it, at the picture's shape; mirrored with probability ½."""
     photo = other()
     if rng.random() < 0.5:
         part = [max(1, round(2 / 3 * side)) for side in photo.shape[:2]]
@@ -71,7 +71,7 @@ def _other_part(picture: Pixels, other: OtherPhoto, rng: np.random.Generator) ->
 
 
 class MixPhotos(Composition):
-    """Another photo over all of it at an opacity of 0.25–0.65, the same everywhere or in clouds."""
+    """Another photo over the whole photo at an opacity of 0.25–0.65, uniform or in clouds."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         above, opacity = _other_part(picture, other, rng), self.amount(rng, 0.25, 0.65)
@@ -82,7 +82,7 @@ class MixPhotos(Composition):
 
 
 class FadePhotos(Composition):
-    """Another photo that comes in from one side: a gradient, hard or soft, over 15–65 % of the picture."""
+    """Another photo fading in from one side, hard or soft, over 15–65 % of the picture."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         angle = rng.integers(4) * math.pi / 2 if rng.random() < 0.7 else rng.uniform(0, 2 * math.pi)
@@ -92,7 +92,7 @@ class FadePhotos(Composition):
 
 
 class ExposeTwice(Composition):
-    """Screened, multiplied, the lighter or the darker of the two photos, at times through two colours; 30–90 %."""
+    """A double exposure: the screen, product, maximum or minimum of two photos, at times tinted; opacity 0.3–0.9."""
 
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         above, kind = _other_part(picture, other, rng), int(rng.integers(4))

@@ -1,8 +1,9 @@
-"""Follows through the attacks where each place of the attacked picture lies in the photo.
+"""The trace of a hard view: the position in the photo of each point of the attacked picture.
 
-Attacks that move, cover or blend a picture answer linearly to its pixels. So two pictures whose colours are
-coordinates, each the other's negative, go through the same attacks with the same draws: what they differ by afterwards
-is the photo's part of each pixel, and where in the photo it comes from, whatever was laid around it.
+Attacks that move, cover or blend a picture are linear in its pixels. Therefore two pictures whose colours are
+coordinates, one the negative of the other, go through the same attacks with the same random draws. Their difference
+afterwards gives the share of the photo in each pixel and the position of this pixel in the photo, independently of
+everything that was laid around or over it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import numpy.typing as npt
 
 from isc.photos.decode import Pixels
 
-POINTS = 32  # a side of the grid of points that are followed
-OPAQUE = 0.35  # the least part of a pixel that must be the photo's for its place to be known
+POINTS = 32  # followed points per side of the grid
+OPAQUE = 0.35  # least share of the photo in a pixel for a valid position
 NOWHERE = -1.0
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A part of a photo, in fractions of its height and width, perhaps mirrored."""
+    """A part of a photo, in fractions of the photo's height and width, optionally mirrored."""
 
     top: float
     left: float
@@ -32,7 +33,7 @@ class Frame:
     mirrored: bool = False
 
     def inside(self, places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Fractions (x, y) of the photo [..., 2] → fractions of this part; NOWHERE for what lies outside."""
+        """Convert positions (x, y) [..., 2] in 0…1 of the photo to 0…1 of this part; NOWHERE if outside."""
         x, y = (places[..., 0] - self.left) / self.width, (places[..., 1] - self.top) / self.height
         x = 1 - x if self.mirrored else x
         within = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & (places[..., 0] >= 0)
@@ -40,7 +41,7 @@ class Frame:
 
 
 class Trace:
-    """Follow a picture [size, size] that shows `frame` of a photo."""
+    """The trace of a picture [size, size] that shows `frame` of a photo."""
 
     def __init__(self, frame: Frame, *, size: int) -> None:
         steps = (np.arange(size) + 0.5) / size
@@ -52,11 +53,11 @@ class Trace:
         self._pictures = [positive, 255 - positive]
 
     def follow(self, edit: Callable[[Pixels, np.random.Generator], Pixels], rng: np.random.Generator) -> None:
-        """Apply the edit as it was, or will be, applied with this state of `rng`, which stays as it is."""
+        """Apply the edit to the trace with copies of `rng`, whose state stays unchanged for the edit of the picture."""
         self._pictures = [edit(picture, copy.deepcopy(rng)) for picture in self._pictures]
 
     def places(self) -> npt.NDArray[np.float32]:
-        """Fractions (x, y) of the photo at POINTS × POINTS points of the picture, [P, P, 2]; NOWHERE beside it."""
+        """Return the positions (x, y) in 0…1 of the photo for P × P points, [P, P, 2]; NOWHERE if a point has none."""
         size = self._pictures[0].shape[0]
         at = (np.arange(POINTS) * size + size // 2) // POINTS
         one, two = (picture[at[:, None], at[None, :]].astype(np.float32) for picture in self._pictures)

@@ -1,4 +1,4 @@
-"""Attacks that bend the photo. Shifts are computed on a coarse grid and interpolated to the pixels."""
+"""Attacks that bend the photo; their shifts are computed on a coarse grid and interpolated to the pixels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from isc.photos.decode import Pixels
 from isc.train.augment.attack import Attack, plain_colour
 from isc.train.augment.fields import Field, stretched
 
-GRID = 33  # points along the side
+GRID = 33  # grid points per side
 
 
 class Warp(Attack):
-    """Each pixel is taken from another place; beyond the edge lies the photo mirrored, or one colour."""
+    """A warp: each pixel is sampled from a shifted position; the mirrored photo or one colour lies beyond the edge."""
 
     @abstractmethod
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-        """How far to the right and below each pixel comes from; places −1…1, shifts in half sides, on the grid."""
+        """Return the shifts (right, down) of the sampled positions on the grid, in half sides; x and y are in −1…1."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
@@ -36,7 +36,7 @@ class Warp(Attack):
 
 
 class Swirl(Warp):
-    """Turned by 20–130° at a place near the middle, less and less around it."""
+    """A swirl by 20–130° around a point near the middle, weaker with the distance."""
 
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
         x, y = x - np.float32(rng.uniform(-0.3, 0.3)), y - np.float32(rng.uniform(-0.3, 0.3))
@@ -46,18 +46,18 @@ class Swirl(Warp):
 
 
 class Lens(Warp):
-    """A barrel or a cushion: the corners move by 5–30 % of the half side."""
+    """A barrel or pincushion distortion of 5–30 % of the half side."""
 
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
         bend = self.amount(rng, 0.05, 0.3) * (1 if rng.random() < 0.5 else -1)
         squared = (x * x + y * y) / 2
-        if bend < 0:  # drawn towards the middle: the edges stay in the picture
+        if bend < 0:  # sampled towards the middle: keep the corners in the picture
             squared = squared - 1
         return np.asarray(x * squared * bend, np.float32), np.asarray(y * squared * bend, np.float32)
 
 
 class Waves(Warp):
-    """One to five waves across, along, or both, or rings around the middle; 1.5–8 % of the half side."""
+    """One to five waves across, along or both, or rings around the middle; shifts up to 8 % of the side."""
 
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
         count = rng.uniform(1, 5)
@@ -74,7 +74,7 @@ class Waves(Warp):
 
 
 class Bulge(Warp):
-    """One to three places grow or shrink, each up to half the picture wide."""
+    """One to three areas that grow or shrink, each with a radius of 20–45 % of the side."""
 
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
         right, below = np.zeros_like(x), np.zeros_like(y)
@@ -87,7 +87,7 @@ class Bulge(Warp):
 
 
 class Shear(Warp):
-    """Slanted by 5–45 % of the side, or one side wider than the other."""
+    """A slant by 5–45 % of the side, or a wedge with one side wider than the other."""
 
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
         slant = self.amount(rng, 0.05, 0.45) * (1 if rng.random() < 0.5 else -1)
@@ -97,7 +97,7 @@ class Shear(Warp):
 
 
 class Elastic(Warp):
-    """Pulled here and there by 2–12 % of the half side."""
+    """Smooth random pulls in 3 to 7 cells per side, by at most about 9 % of the side."""
 
     def shifts(self, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
         cells = int(rng.integers(3, 8))
