@@ -1,11 +1,11 @@
-# make demo · make test · make check · make bench; all of them set up .venv first
+# make demo · make test · make test-fast · make check · make bench; all of them set up .venv first
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench results lock clean
+.PHONY: help setup demo test test-fast check format bench results lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
 
 setup: .venv/ready  ## a virtual environment in .venv with the locked versions
 
@@ -21,8 +21,11 @@ setup: .venv/ready  ## a virtual environment in .venv with the locked versions
 demo: setup  ## train, extract, match and judge on the sample photos; at most 5 minutes
 	$(BIN)/isc-demo demo
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest
+test: setup  ## all tests, on all cores
+	$(BIN)/python -m pytest -n logical
+
+test-fast: setup  ## the tests that train nothing and start no command, for every change
+	$(BIN)/python -m pytest -q -n logical -m "not slow"
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

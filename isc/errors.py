@@ -2,8 +2,8 @@
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """Error for input of the user that cannot be used.
 
-    The message is one line that names the file, row and id where they exist, says what was expected, and names the
-    remedy. The command line prints it on stderr and exits with status 2.
+    The message is one line: it names the file, row and id if they exist, says what was expected, and gives the remedy.
+    The command line prints it on stderr and exits with status 2.
     """

@@ -199,9 +199,13 @@ def test_a_folder_of_something_else_is_refused_and_an_empty_one_used(tmp_path):
     (tmp_path / "mine").mkdir()
     few = Sizes(references=1, copied=1, distractors=1, training=2, positive_queries=1, distractor_queries=1)
     make_benchmark(SAMPLE, tmp_path / "mine", sizes=few, seed=0, max_side=SIDE)
-    (tmp_path / "mine" / "benchmark.json").unlink()
-    with pytest.raises(InputError, match="exists but is no benchmark"):
-        make_benchmark(SAMPLE, tmp_path / "mine", sizes=few, seed=0, max_side=SIDE)
+    for record in ("[1, 2]", None):
+        if record:
+            (tmp_path / "mine" / "benchmark.json").write_text(record, encoding="utf-8")
+        else:
+            (tmp_path / "mine" / "benchmark.json").unlink()
+        with pytest.raises(InputError, match="exists but is no benchmark"):
+            make_benchmark(SAMPLE, tmp_path / "mine", sizes=few, seed=0, max_side=SIDE)
 
 
 def test_too_few_photos(tmp_path):

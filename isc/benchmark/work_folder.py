@@ -44,8 +44,8 @@ def is_made(output: Path, made_with: Mapping[str, Any]) -> bool:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"output={output}: exists but is no benchmark (no {record.name}); remove it") from error
     found.pop(MADE, None)
     if different := _differences(found, made_with):

@@ -1,4 +1,4 @@
-"""The command isc-calibrate: from scores to probabilities, and the cuts for wanted precisions, kept with the model."""
+"""Fit probabilities to the scores of a judged run, and thresholds for wanted precisions; keep them with the model."""
 
 from __future__ import annotations
 

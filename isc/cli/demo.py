@@ -1,4 +1,4 @@
-"""The main job on real photos, in minutes: benchmark → fine-tune → extract → match → judge, before and after.
+"""Run the main job on real photos: make a benchmark, fine-tune, extract, match and judge, before and after.
 
 Every step is a command of the package, printed before it runs; the steps exchange only files.
 """

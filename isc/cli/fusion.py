@@ -1,4 +1,4 @@
-"""The command isc-fusion: fits what makes distance and local evidence one probability, kept with the model."""
+"""Fit one probability to the distance and the local evidence of a pair, and keep the fit with the model."""
 
 from __future__ import annotations
 

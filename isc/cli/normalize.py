@@ -1,4 +1,4 @@
-"""The command isc-normalize: finds the normalisation that does best on a validation set, kept with the model."""
+"""Choose the normalisation with the best μAP on a validation set, and keep it with the model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every key of the commands: dataclasses with defaults, units and checks, one file a verb.
+"""The configuration of the commands: dataclasses with defaults, units and checks, one file per command.
 
-A value that cannot be is refused here, by name, before the first photo is read; the YAML files of `isc.conf` hold only
-what differs from these defaults.
+An invalid value raises InputError with its key before the first photo is read. The YAML files of `isc.conf` hold only
+the differences from these defaults.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Every key of isc-benchmark: defaults, units and checks."""
+"""The configuration of isc-benchmark: defaults, units and checks."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from isc.config.choices import Library, NearDuplicates
 
 @dataclass
 class BenchmarkConfig:
-    """`isc-benchmark`: photos → a benchmark in the challenge's layout. Null counts follow from the number of photos."""
+    """Options of `isc-benchmark`: photos → a benchmark in the challenge's layout.
+
+    A count of None is derived from the number of photos.
+    """
 
     images: str = REQUIRED
     output: str = REQUIRED
-    preset: str = "challenge"  # easy, challenge, hard; a kind of edit by name; each: all kinds, strengths in turn
-    strength: str | None = None  # light, medium, strong: of one kind of edit, or of each
+    preset: str = "challenge"  # easy, challenge, hard; the name of one kind of edit; each: all kinds in turn
+    strength: str | None = None  # light, medium, strong: for a preset of one kind of edit, or each
     edits: Library = Library.own
     seed: int = 0
     references: int | None = None  # photos that are searched
-    copied: int | None = None  # of them, those that copies are made of
-    distractors: int | None = None  # photos that the queries without a reference are made of
-    training: int | None = None  # photos apart
+    copied: int | None = None  # references that copies are made of
+    distractors: int | None = None  # photos for the distractor queries, which have no reference
+    training: int | None = None  # further photos, for training
     queries: int | None = None  # copies and distractors together
-    distractor_share: float = 0.8  # of the queries, as in the challenge
-    hard_negatives: int = 0  # of the distractor queries, those made of photos that look much like a reference
+    distractor_share: float = 0.8  # share of the queries, as in the challenge
+    hard_negatives: int = 0  # distractor queries made of photos that look similar to a reference
     near_duplicates: NearDuplicates = NearDuplicates.leave_out
     max_side: int = 320  # pixels; larger photos are shrunk
-    workers: int | None = None  # processes; one a core where not given
+    workers: int | None = None  # processes; None: one per core
 
     def __post_init__(self) -> None:
         check_texts(self)

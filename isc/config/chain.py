@@ -1,8 +1,8 @@
-"""What may be done to descriptors before they are compared, as the text that names it.
+"""Chains of normalisation steps for descriptors, written as text.
 
-`whiten:dim=128,ridge=0.01+subtract` are two steps, done from left to right, the first with options; what is not given
-has its published value. Nothing in it needs a quote in a shell. `isc.search.normalize` does the steps, here they are
-checked.
+`whiten:dim=128,ridge=0.01+subtract` has two steps, applied from left to right, the first with options; an option that
+is not given has its published value. The text needs no quotes in a shell. This module checks the steps,
+`isc.search.normalize` applies them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def _flag(default: bool) -> Any:
 
 @dataclass(frozen=True)
 class Step:
-    """One step and its options. InputError names an option of the wrong kind or out of its range.
+    """One step and its options.
 
-    `UNIT` steps take vectors of unit length alone. All but `FINAL` steps treat queries and references alike and give
-    unit length; nothing follows a FINAL one. `MORE` is by how much a step lengthens its vectors.
+    `UNIT` steps need vectors of unit length. All steps but `FINAL` ones treat queries and references alike and return
+    unit length; no step may follow a FINAL one. `MORE` is the number of dimensions that a step adds. Raises InputError
+    for an option of the wrong kind or out of its range.
     """
 
     UNIT: ClassVar[bool] = True
@@ -59,14 +60,14 @@ class Step:
         return type(self).__name__.lower()
 
     def __str__(self) -> str:
-        """`name:option=value,…` with every option that has a value, so that a later default changes nothing."""
+        """Return `name:option=value,…` with every option that has a value, so that later defaults change nothing."""
         given = [f"{name}={_written(value)}" for name, value in vars(self).items() if value is not None]
         return f"{self.name}:{','.join(given)}" if given else self.name
 
 
 @dataclass(frozen=True)
 class Pca(Step):
-    """Keep the `dim` directions of most variance: those the descriptors have, 256 at most, where not given."""
+    """PCA to the `dim` directions of largest variance; None: all that the descriptors have, at most 256."""
 
     UNIT: ClassVar[bool] = False
     dim: int | None = _whole(None, 2, 65536)
@@ -74,7 +75,7 @@ class Pca(Step):
 
 @dataclass(frozen=True)
 class Whiten(Step):
-    """PCA, then every direction scaled to the same variance; `ridge`, a share of the largest, quiets the faint ones."""
+    """PCA whitening: all directions get the same variance; `ridge`, a share of the largest, damps the weak ones."""
 
     UNIT: ClassVar[bool] = False
     dim: int | None = _whole(None, 2, 65536)
@@ -83,8 +84,10 @@ class Whiten(Step):
 
 @dataclass(frozen=True)
 class Score(Step):
-    """SSCD's score normalisation, exact, in one more dimension: `weight` × the mean cosine to the `neighbours` nearest
-    training vectors is taken off a query's scores."""
+    """SSCD's score normalisation, exact, with one more dimension.
+
+    It subtracts `weight` × the mean cosine to the `neighbours` nearest training vectors from the scores of a query.
+    """
 
     FINAL: ClassVar[bool] = True
     MORE: ClassVar[int] = 1
@@ -94,7 +97,7 @@ class Score(Step):
 
 @dataclass(frozen=True)
 class Stretch(Step):
-    """BoT's: queries × `factor` × their mean cosine to the `neighbours` nearest training vectors."""
+    """BoT's stretching: queries × `factor` × their mean cosine to the `neighbours` nearest training vectors."""
 
     FINAL: ClassVar[bool] = True
     factor: float = _number(2.5, 1e-3, 100.0)
@@ -103,8 +106,10 @@ class Stretch(Step):
 
 @dataclass(frozen=True)
 class Ssquare(Step):
-    """S-square's: queries pushed away from their `neighbours` nearest training vectors, by `push` × the root of the
-    mean cosine to the `nearest`."""
+    """S-square's shift of queries away from their `neighbours` nearest training vectors.
+
+    The size of the shift is `push` × the square root of the mean cosine to the `nearest` ones.
+    """
 
     FINAL: ClassVar[bool] = True
     push: float = _number(1.8, 0.0, 100.0)
@@ -114,8 +119,10 @@ class Ssquare(Step):
 
 @dataclass(frozen=True)
 class Subtract(Step):
-    """lyakaap's negative-embedding subtraction: `weight` × the mean of the `neighbours` nearest training vectors is
-    taken away; `smooth`: each training vector is averaged with its neighbours first."""
+    """lyakaap's subtraction of negative embeddings: `weight` × the mean of the `neighbours` nearest training vectors.
+
+    With `smooth`, each training vector is first averaged with its neighbours.
+    """
 
     weight: float = _number(0.35, 0.0, 10.0)
     neighbours: int = _whole(10, 1, 100_000)
@@ -129,7 +136,7 @@ STEPS: dict[str, type[Step]] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """Steps done from left to right; without any, `none`."""
+    """Steps, applied from left to right; the text of an empty chain is `none`. Raises InputError for a wrong order."""
 
     steps: tuple[Step, ...] = ()
 
@@ -143,17 +150,17 @@ class Chain:
 
     @property
     def needs_unit(self) -> bool:
-        """Whether descriptors must have unit length to begin with."""
+        """Return whether the chain needs descriptors of unit length."""
         return bool(self.steps) and self.steps[0].UNIT
 
 
 def is_stored(text: str) -> bool:
-    """Whether `normalize=text` names a file, or the model that has one, instead of steps."""
+    """Return whether `normalize=text` names a stored chain, in a file or with the model, instead of steps."""
     return text == MODEL or text.lower().endswith(".json")
 
 
 def parse(text: str) -> Chain:
-    """The chain of `none`, or of steps joined by `+`. InputError says what is unknown or out of range."""
+    """Parse `none`, or steps joined by `+`. Raises InputError for a part that is unknown or out of range."""
     try:
         return Chain() if text == "none" else Chain(tuple(map(_parse_step, text.split("+"))))
     except InputError as error:

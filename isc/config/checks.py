@@ -1,4 +1,4 @@
-"""Checks of single values, which raise InputError with the key, the value and what was expected."""
+"""Checks of single values. They raise InputError with the key, the value and the expected values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from isc.errors import InputError
 
-REQUIRED = "???"  # what OmegaConf takes for "must be given"
+REQUIRED = "???"  # OmegaConf's mark of a value that must be given
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:
@@ -20,7 +20,7 @@ def check_at_least(least: float, **values: float) -> None:
 
 
 def check_texts(config: object) -> None:
-    """No text may be empty: an empty path would mean the working directory."""
+    """Raise InputError for an empty text: an empty path would mean the working directory."""
     for name, value in vars(config).items():
         check(value != "", name, value, "a name or a path")
 

@@ -1,4 +1,4 @@
-"""The values of keys that are one of a few names."""
+"""Enumerations of the allowed values of configuration keys."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from enum import Enum
 
 
 class Engine(Enum):
-    """What compares descriptors; the result is the same."""
+    """The engine that compares descriptors; all give the same result."""
 
-    auto = "auto"  # the fastest at hand
+    auto = "auto"  # the fastest available one
     numpy = "numpy"
     torch = "torch"  # float32 on all GPUs, or on the CPU
-    torch_half = "torch_half"  # float16 on GPUs, bfloat16 on the CPU; what passes is scored again in float32
+    torch_half = "torch_half"  # float16 on GPUs, bfloat16 on the CPU; candidates are scored again in float32
     faiss = "faiss"
     faiss_half = "faiss_half"  # the references as float16 on GPUs
     ray = "ray"  # actors of a Ray cluster, each with a part of the references
 
 
 class Where(Enum):
-    """What turns photos into descriptors: this machine, or the actors of a Ray cluster."""
+    """The place where descriptors are computed: this machine, or the actors of a Ray cluster."""
 
     local = "local"
     ray = "ray"
 
 
 class Runtime(Enum):
-    """What runs the network; the descriptors are the same but for rounding. The last two are for CPUs."""
+    """The library that runs the network; descriptors differ by rounding only. The last two are for CPUs."""
 
     torch = "torch"
     onnxruntime = "onnxruntime"
@@ -33,21 +33,21 @@ class Runtime(Enum):
 
 
 class Combine(Enum):
-    """What becomes of the views of a photo: one descriptor, their mean at unit length; or a row for each."""
+    """The use of a photo's views: one descriptor, their mean at unit length; or one row per view."""
 
     average = "average"
     rows = "rows"
 
 
 class Track(Enum):
-    """What may be compared: one vector an image by Euclidean distance, or anything about the two images."""
+    """The track of the challenge: Euclidean distance of one vector per image, or any comparison of two images."""
 
     descriptor = "descriptor"
     matching = "matching"
 
 
 class Device(Enum):
-    """Where the network runs; auto takes the GPU where there is one."""
+    """The device of the network; auto takes the GPU if there is one."""
 
     auto = "auto"
     cpu = "cpu"
@@ -55,9 +55,11 @@ class Device(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic inside the network; descriptors and losses are float32 always. auto is bfloat16 where the hardware
-    multiplies it (GPUs, CPUs with AVX512-BF16 or AMX), float32 elsewhere; for descriptors float16 on GPUs, and either
-    only where it changes them by next to nothing. float16 is for descriptors alone."""
+    """Arithmetic inside the network; descriptors and losses are always float32.
+
+    auto is bfloat16 if the hardware multiplies it (GPUs, CPUs with AVX512-BF16 or AMX), else float32. For descriptors
+    auto is float16 on GPUs, and uses either only if the descriptors hardly change. float16 is for descriptors only.
+    """
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -66,7 +68,7 @@ class Precision(Enum):
 
 
 class Pooling(Enum):
-    """How the backbone's features become one vector: generalised mean or mean over space, or the class token."""
+    """The pooling of the backbone's features to one vector: GeM or mean over space, or the class token."""
 
     gem = "gem"
     mean = "mean"
@@ -74,7 +76,7 @@ class Pooling(Enum):
 
 
 class Optimizer(Enum):
-    """AdamW, SGD with momentum, or LARS (You et al., arXiv:1708.03888)."""
+    """The optimiser: AdamW, SGD with momentum, or LARS (You et al., arXiv:1708.03888)."""
 
     adamw = "adamw"
     sgd = "sgd"
@@ -82,21 +84,21 @@ class Optimizer(Enum):
 
 
 class Contrast(Enum):
-    """What pulls two views of a photo together and pushes other photos away."""
+    """The loss that pulls two views of a photo together and pushes other photos away."""
 
     info_nce = "info_nce"
     contrastive = "contrastive"
 
 
 class Library(Enum):
-    """Whose edits make the queries of a benchmark: our own, or those of AugLy, an outside library."""
+    """The edits that make the queries of a benchmark: our own, or those of the external library AugLy."""
 
     own = "own"
     augly = "augly"
 
 
 class NearDuplicates(Enum):
-    """What becomes of photos that show the same: one of each group stays, all stay, or the run is refused."""
+    """The treatment of near-duplicate photos: keep one of each group, keep all, or refuse the run."""
 
     leave_out = "leave_out"
     keep = "keep"

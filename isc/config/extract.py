@@ -1,4 +1,4 @@
-"""Every key of extract.py: defaults, units and checks."""
+"""The configuration of extract.py: defaults, units and checks."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from isc.config.choices import Combine, Device, Precision, Runtime, Where
 
 @dataclass
 class ExtractConfig:
-    """`extract.py`: photos → descriptors."""
+    """Options of `extract.py`: photos → descriptors."""
 
     images: list[str] = REQUIRED  # type: ignore[assignment]  # folders, list files, .tar shards, patterns of them
     output: str = REQUIRED
     model: str = "isc_small"  # a NAME, a RUN_DIR, a FILE.safetensors or .onnx, or a published .pt or .pth
-    image_size: int | None = None  # pixels; the model's own where not given
-    views: str = "whole"  # looks at each photo beside the whole, joined by +, as flip+crop:0.8 (docs/extraction.md)
+    image_size: int | None = None  # pixels; None: the model's own
+    views: str = "whole"  # views of each photo besides the whole, joined by +: flip+crop:0.8 (docs/extraction.md)
     combine: Combine = Combine.average  # rows: match with track=matching
     engine: Where = Where.local
     runtime: Runtime = Runtime.torch
-    batch_size: int | None = None  # photos on a GPU at once; as many as are quick and fit its memory where not given
-    workers: int = -1  # processes that read photos, and on a CPU embed them; −1: one a core, 16 at most before a GPU
+    batch_size: int | None = None  # photos per batch on a GPU; None: as many as are fast and fit its memory
+    workers: int = -1  # processes that read photos, and on a CPU embed them; −1: one per core, with a GPU at most 16
     device: Device = Device.auto
     precision: Precision = Precision.auto
     compile: bool = False  # torch.compile, on a GPU with CUDA graphs: for long runs
     gpu_jpeg: bool = False  # let the GPU decode JPEGs
-    address: str | None = None  # of a running Ray cluster; its own where not given, or one that is started here
-    actors: int | None = None  # of engine=ray; as many as the cluster has room for where not given
+    address: str | None = None  # of a running Ray cluster; None: that of RAY_ADDRESS, or one that is started here
+    actors: int | None = None  # number for engine=ray; None: as many as the cluster has room for
     overwrite: bool = False
     strict: bool = False  # an unreadable photo ends the run instead of being skipped and listed
 

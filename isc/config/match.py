@@ -1,4 +1,4 @@
-"""Every key of match.py: defaults, units and checks."""
+"""The configuration of match.py: defaults, units and checks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from isc.data.limits import MAX_PREDICTIONS
 from isc.errors import InputError
 from isc.photos.views import parse_views
 
-WHOLE_ALONE = "whole"  # what looks= says to find candidates by whole queries
-NO_FEATURES = "none"  # what features= says to keep no local features
+WHOLE_ALONE = "whole"  # value of looks=: find candidates with whole queries only
+NO_FEATURES = "none"  # value of features=: keep no local features
 
 
 @dataclass
 class MatchConfig:
-    """`match.py`: descriptors or a submission → predictions, scores, a report."""
+    """Options of `match.py`: descriptors or a submission → predictions, scores, a report."""
 
     output: str = REQUIRED
     queries: str | None = None
@@ -26,29 +26,29 @@ class MatchConfig:
     training: str | None = None
     submission: str | None = None
     ground_truth: str | None = None
-    num_pairs: int | None = None  # best pairs over all queries together; 10 × the number of queries where not given
-    k: int | None = None  # instead: best references of each query
+    num_pairs: int | None = None  # best pairs over all queries together; None: 10 × the number of queries
+    k: int | None = None  # instead of num_pairs: best references of each query
     track: Track = Track.descriptor
-    normalize: str = "none"  # steps joined by +, as whiten:dim=128+subtract; a FILE.json of isc-normalize; or model,
-    # the chain that is stored with it; all fitted on training= alone (docs/normalization.md)
+    normalize: str = "none"  # steps joined by +: whiten:dim=128+subtract; a FILE.json of isc-normalize; or model,
+    # the chain that is stored with the model; all are fitted on training= only (docs/normalization.md)
     query_images: str | None = None  # folders of the photos, for pictures in the report and for track=matching
     reference_images: str | None = None
-    edits: str | None = None  # edits.jsonl of a made benchmark: names the edits in the report
-    strict: bool = True  # refuse a submission.h5 whose rows are not sorted, and ids that the other files do not know
-    max_predictions: int = MAX_PREDICTIONS  # rows that a submission.csv may have
-    candidates: int = 50  # of track=matching with both image folders: references of each query that are looked at
-    looks: str = "regions:1"  # more looks at the queries, by which candidates are found: views as extract.py takes them
-    fusion: str = "model"  # what makes one probability of distance and pixels: FILE.json of isc-fusion, or the model's
-    calibration: str = "model"  # what makes probabilities of scores: FILE.json of isc-calibrate, the model's, or none
+    edits: str | None = None  # edits.jsonl of a benchmark: names of the edits for the report
+    strict: bool = True  # refuse a submission.h5 with unsorted rows, and ids that the other files do not have
+    max_predictions: int = MAX_PREDICTIONS  # largest number of rows of a submission.csv
+    candidates: int = 50  # references per query whose pixels are compared (track=matching with both image folders)
+    looks: str = "regions:1"  # further views of the queries to find candidates with, as views= of extract.py
+    fusion: str = "model"  # map from distance and pixels to a probability: FILE.json of isc-fusion, or the model's
+    calibration: str = "model"  # map from scores to probabilities: FILE.json of isc-calibrate, the model's, or none
     compare: str | None = None  # folder of another run, or its predictions.csv, judged by the same ground_truth=
-    features: str | None = None  # folder that keeps local features of references; none: nowhere; else the user's cache
-    workers: int | None = None  # processes that compare pixels; one a core where not given
-    engine: Engine = Engine.auto  # what compares the descriptors; the result is the same
+    features: str | None = None  # folder for local features of references; none: do not keep; None: the user's cache
+    workers: int | None = None  # processes that compare pixels; None: one per core
+    engine: Engine = Engine.auto  # engine that compares the descriptors; the result is the same
     memory_gb: float = 2.0  # GB that the search may take besides the descriptors
-    index: str | None = None  # approximate: faiss's text for an index that training= trains, or a saved one's folder
-    index_search: str | None = None  # how hard it looks, as nprobe=32; what is usual where not given
+    index: str | None = None  # approximate search: faiss's text of an index trained on training=, or a saved index
+    index_search: str | None = None  # effort of the index search, e.g. nprobe=32; None: the usual effort
     address: str | None = None  # of a running Ray cluster, for engine=ray
-    actors: int | None = None  # of engine=ray, each with a part of the references
+    actors: int | None = None  # number for engine=ray; each has a part of the references
 
     def __post_init__(self) -> None:
         check_texts(self)

@@ -1,4 +1,4 @@
-"""Every key of train.py: defaults, units and checks."""
+"""The configuration of train.py: defaults, units and checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isc.errors import InputError
 
 @dataclass
 class ModelConfig:
-    """timm backbone → pooling → linear → batch norm → unit length."""
+    """The model: timm backbone → pooling → linear → batch norm → unit length."""
 
     backbone: str = "tf_efficientnet_lite0"  # any model of timm
     weights: str = "imagenet"  # imagenet (offline for the default backbone, else timm's), none, a NAME or RUN_DIR of
@@ -21,13 +21,13 @@ class ModelConfig:
     pooling: Pooling = Pooling.gem
     gem_power: float = 3.0  # 1 = average pooling; towards maximum pooling as it grows
     gem_learned: bool = False  # learn the power, from gem_power on
-    batch_norm: bool = True  # after the linear layer, which has a bias where there is none; short runs collapse without
+    batch_norm: bool = True  # after the linear layer; without it the layer has a bias, and short runs collapse
     conv_head: bool = True  # false: an EfficientNet without its last convolution
     image_size: int = 224  # pixels; pictures are squeezed to a square of this side
-    background: int = 0  # descriptors of training photos that the model keeps, to subtract what unrelated photos share
+    background: int = 0  # number of training descriptors in the model; it subtracts what unrelated photos share
     background_weight: float = 0.5
     background_temperature: float = 0.05
-    whiten: float = 0.0  # ridge of a whitening by the covariance of those training photos; 0: none
+    whiten: float = 0.0  # ridge of a whitening by the covariance of these training photos; 0: no whitening
 
     def __post_init__(self) -> None:
         check_texts(self)
@@ -49,13 +49,13 @@ class ModelConfig:
 
 @dataclass
 class Stage:
-    """A part of the training; the rate's warm-up and cosine go over all parts together."""
+    """A stage of the training; the warm-up and the cosine of the learning rate span all stages together."""
 
     share: float = 1.0  # of the steps, relative to the other stages
     image_size: int = 160  # pixels while training; the model may be used at another size
     strength: float = 1.0  # of the augmentation, 0…1
     lr: float = 1.0  # × train.lr
-    freeze_blocks: int | None = None  # train.freeze_blocks where not given
+    freeze_blocks: int | None = None  # None: train.freeze_blocks
 
     def __post_init__(self) -> None:
         check(0 < self.share < math.inf, "train.stages.share", self.share, "a finite number above 0")
@@ -66,30 +66,30 @@ class Stage:
 
 @dataclass
 class OptimConfig:
-    """How long and how fast to learn."""
+    """The optimisation: steps, batches, stages and learning rates."""
 
     steps: int = 2000  # optimiser steps
-    batch_size: int = 64  # photos a step, over all processes together; each gives two views
-    stages: list[Stage] = field(default_factory=list)  # growing resolution and strength; none: one, of image_size
-    image_size: int = 160  # pixels while training, where there are no stages
+    batch_size: int = 64  # photos per step, over all processes together; each photo gives two views
+    stages: list[Stage] = field(default_factory=list)  # growing resolution and strength; empty: one, of image_size
+    image_size: int = 160  # pixels while training, if there are no stages
     optimizer: Optimizer = Optimizer.adamw
-    lr: float = 1e-3  # rate of the head, after warm-up
+    lr: float = 1e-3  # learning rate of the head, after warm-up
     backbone_lr: float = 1.0  # × lr for the backbone
     weight_decay: float = 0.05
     momentum: float = 0.9  # of sgd and lars
-    warmup: float = 0.05  # share of the steps with a rising rate; then a cosine to 0
+    warmup: float = 0.05  # share of the steps with a rising learning rate; then a cosine to 0
     clip: float = 1.0  # largest norm of the gradient
-    ema: float = 0.0  # decay a step of the averaged weights, which become the model; 0: the last weights do
+    ema: float = 0.0  # decay per step of the averaged weights, which become the model; 0: use the last weights
     precision: Precision = Precision.float32
     freeze_norms: bool = False  # keep the backbone's batch-norm statistics: for few photos or small batches
-    freeze_blocks: int = 0  # keep the stem and the first blocks of the backbone as they are: faster, less to forget
-    freeze_depthwise: bool = False  # keep 5 × 5 and larger depthwise kernels, whose slope a CPU computes slowly
-    hard_views: int = 1  # attacked views of each photo of a batch, beside one mild view
+    freeze_blocks: int = 0  # keep the stem and the first blocks of the backbone fixed: faster, less forgetting
+    freeze_depthwise: bool = False  # keep 5 × 5 and larger depthwise kernels fixed; their gradient is slow on a CPU
+    hard_views: int = 1  # hard views of each photo of a batch, besides one mild view
     momentum_keys: bool = False  # the averaged weights embed the mild views, without gradient, into loss.memory
-    hard_negatives: int = 0  # every second photo of a batch is one of this many nearest neighbours of the one before
+    hard_negatives: int = 0  # every second photo of a batch is one of this many nearest neighbours of its predecessor
     compile: bool = False  # torch.compile
     checkpoint_every: int = 200  # steps
-    validate_every: int = 500  # steps, where validation= is given
+    validate_every: int = 500  # steps, if validation= is given
 
     def __post_init__(self) -> None:
         check_at_least(1, train__steps=self.steps, train__checkpoint_every=self.checkpoint_every)
@@ -111,10 +111,10 @@ class OptimConfig:
 
 @dataclass
 class AugmentConfig:
-    """The copy attacks of the hard view; the other view is a mild crop, perhaps mirrored.
+    """The augmentations of the hard view; the other view is a mild crop, sometimes mirrored.
 
-    Numbers are probabilities, one for each family of attacks; together about 3.9 edits a view, in some none and in some
-    seven. Sizes are shares of the side of the picture at full strength.
+    Each number is the probability of one family of attacks; together about 3.9 edits per view, from none to seven.
+    Sizes are shares of the picture's side at full strength.
     """
 
     min_crop: float = 0.15  # least share of the area that a crop of the hard view keeps
@@ -168,18 +168,18 @@ class AugmentConfig:
 
 @dataclass
 class LossConfig:
-    """InfoNCE or contrastive + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + distillation."""
+    """The loss: InfoNCE or contrastive + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + distillation."""
 
     contrast: Contrast = Contrast.info_nce
     temperature: float = 0.05  # of info_nce
     positive_margin: float = 0.0  # of contrastive: distances of copies below this cost nothing
     negative_margin: float = 1.0  # of contrastive: distances of others above this cost nothing
     koleo_weight: float = 1.0
-    koleo_memory: bool = False  # the nearest neighbour is sought in the memory as well
+    koleo_memory: bool = False  # search the nearest neighbour in the memory as well
     memory: int = 0  # embeddings of earlier steps that serve as further negatives
     memory_after: float = 0.0  # share of the steps before the memory is used
-    copy_nce_weight: float = 0.0  # of the contrast of cells by their overlap (CopyNCE)
-    copy_nce_power: float = 3.0  # of the overlap
+    copy_nce_weight: float = 0.0  # weight of CopyNCE, the contrast of cells by their overlap
+    copy_nce_power: float = 3.0  # exponent of the overlap
     teacher: str | None = None  # ONNX or safetensors file, whose similarities between photos are learned as well
     teacher_weight: float = 1.0
     teacher_temperature: float = 0.05
@@ -198,16 +198,16 @@ class LossConfig:
 
 @dataclass
 class TrainConfig:
-    """`train.py`: photos → a run folder with the model."""
+    """Options of `train.py`: photos → a run folder with the model."""
 
     images: str = REQUIRED
     output: str = REQUIRED
     pairs: str | None = None  # ground truth (query_id,reference_id) among images=: learn from these copies instead
-    validation: str | None = None  # folder of a made benchmark; its μAP chooses best.safetensors
+    validation: str | None = None  # folder of a benchmark; its μAP chooses best.safetensors
     resume: bool = False
     seed: int = 0
     device: Device = Device.auto
-    workers: int = -1  # processes that read and edit photos; −1: one a core, 16 at most
+    workers: int = -1  # processes that read and edit photos; −1: one per core, at most 16
     max_unreadable: float = 0.05  # share of the photos that may fail to decode before the run is refused
     model: ModelConfig = field(default_factory=ModelConfig)
     train: OptimConfig = field(default_factory=OptimConfig)

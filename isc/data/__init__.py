@@ -1,7 +1,8 @@
-"""The values that travel between the verbs, and their files: HDF5, CSV, JSON.
+"""Data types shared by the commands, and their files: HDF5, CSV, JSON.
 
-Values check themselves when they are built. Readers refuse anything malformed with the file, row and id. Writers write
-beside the target and rename, so that a file is either whole or absent. The only room that opens h5py.
+Values are checked when they are built. Readers raise InputError with the file, row and id for malformed content.
+Writers write a temporary file and rename it, so that a file is either complete or absent. Only this package imports
+h5py.
 """
 
 import lazy_loader

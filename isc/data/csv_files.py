@@ -1,4 +1,4 @@
-"""CSV: predictions and ground truth. Row 1 is the first line of a file, header included."""
+"""CSV files of predictions and ground truth. Row 1 is the first line of a file, even if it is the header."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from isc.errors import InputError
 
 PREDICTION_COLUMNS = ("query_id", "reference_id", "score")
 GROUND_TRUTH_COLUMNS = ("query_id", "reference_id")
-BYTES_PER_ROW = 256  # of a file that is read in one go: more than any sensible row has
+BYTES_PER_ROW = 256  # more than any usual row has; limits the size of a file that is read in one go
 
 Keys = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The fields of a CSV file, and the number of their first row.
+    """The fields of a CSV file, column by column, and the number of the first row.
 
-    `keys` may give, for each of the first two columns, numbers [M] that are equal exactly where the fields are.
+    `keys` may hold, for each of the first two columns, numbers [M] that are equal if and only if the fields are.
     """
 
     fields: Sequence[Sequence[str]]
@@ -45,7 +45,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterator[Sequence[object
 
 
 def write_predictions(path: Path, matches: Matches) -> None:
-    """`query_id,reference_id,score`, best first. A score is written with the digits its own float type needs."""
+    """Write `query_id,reference_id,score`, highest score first. A score has the digits that its float type needs."""
     order = matches.order()
     score = [str(value) for value in matches.score[order]]  # numpy's shortest text that reads back as the same number
     query, reference = matches.query_ids[matches.query[order]], matches.reference_ids[matches.reference[order]]
@@ -53,7 +53,7 @@ def write_predictions(path: Path, matches: Matches) -> None:
 
 
 def write_ground_truth(path: Path, rows: Sequence[tuple[str, str]]) -> None:
-    """`query_id,reference_id`; a distractor's reference id is empty."""
+    """Write `query_id,reference_id`; the reference id of a distractor is empty."""
     write_csv(path, GROUND_TRUTH_COLUMNS, iter(rows))
 
 
@@ -64,10 +64,10 @@ def read_predictions(
     query_ids: Ids | None = None,
     reference_ids: Ids | None = None,
 ) -> Matches:
-    """A matching-track submission: `query_id,reference_id,score`, header optional, any order.
+    """Read a matching-track submission: `query_id,reference_id,score`, header optional, rows in any order.
 
-    `query_ids` and `reference_ids` are the known images, where they are known; an id that is not among them is
-    refused, as are a repeated pair, a score that is not a finite number, and more than `max_rows` rows.
+    `query_ids` and `reference_ids` are the ids of the images; None allows every id. Raises InputError for another id,
+    a repeated pair, a score that is not a finite number, or more than `max_rows` rows.
     """
     columns = _read_columns(path, PREDICTION_COLUMNS, max_rows)
     (query, reference, text), first = columns.fields, columns.first
@@ -88,7 +88,10 @@ def read_predictions(
 
 
 def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids: Ids | None = None) -> GroundTruth:
-    """`query_id,reference_id`, header optional; an empty reference id marks a distractor. Repeated lines count once."""
+    """Read `query_id,reference_id`, header optional; an empty reference id marks a distractor.
+
+    Repeated rows count once. Raises InputError for a malformed file, unknown ids, or a file without a true pair.
+    """
     columns = _read_columns(path, GROUND_TRUTH_COLUMNS, None)
     (query, reference), first = columns.fields, columns.first
     if not query:
@@ -103,14 +106,14 @@ def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids
 
 
 def _read_columns(path: Path, names: Sequence[str], max_rows: int | None) -> Columns:
-    """Blank lines may end a file, not part it."""
+    """Read the columns `names`. Blank lines are allowed at the end of the file only."""
     return _split_plain(path, names, max_rows) or _parse_csv(path, names, max_rows)
 
 
 def _split_plain(path: Path, names: Sequence[str], max_rows: int | None) -> Columns | None:
-    """What `_parse_csv` returns, several times faster, of a file of equal rows without quotes; None for any other.
+    """Return the same as `_parse_csv`, several times faster, if all rows have the same form and no quotes; else None.
 
-    Whatever is to be refused by its row is left to `_parse_csv` too.
+    It also returns None for a file with a bad row, which `_parse_csv` then reports.
     """
     data = _regular_bytes(path, BYTES_PER_ROW * (1 + (max_rows or MAX_PREDICTIONS)))
     if data is None:
@@ -138,7 +141,7 @@ def _split_plain(path: Path, names: Sequence[str], max_rows: int | None) -> Colu
 
 
 def _regular_bytes(path: Path, most: int) -> bytes | None:
-    """What a file of at most so many bytes holds; None for a pipe, which can be read only once, or any failure."""
+    """Return the bytes of a regular file of at most `most` bytes; None for other files (a pipe is read only once)."""
     try:
         state = path.stat()
         return path.read_bytes() if stat.S_ISREG(state.st_mode) and state.st_size <= most else None
@@ -147,14 +150,14 @@ def _regular_bytes(path: Path, most: int) -> bytes | None:
 
 
 def _keys(data: bytes, starts: IntArray, ends: IntArray) -> Keys | None:
-    """A number for each field, equal exactly where their bytes are; None where one is longer than 32 bytes.
+    """Return a number for each field, equal if and only if the bytes are; None if a field is longer than 32 bytes.
 
-    Fields of up to eight bytes, such as the challenge's ids, are their own numbers.
+    A field of up to eight bytes, such as an id of the challenge, is its own number.
     """
     width = int((ends - starts).max(initial=1))
     if width > 32:
         return None
-    from_here = np.ndarray(len(data) + 1, np.dtype("<u8"), data + bytes(8), strides=(1,))  # eight bytes from each place
+    from_here = np.ndarray(len(data) + 1, np.dtype("<u8"), data + bytes(8), strides=(1,))  # eight bytes from each byte
     kept = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
     keys = np.zeros(len(starts), np.uint64)
     for skipped in range(0, width, 8):
@@ -164,13 +167,13 @@ def _keys(data: bytes, starts: IntArray, ends: IntArray) -> Keys | None:
 
 
 def _joint(one: Keys, other: Keys) -> Keys:
-    """Numbers that are equal exactly where both are."""
+    """Return numbers that are equal if and only if both given numbers are."""
     ones, others = (np.unique(keys, return_inverse=True)[1].astype(np.uint64) for keys in (one, other))
     return np.asarray(ones * np.uint64(len(others)) + others)
 
 
 def _parse_csv(path: Path, names: Sequence[str], max_rows: int | None) -> Columns:
-    """Any CSV file, row by row, so that what is wrong is named with its row."""
+    """Parse any CSV file row by row. Raises InputError with the row of the first error."""
     columns: list[list[str]] = [[] for _ in names]
     first = 1
     blank = False
@@ -217,7 +220,7 @@ def _check_row(path: Path, number: int, row: Sequence[str], names: Sequence[str]
 
 
 def _row_of_bad_byte(path: Path) -> int:
-    """The line of the first byte that is not UTF-8, counted from 1; decoding in blocks does not tell."""
+    """Return the line, from 1, of the first byte that is not UTF-8; decoding in blocks does not report it."""
     data = path.read_bytes()
     try:
         data.decode("utf-8")
@@ -235,7 +238,7 @@ def _check_ids(
     *,
     once: Sequence[str],
 ) -> None:
-    """`once` holds each of the names once, but for the empty one where it is allowed."""
+    """Raise InputError, with the row, for an unusable or unknown id. `once` holds each name to check once."""
     allowed = None if known is None else set(known)
     if all_usable(once) and (allowed is None or allowed.issuperset(once)):
         return
@@ -252,7 +255,7 @@ def _parse_scores(
 ) -> npt.NDArray[np.float64]:
     try:
         score = np.fromiter(map(float, text), np.float64, len(text))
-        if "_" in "".join(text):  # Python's float takes 1_0 for ten
+        if "_" in "".join(text):  # Python's float reads 1_0 as ten
             raise ValueError
     except ValueError:
         score = np.array([_number_or_nan(field) for field in text])

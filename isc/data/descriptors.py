@@ -15,10 +15,11 @@ from isc.errors import InputError
 
 @dataclass(frozen=True)
 class Descriptors:
-    """One set of images: `ids` [N] unique strings, `vectors` [N, D] finite float32, row i belongs to id i.
+    """The descriptors of one set of images: `ids` [N] unique strings, `vectors` [N, D] finite float32.
 
-    With `views` [N], strings that say what of its image each row shows, an image may have several rows: ids repeat, and
-    no pair of id and view does. The rows have any order; those of an image need not stand together.
+    Row i belongs to id i. With `views` [N], the names of the view that each row shows, an image may have several rows:
+    ids repeat, pairs of id and view do not. The rows are in any order, also those of one image. Raises InputError for
+    other values.
     """
 
     ids: Ids
@@ -43,7 +44,7 @@ class Descriptors:
             raise InputError(f"row {bad}: id {self.ids[bad]!r} has NaN or infinite values; expected finite float32")
 
     def __len__(self) -> int:
-        """Rows; images are `len(self.images)`."""
+        """Return the number of rows; the number of images is `len(self.images)`."""
         return len(self.ids)
 
     @property
@@ -52,25 +53,24 @@ class Descriptors:
 
     @property
     def images(self) -> Ids:
-        """Each id once, in order of first appearance."""
+        """The distinct ids, in order of first appearance."""
         return self.ids if self.views is None else numbered(self.ids.tolist())[0]
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Descriptors:
-        """These rows alone, in this order."""
+        """Return the set of these rows, in this order."""
         return Descriptors(self.ids[rows], self.vectors[rows], None if self.views is None else self.views[rows])
 
     def sorted(self) -> Descriptors:
-        """The same set with its rows in the order of their ids (by code point, as the challenge sorts), those of one
-        image in the order they had."""
+        """Return the set sorted by id (by code point, as the challenge sorts); rows of one image keep their order."""
         if all(one <= two for one, two in itertools.pairwise(self.ids)):
             return self
         return self.take(np.argsort(self.ids, kind="stable"))
 
 
 def first_repeated_row(ids: Sequence[str] | Ids, views: Sequence[str] | Ids | None) -> tuple[int, int] | None:
-    """Rows (first, second) of the first id that occurs twice, with `views` of the first id and view; or None.
+    """Return the rows (first, second) of the first id, or with `views` id and view, that occurs twice; or None.
 
-    InputError where there are not as many views as ids.
+    Raises InputError if there are not as many views as ids.
     """
     if views is None:
         return first_repeat(ids)
@@ -90,7 +90,7 @@ def _as_vectors(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def non_finite_row(vectors: npt.NDArray[np.float32]) -> int | None:
-    """The first row of [N, D] that holds a NaN or an infinity, or None."""
+    """Return the first row of [N, D] that holds a NaN or an infinity, or None."""
     for start in range(0, len(vectors), 65536):
         finite = np.isfinite(vectors[start : start + 65536]).all(axis=1)
         if not finite.all():

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic writing: files that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from isc.errors import InputError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; on success it becomes `path`, on any failure it is removed."""
+    """Yield a temporary path in the same folder; on success it becomes `path`, on any failure it is removed.
+
+    Raises InputError if the file cannot be written.
+    """
     beside = path.with_name(f".{path.name}.{_token()}.part")
-    try:  # the name is chosen before, so that Ctrl-C at any moment finds it here
+    try:  # the name is chosen before, so that the file is removed after Ctrl-C at any moment
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.touch(exist_ok=False)
         yield beside
@@ -33,9 +36,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
-    """A folder beside the contents of `path` to write to; on success its files take their places in `path`, replacing
-    those of the same name; on any failure none does. Of the `owned` names those that were not written are removed, so
-    that no file of an earlier run stays beside those of this one."""
+    """Yield a temporary folder; on success its files move into `path` and replace those of the same name.
+
+    On a failure before that, `path` stays as it is. The files named `owned` that were not written are removed from
+    `path`, so that no file of an earlier run remains. Raises InputError if `path` is a file or cannot be written.
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"output={path}: is a file; expected a folder")
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
@@ -62,8 +67,11 @@ def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back for the moment that files take their places. A signal mask would not: another thread takes the
-    signal, and Python raises KeyboardInterrupt in the main one all the same."""
+    """Delay Ctrl-C until the end of the block.
+
+    A signal mask does not help: another thread takes the signal, and Python still raises KeyboardInterrupt in the main
+    thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # KeyboardInterrupt is raised in the main thread only
         return

@@ -1,4 +1,4 @@
-"""HDF5: descriptors and submissions. Row 0 is the first row of a dataset. The only module that opens h5py."""
+"""HDF5 files of descriptors and submissions. Row 0 is the first row of a dataset. Only this module imports h5py."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from isc.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-MAX_DIM = 256  # of the descriptor track
-VIEWS = "views"  # the dataset that says what of its image each row shows, beside image_names alone
-SAME_IN_BOTH = ("weights_sha256", "image_size", "gem_power", "preprocessing")  # what makes descriptors comparable
+MAX_DIM = 256  # limit of the descriptor track
+VIEWS = "views"  # the dataset with the view that each row shows; only in files with image_names
+SAME_IN_BOTH = ("weights_sha256", "image_size", "gem_power", "preprocessing")  # equal for comparable descriptors
 
 
 def write_descriptors(path: Path, descriptors: Descriptors, provenance: Mapping[str, str]) -> None:
-    """One set in the layout of the challenge's tools: `vectors` float32 [N, D], `image_names` bytes [N]; with views
-    also `views` bytes [N], what of its image each row shows.
+    """Write one set in the layout of the challenge's tools: `vectors` float32 [N, D], `image_names` bytes [N].
 
-    `provenance` (model, weight hash, preprocessing, code version …) goes into the file's attributes.
+    A set with views also gets `views` bytes [N], the view that each row shows. `provenance` (model, weight hash,
+    preprocessing, code version …) is written to the file's attributes.
     """
     datasets = {"vectors": descriptors.vectors, "image_names": _encode(descriptors.ids)}
     if descriptors.views is not None:
@@ -45,9 +45,10 @@ def write_descriptor_blocks(
     view_bytes: int = 0,
     provenance: Mapping[str, str],
 ) -> None:
-    """The same file from blocks of together `rows` rows, one in memory at a time; with `views` where `view_bytes`.
+    """Write the file of `write_descriptors` from blocks, `rows` rows in total, with one block in memory at a time.
 
-    `id_bytes` and `view_bytes` are the lengths of the longest id and view in UTF-8.
+    `id_bytes` and `view_bytes` are the lengths of the longest id and view in UTF-8; `view_bytes` is 0 without views.
+    Raises ValueError if the blocks do not have `rows` rows.
     """
     import h5py
 
@@ -70,7 +71,7 @@ def write_descriptor_blocks(
 
 
 def write_submission(path: Path, queries: Descriptors, references: Descriptors, provenance: Mapping[str, str]) -> None:
-    """The descriptor-track file: `query`, `reference`, `query_ids`, `reference_ids`, rows sorted by id."""
+    """Write the descriptor-track file: `query`, `reference`, `query_ids`, `reference_ids`, rows sorted by id."""
     check_submission(queries, references)
     queries, references = queries.sorted(), references.sorted()
     _write_hdf5(
@@ -86,8 +87,7 @@ def write_submission(path: Path, queries: Descriptors, references: Descriptors, 
 
 
 def check_submission(queries: Descriptors, references: Descriptors) -> None:
-    """Raise InputError unless the two sets may be compared by distance, hold one descriptor an image, and are short
-    enough for the track."""
+    """Raise InputError unless both sets have the same dimension, at most MAX_DIM, and one descriptor per image."""
     check_same_dim(queries, references)
     for what, one in (("queries", queries), ("references", references)):
         if one.views is not None:
@@ -99,7 +99,7 @@ def check_submission(queries: Descriptors, references: Descriptors) -> None:
 
 
 def one_row_each(descriptors: Descriptors) -> str:
-    """What to say of views where the descriptor track is meant."""
+    """Return the error message for descriptors with views on the descriptor track."""
     return (
         f"{len(descriptors):,} views of {len(descriptors.images):,} images; the descriptor track allows one descriptor "
         "an image: use track=matching, or descriptors that were extracted with combine=average"
@@ -114,7 +114,10 @@ def check_same_dim(queries: Descriptors, references: Descriptors) -> None:
 
 
 def read_descriptors(path: Path, *, role: Literal["query", "reference", "training"] = "query") -> Descriptors:
-    """One set of descriptors, from either layout; of a submission file the `role` half (it has no training half)."""
+    """Read one set of descriptors from either layout; `role` chooses the set of a submission file.
+
+    Raises InputError for a file that is malformed or lacks the set; a submission file has no training set.
+    """
     with _open_hdf5(path) as file:
         return _read_set(path, file, *_datasets(file, role))
 
@@ -122,10 +125,10 @@ def read_descriptors(path: Path, *, role: Literal["query", "reference", "trainin
 def descriptor_blocks(
     path: Path, *, rows: int, first: int = 0, role: Literal["query", "reference", "training"] = "query"
 ) -> Iterator[Descriptors]:
-    """The same set, from row `first` on, in blocks of at most so many rows, in the order of the file, for sets larger
-    than memory.
+    """Yield the set of `read_descriptors` from row `first` on, in file order, in blocks of at most `rows` rows.
 
-    Each block is checked as it is read; that no id (with views: no id and view) occurs in two blocks is not.
+    For sets larger than memory. Each block is checked as it is read, but an id (with views: an id and view) that occurs
+    in two blocks is not noticed.
     """
     if rows < 1:
         raise InputError(f"rows={rows}; expected at least 1")
@@ -137,12 +140,15 @@ def descriptor_blocks(
 
 
 def _datasets(file: h5py.File, role: str) -> tuple[str, str]:
-    """The names of the vectors and of the ids."""
+    """Return the names of the datasets of the vectors and of the ids."""
     return ("vectors", "image_names") if "vectors" in file or role not in file else (role, f"{role}_ids")
 
 
 def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, Descriptors]:
-    """Queries and references of a descriptor-track file; `strict` refuses rows that are not sorted by id."""
+    """Read queries and references of a descriptor-track file; with `strict`, rows must be sorted by id.
+
+    Raises InputError for a malformed file, and if the dimensions differ or exceed MAX_DIM.
+    """
     with _open_hdf5(path) as file:
         queries = _read_set(path, file, "query", "query_ids", sorted_by_id=strict)
         references = _read_set(path, file, "reference", "reference_ids", sorted_by_id=strict)
@@ -155,7 +161,7 @@ def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, De
 
 
 def read_provenance(path: Path) -> dict[str, str]:
-    """The attributes that the file was written with."""
+    """Read the file's attributes as text."""
     with _open_hdf5(path) as file:
         return {str(key): _text(value) for key, value in file.attrs.items()}
 
@@ -179,7 +185,7 @@ def _write_hdf5(path: Path, datasets: Mapping[str, npt.NDArray[Any]], attributes
 
 def _write_attributes(file: h5py.File, attributes: Mapping[str, str]) -> None:
     for key, value in attributes.items():
-        file.attrs[key] = np.bytes_(value.encode())  # of fixed length: a damaged heap of texts can hang HDF5
+        file.attrs[key] = np.bytes_(value.encode())  # fixed length: a damaged heap of other texts can hang HDF5
 
 
 @contextmanager
@@ -202,7 +208,7 @@ def _open_hdf5(path: Path) -> Iterator[h5py.File]:
 def _read_set(
     path: Path, file: h5py.File, vectors: str, names: str, *, sorted_by_id: bool = False, rows: slice | None = None
 ) -> Descriptors:
-    """The set of these two datasets, or some `rows` of it; errors count rows from the start of the file."""
+    """Read the set in these two datasets, or its `rows`; messages count rows from the start of the file."""
     first = rows.start if rows else 0
     for key in (vectors, names):
         if key not in file:
@@ -230,7 +236,7 @@ def _read_set(
 
 
 def _read_datasets(path: Path, file: h5py.File, keys: Sequence[str], rows: slice | None) -> list[object]:
-    """The values of these datasets, vectors first, or of some rows of them."""
+    """Read the datasets `keys`, vectors first, or their `rows`."""
     vectors = keys[0]
     try:
         lengths = [file[key].shape[:1] for key in keys]
@@ -250,7 +256,7 @@ def _other_length(path: Path, key: str, found: int, vectors: str, rows: int) -> 
 
 
 def _word(key: str) -> str:
-    """What one entry of a dataset of texts is called."""
+    """Return the name of one entry of a dataset of texts, for messages."""
     return "view" if key == VIEWS else "id"
 
 
@@ -272,7 +278,7 @@ def _require_sorted(path: Path, names: str, ids: list[str]) -> None:
 
 
 def _decode_texts(path: Path, key: str, raw: object, first: int) -> list[str]:
-    """The ids, or views, of a dataset of byte strings."""
+    """Decode the ids or views of a dataset of byte strings. Raises InputError with the row of a bad one."""
     word = _word(key)
     if not isinstance(raw, np.ndarray) or raw.ndim != 1 or raw.dtype.kind not in "SOU":
         raise InputError(f"{path}: {key!r} is not a list of byte strings; expected one {word} a row")
@@ -293,7 +299,7 @@ def _decode_texts(path: Path, key: str, raw: object, first: int) -> list[str]:
 
 
 def _decode_together(values: list[bytes]) -> list[str] | None:
-    """All of them at once, which takes a fifth of the time; None where anything is wrong with any of them."""
+    """Decode all texts at once, which takes a fifth of the time; return None if any text is bad."""
     try:
         texts = b",".join(values).decode("utf-8").split(",")  # no id holds a comma
     except UnicodeDecodeError:

@@ -19,10 +19,10 @@ _USABLE_ID = re.compile(r"(?!\s)[^,\n\r\0\ud800-\udfff]+(?<!\s)")
 
 
 def as_ids(ids: Iterable[str], *, what: str = "id") -> Ids:
-    """Ids as a one-dimensional object array of `str`, order kept.
+    """Return the ids as a one-dimensional object array of `str`, in the given order.
 
-    Raises InputError for an id that is empty, has blanks round it, or holds a comma or a line break: such an id would
-    not come back from a CSV file as it went in. `what` is what the message calls an id.
+    Raises InputError for an id that is empty, begins or ends with a blank, or holds a comma or a line break: a CSV file
+    would not keep it unchanged. `what` is the word for an id in the message.
     """
     names = list(ids)
     if not all_usable(names):
@@ -32,7 +32,7 @@ def as_ids(ids: Iterable[str], *, what: str = "id") -> Ids:
 
 
 def all_usable(names: Sequence[str]) -> bool:
-    """Whether `id_problem` has nothing against any of these; one look at all of them together."""
+    """Return whether every name is a usable id; faster than `id_problem` for each name."""
     try:
         text = ",".join(names)
         text.encode()
@@ -46,7 +46,7 @@ def all_usable(names: Sequence[str]) -> bool:
 
 
 def id_problem(name: object) -> str | None:
-    """What is wrong with an id, or None."""
+    """Return the reason why an id is not usable, or None."""
     if isinstance(name, str) and _USABLE_ID.fullmatch(name):
         return None
     if not isinstance(name, str):
@@ -61,8 +61,8 @@ def id_problem(name: object) -> str | None:
 
 
 def first_repeat(names: Sequence[str] | Ids) -> tuple[int, int] | None:
-    """Positions (first, second) of the first value that occurs twice, or None."""
-    if len(set(names)) == len(names):  # the usual case, and a million names take a while one by one
+    """Return the positions (first, second) of the first value that occurs twice, or None."""
+    if len(set(names)) == len(names):  # the usual case; the loop below is slow for a million names
         return None
     seen: dict[str, int] = {}
     for row, name in enumerate(names):
@@ -73,9 +73,9 @@ def first_repeat(names: Sequence[str] | Ids) -> tuple[int, int] | None:
 
 
 def numbered(names: Sequence[str], keys: npt.NDArray[np.uint64] | None = None) -> tuple[Ids, IntArray]:
-    """Each name once, in order of first appearance, and for each of `names` its position there.
+    """Return the distinct names in order of first appearance, and for each of `names` its position among them.
 
-    `keys` [M], numbers that are equal exactly where the names are, spare looking at half a million pieces of text.
+    `keys` [M], numbers that are equal if and only if the names are, avoid the comparison of half a million texts.
     """
     if keys is None:
         position = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -89,17 +89,17 @@ def numbered(names: Sequence[str], keys: npt.NDArray[np.uint64] | None = None) -
 
 
 def positions_in(ids: Ids, rows: IntArray, table: Ids) -> IntArray:
-    """For each of these rows of `ids` the position of its id in the table, −1 where it is not there."""
+    """Return, for each row of `rows`, the position of `ids[row]` in the table, −1 if the table lacks the id."""
     position = dict(zip(table.tolist(), range(len(table)), strict=True)).get
     found = np.empty(len(rows), np.int64)
-    for start in range(0, len(rows), 4096):  # few enough that the text of an id, once fetched, is still in the cache
+    for start in range(0, len(rows), 4096):  # small blocks keep the text of the ids in the CPU cache
         block = slice(start, start + 4096)
         found[block] = list(map(position, ids[rows[block]].tolist(), itertools.repeat(-1)))
     return found
 
 
 def repeated_key(keys: IntArray) -> tuple[int, int] | None:
-    """Positions (first, second) of a value that occurs twice, the earliest such second position, or None."""
+    """Return the positions (first, second) of a repeated value, with the smallest second position, or None."""
     rising = np.sort(keys)
     if not (rising[1:] == rising[:-1]).any():
         return None

@@ -1,4 +1,4 @@
-"""Limits that the challenge's files have."""
+"""Limits of the challenge's files."""
 
 from __future__ import annotations
 

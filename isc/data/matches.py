@@ -14,10 +14,10 @@ from isc.errors import InputError
 
 @dataclass(frozen=True)
 class Matches:
-    """Scored query-reference pairs; a higher score means more alike.
+    """Scored query-reference pairs; a higher score means more similar.
 
     `query` and `reference` [M] are positions in `query_ids` and `reference_ids`; `score` [M] is finite. No pair occurs
-    twice. The order of the rows carries no meaning.
+    twice. The order of the rows has no meaning. Raises InputError for other values.
     """
 
     query_ids: Ids
@@ -56,31 +56,31 @@ class Matches:
         return len(self.score)
 
     def keys(self) -> IntArray:
-        """One number a pair [M]: equal exactly where query and reference are."""
+        """Return one number per pair [M]; numbers are equal if and only if query and reference are."""
         return self.query * len(self.reference_ids) + self.reference
 
     def pair(self, row: int) -> str:
         return f"{self.query_ids[self.query[row]]},{self.reference_ids[self.reference[row]]}"
 
     def order(self) -> IntArray:
-        """Positions of the pairs by falling score; at equal scores by query, then reference position."""
+        """Return the rows by falling score; rows of equal score by query, then reference position."""
         return np.lexsort((self.reference, self.query, -self.score)).astype(np.int64)
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Matches:
-        """These rows alone, with the same id tables."""
+        """Return the matches of these rows, with the same id tables."""
         tables = self.query_ids, self.reference_ids
         return self._of_sound_tables(*tables, self.query[rows], self.reference[rows], self.score[rows])
 
     @classmethod
     def from_ids(cls, query: Sequence[str], reference: Sequence[str], score: npt.ArrayLike) -> Matches:
-        """Pairs given by their ids; the id tables hold each id once, in order of first appearance."""
+        """Build matches from ids; the id tables hold each id once, in order of first appearance."""
         return cls.from_numbered(numbered(query), numbered(reference), score)
 
     @classmethod
     def from_numbered(
         cls, query: tuple[Ids, IntArray], reference: tuple[Ids, IntArray], score: npt.ArrayLike
     ) -> Matches:
-        """The same of ids that went through `numbered` before."""
+        """Build matches from queries and references as `numbered` returns them."""
         tables = query[0], reference[0]
         return cls._of_sound_tables(*tables, query[1], reference[1], np.asarray(score, dtype=np.float64))
 
@@ -88,7 +88,7 @@ class Matches:
     def _of_sound_tables(
         cls, query_ids: Ids, reference_ids: Ids, query: IntArray, reference: IntArray, score: FloatArray
     ) -> Matches:
-        """Without looking for repeats in tables of up to a million ids, and with positions that lie within them."""
+        """Build matches without a check for repeated ids, which is slow, or for positions outside the id tables."""
         matches = object.__new__(cls)
         values = (query_ids, reference_ids, query, reference, score)
         vars(matches).update(zip((one.name for one in fields(cls)), values, strict=True))
@@ -99,9 +99,10 @@ class Matches:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Which queries are judged, and the true pairs among them.
+    """The judged queries and their true pairs.
 
-    `queries` holds every query of the file, distractors included; `pairs` the distinct (query id, reference id).
+    `queries` holds every query of the file, distractors included; `pairs` holds the distinct (query id, reference id);
+    `num_repeated` counts the repeated rows.
     """
 
     queries: frozenset[str]
@@ -112,12 +113,12 @@ class GroundTruth:
         object.__setattr__(self, "queries", self.queries | {query for query, _ in self.pairs})
 
     def right(self, matches: Matches) -> npt.NDArray[np.bool_]:
-        """For each match [M] whether it is a true pair."""
+        """Return, for each match [M], whether it is a true pair."""
         queries, query = numbered([query for query, _ in self.pairs])
         references, reference = numbered([reference for _, reference in self.pairs])
         true_query = positions_in(matches.query_ids, np.arange(len(matches.query_ids)), queries)
         rows = np.flatnonzero((true_query >= 0)[matches.query])
-        # of a table of up to a million references, only those that such a query predicts are looked up
+        # the table may hold a million references: look up only those predicted for a query with a true pair
         predicted = np.zeros(len(matches.reference_ids), bool)
         predicted[matches.reference[rows]] = True
         true_reference = np.full(len(matches.reference_ids), -1)
@@ -129,6 +130,6 @@ class GroundTruth:
         return right
 
     def judged(self, matches: Matches) -> npt.NDArray[np.bool_]:
-        """For each match [M] whether its query occurs in the ground truth."""
+        """Return, for each match [M], whether its query occurs in the ground truth."""
         names = matches.query_ids.tolist()
         return np.fromiter(map(self.queries.__contains__, names), bool, len(names))[matches.query]

@@ -1,4 +1,4 @@
-"""Files that belong to a model: where they lie, in its run folder or beside its own file, and how they are read."""
+"""Files that belong to a model, in its run folder or beside its weights: their paths and their JSON reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN_MODEL = "model.safetensors"
 
 
 def beside_model(model: str, file: str) -> Path:
-    """`file`, normalize.json say, in a model's run folder; NAME.normalize.json beside a model's own file."""
+    """Return the path of `file` (normalize.json): in the run folder, or as NAME.normalize.json beside a model file."""
     shipped = SHIPPED / f"{model}.safetensors"
     path = shipped if shipped.is_file() else Path(model)
     if path.is_dir() or path.name == RUN_MODEL:
@@ -24,7 +24,7 @@ def beside_model(model: str, file: str) -> Path:
 
 
 def require_model(model: str) -> None:
-    """InputError unless `model` is a run folder that holds one, a model's file, or what comes with the package."""
+    """Raise InputError unless `model` is a run folder with a model, a model file, or the name of a shipped model."""
     path = Path(model)
     there = path / RUN_MODEL if path.is_dir() else path
     if not (there.is_file() or (SHIPPED / f"{model}.safetensors").is_file()):
@@ -33,8 +33,10 @@ def require_model(model: str) -> None:
 
 @contextmanager
 def reading(path: Path, *, format: str, writer: str) -> Iterator[dict[str, Any]]:
-    """The values of a JSON file of this format, which the command `writer` writes; whatever is wrong with them, here or
-    in the block that takes them, is an InputError of one line."""
+    """Yield the values of a JSON file of this `format`, written by the command `writer`.
+
+    Raises InputError if the file cannot be read or has another format, and for errors in the block that uses them.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != format:

@@ -1,4 +1,4 @@
-"""The machine: CPUs, progress, locks, worker processes, and the connection to a Ray cluster."""
+"""The runtime: CPU cores, progress, locks, worker processes, and the connection to a Ray cluster."""
 
 import lazy_loader
 

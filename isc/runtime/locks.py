@@ -1,4 +1,4 @@
-"""One process at a time, by an advisory lock that the system lets go of when its holder dies."""
+"""An advisory file lock for one writer at a time; the system releases it when the writer dies."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ os.register_at_fork(after_in_child=_let_go)  # a loader process that outlives a 
 
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which lies in the folder that is written to.
+    """Hold the lock file `path` during the block; it lies in the folder that is written to.
 
-    Raises InputError where the file cannot be written, and where another process holds it, naming that process, its
+    Raises InputError if the file cannot be written, or if another process holds it; the message names that process, its
     host and command.
     """
     try:
@@ -65,5 +65,5 @@ def _holder(handle: int) -> str:
     try:
         who = json.loads(os.pread(handle, 4096, 0))
         return f"process {who['pid']} on {who['host']} ({who['command']}) has been writing since {who['since']}"
-    except (ValueError, KeyError):  # it has the lock and has not signed yet
+    except (ValueError, KeyError):  # it holds the lock but has not written its name yet
         return "another process is writing"

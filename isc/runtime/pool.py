@@ -1,4 +1,4 @@
-"""Work shared out among processes that end with the one that started them."""
+"""A pool of worker processes, which end with the process that started them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Share = Callable[[Iterable[Item]], Iterator[Result]]
 
 @contextmanager
 def sharing(work: Callable[[Item], Result], *, workers: int) -> Iterator[Share[Item, Result]]:
-    """A function that has items done and gives their results as they come, in any order; `work` must be picklable.
+    """Yield a function that applies `work` to items in `workers` processes; its results come in any order.
 
-    Each process does one item at a time, with one thread of OpenCV and of BLAS; so does this one, which does all
-    itself where `workers` is 1. An exception of `work` is raised here. At the end, whatever ends it, the processes are
-    killed. Raises InputError where one of them ends by itself.
+    `work` must be picklable. Each process handles one item at a time, with one thread of OpenCV and of BLAS. With one
+    worker, this process does the work in the same way. An exception of `work` is raised here. The processes are killed
+    when the block ends for any reason. Raises InputError if a process ends by itself.
     """
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # before anything is forked: in a child OpenCV's threads hang
+    cv2.setNumThreads(1)  # before the fork: OpenCV's threads hang in a child process
     try:
         if workers == 1:
             with threadpool_limits(1):
@@ -44,7 +44,7 @@ def sharing(work: Callable[[Item], Result], *, workers: int) -> Iterator[Share[I
 
 @contextmanager
 def _processes(work: Callable[[Any], Any], count: int) -> Iterator[list[Connection]]:
-    """This side's end of a pipe to each."""
+    """Start `count` processes, and yield this process's end of the pipe to each of them."""
     started: list[BaseProcess] = []
     pipes: list[Connection] = []
     try:
@@ -69,19 +69,19 @@ def _processes(work: Callable[[Any], Any], count: int) -> Iterator[list[Connecti
 
 @dataclass(frozen=True)
 class _Raised:
-    """An exception of the work."""
+    """An exception that the work raised."""
 
     error: BaseException
 
 
 def _serve(work: Callable[[Any], Any], pipe: Connection, other_end: Connection) -> None:
-    """What a process does until the pipe is closed at its other end, of which a fork has left a copy here.
+    """Work on items until the other end of the pipe is closed; `other_end` is the copy of it that the fork left here.
 
-    The last process that was forked has the only copy of its pipe's other end outside; when the first process dies, it
-    sees that and ends, and with it go its copies of the others' ends.
+    A process holds copies of the other ends of all earlier pipes. When the main process dies, the process that was
+    forked last sees its pipe closed and ends; its copies close with it, and so the other processes end as well.
     """
     other_end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
     with threadpool_limits(1), suppress(EOFError, ConnectionError):
@@ -95,7 +95,7 @@ def _serve(work: Callable[[Any], Any], pipe: Connection, other_end: Connection) 
 
 
 def _shared_out(items: Iterable[Any], pipes: list[Connection]) -> Iterator[Any]:
-    """A process is sent its next item when its result is here, never before: both ends might wait to write."""
+    """Yield the results. A process gets its next item after its result is read, else both could wait to write."""
     remaining = iter(items)
     busy = {pipe for pipe in pipes if _send_next(pipe, remaining)}
     while busy:
@@ -110,7 +110,7 @@ def _shared_out(items: Iterable[Any], pipes: list[Connection]) -> Iterator[Any]:
 
 
 def _send_next(pipe: Connection, remaining: Iterator[Any]) -> bool:
-    """Whether there was one."""
+    """Send the next item; return False if there is none."""
     for item in remaining:
         with _naming_death():
             pipe.send(item)

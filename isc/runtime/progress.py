@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every ten seconds elsewhere."""
+"""Progress of long work: a bar on a terminal, else a log line every ten seconds."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[int, int], None]  # (done so far, of how many)
+Report = Callable[[int, int], None]  # (done, total)
 
 EVERY = 10.0  # seconds between two lines
-MANY = 1_000_000  # units that are not spelt out
+MANY = 1_000_000  # units; totals from here on are shown in short form
 
 
 @contextmanager
 def progress(what: str, units: str) -> Iterator[Report]:
-    """A function to call with (done, total) as the work goes on; quick work prints nothing but the bar."""
+    """Yield a function to call with (done, total) during the work; short work prints no line."""
     if sys.stderr.isatty():
         with logging_redirect_tqdm(), tqdm(desc=what, unit=f" {units}") as bar:
 

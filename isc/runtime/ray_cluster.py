@@ -1,7 +1,6 @@
-"""The connection to a Ray cluster: joined or started here, its machines looked at before hours are spent, and its many
-ways to fail as one line.
+"""The connection to a Ray cluster: join or start it, check its nodes before long work, report its errors in one line.
 
-The machines have the same isc, and see the same files under the same names.
+All nodes need the same version of isc, and must see the same files under the same paths.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 from isc import __version__
 from isc.errors import InputError
 
-RETRIES = 3  # deaths of a worker, at the same piece of work, before the run is given up
+RETRIES = 3  # further attempts at a task whose worker died, before the run is given up
 
 ANSWER = 10.0  # seconds within which a cluster has to answer
 
@@ -28,11 +27,11 @@ Node = Mapping[str, Any]  # as ray.nodes() describes it
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """A connection to the Ray cluster at this address, which ends with the block, and with it all work begun there.
+    """Connect to the Ray cluster at `address` during the block; the end of the block also ends the work started there.
 
-    Without an address it is the cluster of the environment's RAY_ADDRESS, or else one that is started on this machine
-    and stopped at the end ("local" asks for that). In a program that is connected already its connection is used, and
-    stays. Raises InputError where ray is not installed or no cluster answers.
+    Without an address, use the cluster of the environment variable RAY_ADDRESS, or else start one on this machine and
+    stop it at the end; "local" always does the latter. An existing connection of this program is used, and stays open.
+    Raises InputError if ray is not installed, no cluster answers, or the existing connection has another address.
     """
     ray = require_ray()
     if ray.is_initialized():
@@ -58,13 +57,13 @@ def connected(address: str | None = None) -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Less of what Ray says: what matters of it comes as an exception, or as a warning of Python's."""
+    """Silence most of Ray's messages; the important ones come as exceptions or Python warnings."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that a cluster started here has a token
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a note on the cluster's token
 
 
 def _refuse_silent(address: str) -> None:
-    """InputError where nothing at all answers at HOST:PORT, which Ray would try for minutes."""
+    """Raise InputError if nothing answers at HOST:PORT; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         return
@@ -88,7 +87,7 @@ def _no_cluster(address: str, error: Exception) -> InputError:
 
 @contextmanager
 def _without(*texts: bytes) -> Iterator[None]:
-    """Keep lines with any of these texts, which libraries below Python write, from stderr."""
+    """Remove the lines with any of these texts from stderr, also lines that libraries below Python write."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
         before = os.dup(2)
@@ -106,8 +105,8 @@ def _without(*texts: bytes) -> Iterator[None]:
 
 
 def require_ray() -> Any:
-    """The package ray."""
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "RAY_BACKEND_LOG_LEVEL")  # read as ray is imported
+    """Import and return the package ray. Raises InputError if it is not installed."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "RAY_BACKEND_LOG_LEVEL")  # read when ray is imported
     try:
         import ray
     except ImportError as error:
@@ -116,7 +115,7 @@ def require_ray() -> Any:
 
 
 def working_nodes() -> list[Node]:
-    """The nodes that are alive and have a core for us."""
+    """Return the live nodes that have at least one CPU. Raises InputError if there is none."""
     nodes: list[Node] = [
         node for node in require_ray().nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
     ]
@@ -126,7 +125,7 @@ def working_nodes() -> list[Node]:
 
 
 def check_nodes(nodes: list[Node], path: Path | None) -> None:
-    """Raise InputError, naming the node, unless each of them has this version of isc and sees the file `path`."""
+    """Raise InputError, naming the node, unless each node has this version of isc and sees the file `path`."""
     ray = require_ray()
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     answers = [
@@ -152,7 +151,7 @@ def _look(path: Path | None) -> tuple[str, bool]:
 
 
 def on_node(node: str, *, elsewhere: bool) -> Any:
-    """Ray's word for work that belongs on a node; `elsewhere`: on another where that is gone."""
+    """Return Ray's scheduling strategy for work on this node; `elsewhere` allows another if this node is gone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node, soft=elsewhere)
@@ -160,7 +159,7 @@ def on_node(node: str, *, elsewhere: bool) -> Any:
 
 @contextmanager
 def named_node() -> Iterator[None]:
-    """Say on which machine an InputError arose."""
+    """Add the name of this machine to the message of an InputError."""
     try:
         yield
     except InputError as error:
@@ -169,8 +168,11 @@ def named_node() -> Iterator[None]:
 
 @contextmanager
 def as_input_errors(what: Callable[[], str]) -> Iterator[None]:
-    """Turn what Ray raises into one line: the InputError of a worker, or, where workers or machines died again and
-    again, what happened; `what` says what is left. Other errors of our own code are raised as they are."""
+    """Turn the errors of Ray into an InputError of one line.
+
+    This is the InputError of a worker, or the cause if workers or machines died repeatedly; the latter message ends
+    with `what()`, the state of the run. Other errors of our own code are raised unchanged.
+    """
     ray = require_ray()
     try:
         yield
@@ -192,7 +194,7 @@ def _gave_up(error: BaseException, what: str) -> InputError:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What a worker raised, below Ray's wrappings."""
+    """Return the error that the worker raised, without Ray's wrappers."""
     import ray
 
     while isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):

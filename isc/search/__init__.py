@@ -1,4 +1,5 @@
-"""Search by Euclidean distance: exact, approximate, over many views, normalised, in an index that lives, over Ray."""
+"""Search by Euclidean distance: exact, approximate or multi-view, with normalisation, in an updatable index, or on
+Ray."""
 
 import lazy_loader
 

@@ -1,14 +1,14 @@
-"""Exact Euclidean search: the best pairs over all queries together, or the best k of each.
+"""Exact Euclidean search: the best pairs over all queries together, or the k nearest references of each query.
 
-The score of a pair is −‖q − r‖². One pass over blocks of queries and references scores every pair once, quickly, with
-an error that is bounded (`kernels`), and keeps the pairs that may still belong to the answer:
+The score of a pair is −‖q − r‖². One pass over blocks of queries and references computes the score of every pair, fast
+and with a bounded error (`kernels`), and keeps the pairs that may belong to the answer:
 
-    Let c be the Nth best computed score so far and e the bound. N pairs have true scores of at least c − e, so the true
-    Nth best is no less; a pair of the answer therefore has a computed score of at least c − 2e. Whatever falls below is
-    dropped, nothing else is; c only rises.
+    Let c be the Nth best computed score so far, and e the error bound. N pairs have true scores of at least c − e, so
+    the true Nth best score is at least c − e, and every pair of the answer has a computed score of at least c − 2e.
+    Pairs below c − 2e are dropped; c never falls.
 
-What is left, hardly more than N pairs, is scored again from the differences in float64 and put in order. So the answer
-is complete, and does not depend on blocks, threads or device; identical vectors score exactly 0.
+Little more than N pairs remain. They are scored again in float64, from the differences q − r, and sorted. So the answer
+is complete, and independent of blocks, threads and device; identical vectors score exactly 0.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 
 MEMORY = 2.0  # GB
-TILE = 1 << 22  # scores that a core holds at once, 20 MB: the best of 1, 2 and 4 million
+TILE = 1 << 22  # scores per core at once, 20 MB: the fastest of 1, 2 and 4 million
 GPU_TILE = 1 << 29
-CELL, TAKEN = 40, 120  # bytes of a score whose pair is let through: in each thread's tile, and in what is kept of one
-PAIR = 200  # bytes that a wanted pair takes at most: kept twice over, while it is sorted and scored again
+CELL, TAKEN = 40, 120  # bytes per score of a tile if all its pairs pass: in each thread, and among the kept pairs
+PAIR = 200  # bytes per pair of the answer at most: two copies, while it is sorted and scored again
 
 
 def best_pairs(
@@ -54,14 +54,14 @@ def best_pairs(
     engine: Engine = Engine.auto,
     progress: Report | None = None,
 ) -> Matches:
-    """The `num_pairs` nearest (query, reference) pairs over all queries together, exact.
+    """Return the exact `num_pairs` nearest (query, reference) pairs over all queries together.
 
     At equal distances the earlier query comes first, then the earlier reference. Queries that do not fit in memory may
-    come as several `Descriptors`, one after the other; `references` may be a memory map. Besides its inputs and its
-    result the search by numpy takes at most `memory_gb`, however many pairs tie. `progress` hears of the pairs compared
-    and of how many there are.
+    come as an iterable of `Descriptors`, in order; `references` may be a memory map. Besides its inputs and its result
+    the numpy search uses at most `memory_gb`, however many pairs tie. `progress` is called with (pairs compared, pairs
+    in total).
 
-    Raises InputError for sets of different dimensions, for more pairs than there are, and for too little memory.
+    Raises InputError if the dimensions differ, a set has views, fewer pairs exist, or the memory is too small.
     """
     _require_positive("num_pairs", num_pairs)
     blocks = [queries] if isinstance(queries, Descriptors) else queries
@@ -98,9 +98,9 @@ def knn(
     engine: Engine = Engine.auto,
     progress: Report | None = None,
 ) -> Matches:
-    """The `k` nearest references of each query, exact; at equal distances the earlier reference comes first.
+    """Return the exact `k` nearest references of each query; at equal distances the earlier reference comes first.
 
-    Options and errors are those of `best_pairs`. Queries that do not fit in memory are searched a block at a time.
+    Options and errors are those of `best_pairs`. The queries are searched in blocks whose lists fit in `memory_gb`.
     """
     _require_one_row_each(queries, "queries")
     _require_one_row_each(references, "references")
@@ -122,15 +122,16 @@ def nearest(
     engine: Engine = Engine.auto,
     progress: Report | None = None,
 ) -> tuple[Indices, Distances]:
-    """Rows [Q, k] of the nearest references of each query and their squared distances [Q, k], nearest first, exact.
+    """Return the rows [Q, k] and squared distances [Q, k] of the exact nearest references of each query, nearest first.
 
-    The bare arrays behind `knn`: `queries` [Q, D] and `references` [N, D] are finite float32, the latter perhaps a
-    memory map; k is cut to N. At equal distances the earlier row comes first.
+    The array form of `knn`: `queries` [Q, D] and `references` [N, D] are finite float32; `references` may be a memory
+    map. k is cut to N. At equal distances the earlier row comes first. Raises InputError if k < 1 or the memory is too
+    small.
     """
     _require_positive("k", k)
     k = min(k, len(references))
     kernel, room = _engine(engine, memory_gb)
-    step = room // (2 * k * PAIR)  # queries whose lists fit, twice over
+    step = room // (2 * k * PAIR)  # queries whose lists fit in memory twice
     if step < 1:
         raise InputError(f"memory_gb={memory_gb}: too little for k={k}; expected more memory, or fewer neighbours")
     row, distance = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
@@ -151,7 +152,7 @@ def nearest(
 
 @dataclass
 class _Work:
-    """Blocks of references that are not taken yet, and how far the work is."""
+    """The blocks of references that are not yet scored, and the progress of the scan."""
 
     starts: Iterator[int]
     total: int
@@ -172,7 +173,7 @@ class _Work:
 
 
 def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, report: Report | None) -> None:
-    """Offer every pair to `best`, but for those that cannot matter."""
+    """Score all pairs, and offer to `best` those that may belong to the answer."""
     kernel.load(queries)
     columns = min(kernel.columns, len(references))
     work = _Work(iter(range(0, len(references), columns)), len(queries) * len(references), report)
@@ -205,7 +206,7 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, rep
     def watched(number: int) -> None:
         try:
             worker(number)
-        except BaseException:  # the others end with the tile at hand
+        except BaseException:  # the other workers stop after their current tile
             work.stopped = True
             raise
 
@@ -218,12 +219,12 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, rep
             try:
                 for future in [threads.submit(watched, number) for number in range(workers)]:
                     future.result()
-            finally:  # the same after Ctrl-C
+            finally:  # Ctrl-C stops the workers too
                 work.stopped = True
 
 
 def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
-    """The kernel, and the bytes left for what it finds."""
+    """Return the kernel, and the bytes of memory left for the pairs it finds. Raises InputError for engine=ray."""
     if not memory_gb > 0:
         raise InputError(f"memory_gb={memory_gb}: expected a size above 0")
     memory = int(memory_gb * 1e9)
@@ -244,7 +245,7 @@ def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
 
 
 def _fastest() -> Engine:
-    """numpy without a GPU; with one torch's tensor cores, or faiss where this torch sees none."""
+    """Return torch_half if torch sees a GPU, else faiss if faiss sees one, else numpy."""
     if not Path("/dev/nvidiactl").exists():
         return Engine.numpy
     if cuda_devices():
@@ -253,7 +254,7 @@ def _fastest() -> Engine:
 
 
 def _shifted(report: Report | None, queries_done: int, num_references: int, total: int | None) -> Report | None:
-    """Progress of one part as progress of the whole, as far as that is known."""
+    """Return a report for one part of the queries that counts the earlier parts too, out of `total` if it is known."""
     if report is None:
         return None
     before = queries_done * num_references

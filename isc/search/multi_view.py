@@ -1,28 +1,30 @@
-"""Search where an image has several rows, one for each of its views: a pair of images scores as the best of its rows.
+"""Multi-view search: an image has one row per view, and a pair of images scores as its best pair of rows.
 
-The searches of rows, exact or approximate, stay as they are. Their lists hold a pair of images as often as pairs of its
-rows are near, so longer lists are asked for until enough different pairs of images are settled. Images are in the order
-in which they first appear, and their rows are put together, in the order they had, before the search.
+The row searches, exact or approximate, are used unchanged. Their lists may hold several row pairs of one image pair, so
+longer lists are requested until enough different image pairs are settled. Images are numbered by first appearance; the
+rows of each image are grouped before the search, in their original order.
 
-Why the best pairs over all queries are exact. Let the list hold the best M pairs of rows, by distance, query row,
+Proof for the best pairs over all queries. Let the list hold the best M row pairs, sorted by distance, query row,
 reference row, and let its last be (q*, r*) at distance d.
 
-1. A pair of images that has any pair of rows in the list has its best one there, since that comes no later: its score
-   is right. Its other pairs of rows take up room, but hide nothing: each pair of images has a limited number of them,
-   and the list of all pairs of rows holds all pairs of images.
-2. A pair of images that has none in the list has a distance of d or more. All of less than d are there.
-3. Take one at exactly d that is in the list by rows (q, r) with r ≤ r*, and whose query image has its last row at q* or
-   before. Another at d that comes earlier in the order of the images has rows of earlier query images, before q*, or of
-   the same query image and of earlier reference images, before r: at most (q*, r*) in any case, so it is in the list.
+1. If an image pair has any row pair in the list, its best row pair is in the list, because it comes no later: the score
+   is right. Its other row pairs take up room, but hide nothing: each image pair has a limited number of them, and the
+   list of all row pairs contains all image pairs.
+2. An image pair without a row pair in the list has a distance of at least d. So the list contains all image pairs
+   nearer than d.
+3. Take an image pair at exactly d that is in the list by the rows (q, r), and whose query image has its last row before
+   q*, or at q* with r ≤ r*. Any other image pair at d that precedes it in the order of images belongs to an earlier
+   query image, or to the same query image and an earlier reference image. Its row pair comes at or before (q*, r*), so
+   it is in the list.
 
-So the pairs of 2 and 3 are settled: by distance, query image, reference image they begin the answer, whatever the other
-rows hold. Where they are fewer than wanted, twice as many pairs of rows are asked for.
+So the pairs of 2 and 3 are settled: sorted by distance, query image, reference image they are the beginning of the
+answer, whatever the other rows hold. If they are too few, twice as many row pairs are requested.
 
-Why the nearest of each query image are exact. The list of its row i, where it was cut, ends at a distance of d_i; let d
-be the least of these. A reference image nearer than d is in the list of the row that it is nearest to, so all of them
-are known, and how near they are. Take one at exactly d that was found by its row r, where all lists that end at d end
-at the row r or later: another at d of an earlier image has a row before r, which no list has left out. Both kinds are
-settled. Where they are fewer than wanted, the query image is searched again with lists twice as long.
+Proof for the nearest images of each query image. If the list of its row i was cut, it ends at a distance d_i; let d be
+the smallest d_i. A reference image nearer than d is in the list of the row that it is nearest to, so all such images
+and their distances are known. Take an image at exactly d, found by its row r, and let all lists that end at d end at
+row r or later: any earlier image at d has a row before r, which no list has left out. Both kinds are settled. If they
+are too few, the query image is searched again with lists twice as long.
 """
 
 from __future__ import annotations
@@ -43,28 +45,33 @@ from isc.search.kernels.numpy_kernel import squared_distances
 
 Distances = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-RowSearch = Callable[[Descriptors, Descriptors, int], Matches]  # queries, references without views; how many
+RowSearch = Callable[[Descriptors, Descriptors, int], Matches]  # queries and references without views, and a number
 
-MOST_AT_FIRST = 4  # pairs of rows asked for, at first, for each pair of images
-MARGIN = 8  # neighbours asked for beyond that, for ties
+MOST_AT_FIRST = 4  # row pairs per image pair in the first request, at most
+MARGIN = 8  # more row pairs in the first request, for ties
 
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Scored pairs of images, and the rows that gave each its score: `query_row` and `reference_row` [M] are rows of
-    the sets that were searched. Of several best pairs of rows it is the first by query row, then reference row."""
+    """Scored image pairs, and the rows that gave each pair its score.
+
+    `query_row` and `reference_row` [M] are rows of the searched sets; of several best row pairs, the first by query
+    row, then reference row.
+    """
 
     matches: Matches
     query_row: IntArray
     reference_row: IntArray
 
     def take(self, rows: npt.NDArray[np.integer]) -> ImagePairs:
-        """These pairs alone, with the same id tables."""
+        """Return the pairs at these positions, with the same id tables."""
         return ImagePairs(self.matches.take(rows), self.query_row[rows], self.reference_row[rows])
 
     def rescored(self, matches: Matches, *others: ImagePairs) -> ImagePairs:
-        """`matches` with their rows, each of which is in this set of pairs or in one of the others; all have the same
-        id tables."""
+        """Return `matches` with the rows of their pairs, each of which is in this set or in one of `others`.
+
+        All sets have the same id tables.
+        """
         known = (self, *others)
         keys = np.concatenate([one.matches.keys() for one in known])
         order = np.argsort(keys, kind="stable")
@@ -76,11 +83,11 @@ class ImagePairs:
 def best_image_pairs(
     queries: Descriptors, references: Descriptors, *, num_pairs: int, find: RowSearch | None = None
 ) -> ImagePairs:
-    """The `num_pairs` best pairs of images, each once, scored −min ‖q − r‖² over all pairs of their rows.
+    """Return the `num_pairs` best image pairs, each once, with the score −min ‖q − r‖² over all their row pairs.
 
-    At equal distances the earlier query image comes first, then the earlier reference image. `find` gives the best so
-    many pairs of rows in the order of `best_pairs`, which it is where not given; where it gives fewer than asked for,
-    they are taken for all there are. Without views this is `find` itself.
+    At equal distances the earlier query image comes first, then the earlier reference image. `find` returns the
+    requested number of best row pairs in the order of `best_pairs`, its default; a shorter list counts as all row pairs
+    that exist. Without views the result is that of `find`.
 
     Raises InputError as `best_pairs` does.
     """
@@ -107,11 +114,12 @@ def best_image_pairs(
 def nearest_images(
     queries: Descriptors, references: Descriptors, *, k: int, find: RowSearch | None = None
 ) -> ImagePairs:
-    """The `k` nearest reference images of each query image, scored −min ‖q − r‖² over all pairs of their rows.
+    """Return the `k` nearest reference images of each query image, with the score −min ‖q − r‖² over all their row
+    pairs.
 
-    At equal distances the earlier reference image comes first. `find` gives the nearest so many reference rows of each
-    query row, in the order of `knn`, which it is where not given; where a row gets fewer, they are taken for all there
-    are. Without views this is `find` itself.
+    At equal distances the earlier reference image comes first. `find` returns the requested number of nearest reference
+    rows of each query row in the order of `knn`, its default; a shorter list counts as all rows that exist. Without
+    views the result is that of `find`.
 
     Raises InputError as `knn` does.
     """
@@ -144,8 +152,11 @@ def nearest_images(
 
 @dataclass(frozen=True)
 class _Side:
-    """The rows of a set, those of an image together: `rows` are images of their own, named by numbers; `image` [N] says
-    of which of `images` each is, `row` [N] which row of the set, `last` [images] is the last of each image."""
+    """The rows of a set, grouped by image.
+
+    `rows` are the descriptors without views; `image` [N] is the position in `images` of each row's image, `row` [N] its
+    row in the original set, and `last` [images] the last row of each image.
+    """
 
     rows: Descriptors
     images: Ids
@@ -168,13 +179,13 @@ class _Side:
 
     @property
     def rows_an_image(self) -> int:
-        """On average, rounded up."""
+        """The mean number of rows per image, rounded up."""
         return -(-len(self.row) // len(self.images))
 
 
 @dataclass(frozen=True)
 class _RowPairs:
-    """Pairs of rows and their distances."""
+    """Row pairs and their squared distances."""
 
     query: IntArray
     reference: IntArray
@@ -185,20 +196,20 @@ class _RowPairs:
 
 
 def _in_order(q: _Side, r: _Side, query: IntArray, reference: IntArray) -> _RowPairs:
-    """These pairs of rows by distance, query row, reference row."""
+    """Return these row pairs sorted by distance, query row, reference row."""
     distance = squared_distances(q.rows.vectors, r.rows.vectors, query, reference)
     return _RowPairs(query, reference, distance).take(np.lexsort((reference, query, distance)))
 
 
 def _best_of_images(q: _Side, r: _Side, rows: _RowPairs) -> _RowPairs:
-    """The first of each pair of images; by distance, query image, reference image."""
+    """Return the first row pair of each image pair, sorted by distance, query image, reference image."""
     _, first = np.unique(q.image[rows.query] * len(r.images) + r.image[rows.reference], return_index=True)
     best = rows.take(first)
     return best.take(np.lexsort((r.image[best.reference], q.image[best.query], best.distance)))
 
 
 def _settled(q: _Side, rows: _RowPairs, best: _RowPairs) -> Flags:
-    """Which of the best pairs come before any that is not known."""
+    """Return for each best pair whether all image pairs that may precede it are known."""
     query, reference, end = rows.query[-1], rows.reference[-1], rows.distance[-1]
     last = q.last[q.image[best.query]]
     in_order = (last < query) | ((last == query) & (best.reference <= reference))
@@ -206,11 +217,13 @@ def _settled(q: _Side, rows: _RowPairs, best: _RowPairs) -> Flags:
 
 
 def _settled_of_each(q: _Side, r: _Side, rows: _RowPairs, best: _RowPairs, *, asked: int) -> tuple[Flags, Flags]:
-    """Which of the best pairs come before any of their query image that is not known, and of which query images
-    [images] a list was cut."""
+    """Return for each best pair whether it is settled, and for each query image [images] whether a list of it was cut.
+
+    A pair is settled if all pairs of its query image that may precede it are known.
+    """
     cut = (np.bincount(rows.query, minlength=len(q.row)) == asked) & (asked < len(r.row))
     end, last = np.full(len(q.row), np.inf), np.full(len(q.row), len(r.row))
-    end[rows.query], last[rows.query] = rows.distance, rows.reference  # the last of each row is what stays
+    end[rows.query], last[rows.query] = rows.distance, rows.reference  # the last pair of each row stays
     end[~cut], last[~cut] = np.inf, len(r.row)
     of_image, reached = np.full(len(q.images), np.inf), np.full(len(q.images), len(r.row))
     np.minimum.at(of_image, q.image, end)
@@ -222,7 +235,7 @@ def _settled_of_each(q: _Side, r: _Side, rows: _RowPairs, best: _RowPairs, *, as
 
 
 def _first_of_each(group: IntArray, k: int) -> IntArray:
-    """Positions of the first k of each group, group by group."""
+    """Return the positions of the first k of each group, group by group."""
     order = np.argsort(group, kind="stable")
     count = np.bincount(group)
     rank = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
@@ -236,5 +249,5 @@ def _image_pairs(q: _Side, r: _Side, best: _RowPairs) -> ImagePairs:
 
 
 def _of_rows(matches: Matches) -> ImagePairs:
-    """Where every row is an image."""
+    """Return the matches of two sets without views as image pairs."""
     return ImagePairs(matches, matches.query, matches.reference)

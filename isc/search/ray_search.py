@@ -1,4 +1,4 @@
-"""Exact search over shards of the references, each of which a worker of the cluster holds."""
+"""Exact search on a Ray cluster: each worker searches one shard of the references."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 
 MEMORY = 2.0  # GB of each worker, besides the descriptors
-POLL = 1.0  # seconds between two looks at how far the workers are
-READ = 65_536  # references that are read at a time, for their ids
+POLL = 1.0  # seconds between two requests for the workers' progress
+READ = 65_536  # references read at a time, for their ids
 ROOM = 0.5  # share of the nodes' memory that shards may fill at the same time
 
 
 @dataclass(frozen=True)
 class Found:
-    """Pairs [M]: rows of the queries, rows of all references, and ‖q − r‖²."""
+    """Pairs [M]: query rows, rows of all references, and ‖q − r‖²."""
 
     query: Indices
     reference: Indices
@@ -65,15 +65,15 @@ def cluster_pairs(
     memory_gb: float = MEMORY,
     progress: Report | None = None,
 ) -> Matches:
-    """What `best_pairs` (num_pairs=) or `knn` (k=) find, bit for bit, by `actors` that hold a shard of the references.
+    """Return the result of `best_pairs` (num_pairs=) or `knn` (k=), bit for bit, from actors that each search a shard.
 
-    References in a file are read by the actors, each its own rows, in the order of the file, which all nodes must see;
-    only their ids are held here. Where `actors` is not given it is one a node, more where shards would not fit into the
-    nodes' memory; those that find no free node wait for one. An actor that dies is started again and searches its shard
-    anew. `address` is that of `connected`; `memory_gb` of each actor; `progress` hears of the pairs compared and of how
-    many there are.
+    If `references` is a file, all nodes must see it; each actor reads its own rows, in file order, and this process
+    holds only the ids. `actors` defaults to one per node, more on larger nodes, and more if the shards would not fit
+    into the nodes' memory; actors without a free node wait for one. A dead actor is restarted and searches its shard
+    again. `address` is that of `connected`; `memory_gb` is per actor; `progress` is called with (pairs compared, pairs
+    in total).
 
-    Raises InputError as `best_pairs` and `knn` do, and where the cluster cannot do it.
+    Raises InputError as `best_pairs` and `knn` do, and if the cluster cannot run the search.
     """
     _refuse_views(queries, "queries")
     ids, dim = _ids_of(references)
@@ -97,13 +97,13 @@ def cluster_pairs(
 
 
 def merge(one: Found, other: Found, *, num_pairs: int | None, k: int | None) -> Found:
-    """The best `num_pairs` of both, or the best `k` of each query, of pairs with two disjoint sets of references.
+    """Return the best `num_pairs`, or the best `k` of each query, of pairs with two disjoint sets of references.
 
-    What each shard holds best is enough. Pairs are ordered by (distance, query, reference): no two are equal in this
-    order, and a shard orders its own pairs in the same way, because it holds consecutive rows of the references. A
-    pair of the best N of all has fewer than N pairs before it, hence fewer than N of its own shard, so it is among the
-    best N of its shard, whatever ties there are. The same holds for each query alone, with k for N; and for several
-    shards in the place of one, so that shards may be merged as they come.
+    The best pairs of each shard are enough. Pairs are ordered by (distance, query, reference), without ties, and a
+    shard orders its own pairs in the same way, because it holds consecutive rows of the references. A pair among the
+    best N of all has fewer than N pairs before it, hence fewer than N of its own shard, so it is among the best N of
+    its shard. The same holds for each query with k instead of N, and for merged shards instead of one, so shards may be
+    merged in any order.
     """
     both = Found(
         np.r_[one.query, other.query], np.r_[one.reference, other.reference], np.r_[one.distance, other.distance]
@@ -117,7 +117,7 @@ def merge(one: Found, other: Found, *, num_pairs: int | None, k: int | None) -> 
 
 
 def _ids_of(references: Path | Descriptors) -> tuple[Ids, int]:
-    """The ids of all references and their dimensions; a file is read through once, and so checked."""
+    """Return the ids and the dimension of all references. Raises InputError if an id repeats, or a file is damaged."""
     if isinstance(references, Descriptors):
         _refuse_views(references, "references")
         return references.ids, references.dim
@@ -150,13 +150,16 @@ def _check_wanted(*, num_pairs: int | None, k: int | None, num_queries: int, num
         require_existing("k", k, num_references, "references")
 
 
-# --- which node searches what ----------------------------------------------------------------------------------------
+# --- shards and their nodes -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Shard:
-    """References number · rows … number · rows + rows − 1, fewer in the last shard, to be searched on a node by so many
-    of its cores, from its core `core` on."""
+    """References `number` · `rows` … `number` · `rows` + `rows` − 1 (fewer in the last shard), and the place of their
+    search.
+
+    The actor runs on `cores` cores of `node`, from its core `core` on.
+    """
 
     number: int
     rows: int
@@ -170,13 +173,14 @@ class Shard:
 
 
 def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -> list[Shard]:
-    """Which node searches which of `count` references; shards of one size but for the last.
+    """Divide `count` references into shards of one size (the last may be smaller), and assign each to a node and its
+    cores.
 
-    Where there are more shards than places, several have the same place, one after the other.
+    If there are more shards than places, several shards use the same place, one after the other.
     """
     cpus = [int(node["Resources"]["CPU"]) for node in nodes]
     each = min(cpus) if actors is None else _cores_each(cpus, actors)
-    used: Counter[str] = Counter()  # cores of a machine, on which several nodes may run
+    used: Counter[str] = Counter()  # cores in use per machine; several nodes may share one
     places: list[tuple[str, int]] = []
     for node, number in zip(nodes, cpus, strict=True):
         for _ in range(number // each):
@@ -190,7 +194,7 @@ def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -
 
 
 def _cores_each(cpus: list[int], actors: int) -> int:
-    """The most cores that so many actors can have at the same time; 1 where there are more actors than cores."""
+    """Return the most cores that each of `actors` actors can have at once; 1 if there are more actors than cores."""
     for each in range(min(max(cpus), sum(cpus) // actors), 1, -1):
         if sum(number // each for number in cpus) >= actors:
             return each
@@ -202,7 +206,7 @@ def _cores_each(cpus: list[int], actors: int) -> int:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is looked for, in how much memory."""
+    """The size of the answer, and the memory of each worker in GB."""
 
     num_pairs: int | None
     k: int | None
@@ -210,17 +214,18 @@ class _Wanted:
 
 
 class Searcher:
-    """An actor: searches a shard."""
+    """An actor that searches a shard."""
 
     def __init__(self) -> None:
         self._done = 0
 
     def done(self) -> int:
-        """Pairs compared so far."""
+        """Return the number of pairs compared so far."""
         return self._done
 
     def search(self, queries: Descriptors, references: Path | Descriptors, shard: Shard, wanted: _Wanted) -> Found:
-        """The best pairs of the shard; `references` is the file of all, or the shard's own."""
+        """Return the best pairs of the shard; `references` is the file of all references, or the shard's
+        descriptors."""
         _stay_on(shard.core, shard.cores)
         with named_node():
             if isinstance(references, Path):
@@ -243,12 +248,12 @@ class Searcher:
 
 
 def read_shard(path: Path, number: int, *, rows: int) -> Descriptors:
-    """Shard `number` of a file's references, of so many rows each."""
+    """Read shard `number` of a file's references, with `rows` references per shard."""
     return next(descriptor_blocks(path, rows=rows, first=number * rows, role="reference"))
 
 
 def _stay_on(core: int, cores: int) -> None:
-    """Keep this thread, and those that it starts, on its share of the machine's cores."""
+    """Pin this thread, and the threads that it starts, to `cores` cores of the machine from `core` on."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         there = sorted(os.sched_getaffinity(os.getpid()))
         os.sched_setaffinity(0, {there[(core + number) % len(there)] for number in range(cores)})
@@ -261,7 +266,7 @@ def _search_shards(
     wanted: _Wanted,
     done: _Done,
 ) -> Found:
-    """The best pairs of all shards, merged as they come."""
+    """Return the best pairs of all shards, merged as the shards finish."""
     ray = require_ray()
     told, waiting = ray.put(queries), {}
     for shard in shards:
@@ -271,7 +276,7 @@ def _search_shards(
                 num_cpus=shard.cores,
                 max_restarts=RETRIES,
                 max_task_retries=RETRIES,
-                max_concurrency=2,  # so that it can tell how far it is
+                max_concurrency=2,  # one call searches, another asks for progress
                 scheduling_strategy=on_node(shard.node, elsewhere=True),
             )
             .remote()
@@ -287,16 +292,16 @@ def _search_shards(
                     found = ray.get(task)
                 best = merge(best, found, num_pairs=wanted.num_pairs, k=wanted.k)
                 done.finished(shard)
-                ray.kill(actor)  # its place is free for the next
+                ray.kill(actor)  # its place is free for the next shard
             done.ask({shard.number: actor for shard, actor in waiting.values()})
-    finally:  # after an error too, or Ctrl-C
+    finally:  # after an error or Ctrl-C too
         for _, actor in waiting.values():
             ray.kill(actor)
     return best
 
 
 def _part(references: Path | Descriptors, shard: Shard) -> Any:
-    """What the actor of this shard is given: the file, or the descriptors themselves."""
+    """Return the references that a shard's actor receives: the file, or Ray's reference to the shard's descriptors."""
     if isinstance(references, Path):
         return references.absolute()
     rows = slice(shard.first, shard.first + shard.rows)
@@ -304,11 +309,11 @@ def _part(references: Path | Descriptors, shard: Shard) -> Any:
 
 
 class _Done:
-    """How much of the work is done: what the shards that are finished say, and the actors of the others."""
+    """The progress of the search: finished shards in full, the others as their actors report."""
 
     def __init__(self, queries: int, references: int, report: Report | None) -> None:
         self._queries, self._references, self._report = queries, references, report
-        self._pairs: dict[int, int] = {}  # of each shard
+        self._pairs: dict[int, int] = {}  # compared, by shard number
         self._asked: dict[int, Any] = {}
 
     def finished(self, shard: Shard) -> None:
@@ -317,7 +322,7 @@ class _Done:
         self._tell()
 
     def ask(self, actors: dict[int, Any]) -> None:
-        """Hear from the actors of these shards, without waiting for any."""
+        """Update the progress of these shards from their actors, without waiting for any."""
         ray = require_ray()
         for number, actor in actors.items():
             if number not in self._asked:
@@ -325,7 +330,7 @@ class _Done:
             answered, _ = ray.wait([self._asked[number]], timeout=0)
             if answered:
                 del self._asked[number]
-                with contextlib.suppress(ray.exceptions.RayError):  # it died; what it was asked to find will tell
+                with contextlib.suppress(ray.exceptions.RayError):  # it died; its search raises the error
                     self._pairs[number] = ray.get(answered[0])
         self._tell()
 

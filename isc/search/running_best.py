@@ -1,4 +1,4 @@
-"""The pairs that may still belong to the answer, while the others are looked at."""
+"""Running top-k of candidate pairs during an exact search."""
 
 from __future__ import annotations
 
@@ -17,55 +17,57 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Kept(abc.ABC):
-    """Pairs that may belong to the answer: settled ones, whose distance is known, in the order of the answer, and
-    waiting ones of the present queries, which have a computed score. At most `capacity` of them wait."""
+    """Pairs that may belong to the answer: settled pairs with exact distances, and waiting pairs with computed scores.
+
+    Settled pairs are in the order of the answer. At most `capacity` pairs wait; all are of the current queries.
+    """
 
     def __init__(self, wanted: int, capacity: int) -> None:
         self.query, self.reference, self.distance = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
         self.error = 0.0
         self.lock = threading.Lock()
         self._capacity = capacity
-        self._enough = min(capacity, max(2 * wanted, 1 << 16))  # pairs after which it pays to drop some
+        self._enough = min(capacity, max(2 * wanted, 1 << 16))  # waiting pairs above which a filter pays off
         self._limit = self._enough
         self._waiting: list[tuple[Indices, Indices, Scores]] = []
         self._number = 0
 
     @abc.abstractmethod
     def learn(self, tile: Tile, rows: slice, /) -> None:
-        """Find a first score to beat for these queries in a tile of theirs."""
+        """Find a first score threshold for these queries in a tile of theirs."""
 
     @abc.abstractmethod
     def cuts(self, rows: slice, column: int) -> Scores:
-        """For each of these queries the least computed score that may matter, of pairs from this reference on."""
+        """Return for each query the smallest computed score that may matter, for references from `column` on."""
 
     @abc.abstractmethod
     def _learn(self, query: Indices, score: Scores, /) -> None:
-        """Raise the scores to beat by what waits and what is settled."""
+        """Raise the score thresholds from the waiting and the settled pairs."""
 
     @abc.abstractmethod
     def _in_time(self, query: Indices, reference: Indices) -> Flags:
-        """Which pairs do not come too late for a list that ends with a distance of 0."""
+        """Return for each pair whether it comes early enough to enter a full list that ends at distance 0."""
 
     @abc.abstractmethod
     def _select(self, query: Indices, reference: Indices, distance: Distances) -> None:
-        """Settle on the best of these pairs."""
+        """Settle the best of these pairs."""
 
     def begin(self, first: int, queries: Vectors, references: Vectors) -> None:
-        """The pairs offered from now on are of these queries, the first of which has this number."""
+        """Start with new queries, the first of which has number `first`; all pairs offered from now on are of them."""
         self._first, self._queries, self._references = first, queries, references
 
     def offer(self, query: Indices, reference: Indices, score: Scores) -> None:
-        """Take pairs in; `query` counts from the first of the present queries."""
+        """Add candidate pairs; `query` counts from the first of the current queries."""
         self._waiting.append((query, reference, score))
         self._number += len(query)
         if self._number > self._limit:
             self._drop()
-            if self._number > self._capacity // 2:  # too many too near one another to be told apart by computed scores
+            if self._number > self._capacity // 2:  # computed scores cannot separate so close pairs
                 self.settle()
             self._limit = min(self._capacity, max(self._enough, 2 * self._number))
 
     def settle(self) -> None:
-        """Score what waits from the differences, and keep what is best."""
+        """Score the waiting pairs again in float64, from the differences, and keep the best."""
         query, reference, _ = self._drop()
         self._waiting, self._number = [], 0
         distance = squared_distances(self._queries, self._references, query, reference)
@@ -73,7 +75,7 @@ class Kept(abc.ABC):
         self._select(query, np.r_[self.reference, reference], np.r_[self.distance, distance])
 
     def _drop(self) -> tuple[Indices, Indices, Scores]:
-        """Of what waits the pairs that may still belong to the answer."""
+        """Drop the waiting pairs that cannot belong to the answer, and return the others."""
         empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
         query, reference, score = (np.concatenate(part) for part in zip(empty, *self._waiting, strict=True))
         self._learn(query, score)
@@ -84,7 +86,7 @@ class Kept(abc.ABC):
 
 
 class BestPairs(Kept):
-    """The best over all queries together."""
+    """The best pairs over all queries together."""
 
     def __init__(self, num_pairs: int, capacity: int) -> None:
         super().__init__(num_pairs, capacity)
@@ -98,7 +100,7 @@ class BestPairs(Kept):
     def cuts(self, rows: slice, column: int) -> Scores:
         cuts = np.full(rows.stop - rows.start, self._score - 2 * self.error, np.float32)
         cuts = np.nextafter(cuts, np.float32(-np.inf))
-        if self._full and self.distance[-1] == 0:  # nothing is nearer, so only an earlier pair can come in
+        if self._full and self.distance[-1] == 0:  # no pair is nearer, so only an earlier pair can enter
             number = np.arange(rows.start, rows.stop) + self._first
             cuts[(number > self.query[-1]) | ((number == self.query[-1]) & (column > self.reference[-1]))] = np.inf
         return cuts
@@ -130,13 +132,13 @@ class BestPairs(Kept):
 
 
 class BestOfEach(Kept):
-    """The best k of each of `num_queries` queries; once settled, sorted by query, then distance, then reference."""
+    """The best k pairs of each of `num_queries` queries; once settled, sorted by query, distance, reference."""
 
     def __init__(self, k: int, capacity: int, num_queries: int) -> None:
         super().__init__(k * num_queries, capacity)
         self._k = k
         self._score = np.full(num_queries, -np.inf, np.float32)
-        self._last = np.full(num_queries, np.iinfo(np.int64).max)  # at k distances of 0: the last reference that counts
+        self._last = np.full(num_queries, np.iinfo(np.int64).max)  # the kth reference if its distance is 0
 
     def learn(self, tile: Tile, rows: slice) -> None:
         if (self._score[rows] == -np.inf).any() and (score := tile.nth_of_rows(self._k)) is not None:
@@ -170,7 +172,7 @@ class BestOfEach(Kept):
 
 
 def _keys(query: Indices, score: Scores) -> npt.NDArray[np.uint64]:
-    """Numbers [M] that rise with the query, and among its pairs with falling scores: one sort instead of two."""
+    """Return keys [M] that sort pairs by query, then by falling score, in a single sort."""
     bits = score.view(np.uint32)
-    falling = np.where(bits >> 31 == 1, bits, bits ^ np.uint32(0x7FFFFFFF))  # of a float, sign and magnitude
+    falling = np.where(bits >> 31 == 1, bits, bits ^ np.uint32(0x7FFFFFFF))  # a float is sign and magnitude
     return query.astype(np.uint64) << np.uint64(32) | falling

@@ -1,1 +1,1 @@
-"""The products that score pairs by the million: numpy's, torch's and faiss's."""
+"""Kernels that score all pairs of two blocks: numpy, torch and faiss."""

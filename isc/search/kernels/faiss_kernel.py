@@ -1,4 +1,4 @@
-"""Scores by faiss, which keeps the k best of each query instead of all: on GPUs, or as a second opinion on a CPU."""
+"""The faiss kernel: lists of the k nearest instead of all scores, on GPUs, or on a CPU as a check of the others."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from isc.search.kernels.numpy_kernel import (
     max_length,
 )
 
-GPU_MAX_K = 2048  # faiss keeps no longer lists on a GPU
+GPU_MAX_K = 2048  # the longest list of faiss on a GPU
 HALF_LEAST = 2.0**-24  # the least float16 above 0
 
 
 def faiss_gpus() -> int:
-    """The number of GPUs that this faiss sees."""
+    """Return the number of GPUs that faiss sees."""
     import faiss
 
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
 
 
 class FaissKernel:
-    """Lists of the k nearest by faiss: on all GPUs, each with a share of the references, or where there is none on the
-    CPU. A list that ends too early is searched again, longer; beyond faiss's limit the product itself is looked at.
+    """Kernel on lists of the k nearest by faiss: on all GPUs, each with a share of the references, or on the CPU
+    without one.
 
-    With `half`, GPUs hold the references as float16.
+    A list that ends above the threshold is searched again with a larger k; beyond faiss's limit numpy computes all
+    scores. With `half`, GPUs hold the references as float16.
     """
 
     workers = 1
@@ -71,8 +72,8 @@ class FaissKernel:
         chosen = np.ascontiguousarray(self._queries[queries])
         lengths = [max_length(half_squares(part)) for part in (chosen, references)]
         error = expansion_error(chosen.shape[1], *lengths)
-        rounding = 2 * error  # GPUs may cut instead of round
-        if self._gpus and self._half:  # each number to 2⁻¹¹ of itself, or by half of the least there is
+        rounding = 2 * error  # GPUs may truncate instead of rounding
+        if self._gpus and self._half:  # a number errs by 2⁻¹¹ of itself, or half the least float16
             dim = chosen.shape[1]
             rounding += 2.1 * 2.0**-11 * lengths[0] * lengths[1] + HALF_LEAST * dim**0.5 * sum(lengths)
         longest = min(len(references), GPU_MAX_K if self._gpus else len(references))
@@ -85,8 +86,8 @@ class FaissTile:
     queries: Vectors
     references: Vectors
     error: float
-    rounding: float  # of faiss's own score
-    longest: int  # list
+    rounding: float  # error bound of faiss's own score
+    longest: int  # the longest list that faiss may return
     cells: int
 
     def nth(self, count: int) -> float | None:
@@ -120,7 +121,7 @@ class FaissTile:
         return row, column, score
 
     def _scored(self, row: Indices, column: Indices, least: Scores) -> tuple[Indices, Indices, Scores]:
-        """float32's score, from the differences, where it's high enough."""
+        """Return the pairs whose float32 score, from the differences, reaches the threshold `least` of their query."""
         score = np.empty(len(row), np.float32)
         for part in _parts(np.arange(len(row)), 1 << 14):
             difference = self.queries[row[part]] - self.references[column[part]]
@@ -129,7 +130,7 @@ class FaissTile:
         return row[high], column[high], score[high]
 
     def _product(self, rows: Indices, least: Scores) -> tuple[Indices, Indices, Scores]:
-        """All pairs of these queries by numpy."""
+        """Return the pairs of these queries above the threshold, from all scores by numpy."""
         kernel = NumpyKernel(workers=1, cells=len(rows) * len(self.references))
         kernel.load(self.queries[rows])
         tile = kernel.tile(slice(0, len(rows)), kernel.prepare(self.references, 0), 0)

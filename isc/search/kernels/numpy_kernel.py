@@ -1,8 +1,8 @@
-"""What scores pairs by the million: what every kernel promises, and the one for CPUs, numpy's matrix product.
+"""The interface of all kernels, and the kernel for CPUs, which uses numpy's matrix product.
 
 A kernel scores a block of queries against a block of references, s(q, r) = q·r − ‖q‖²/2 − ‖r‖²/2 = −‖q − r‖²/2. It
-bounds its own error and hands out only what can matter: the pairs whose score may reach one that the search knows
-already. What is exact about the search is in `exact`, which relies on nothing here but these bounds.
+bounds its own error and returns only the pairs whose score may reach a threshold of the search. The exactness of the
+search is proved in `exact`, which relies on these bounds only.
 """
 
 from __future__ import annotations
@@ -26,42 +26,46 @@ Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 
 U32 = 2.0**-24  # unit roundoff of float32
-NARROW = 1e-3  # references whose ‖r‖²/2 differ by less are filtered by the least of them
+NARROW = 1e-3  # if all ‖r‖²/2 differ by less, a tile is filtered with the least of them
 
 
 class Tile(Protocol):
-    """Scores of n queries and m references; every score handed out errs by at most `error`."""
+    """Scores of n queries and m references; every returned score errs by at most `error`."""
 
     error: float
 
     def nth(self, count: int) -> float | None:
-        """A score that at least `count` pairs reach, near the largest such; None where there are fewer pairs."""
+        """Return a score that at least `count` pairs reach, near the largest such score; None if there are fewer
+        pairs."""
 
     def nth_of_rows(self, count: int) -> Scores | None:
-        """The same for each query [n] and its own pairs."""
+        """Return such a score for the pairs of each query [n]; None if there are fewer references."""
 
     def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
-        """Query rows, reference rows and scores [M] of all pairs that score `least` [n] of their query or more, and
-        maybe of some that score less. ±∞ are allowed."""
+        """Return query rows, reference rows and scores [M] of all pairs that reach the threshold `least` [n] of their
+        query.
+
+        Some pairs below the threshold may be among them. Thresholds of ±∞ are allowed.
+        """
 
 
 class Kernel(Protocol):
-    """Holds some queries, prepares blocks of references, and scores one against the other.
+    """Scorer of the loaded queries against prepared blocks of references.
 
-    `workers` threads may call at a time, each with its own number; a worker reads a tile before it asks for the next,
-    which may lie in the same memory.
+    Up to `workers` threads may call it at a time, each with its own number. A worker must read a tile before it
+    requests the next one, which may use the same memory.
     """
 
     workers: int
-    columns: int  # references of a block
+    columns: int  # references per block
 
     def session(self, workers: int, /) -> AbstractContextManager[object]:
-        """What has to hold while so many workers work."""
+        """Return a context that sets up the libraries while `workers` workers run."""
 
     def load(self, queries: Vectors) -> None: ...
 
     def rows(self, columns: int, /) -> int:
-        """How many queries to score at once against so many references."""
+        """Return the number of queries to score at once against `columns` references."""
 
     def prepare(self, references: Vectors, worker: int, /) -> Any: ...
 
@@ -69,15 +73,20 @@ class Kernel(Protocol):
 
 
 def gamma(terms: int, unit: float = U32) -> float:
-    """γ_n = n·u / (1 − n·u), the relative error of a sum of n products in any order (Higham, "Accuracy and Stability of
-    Numerical Algorithms", 2nd ed., eq. 3.5)."""
+    """Return γ_n = n·u / (1 − n·u), the relative error of a sum of n products in any order.
+
+    Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., eq. 3.5.
+    """
     return terms * unit / (1 - terms * unit)
 
 
 def expansion_error(dim: int, query_length: float, reference_length: float) -> float:
-    """A bound on |computed − true| score where float32 evaluates q·r − ‖q‖²/2 − ‖r‖²/2 for vectors of at most these
-    lengths: each of the three sums of `dim` products errs by at most γ_dim times what Cauchy and Schwarz allow it, and
-    the additions by u each: γ_{dim+3} · (‖q‖ + ‖r‖)² / 2."""
+    """Return a bound on |computed − true| score when float32 evaluates q·r − ‖q‖²/2 − ‖r‖²/2 for vectors up to these
+    lengths.
+
+    Each of the three sums of `dim` products errs by at most γ_dim times its Cauchy-Schwarz bound, and each addition by
+    u: γ_{dim+3} · (‖q‖ + ‖r‖)² / 2. Raises InputError if the vectors are too long for float32.
+    """
     longest = query_length + reference_length
     if not longest**2 <= float(np.finfo(np.float32).max):
         raise InputError(f"descriptors are {longest / 2:.1e} long, too much for float32 distances; scale them down")
@@ -85,7 +94,7 @@ def expansion_error(dim: int, query_length: float, reference_length: float) -> f
 
 
 def half_squares(vectors: Vectors) -> Scores:
-    """‖v‖² / 2 of each row [N]."""
+    """Return ‖v‖² / 2 of each row [N]."""
     with np.errstate(over="ignore"):  # `expansion_error` refuses what overflows
         return np.asarray(np.einsum("nd,nd->n", vectors, vectors) * np.float32(0.5))
 
@@ -95,9 +104,9 @@ def max_length(half: Scores) -> float:
 
 
 class NumpyKernel:
-    """Each worker multiplies on one core, `cells` scores at a time; threads share nothing but the vectors.
+    """Kernel whose workers multiply on one core each, `cells` scores at a time; they share only the vectors.
 
-    The product, the comparison and the search for what passed release Python's lock.
+    The product, the comparison and the search for passing scores release Python's global lock.
     """
 
     def __init__(self, *, workers: int, cells: int) -> None:
@@ -112,7 +121,7 @@ class NumpyKernel:
 
     def load(self, queries: Vectors) -> None:
         self._queries, self._half = queries, half_squares(queries)
-        # few queries: longer blocks, so that a product is worth its call
+        # few queries: longer blocks, so that a product is worth the overhead of its call
         self.columns = max(1, min(self._cells, max(1024, min(65536, self._cells // len(queries)))))
 
     def rows(self, columns: int) -> int:
@@ -141,7 +150,7 @@ def _libraries() -> ThreadpoolController:
 
 @dataclass
 class NumpyTile:
-    """q·r [n, m] in `scores` until something needs the scores themselves."""
+    """Scores [n, m]; `scores` holds the products q·r until `finish` subtracts ‖q‖²/2 and ‖r‖²/2."""
 
     scores: Scores
     mask: npt.NDArray[np.bool_]
@@ -168,7 +177,7 @@ class NumpyTile:
     def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
         offset: Scores | float = 0.0
         if not self.finished:
-            # for vectors of one length the product alone tells what can pass
+            # for references of one length the product alone decides which pairs can pass
             if self.reference_half.max() - self.reference_half.min() <= NARROW:
                 offset = self.query_half + float(self.reference_half.min()) - self.error
             else:
@@ -184,7 +193,7 @@ class NumpyTile:
 
 
 def squared_distances(queries: Vectors, references: Vectors, query: Indices, reference: Indices) -> Distances:
-    """‖q − r‖² of the given pairs [M], from the differences, in float64."""
+    """Return ‖q − r‖² of the given pairs [M], from the differences, in float64."""
     result = np.empty(len(query))
     step = max(1, (1 << 18) // queries.shape[1])  # 2 MB, in a core's cache
 

@@ -1,4 +1,4 @@
-"""Scores by torch's matrix product, on GPUs by their tensor cores. torch is imported where a kernel is made."""
+"""The torch kernel: matrix products, on GPUs by their tensor cores. torch is imported only when a kernel is made."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CHUNK = 256  # references whose best score is looked at first
+CHUNK = 256  # references whose best score is compared first
 
 
 def cuda_devices() -> list[str]:
-    """The names of the GPUs that torch sees; none where there is no torch."""
+    """Return the names of the GPUs that torch sees; an empty list without torch."""
     try:
         import torch
     except ImportError:
@@ -30,8 +30,11 @@ def cuda_devices() -> list[str]:
 
 
 class TorchKernel:
-    """One worker for each device. float16 and bfloat16 filter by what their rounding may hide; what passes is scored
-    again in float32, so that `Tile.error` is float32's in either case."""
+    """Kernel with one worker per device.
+
+    float16 and bfloat16 filter with a margin for their rounding; pairs that pass are scored again in float32, so that
+    `Tile.error` is that of float32 with every dtype.
+    """
 
     def __init__(self, devices: list[str], *, dtype: str, cells: int) -> None:
         import torch
@@ -45,7 +48,7 @@ class TorchKernel:
 
     @contextlib.contextmanager
     def session(self, _workers: int) -> Iterator[None]:
-        """Products in their own precision, summed in float32, as `_rounding` supposes."""
+        """Disable TF32 and sums in reduced precision, as `_rounding` assumes."""
         flags = self._torch.backends.cuda.matmul
         names = ("allow_tf32", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
         before = {name: getattr(flags, name) for name in names}
@@ -74,21 +77,24 @@ class TorchKernel:
 
 @dataclass
 class _Side:
-    """Vectors [N, D] on a device, and the operand [N, D + 4] of the product that gives whole scores: for queries
-    (q, h, h', 1, 1), for references (r, −1, −1, −h, −h') with ‖·‖²/2 = h + h', each in the product's own type."""
+    """Vectors [N, D] on a device, and their operand [N, D + 4] in a product that gives complete scores.
+
+    The operand is (q, h, h', 1, 1) for queries and (r, −1, −1, −h, −h') for references, with ‖·‖²/2 = h + h', each in
+    the product's dtype.
+    """
 
     vectors: Tensor
     half: Tensor
     operand: Tensor
-    length: float  # of the longest vector
-    residue: float  # length of the longest vector − its rounded self
-    lost: float  # the most that h + h' misses
+    length: float  # the largest ‖v‖
+    residue: float  # the largest ‖v − rounded v‖
+    lost: float  # the largest error of h + h'
 
     @classmethod
     def of(cls, torch: ModuleType, vectors: Vectors, device: Any, kind: Any, sign: int) -> _Side:
         values = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).to(
             device
-        )  # torch warns of read-only maps
+        )  # torch warns about read-only memory maps
         half = (values * values).sum(dim=1) * 0.5
         length = float((2 * half.max().double()).sqrt())
         if kind == torch.float16 and not length <= 150:
@@ -102,7 +108,7 @@ class _Side:
         if any(padding):
             operand = torch.nn.functional.pad(operand, (0, padding[1], 0, padding[0]))
         if padding[0]:
-            operand[len(values) :, values.shape[1] + 2] = -6e4  # no pair of these is ever near
+            operand[len(values) :, values.shape[1] + 2] = -6e4  # no pair with a padding row is near
         residue = (values - rounded.float()).norm(dim=1).max()
         lost = (half - high.float() - low.float()).abs().max()
         return cls(values, half, operand, length, 1.001 * float(residue), 1.001 * float(lost))
@@ -113,10 +119,11 @@ class _Side:
 
 
 def _rounding(queries: _Side, references: _Side) -> float:
-    """How far the product of rounded operands, before its own rounding, may be from float32's score.
+    """Return a bound on |product of rounded operands − float32 score|, before the product itself is rounded.
 
-    |q·r − q̃·r̃| ≤ ‖q − q̃‖ ‖r‖ + ‖q̃‖ ‖r − r̃‖ by Cauchy and Schwarz; then what h + h' misses; then the sum of D + 4
-    products, which tensor cores add up in float32 and may cut instead of round (2u a term)."""
+    |q·r − q̃·r̃| ≤ ‖q − q̃‖ ‖r‖ + ‖q̃‖ ‖r − r̃‖ by Cauchy and Schwarz; plus the error of h + h'; plus the error of a
+    sum of D + 4 products, which tensor cores add in float32 and may truncate instead of rounding (2u per term).
+    """
     a, b = queries, references
     product = a.residue * b.length + (a.length + a.residue) * b.residue + a.lost + b.lost
     longest = a.length + a.residue + b.length + b.residue
@@ -125,7 +132,7 @@ def _rounding(queries: _Side, references: _Side) -> float:
 
 @dataclass
 class TorchTile:
-    """Scores [n, m] of the product's type, m padded to whole chunks with pairs that nothing reaches."""
+    """Scores [n, m] in the product's dtype; m is padded to whole chunks with pairs that reach no threshold."""
 
     torch: ModuleType
     scores: Tensor
@@ -148,15 +155,15 @@ class TorchTile:
         return np.asarray(self._surely(least.cpu().numpy()), np.float32)
 
     def _surely(self, score: Any) -> Any:
-        """What float32's score reaches where the rounded one is `score`."""
+        """Return a lower bound of the float32 score whose rounded value is `score`."""
         unit = self.torch.finfo(self.scores.dtype).eps / 2
         return score - abs(score) * 2 * unit - self.rounding - 2 * self.error
 
     def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
         torch, scores = self.torch, self.scores
         bound = torch.from_numpy(least - np.float32(self.rounding + 2 * self.error)).to(scores.dtype)
-        # rounding is monotonic: a score that reaches `bound` still does when both are rounded; a step lower, because a
-        # device may not round to the nearest
+        # rounding is monotonic: a score that reaches `bound` still reaches it when both are rounded; the bound is lowered
+        # by one step, because a device may not round to the nearest
         bound = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
         bound = bound.clamp(min=-torch.finfo(scores.dtype).max).to(scores.device)
         chunks = scores.view(len(scores), -1, CHUNK)
