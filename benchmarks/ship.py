@@ -3,8 +3,8 @@
     python -m benchmarks.ship RUN_DIR
 
 Writes isc/model/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model promises: at
-most 20 MB, the same descriptors as the run's own float32 weights on the sample photos (cosine ≥ 0.9995), and measures the
-milliseconds an image takes on one core.
+most 20 MB, the same descriptors as the run's own float32 weights on the sample photos (cosine ≥ 0.9995), and measures
+the milliseconds an image takes on one core.
 """
 
 import argparse

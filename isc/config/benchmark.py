@@ -17,7 +17,7 @@ class BenchmarkConfig:
 
     images: str = REQUIRED
     output: str = REQUIRED
-    preset: str = "challenge"  # easy, challenge, hard; the name of one kind of edit; each: all kinds in turn
+    preset: str = "challenge"  # easy, challenge, hard; the name of one kind of edit; each: all kinds, strengths in turn
     strength: str | None = None  # light, medium, strong: for a preset of one kind of edit, or each
     edits: Library = Library.own
     seed: int = 0

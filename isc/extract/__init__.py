@@ -1,4 +1,4 @@
-"""Photos → descriptors, on CPUs, GPUs or a Ray cluster."""
+"""Extraction of descriptors from photos, on CPUs, GPUs or a Ray cluster."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Batches of decoded photos, made by the loader's processes."""
+"""Batches of decoded photos, made in the processes of the loader."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class PhotoSource(Protocol):
     def __len__(self) -> int: ...
 
     def data(self, row: int) -> bytes:
-        """The bytes of the photo's file; InputError where they cannot be read."""
+        """Return the bytes of the photo's file. Raises InputError if they cannot be read."""
         ...
 
     def read(self, row: int) -> Pixels:
-        """The picture; InputError where it cannot be read."""
+        """Return the picture. Raises InputError if it cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class Files:
-    """Photos in files of their own."""
+    """Photos in separate files."""
 
     paths: Sequence[Path]
 
@@ -58,9 +58,12 @@ class Files:
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos on their way to the network: for each of the `sides` uint8 [P, V, 3, S, S], the numbers of the P photos,
-    and {number: reason} of those that cannot be read. `jpegs` are files, by number, that a GPU is to decode; `regions`
-    float64 [P, K, 4] are those found in each photo, where any are asked for."""
+    """Input of the network from some photos.
+
+    `pictures` holds uint8 [P, V, 3, S, S] for each of `sides`, `rows` the numbers of the P photos, `failures` {number:
+    reason} of unreadable photos, `jpegs` {number: file} for a GPU to decode, and `regions` float64 [P, K, 4] the
+    regions proposed for each photo, if requested.
+    """
 
     pictures: list[Tensor]
     rows: list[int]
@@ -69,12 +72,12 @@ class Batch:
     regions: npt.NDArray[np.float64] | None = None
 
     def pin_memory(self) -> Batch:
-        """The loader calls this, so that copies to the GPU need not wait."""
+        """Return the batch in pinned memory, for copies to the GPU without waiting; the loader calls this."""
         return replace(self, pictures=[part.pin_memory() for part in self.pictures])
 
 
 def read_batch(photos: PhotoSource, rows: Iterable[int], looks: Looks, *, jpegs: bool = False) -> Batch:
-    """The photos of these numbers, as the network is to see them; with `jpegs`, JPEGs as they are."""
+    """Read the photos of these numbers as input of the network; with `jpegs`, JPEG files stay encoded."""
     shown: dict[int, list[Pixels]] = {}
     failures: dict[int, str] = {}
     files: dict[int, Jpeg] = {}
@@ -96,7 +99,7 @@ def read_batch(photos: PhotoSource, rows: Iterable[int], looks: Looks, *, jpegs:
 
 
 def with_jpegs(batch: Batch, photos: PhotoSource, looks: Looks, device: torch.device) -> Batch:
-    """The same batch with its JPEGs decoded on the device; those that cannot be are read as other photos are."""
+    """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
     if not batch.jpegs:
         return batch
     found = dict(zip(batch.jpegs, decoded(list(batch.jpegs.values()), looks.image_size, device), strict=True))
@@ -113,7 +116,7 @@ def with_jpegs(batch: Batch, photos: PhotoSource, looks: Looks, device: torch.de
 
 
 class BatchDataset(Dataset[Batch]):
-    """Batches of pictures, made by the loader's processes."""
+    """Dataset of batches of pictures, made in the processes of the loader."""
 
     def __init__(self, photos: PhotoSource, rows: Rows, looks: Looks, *, size: int, jpegs: bool = False) -> None:
         self.photos, self.rows, self.looks, self.size, self.jpegs = photos, rows, looks, size, jpegs
@@ -127,7 +130,7 @@ class BatchDataset(Dataset[Batch]):
 
 
 def in_order(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
-    """What the dataset holds, in order."""
+    """Yield the items of the dataset, in order, from `workers` processes. Raises InputError if a process dies."""
     options = loader_options(min(workers, len(dataset)))  # type: ignore[arg-type]  # both have a length
     loader = DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
     try:
@@ -142,13 +145,13 @@ def in_order(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
 
 
 def padded(pictures: Tensor, size: int) -> Tensor:
-    """[B, …] with black pictures up to [size, …]."""
+    """Pad [B, …] with black pictures to [size, …]."""
     missing = size - len(pictures)
     return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
 
 
 def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], looks: Looks, dim: int) -> Block:
-    """Refuses descriptors that are not finite, which no photo should give."""
+    """Return the batch's descriptors as a block. Raises InputError if one is not finite."""
     vectors = looks.combined(found) if batch.rows else np.zeros((0, looks.rows, dim), np.float32)
     finite = np.isfinite(vectors).all(axis=(1, 2))
     if not finite.all():

@@ -1,11 +1,11 @@
-"""An extraction on its way: the finished blocks of photos, in a folder beside the file that they will become.
+"""The blocks of an unfinished extraction, in a folder beside its output file.
 
-    run.json        what the run is: of which photos, by which model, how treated
+    run.json        the description of the run: its photos, its model, its processing
     run.lock        held by the process that leads the run
     00000012.npz    block 12: the photos 12 · size … 13 · size − 1, in the order of their ids
 
-A block is whole or absent, so a run that was killed goes on with those that are missing, and it does not matter which
-process, on which machine, made which block.
+A block is complete or absent, so a killed run continues with the missing blocks, and any process on any machine may
+make a block.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from isc.errors import InputError
 from isc.runtime.locks import sole_writer
 
 RUN, LOCK = "run.json", "run.lock"
-LEAST, MOST = 256, 16_384  # photos in a block: what a kill may cost, and what keeps a folder of millions small
-FEW = 1024  # blocks of a run that is neither small nor large
-SPARE = 64 << 20  # bytes that a disk should have left
+LEAST, MOST = 256, 16_384  # photos per block: limits the loss of a kill, and the number of files for millions
+FEW = 1024  # the most blocks of a run of medium size
+SPARE = 64 << 20  # bytes that the disk should keep free
 
 
 @dataclass(frozen=True)
 class Block:
-    """What became of some photos: `vectors` float32 [P, V, D], V rows for each of the P that could be read, whose
-    numbers in the run are `rows` int64 [P], ascending; `failures` {number: reason} of the others; `regions` float64
-    [P, K, 4] of those that regions:K found in each photo, None where it was not asked for."""
+    """The results of some photos.
+
+    `vectors` float32 [P, V, D] has V rows for each of the P readable photos, `rows` int64 [P] their numbers in the run,
+    ascending, `failures` {number: reason} the unreadable photos, and `regions` float64 [P, K, 4] the regions that
+    regions:K proposed for each photo, None if it was not requested.
+    """
 
     rows: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
@@ -50,13 +53,13 @@ class Block:
             raise ValueError(f"regions of shape {self.regions.shape} for {len(self.rows)} photos; expected [P, K, 4]")
 
     def part(self, chosen: npt.NDArray[np.bool_], failures: Mapping[int, str]) -> Block:
-        """The photos that `chosen` [P] holds of, with these failures."""
+        """Return the photos that `chosen` [P] selects, with these failures."""
         regions = None if self.regions is None else self.regions[chosen]
         return Block(self.rows[chosen], self.vectors[chosen], failures, regions)
 
 
 def joined(parts: Sequence[Block]) -> Block:
-    """One block of several of one run, in their order."""
+    """Return several blocks of one run as one, in their order."""
     regions = [part.regions for part in parts if part.regions is not None]
     return Block(
         np.concatenate([part.rows for part in parts]),
@@ -68,23 +71,23 @@ def joined(parts: Sequence[Block]) -> Block:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is: `count` photos in blocks of `size`, `provenance` of the file to be."""
+    """Description of a run: `count` photos in blocks of `size`, and `provenance` of the output file."""
 
     count: int
     size: int
     provenance: Mapping[str, str]
 
     def __len__(self) -> int:
-        """The number of blocks."""
+        """Return the number of blocks."""
         return (self.count + self.size - 1) // self.size
 
     def rows(self, number: int) -> range:
-        """The numbers of the photos of a block."""
+        """Return the numbers of the photos of a block."""
         return range(number * self.size, min((number + 1) * self.size, self.count))
 
 
 def block_size(count: int) -> int:
-    """Photos in a block of a run of so many; a power of two."""
+    """Return the number of photos per block in a run of `count` photos; a power of two."""
     size = LEAST
     while size < MOST and size * FEW < count:
         size *= 2
@@ -96,7 +99,7 @@ def block_path(folder: Path, number: int) -> Path:
 
 
 def write_block(folder: Path, number: int, block: Block) -> None:
-    """Put a finished block into the folder; from any process that sees it."""
+    """Write a finished block into the folder; any process that sees the folder may do so."""
     reasons = np.frombuffer(json.dumps(sorted(block.failures.items())).encode(), np.uint8)
     regions: dict[str, Any] = {} if block.regions is None else {"regions": block.regions}
     with atomic_path(block_path(folder, number)) as beside, beside.open("wb") as file:
@@ -104,14 +107,14 @@ def write_block(folder: Path, number: int, block: Block) -> None:
 
 
 def read_block(folder: Path, number: int) -> Block:
-    """Raises InputError where the block is absent or damaged."""
+    """Read a block. Raises InputError if it is absent or damaged."""
     with _opened(block_path(folder, number)) as arrays:
         return Block(arrays["rows"], arrays["vectors"], _reasons(arrays), arrays.get("regions"))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of a block, read as they are asked for."""
+    """Open the arrays of a block; each is read on access. Raises InputError if one cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
@@ -131,17 +134,17 @@ class Store:
     run: Run
 
     def missing(self) -> list[int]:
-        """The blocks that are still to be made; those that a machine cut short as it went down are among them."""
+        """Return the numbers of the blocks to make; blocks that a crash of the machine cut short are among them."""
         there = {path.name for path in self.folder.glob("*.npz") if zipfile.is_zipfile(path)}
         return [number for number in range(len(self.run)) if block_path(self.folder, number).name not in there]
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks in order, one in memory at a time."""
+        """Yield all blocks in order, one in memory at a time."""
         for number in range(len(self.run)):
             yield read_block(self.folder, number)
 
     def failures(self) -> dict[int, str]:
-        """{number: reason} of all photos that could not be read; the vectors are left where they are."""
+        """Return {number: reason} of all unreadable photos, without reading the vectors."""
         found: dict[int, str] = {}
         for number in range(len(self.run)):
             with _opened(block_path(self.folder, number)) as arrays:
@@ -149,17 +152,17 @@ class Store:
         return found
 
     def remove(self) -> None:
-        """Take away the folder and all that is in it."""
+        """Remove the folder and its content."""
         shutil.rmtree(self.folder)
 
 
 def parts_folder(output: Path) -> Path:
-    """Where the blocks of an output lie while it is made."""
+    """Return the folder of an output's blocks."""
     return output.with_name(f"{output.name}.parts")
 
 
 def clear_finished(output: Path, run: Run) -> None:
-    """Take away the blocks of a run whose file is there: it was killed between the two."""
+    """Remove the blocks of a run whose output file exists: it was killed before it could remove them."""
     folder = parts_folder(output)
     if not (folder / RUN).is_file() or _read_run(folder / RUN, overwrite=True) != _facts(run):
         return
@@ -169,11 +172,11 @@ def clear_finished(output: Path, run: Run) -> None:
 
 @contextmanager
 def open_store(output: Path, run: Run, *, row_bytes: int, overwrite: bool) -> Iterator[Store]:
-    """The folder of this run, made where it is not there; this process alone leads it.
+    """Open the folder of this run, created if it is absent; only this process leads the run.
 
-    Raises InputError where the folder cannot be written, another process leads it, blocks of another run lie in it
-    (`overwrite` removes them), or the disk has not the room for what is missing and for the file, at `row_bytes` bytes
-    a photo. A folder in which nothing was finished is removed at the end.
+    Raises InputError if the folder cannot be written, another process leads the run, the folder has blocks of another
+    run (`overwrite` removes them), or the disk has no room for the missing blocks and the file, at `row_bytes` bytes
+    per photo. A folder without a finished block is removed at the end.
     """
     folder = parts_folder(output)
     try:
@@ -192,7 +195,7 @@ def open_store(output: Path, run: Run, *, row_bytes: int, overwrite: bool) -> It
 
 
 def _claim(store: Store, *, overwrite: bool) -> None:
-    """Refuse or remove the blocks of another run, then say whose the folder is."""
+    """Refuse or remove the blocks of another run, then write the description of this run."""
     path, mine = store.folder / RUN, _facts(store.run)
     if path.exists():
         before = _read_run(path, overwrite=overwrite)
@@ -215,7 +218,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _read_run(path: Path, *, overwrite: bool) -> dict[str, str]:
-    """What the folder says it is of; nothing where that cannot be read and does not matter."""
+    """Return the description of the folder's run; an empty one if it is unreadable and `overwrite` is set."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): str(value) for name, value in values.items()}
@@ -226,7 +229,7 @@ def _read_run(path: Path, *, overwrite: bool) -> dict[str, str]:
 
 
 def _refuse_full_disk(store: Store, row_bytes: int) -> None:
-    """A row is written twice: in its block, and in the file that all blocks become."""
+    """Raise InputError if the disk is too full: each row is written twice, in its block and in the file."""
     missing = sum(len(store.run.rows(number)) for number in store.missing())
     needed = (missing + store.run.count) * row_bytes + SPARE
     free = shutil.disk_usage(store.folder).free

@@ -1,4 +1,4 @@
-"""Photos → descriptors, as fast as the machine reads photos or runs the network, whichever is slower."""
+"""From photos to descriptors, as fast as the slower of reading photos and running the network."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from isc.model.device import one_thread
 from isc.model.inference import Network
 from isc.runtime.progress import progress
 
-ITEM = 8  # photos that a worker process is given at a time
+ITEM = 8  # photos that a worker process receives at a time
 
 
 class _Blocks(Dataset[Block | InputError]):
-    """Descriptors, made by the loader's processes, one core each. What ends the run comes as it is: raised in another
-    process, it would come wrapped in the story of that process."""
+    """Dataset of blocks of descriptors, made in the processes of the loader, one core each.
+
+    An InputError is returned as an item: raised in a worker process, it would be wrapped in that process's traceback.
+    """
 
     def __init__(self, batches: BatchDataset, network: Network) -> None:
         self.batches, self.network = batches, network
@@ -51,10 +53,10 @@ def embed_photos(
     workers: int = 0,
     gpu_jpeg: bool = False,
 ) -> Iterator[Block]:
-    """Descriptors of the photos of these numbers, in their order, a few at a time as they are made.
+    """Yield the descriptors of the photos of these numbers, in order, in small blocks as they are made.
 
-    `workers` processes read the photos, −1 for one a core; 0 stays in this process. `batch_size` photos are embedded at
-    once on a GPU, which with `gpu_jpeg` decodes JPEGs.
+    `workers` processes read the photos: −1 is one per core, 0 this process. On a GPU, `batch_size` photos are embedded
+    at once, and with `gpu_jpeg` it also decodes JPEGs. Raises InputError for descriptors that are not finite.
     """
     if network.device.type == "cuda":
         size = batch_size or fitting_batch(network, looks)
@@ -69,14 +71,16 @@ def embed_photos(
 
 
 def embed_batch(network: Network, batch: Batch, looks: Looks) -> Block:
-    """Descriptors of one batch on a CPU, by one thread, in groups of one size."""
+    """Return the descriptors of one batch, made on a CPU by one thread, in groups of one size."""
     found = [_in_groups(network, part) for part in batch.pictures]
     return finite_block(batch, found, looks, network.dim)
 
 
 def _in_groups(network: Network, pictures: Tensor) -> npt.NDArray[np.float32]:
-    """uint8 [P, V, 3, S, S] → float32 [P, V, D]. The last group is filled up: kernels of another shape would round
-    otherwise."""
+    """Embed uint8 [P, V, 3, S, S] to float32 [P, V, D] in groups of one size.
+
+    The last group is padded: kernels of another shape would round differently.
+    """
     flat = pictures.flatten(0, 1)
     size = network.group(flat.shape[-1])
     with one_thread():
@@ -93,8 +97,10 @@ def embed(
     batch_size: int | None = None,
     workers: int = 0,
 ) -> tuple[npt.NDArray[np.float32], dict[int, str]]:
-    """Descriptors float32 [N, D] of unit length of N photos, and {row: reason} of those that cannot be read, whose rows
-    are zero."""
+    """Return the descriptors of N photos, float32 [N, D] of unit length, and {row: reason} of the unreadable ones.
+
+    The rows of unreadable photos are zero.
+    """
     source = photos if isinstance(photos, PhotoSource) else Files(photos)
     vectors, failures = np.zeros((len(photos), network.dim), np.float32), dict[int, str]()
     looks, done = Looks(image_size or network.image_size), 0

@@ -1,4 +1,4 @@
-"""Extraction on a GPU: one batch is copied while the one before it is embedded; the largest batch that fits."""
+"""Extraction on a GPU: each batch is copied while the one before is embedded; the batch is the largest that fits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from isc.extract.blocks import Block
 from isc.extract.view_plan import Looks
 from isc.model.inference import Network
 
-LARGEST_BATCH = 256  # pictures on a GPU: more make nothing faster
-PROBE = 8  # pictures that show how much memory one takes
+LARGEST_BATCH = 256  # pictures; larger batches are no faster
+PROBE = 8  # pictures in the measurement of the memory per picture
 USED = 0.6  # share of a GPU's free memory that a batch may take
 
 
 def embed_on_gpu(network: Network, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
-    """While one batch is embedded the next is copied there, and the one before comes back."""
+    """Yield the blocks of all batches; while a batch is embedded, the next is copied to the GPU, the one before
+    back."""
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
     copies = torch.cuda.Stream() if network.device.type == "cuda" else None  # type: ignore[no-untyped-call]
     for read in in_order(batches, workers):
@@ -35,11 +36,11 @@ def embed_on_gpu(network: Network, batches: BatchDataset, *, workers: int) -> It
 def _start(
     network: Network, batch: Batch, size: int, copies: torch.cuda.Stream | None
 ) -> tuple[Batch, list[Tensor], torch.cuda.Event | None]:
-    """Queue the copy there, the network, and the copy back; nothing is waited for."""
+    """Queue the copy to the device, the network, and the copy back, without waiting."""
     found = []
     for part in batch.pictures:
         views = part.shape[1]
-        pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # one shape: one graph
+        pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # constant shape: one graph
         vectors = network(pictures)[: len(part) * views].reshape(len(part), views, -1)
         here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=copies is not None)
         found.append(here.copy_(vectors, non_blocking=True))
@@ -51,7 +52,7 @@ def _start(
 
 
 def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
-    """The pictures on the device, by a stream of their own, which the network's waits for."""
+    """Copy the pictures to the device on a separate stream; the network's stream waits for it."""
     if copies is None:
         return pictures.to(device)
     with torch.cuda.stream(copies):
@@ -69,10 +70,12 @@ def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], look
 
 
 def fitting_batch(network: Network, looks: Looks) -> int:
-    """Photos whose views, all at once, take at most `USED` of the GPU's free memory; a power of two, and no more than
-    `LARGEST_BATCH` pictures."""
+    """Return the number of photos whose views take at most `USED` of the GPU's free memory, all at once.
+
+    It is a power of two, and makes at most `LARGEST_BATCH` pictures, except that it is at least 1.
+    """
     side, views = max(looks.sides), max(len(numbers) for numbers in looks.sides.values())
-    plain = replace(network, forward=network.plain or network.forward)  # a compiler would learn shapes that do not come
+    plain = replace(network, forward=network.plain or network.forward)  # not compiled for shapes that do not recur
     needed = [_peak(plain, count, side) for count in (PROBE, 2 * PROBE)]
     each = max(1, (needed[1] - needed[0]) // PROBE)
     free, _ = torch.cuda.mem_get_info(network.device)
@@ -81,7 +84,7 @@ def fitting_batch(network: Network, looks: Looks) -> int:
 
 
 def _peak(network: Network, count: int, side: int) -> int:
-    """Bytes that so many pictures take on the GPU at the most."""
+    """Return the peak memory, in bytes, of `count` pictures on the GPU."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(network.device)
     before = torch.cuda.memory_allocated(network.device)

@@ -1,4 +1,4 @@
-"""Extraction by the actors of a cluster, each with a model on its GPU or core; Ray Data hands them blocks of photos."""
+"""Extraction on a Ray cluster: each actor has a model on its GPU or core; Ray Data gives it blocks of photos."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ from isc.runtime.ray_cluster import (
     working_nodes,
 )
 
-Rows = Mapping[str, npt.NDArray[Any]]  # as Ray Data hands them over: of each column an array
+Rows = Mapping[str, npt.NDArray[Any]]  # a batch of Ray Data: {column: array}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each actor makes descriptors. `model` is loaded on the actors' nodes, as `isc.model.load_network` does;
-    `precision` should be a definite one, so that all nodes do the same."""
+    """Settings of the actors.
+
+    `model` is loaded on the nodes of the actors, as by `isc.model.load_network`; `precision` should not be auto, so
+    that all nodes compute the same.
+    """
 
     model: str
     looks: Looks
@@ -47,7 +50,7 @@ class Recipe:
     runtime: Runtime = Runtime.torch
     precision: Precision = Precision.float32
     compile: bool = False
-    batch_size: int | None = None  # of a GPU
+    batch_size: int | None = None  # on a GPU
     strict: bool = False  # an unreadable photo ends the run
 
 
@@ -62,13 +65,13 @@ def embed_on_cluster(
 ) -> None:
     """Make all missing blocks of the run, by actors that write them into the store's folder, which all nodes must see.
 
-    An actor has a GPU and its share of the cores of its node, or, where the cluster has no GPU or device=cpu, one core.
-    Where `actors` is not given there are as many as there is room for. An actor that dies is started again and makes
-    its block anew; what is finished stays, whatever happens. `address` is that of `connected`; `progress` hears of the
-    photos done, those of earlier runs included, and of how many there are.
+    An actor has a GPU and its share of the cores of its node or, if the cluster has no GPU or device=cpu, one core. The
+    default of `actors` is as many as there is room for. A dead actor is restarted and makes its block again; finished
+    blocks stay after any error. `address` is that of `connected`; `progress` is called with (photos done, including
+    earlier runs, photos in total).
 
-    Raises InputError where an actor does, where the cluster cannot do it, and where `RETRIES` + 1 actors died over the
-    same block.
+    Raises InputError if an actor does, if the cluster cannot run the work, and if `RETRIES` + 1 actors died at the same
+    block.
     """
     missing = store.missing()
     done = store.run.count - sum(len(store.run.rows(number)) for number in missing)
@@ -92,12 +95,12 @@ def embed_on_cluster(
                     progress(done, store.run.count)
 
 
-# --- who does it -----------------------------------------------------------------------------------------------------
+# --- the actors -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an actor has, and for how many such actors there is room."""
+    """The resources of an actor, and the number of such actors that the cluster has room for."""
 
     cpus: int
     gpus: int
@@ -105,7 +108,10 @@ class Place:
 
 
 def place_for(nodes: list[Node], device: Device) -> Place:
-    """A GPU for each actor where there are GPUs and they are wanted, otherwise a core."""
+    """Return a GPU for each actor if the cluster has GPUs and `device` allows them, otherwise a core.
+
+    Raises InputError for device=cuda without a GPU.
+    """
     cpus = [int(node["Resources"]["CPU"]) for node in nodes]
     gpus = [int(node["Resources"].get("GPU", 0)) for node in nodes]
     if device is Device.cpu or (device is Device.auto and not any(gpus)):
@@ -122,13 +128,13 @@ def place_for(nodes: list[Node], device: Device) -> Place:
 def _made(
     store: Store, photos: Listing, recipe: Recipe, *, missing: list[int], place: Place, actors: int
 ) -> Generator[int, None, None]:
-    """Have these blocks made, and yield the number of photos of each that is done."""
+    """Make these blocks on the cluster, and yield the number of photos of each finished block."""
     data = _quiet_ray_data()
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
-    context.target_max_block_size = 1  # one of our blocks in one of Ray's: a piece of work for one actor
+    context.target_max_block_size = 1  # one of our blocks per block of Ray: the unit of work of an actor
     with data.DataContext.current(context):
         made = (
             data.from_items([{"names": 0}])
@@ -151,8 +157,10 @@ def _made(
 
 
 def block_names(_start: Rows, *, photos: Any, run: Run, missing: list[int]) -> Iterator[Rows]:
-    """(number, pickled `Listing` of its photos) of each missing block, one by one as there is room for them; `photos`
-    is the whole listing, or Ray's reference to it, so that it is sent but once."""
+    """Yield (number, pickled `Listing` of its photos) of each missing block, one by one as there is room for them.
+
+    `photos` is the whole listing, or Ray's reference to it, so that it is sent only once.
+    """
     listing: Listing = photos if isinstance(photos, Listing) else require_ray().get(photos)
     for number in missing:
         part = pickle.dumps(listing.part(run.rows(number)))
@@ -160,7 +168,7 @@ def block_names(_start: Rows, *, photos: Any, run: Run, missing: list[int]) -> I
 
 
 class Embedder:
-    """An actor: makes blocks. The network is loaded with the first, so that what is wrong with it is heard."""
+    """An actor that makes blocks; it loads the network with its first block, so that load errors are reported."""
 
     def __init__(self, store: Store, recipe: Recipe, place: Place) -> None:
         self._store, self._recipe, self._place = store, recipe, place
@@ -178,7 +186,7 @@ class Embedder:
         return {"photos": np.array([len(photos)]), "failures": np.array([len(block.failures)])}
 
     def _embed(self, network: Network, photos: Listing, first: int) -> Block:
-        """The block of these photos, the first of which has this number in the run."""
+        """Return the block of these photos; the first photo has the number `first` in the run."""
         recipe = self._recipe
         parts = list(
             embed_photos(
@@ -197,8 +205,10 @@ class Embedder:
 
 @contextmanager
 def counted(folder: Path, number: int, photos: Listing) -> Iterator[None]:
-    """Keep count, in the folder, of the actors that began this block and did not come to its end. Ray starts them again
-    for ever; InputError where it has been enough."""
+    """Count, in a file of the folder, the actors that began this block and did not finish it.
+
+    Ray restarts them without limit. Raises InputError after `RETRIES` + 1 deaths.
+    """
     path = folder / f"{number:08d}.tries"
     with path.open("ab") as file:
         file.write(b".")
@@ -212,7 +222,7 @@ def counted(folder: Path, number: int, photos: Listing) -> Iterator[None]:
 
 
 def load_checked(recipe: Recipe, place: Place, run: Run) -> Network:
-    """The recipe's network, on a node. Raises InputError where it is not the one that the run was begun with."""
+    """Load the recipe's network on a node. Raises InputError if it is not the network that the run began with."""
     keep_freed_memory()
     network = load_network(
         recipe.model,
@@ -232,7 +242,10 @@ def load_checked(recipe: Recipe, place: Place, run: Run) -> Network:
 
 
 def _quiet_ray_data() -> Any:
-    """The package ray.data; of what it logs only warnings that do not come as exceptions, too."""
+    """Import ray.data, and reduce its log to warnings that are not also exceptions.
+
+    Raises InputError if it is not installed.
+    """
     try:
         from ray import data
     except ImportError as error:

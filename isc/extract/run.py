@@ -1,4 +1,4 @@
-"""Photos → descriptors, kept block by block until the file is whole."""
+"""Extraction of descriptors to a file, by blocks that are kept until the file is complete."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from isc.runtime.progress import Report, progress
 
 log = logging.getLogger(__name__)
 
-WHOLE = "whole.h5"  # the file in the making, among its blocks
+WHOLE = "whole.h5"  # the unfinished file, in the folder of its blocks
 QUEUED = 2  # finished blocks that wait for the disk
-ID_BYTES = 64  # of an id, about
+ID_BYTES = 64  # approximate length of an id
 
 
 def extract(config: ExtractConfig) -> Path:
-    """Write the descriptors of all photos of `config.images` to `config.output`; the path written.
+    """Write the descriptors of all photos of `config.images` to `config.output`, and return that path.
 
-    A file that was made by the same model of the same photos is left as it is; one made differently is refused unless
-    config.overwrite. A run that was broken off goes on where it was.
+    A file that the same model made of the same photos is kept; another file is refused unless config.overwrite. An
+    interrupted run continues where it stopped. Raises InputError if the configuration or the photos cannot be used.
     """
     output = Path(config.output)
     if output.is_dir():
@@ -75,7 +75,7 @@ def _refuse_gpu_jpeg(network: Network, looks: Looks) -> None:
 
 
 def _provenance(network: Network, photos: Listing, looks: Looks) -> dict[str, str]:
-    """What the descriptors depend on."""
+    """Return the facts that the descriptors depend on."""
     shown = {"views": views_text(looks.views), "combine": looks.combine.value} if len(looks.views) > 1 else {}
     return {
         **network.provenance,
@@ -87,7 +87,7 @@ def _provenance(network: Network, photos: Listing, looks: Looks) -> dict[str, st
 
 
 def _make_blocks(store: Store, network: Network, photos: Listing, looks: Looks, config: ExtractConfig) -> None:
-    """Make the blocks that are missing; all those finished stay, whatever happens."""
+    """Make the missing blocks; finished blocks stay after any error."""
     missing = store.missing()
     there = store.run.count - sum(len(store.run.rows(number)) for number in missing)
     what = f"{store.run.count:,} photos at {looks.image_size} px on {network.device}, {network.precision.value}"
@@ -118,7 +118,7 @@ def _make_blocks(store: Store, network: Network, photos: Listing, looks: Looks, 
 
 
 def _network(config: ExtractConfig) -> Network:
-    """What embeds the photos; where a cluster does, what tells this process of it, in the arithmetic asked for."""
+    """Load the network that embeds the photos; for a cluster, a network on the CPU that only describes it."""
     on_cluster = config.engine is Where.ray
     network = load_network(
         config.model,
@@ -128,7 +128,7 @@ def _network(config: ExtractConfig) -> Network:
         compile=config.compile and not on_cluster,
         image_size=config.image_size,
     )
-    if on_cluster and config.precision is not Precision.auto:  # which would be another thing on every node
+    if on_cluster and config.precision is not Precision.auto:  # auto may differ between nodes
         return replace(network, precision=config.precision)
     return network
 
@@ -151,7 +151,7 @@ def _embed_on_cluster(store: Store, photos: Listing, looks: Looks, precision: Pr
 
 
 def _watched(made: Iterable[Block], *, done: int, total: int, report: Report, strict: bool) -> Iterator[Block]:
-    """The same, told of to `report`; if `strict`, InputError at the first photo that cannot be read."""
+    """Yield the blocks and report the progress; with `strict`, raise InputError at the first unreadable photo."""
     report(done, total)
     for block in made:
         if strict and block.failures:
@@ -162,7 +162,7 @@ def _watched(made: Iterable[Block], *, done: int, total: int, report: Report, st
 
 
 def _keep(store: Store, missing: list[int], made: Iterable[Block]) -> None:
-    """Write the blocks of these numbers, in their order, while the next ones are made."""
+    """Write the blocks of these numbers, in order, while the next blocks are made."""
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as disk:
         for number, block in regrouped(made, [(number, store.run.rows(number)) for number in missing]):
@@ -174,7 +174,7 @@ def _keep(store: Store, missing: list[int], made: Iterable[Block]) -> None:
 
 
 def regrouped(made: Iterable[Block], wanted: Iterable[tuple[int, range]]) -> Iterator[tuple[int, Block]]:
-    """Pieces of any size, in the order of the photos' numbers → (number, block) for each of the ranges wanted."""
+    """Regroup pieces of any size, in the order of photo numbers, to (number, block) for each wanted range."""
     pieces = iter(made)
     left: Block | None = None
     for number, rows in wanted:
@@ -187,7 +187,7 @@ def regrouped(made: Iterable[Block], wanted: Iterable[tuple[int, range]]) -> Ite
 
 
 def _split(block: Block, stop: int) -> tuple[Block, Block | None]:
-    """Photos before number `stop`, and the others, if any."""
+    """Return the photos before number `stop`, and the others, or None if there are no others."""
     before = block.rows < stop
     early = {row: why for row, why in block.failures.items() if row < stop}
     if before.all() and len(early) == len(block.failures):
@@ -200,7 +200,10 @@ def _split(block: Block, stop: int) -> tuple[Block, Block | None]:
 
 
 def _put_together(store: Store, output: Path, photos: Listing, looks: Looks, config: ExtractConfig) -> None:
-    """The blocks as one file, and the list of what could not be read beside it; then the blocks go."""
+    """Write the blocks as one file, list unreadable photos beside it, and remove the blocks.
+
+    Raises InputError if no photo is readable, or with config.strict if one is not.
+    """
     failures = store.failures()
     if failures and config.strict:
         _refuse_unreadable(failures)
@@ -234,7 +237,7 @@ def _put_together(store: Store, output: Path, photos: Listing, looks: Looks, con
 
 
 def _described(block: Block, photos: Listing, views: Sequence[View] | None) -> Descriptors:
-    """The descriptors of a block, with their ids and, where there are several of a photo, what each shows."""
+    """Return the descriptors of a block with their ids and, if a photo has several, the names of their views."""
     ids = np.array(photos.ids(block.rows.tolist()), dtype=object)
     count, each, dim = block.vectors.shape
     vectors = block.vectors.reshape(count * each, dim)
@@ -243,14 +246,14 @@ def _described(block: Block, photos: Listing, views: Sequence[View] | None) -> D
 
 
 def _names(block: Block, views: Sequence[View]) -> list[str]:
-    """The view of each row of a block; of a region that was looked for, where it lies."""
+    """Return the name of the view of each row of a block; the name of a proposed region is its position."""
     if block.regions is None:
         return [view.name for view in views] * len(block.rows)
     return [view.name for regions in block.regions.tolist() for view in placed(views, regions)]
 
 
 def _list_failures(output: Path, photos: Listing, failures: Mapping[int, str]) -> None:
-    """List the photos left out beside the output; remove the list of an earlier run when there are none."""
+    """List the unreadable photos beside the output; without any, remove the list of an earlier run."""
     listing = output.with_name(f"{output.name}.failures.csv")
     if not failures:
         listing.unlink(missing_ok=True)
@@ -265,7 +268,7 @@ def _refuse_unreadable(failures: Mapping[int, str]) -> NoReturn:
 
 
 def _refuse_other(output: Path, run: Run, *, strict: bool) -> None:
-    """InputError unless the file is of this run, and if `strict`, of every photo."""
+    """Raise InputError unless the file is of this run and, with `strict`, has every photo."""
     before = read_provenance(output)
     if strict and before.get("unreadable") != "0":
         raise InputError(f"output={output}: leaves out {before.get('unreadable')} unreadable photos (strict=true)")

@@ -1,4 +1,4 @@
-"""The views of a photo that are described, and how their descriptors become one."""
+"""The views of a photo that are described, and the combination of their descriptors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from isc.photos.views import View, parse_views, placed
 
 @dataclass(frozen=True)
 class Looks:
-    """How each photo is looked at: the views, the network's input size in pixels, and what becomes of the views."""
+    """The plan for each photo: its views, the network's input size in pixels, and the combination of the views."""
 
     image_size: int
     views: tuple[View, ...] = parse_views("whole")
@@ -26,12 +26,12 @@ class Looks:
 
     @property
     def rows(self) -> int:
-        """Descriptors of each photo."""
+        """The number of descriptors per photo."""
         return len(self.views) if self.combine is Combine.rows else 1
 
     @property
     def sides(self) -> dict[int, list[int]]:
-        """Which views are shown to the network at which size, in pixels."""
+        """The numbers of the views that the network receives at each input size, in pixels."""
         found: dict[int, list[int]] = {}
         for number, view in enumerate(self.views):
             found.setdefault(view.side(self.image_size), []).append(number)
@@ -39,22 +39,22 @@ class Looks:
 
     @property
     def regions(self) -> int:
-        """Views whose region is looked for in each photo."""
+        """The number of views that show a region proposed for each photo."""
         return sum(view.found > 0 for view in self.views)
 
     def views_of(self, picture: Pixels) -> tuple[View, ...]:
-        """The views of a photo [H, W, 3], its regions among them."""
+        """Return the views of a photo [H, W, 3], with its proposed regions."""
         return placed(self.views, propose(picture, count=self.regions)) if self.regions else self.views
 
     def pictures(self, picture: Pixels, views: Sequence[View]) -> list[Pixels]:
-        """What the network is shown of a photo [H, W, 3] by its own views: for each of the `sides` [V, S, S, 3]."""
+        """Return the network's inputs for a photo [H, W, 3] and its own views: for each of `sides` [V, S, S, 3]."""
         return [
             np.stack([resize(views[number].pixels(picture), side) for number in numbers])
             for side, numbers in self.sides.items()
         ]
 
     def combined(self, found: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """Descriptors of P photos, for each of the `sides` [P, V, D], → [P, rows, D] in the order of the views."""
+        """Combine descriptors of P photos, for each of `sides` [P, V, D], to [P, rows, D] in the order of the views."""
         order = np.argsort(list(itertools.chain.from_iterable(self.sides.values())))
         vectors: npt.NDArray[np.float32] = np.concatenate(found, axis=1)[:, order]
         if self.rows == vectors.shape[1]:

@@ -1,4 +1,4 @@
-"""The network: its layers and weights, published checkpoints, ONNX files, and where it runs."""
+"""The network: its layers and weights, published checkpoints, ONNX files, and its devices."""
 
 import lazy_loader
 

@@ -19,10 +19,10 @@ from isc.model.published import without_conv_head
 
 
 class CopyModel(nn.Module):
-    """Pictures → descriptors. Knows its own input size, mean and standard deviation.
+    """The network from pictures to descriptors, with its own input size, mean and standard deviation.
 
-    forward: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length. Training uses its two halves,
-    `finish(project(x))`, alone; afterwards descriptors are whitened, and the background is subtracted.
+    forward: uint8 or float [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length. Training uses only
+    `finish(project(x))`; after it, descriptors are also whitened, and the background is subtracted.
     """
 
     mean: Tensor
@@ -61,29 +61,29 @@ class CopyModel(nn.Module):
         )  # fmt: skip
 
     def whitened(self, embeddings: Tensor) -> Tensor:
-        """Unit vectors [B, dim] around the training mean, all directions alike; as they are without whitening."""
+        """Return unit vectors [B, dim], centred on the training mean and whitened; unchanged without whitening."""
         return F.normalize((embeddings - self.center) @ self.whitening) if self.config.whiten else embeddings
 
     def project(self, pictures: Tensor) -> Tensor:
-        """Everything that looks at one picture alone: [B, 3, S, S] → [B, dim] before the batch norm."""
+        """Apply the layers that treat each picture alone: [B, 3, S, S] → [B, dim] before the batch norm."""
         projected: Tensor = self.linear(self.pool(self.backbone((pictures.float() - self.mean) / self.std)))
         return projected
 
     def project_cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """`project`, and the same projection of every cell of the backbone's map, [B, dim, G, G]."""
+        """Return `project(pictures)`, and the same projection of every cell of the backbone's map, [B, dim, G, G]."""
         features = self.backbone((pictures.float() - self.mean) / self.std)
         grid = as_grid(features, self.backbone).float()
         cells = F.conv2d(grid, self.linear.weight[:, :, None, None], self.linear.bias)
-        if isinstance(self.norm, nn.BatchNorm1d):  # without what all cells share
+        if isinstance(self.norm, nn.BatchNorm1d):  # removes what all cells share
             cells = F.batch_norm(cells, self.norm.running_mean, self.norm.running_var)
         return self.linear(self.pool(features)), cells
 
     def finish(self, projected: Tensor) -> Tensor:
-        """What looks at the whole batch while training: batch norm; then unit length."""
+        """Apply batch norm, which uses the whole batch in training, and scale to unit length."""
         return F.normalize(self.norm(projected.float()))
 
     def pool(self, features: Tensor) -> Tensor:
-        """The backbone's output, a map or tokens, → [B, C]."""
+        """Pool the backbone's output, a map or tokens, to [B, C]."""
         if self.config.pooling is Pooling.token:
             return features[:, 0].float()
         grid = as_grid(features, self.backbone)
@@ -92,7 +92,10 @@ class CopyModel(nn.Module):
         return gem(grid, self.power.clamp(min=1.0) if self.config.gem_learned else self.config.gem_power)
 
     def first_blocks(self, count: int) -> list[nn.Parameter]:
-        """The parameters of the stem and of the first `count` blocks, as timm groups them."""
+        """Return the parameters of the stem and of the first `count` blocks, as timm groups them.
+
+        Raises InputError if timm knows no blocks of the backbone, or not more than `count`.
+        """
         if not hasattr(self.backbone, "group_matcher"):
             raise InputError(f"train.freeze_blocks={count}: timm knows no blocks of {self.config.backbone}; expected 0")
         groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True), reverse=True)
@@ -104,7 +107,7 @@ class CopyModel(nn.Module):
         return [p for name, p in self.backbone.named_parameters() if groups[name] <= count]
 
     def early_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the stem and of the first group of blocks; none where timm knows no groups."""
+        """Return the parameters of the stem and of the first group of blocks; an empty list without groups in timm."""
         if not hasattr(self.backbone, "group_matcher"):
             return []
         groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True), reverse=True)
@@ -119,13 +122,13 @@ def create_backbone(name: str, *, pretrained: bool) -> Any:
         )
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "global_pool": ""}
     try:
-        return timm.create_model(name, dynamic_img_size=True, **options)  # transformers: pictures of any size
+        return timm.create_model(name, dynamic_img_size=True, **options)  # transformers take pictures of any size
     except TypeError:
         return timm.create_model(name, **options)
 
 
 def _check_pooling(config: ModelConfig, backbone: Any) -> None:
-    """InputError where the backbone's output cannot be pooled as asked."""
+    """Raise InputError if the configured pooling does not fit the backbone's output."""
     with torch.inference_mode():
         size = resolve_model_data_config(backbone)["input_size"]
         shape = tuple(backbone.eval()(torch.zeros(1, *size)).shape)

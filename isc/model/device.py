@@ -1,4 +1,4 @@
-"""Where the network runs, and how it is laid out there."""
+"""Device, arithmetic and memory layout of the network."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ GIB = 1 << 30
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda`; InputError where CUDA is asked for and absent."""
+    """Return the device of `auto`, `cpu` or `cuda`. Raises InputError if CUDA is requested and absent."""
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda: no CUDA device is visible; use device=cpu or device=auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def place(model: Module, device: torch.device) -> Module:
-    """The same model on this device, its kernels laid out channels last, which is the faster layout on both kinds."""
+    """Move the model to the device, and its kernels to the channels-last layout, which is faster on CPUs and GPUs."""
     return cast(Module, model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def native_bfloat16(device: torch.device) -> bool:
-    """Whether this hardware multiplies bfloat16 itself; elsewhere it is slower than float32."""
+    """Return whether the hardware multiplies bfloat16 itself; otherwise bfloat16 is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def arithmetic(precision: Precision, device: torch.device) -> Precision:
-    """What `auto` means on this device; the others are themselves."""
+    """Return the precision that `auto` means on this device; return other values unchanged."""
     if precision is not Precision.auto:
         return precision
     return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
 
 
 def reduced_precision(device: torch.device) -> Precision:
-    """The quickest arithmetic for descriptors: float16 on a GPU, as quick there as bfloat16 and eight times as fine;
-    bfloat16 on a CPU that multiplies it."""
+    """Return the fastest precision for descriptors: float16 on a GPU, bfloat16 on a CPU that multiplies it, else
+    float32.
+
+    On a GPU float16 is as fast as bfloat16, and eight times as fine.
+    """
     if device.type == "cuda":
         return Precision.float16
     return Precision.bfloat16 if native_bfloat16(device) else Precision.float32
@@ -58,7 +61,7 @@ def reduced_precision(device: torch.device) -> Precision:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let this process compute with one thread, as sums are ordered otherwise with several."""
+    """Let this process compute with one thread: with several, the order of sums changes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -70,8 +73,10 @@ def one_thread() -> Iterator[None]:
 def compiled(
     function: Callable[[Tensor], Tensor], device: torch.device | None = None, *, key: str = "train.compile"
 ) -> Callable[[Tensor], Tensor]:
-    """torch.compile, where a device is given for inference on it, with CUDA graphs; InputError where that is no GPU, or
-    where no compiler is found."""
+    """Apply torch.compile, with CUDA graphs if a `device` for inference is given.
+
+    Raises InputError if that device is no GPU, or no C++ compiler is found.
+    """
     if device is not None and device.type != "cuda":
         raise InputError(f"{key}=true is for GPUs; on a CPU runtime=openvino or onnxruntime is quicker")
     compiler = os.environ.get("CXX", "g++")
@@ -83,9 +88,11 @@ def compiled(
 
 
 def depthwise_in_float32(network: nn.Module) -> None:
-    """Let depthwise convolutions that are learned leave a CPU's bfloat16 autocast, in which oneDNN has no fast kernels
-    for their slopes: 1.7 × the speed of the whole step (docs/results.md). For training; a copy of the network made
-    afterwards would share these layers."""
+    """Take trainable depthwise convolutions out of bfloat16 autocast on a CPU.
+
+    oneDNN has no fast bfloat16 kernels for their gradients: in float32 the whole step has 1.7 × the speed
+    (docs/results.md). For training only: a copy of the network made afterwards would share these layers.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             module.forward = _outside_autocast(module.forward)  # type: ignore[method-assign,assignment]
@@ -102,10 +109,10 @@ def _outside_autocast(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the large blocks it frees, instead of fetching them anew for every layer of every batch.
+    """Let this process keep freed large blocks, instead of requesting them again for every layer of every batch.
 
-    glibc maps each block above 32 MB afresh, and the page faults cost as much as the network's arithmetic (figures in
-    docs/results.md). Does nothing where the C library has no mallopt.
+    glibc maps each block above 32 MB anew, and the page faults cost as much as the network's arithmetic (figures in
+    docs/results.md). Does nothing if the C library has no mallopt.
     """
     library = ctypes.CDLL(ctypes.util.find_library("c"))
     if hasattr(library, "mallopt"):

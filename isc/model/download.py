@@ -23,14 +23,15 @@ STALL = 60.0  # seconds without an answer after which a download is given up
 
 
 def is_url(location: str) -> bool:
-    """Whether `fetch` would go to the network, or refuse to."""
+    """Return whether the location is a URL, which `fetch` downloads or refuses."""
     return "://" in location
 
 
 def fetch(location: str) -> Path:
-    """The file at `FILE`, `FILE#sha256=HEX` or `https://…#sha256=HEX`; a URL must come with its checksum.
+    """Return the file at `FILE`, `FILE#sha256=HEX` or `https://…#sha256=HEX`; a URL must have its checksum.
 
-    A download lands in the cache folder only when its checksum is right, and is checked again before every use.
+    A download is put into the cache folder only if its checksum is right, and is checked again before every use. Raises
+    InputError if the file is missing, cannot be fetched, or has another checksum.
     """
     place, _, given = location.partition("#sha256=")
     expected = given.lower()
@@ -50,12 +51,12 @@ def fetch(location: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """`isc` in XDG_CACHE_HOME, or in ~/.cache."""
+    """Return the cache folder: `isc` in XDG_CACHE_HOME, or in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isc"
 
 
 def _from_cache(url: str, expected: str) -> Path:
-    """The file of this checksum in the cache, downloaded where it is absent or has changed."""
+    """Return the file of this checksum in the cache; download it if it is absent or has changed."""
     name = Path(urlsplit(url).path).name or "download"
     path = cache_folder() / f"{expected[:16]}-{name}"
     if not path.is_file() or _sha256(path) != expected:
@@ -102,7 +103,8 @@ class _StayOnHttps(HTTPRedirectHandler):
 
 
 def _download(url: str, file: IO[bytes]) -> None:
-    """Append what the URL gives. Its own errors become InputError; those of `file` stay OSError."""
+    """Append the content of the URL to the file. Errors of the download become InputError; those of `file` stay
+    OSError."""
     opener = build_opener(_StayOnHttps)
     with (
         _asking(url, lambda: opener.open(url, timeout=STALL)) as answer,

@@ -1,4 +1,4 @@
-"""A model as an ONNX file, for other programs and runtimes, and how far its descriptors agree with the original's."""
+"""Export of a model to an ONNX file, for other programs and runtimes, and a check that the descriptors agree."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from isc.photos.resizing import resize
 
 OPSET = 17
 MIN_COSINE = 0.9999  # between the descriptors of a photo by the original and by its ONNX network
-TOGETHER = 7  # pictures that an exported network is given at once to compare it, besides one by one
-LARGER = (32, 41)  # pixels more, an even and an odd number: padding may depend on it
-TRIED = 4  # photos that a conversion on the fly is tried on
+TOGETHER = 7  # pictures per batch in the comparison, besides single pictures
+LARGER = (32, 41)  # pixels added to the size to test others, even and odd, because padding may depend on it
+TRIED = 4  # photos to test a conversion in memory with
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How well an exported network agrees with its original, over all photos, batch sizes and sizes in pixels."""
+    """Agreement of an exported network with its original, over all photos, batch sizes and sizes in pixels."""
 
     photos: int
     sizes: tuple[int, ...]
-    any_size: bool  # whether it takes others than the first of them
+    any_size: bool  # True if it takes more sizes than the first
     min_cosine: float
     max_difference: float  # of one number of a descriptor
     worst: Path  # the photo of the smallest cosine
@@ -67,9 +67,9 @@ def export(
 ) -> Parity:
     """Write the model as an ONNX file, if ONNX Runtime makes the same descriptors of the photos from it.
 
-    The photos are the sample's where none are given. `image_size`, in pixels, is the model's own where not given. The
-    file takes pictures of any size, or of this one alone where the network can do no others. InputError, and no file,
-    where a photo's descriptors have a cosine below `min_cosine`, or where something is missing.
+    The default photos are those of the sample. `image_size`, in pixels, defaults to the model's. The file takes
+    pictures of any size, or only of this one if the network supports no other. Raises InputError, and writes no file,
+    if the descriptors of a photo have a cosine below `min_cosine`, or a package is missing.
     """
     size = image_size or model.config.image_size
     paths = list(photos) or list(list_images(SAMPLE).values())
@@ -87,11 +87,11 @@ def export(
 
 
 def to_runtime(model: CopyModel, *, runtime: str, image_size: int | None = None, threads: int = 1) -> OnnxModel:
-    """The same model, run by `runtime` on the CPU: onnxruntime or openvino.
+    """Return the same model, run by `runtime` on the CPU: onnxruntime or openvino.
 
-    Its descriptors count as the model's own, as it is tried on real photos first. It takes pictures of any size, or of
-    `image_size` pixels (the model's own where not given) alone, as `OnnxModel.size` says. InputError where it cannot be
-    converted, the runtime is missing, or it gives other descriptors.
+    Its descriptors count as those of the model, since they are compared on real photos first. It takes pictures of any
+    size, or only of `image_size` pixels (by default the model's): see `OnnxModel.size`. Raises InputError if the
+    conversion fails, the runtime is missing, or the descriptors differ.
     """
     size = image_size or model.config.image_size
     name = Path(model.config.backbone)
@@ -109,7 +109,8 @@ def to_runtime(model: CopyModel, *, runtime: str, image_size: int | None = None,
 
 
 def _converted(model: CopyModel, size: int, *, path: Path, runtime: str) -> tuple[bytes, tuple[int, ...]]:
-    """The bytes of an ONNX file, and the sizes in pixels to compare it at: `size`, and another one if it takes any."""
+    """Return the bytes of an ONNX file, and the sizes in pixels to compare it at: `size`, and a second if it takes
+    any."""
     plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     others = [size + more for more in LARGER]
     if _does(plain, others):
@@ -117,45 +118,45 @@ def _converted(model: CopyModel, size: int, *, path: Path, runtime: str) -> tupl
         if _same_at(plain, content, others, path=path, runtime=runtime):
             return content + _metadata_bytes(_metadata(model, size, any_size=True)), (size, others[-1])
     if getattr(plain.backbone, "pos_embed", None) is not None and hasattr(plain.backbone, "set_input_size"):
-        # a transformer's positions, stretched now instead of at each call, which tracing cannot follow
+        # resizes a transformer's position embeddings now; tracing cannot follow the resizing at each call
         plain.backbone.set_input_size((size, size))
     content = _traced(plain, size, path=path, any_size=False)
     return content + _metadata_bytes(_metadata(model, size, any_size=False)), (size,)
 
 
 def _does(model: CopyModel, sizes: Sequence[int]) -> bool:
-    """Whether the network itself takes pictures of these sizes."""
+    """Return whether the network itself takes pictures of these sizes."""
     try:
         for size in sizes:
             _original(model, torch.zeros(1, 3, size, size, dtype=torch.uint8))
-    except (AssertionError, RuntimeError, ValueError):  # how networks refuse sizes that their positions do not fit
+    except (AssertionError, RuntimeError, ValueError):  # for sizes that do not fit the position embeddings
         return False
     return True
 
 
 def _same_at(model: CopyModel, content: bytes, sizes: Sequence[int], *, path: Path, runtime: str) -> bool:
-    """Whether the file takes pictures of these sizes as the network does: tracing may have fixed what depends on it."""
+    """Return whether file and network agree at these sizes: tracing may have fixed a value that depends on the size."""
     paths = list(list_images(SAMPLE).values())[:TRIED]
     batches = [_pictures(paths, size) for size in sizes]
     try:
         found = load_onnx(path, runtime=runtime, content=content, key="output").apart(batches)
-    except InputError:  # it does not run at them; what is wrong at any size is said of the file of a fixed one
+    except InputError:  # it fails at these sizes; errors at every size are raised for the file of one size
         return False
     cosines = [_cosines(_original(model, one), two) for one, two in zip(batches, found, strict=True)]
     return bool(np.concatenate(cosines).min() >= MIN_COSINE)
 
 
 def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool) -> bytes:
-    """The ONNX file of a model on the CPU in evaluation mode, by torch's tracing exporter."""
+    """Return the ONNX file of a model on the CPU in evaluation mode, written by torch's tracing exporter."""
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         _refuse_torch(path)
     with tempfile.TemporaryDirectory(prefix="isc-export-") as folder:
         file = Path(folder) / "model.onnx"
         try:
             _write_traced(model, size, file, any_size=any_size)
-        except ImportError as error:  # of the packages that the other exporter needs
+        except ImportError as error:  # of packages that the other exporter needs
             _refuse_torch(path, error)
-        except Exception as error:  # of kinds of its own
+        except Exception as error:  # the exporter raises exception types of its own
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"{path}: {model.config.backbone} cannot be exported at {size} px ({reason}); expected another size, "
@@ -168,8 +169,8 @@ def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool) -> bytes
 
 def _write_traced(model: CopyModel, size: int, file: Path, *, any_size: bool) -> None:
     sides = {2: "height", 3: "width"} if any_size else {}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints the whole graph of a failure
-        warnings.simplefilter("ignore")  # of what tracing may miss: that is tried afterwards
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # a failure prints the whole graph
+        warnings.simplefilter("ignore")  # about what tracing may miss: that is tested afterwards
         torch.onnx.export(
             model,
             (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
@@ -198,20 +199,23 @@ def _metadata(model: CopyModel, size: int, *, any_size: bool) -> dict[str, str]:
         "sizes": "any" if any_size else "image_size alone",
         "input": "pictures: uint8 [batch, 3, height, width], RGB in 0…255, each squeezed to a square",
         "output": "descriptors: float32 [batch, dim] of unit length, compared by Euclidean distance",
-        "mean": json.dumps(mean),  # of values in 0…1; inside the network, not for its user to subtract
+        "mean": json.dumps(mean),  # of values in 0…1; applied inside the network, not by its user
         "std": json.dumps(std),
     }
 
 
 def _metadata_bytes(metadata: Mapping[str, str]) -> bytes:
-    """What to append to an ONNX file, so that it has these `metadata_props`: field 14 of its protocol buffer, {1: key,
-    2: value} each. A repeated field may be continued anywhere in the message."""
+    """Return the bytes that add these `metadata_props` to an ONNX file when they are appended to it.
+
+    They are field 14 of its protocol buffer, {1: key, 2: value} each. A repeated field may continue anywhere in the
+    message.
+    """
     entries = (_field(1, key.encode()) + _field(2, value.encode()) for key, value in metadata.items())
     return b"".join(_field(14, entry) for entry in entries)
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """One field of a protocol buffer that is bytes: its tag, its length as base 128, lowest digits first, itself."""
+    """Return a field of bytes of a protocol buffer: tag, length in base 128, lowest digits first, and content."""
     length, digits = len(content), []
     while length > 127:
         digits.append(length & 127 | 128)
@@ -222,7 +226,8 @@ def _field(number: int, content: bytes) -> bytes:
 def _parity(
     model: CopyModel, network: OnnxModel, paths: Sequence[Path], *, sizes: tuple[int, ...], num_bytes: int
 ) -> Parity:
-    """How well it agrees on these photos: at the first size one by one and in sevens, at others in sevens."""
+    """Measure the agreement on these photos: at the first size one by one and in batches of `TOGETHER`, at others in
+    batches."""
     cosines, differences = np.ones(len(paths)), 0.0
     for start in range(0, len(paths), TOGETHER):
         rows = slice(start, start + TOGETHER)
@@ -246,12 +251,12 @@ def _parity(
 
 
 def _pictures(paths: Sequence[Path], size: int) -> Tensor:
-    """Photos as the network takes them: uint8 [B, 3, size, size]."""
+    """Return the photos as input of the network: uint8 [B, 3, size, size]."""
     return torch.from_numpy(np.stack([resize(read_image(path), size) for path in paths])).permute(0, 3, 1, 2)
 
 
 def _original(model: CopyModel, pictures: Tensor) -> Tensor:
-    """Its descriptors, on the CPU; two pictures at a time stay in a core's cache."""
+    """Return the model's descriptors, as a CPU tensor; two pictures at a time stay in a core's cache."""
     with torch.inference_mode(), one_thread():
         pairs = [pictures[at : at + 2].to(model.mean.device) for at in range(0, len(pictures), 2)]
         found = [model(pair).float().cpu() for pair in pairs]
@@ -259,6 +264,6 @@ def _original(model: CopyModel, pictures: Tensor) -> Tensor:
 
 
 def _cosines(one: Tensor, other: Tensor) -> npt.NDArray[np.float64]:
-    """Of each row of one with that of the other."""
+    """Return the cosine of each row of `one` with the same row of `other`."""
     cosines = torch.nn.functional.cosine_similarity(one.double(), other.double())
     return np.asarray(cosines.numpy(), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The file of a model, model.safetensors: its weights, its configuration and where it came from."""
+"""The model file model.safetensors: weights, configuration and provenance."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from isc.data.files import atomic_path
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel
 
-MODEL_FILE = "model.safetensors"  # its name in a run folder
+MODEL_FILE = "model.safetensors"  # the name of the file in a run folder
 FORMAT = "isc-model-1"
 
 
 def save_model(path: Path, model: CopyModel, provenance: dict[str, str], *, half: bool = False) -> None:
-    """Weights and configuration as one safetensors file, written whole or not at all; in float16 where `half`."""
+    """Write weights and configuration as one safetensors file, completely or not at all; with `half` in float16."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     metadata = {"format": FORMAT, "config": _written_config(model.config), **provenance}
     with atomic_path(path) as beside:
-        beside.write_bytes(safetensors.torch.save(state, metadata))  # its own writer would hide why it cannot
+        beside.write_bytes(safetensors.torch.save(state, metadata))  # its own writer hides the cause of an error
 
 
 def _written_config(config: ModelConfig) -> str:
@@ -56,7 +56,7 @@ def load_run(path: Path) -> CopyModel:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors, as float32 where they are kept in halves."""
+    """Return metadata and tensors, float16 ones as float32. Raises InputError if the file is damaged."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
@@ -67,7 +67,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def describe(model: CopyModel) -> dict[str, str]:
-    """What identifies a model's output: name, weight hash, preprocessing, code version."""
+    """Return what identifies a model's output: name, weight hash, preprocessing, dimension, GeM power, code version."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

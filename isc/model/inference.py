@@ -1,4 +1,4 @@
-"""What turns pictures into descriptors, whatever runs it, ready for its device."""
+"""Networks that turn pictures into descriptors, with any runtime, on any device."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ from isc.photos.resizing import resize
 log = logging.getLogger(__name__)
 
 GROUPS = {Precision.bfloat16: (8, 2)}  # small, large pictures that a core embeds at a time (docs/decisions.md)
-GROUP = (2, 2)  # of other arithmetic; more are no quicker
-SMALL = 320  # pixels a side
-FAITHFUL = 0.9995  # cosine with the float32 descriptor that reduced arithmetic must keep
-UNSAID = 224  # pixels of a network that takes any size and does not say what it is meant for
-TRIED = 16  # photos of the package that this is measured on
+GROUP = (2, 2)  # the same for other precisions; larger groups are no faster
+SMALL = 320  # the largest side of a small picture, in pixels
+FAITHFUL = 0.9995  # cosine with the float32 descriptor that a reduced precision must keep
+UNSAID = 224  # side in pixels for a network of any size whose file names none
+TRIED = 16  # sample photos that this cosine is measured on
 
 
 @dataclass(frozen=True)
 class Network:
-    """What turns pictures into descriptors.
+    """A network that turns pictures into descriptors.
 
     call: uint8 [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length, both on the device.
     """
 
     forward: Callable[[Tensor], Tensor]
     dim: int
-    image_size: int  # pixels, where the caller wants no other
+    image_size: int  # default side of the pictures, in pixels
     device: torch.device
     precision: Precision = Precision.float32
     provenance: Mapping[str, str] = field(default_factory=dict)
-    only_size: int | None = None  # pixels, where the network takes no other
-    plain: Callable[[Tensor], Tensor] | None = None  # where `forward` is compiled, the same as it was before
-    groups: tuple[int, int] = GROUP  # small and large pictures that a CPU core embeds at a time
+    only_size: int | None = None  # the only possible side, in pixels, if fixed
+    plain: Callable[[Tensor], Tensor] | None = None  # if `forward` is compiled, the function before
+    groups: tuple[int, int] = GROUP  # small, large pictures that a CPU core embeds at a time
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Tensor:
         return self.forward(pictures.contiguous(memory_format=torch.channels_last)).float()
 
     def check_size(self, side: int) -> None:
-        """InputError unless it takes squares of this side, in pixels."""
+        """Raise InputError unless the network takes squares of this side, in pixels."""
         if self.only_size not in (None, side):
             raise InputError(
                 f"the model takes pictures of {self.only_size} px alone; expected no other, such as {side}"
             )
 
     def group(self, side: int) -> int:
-        """Pictures of this side, in pixels, that one CPU core embeds at a time."""
+        """Return how many pictures of this side, in pixels, one CPU core embeds at a time."""
         small, large = self.groups
         return small if side <= SMALL else large
 
@@ -78,11 +78,10 @@ def load_network(
     compile: bool = False,
     image_size: int | None = None,
 ) -> Network:
-    """The network of an ONNX file, or of anything that `isc.model.load.load_model` takes, by the runtime asked for, on
-    `auto`, `cpu`, `cuda` or a device of torch.
+    """Load the network of an ONNX file, or of anything that `isc.model.load.load_model` takes, with this runtime.
 
-    `image_size` is the one that it will be used at, for runtimes that want to know. InputError where the name, or what
-    is asked of it, cannot be had.
+    `device` is `auto`, `cpu`, `cuda` or a device of torch. `image_size` is the side in pixels of the pictures to come,
+    if it is not the model's. Raises InputError if the name, or an option, is not available.
     """
     device = choose_device(device) if isinstance(device, str) else device
     path = str(fetch(name)) if is_url(name) else name
@@ -102,7 +101,7 @@ def load_network(
 
 
 def _by_runtime(path: Path, runtime: Runtime, precision: Precision, device: torch.device) -> Network:
-    """The network of an ONNX file; ONNX Runtime runs it unless OpenVINO is asked for."""
+    """Load the network of an ONNX file with OpenVINO if it is requested, else with ONNX Runtime."""
     _refuse_reduced(runtime, precision)
     chosen = Runtime.onnxruntime if runtime is Runtime.torch else runtime
     if device.type == "cuda":
@@ -128,10 +127,11 @@ def torch_network(
     image_size: int | None = None,
     compile: bool = False,
 ) -> Network:
-    """The network of a model that is on its device already; the model itself stays as it is.
+    """Return the network of a model that is already on its device; the model itself is not changed.
 
-    precision auto is what is quickest there, float16 on a GPU and bfloat16 on a CPU that multiplies it, if that keeps
-    the descriptors of some photos at `image_size` within a cosine of `FAITHFUL` of float32's.
+    precision auto is the fastest there (float16 on a GPU, bfloat16 on a CPU that multiplies it) if the descriptors of
+    some photos at `image_size` keep a cosine of at least `FAITHFUL` with those of float32, else float32. Raises
+    InputError for float16 on a CPU.
     """
     device = next(model.parameters()).device
     if precision is Precision.float16 and device.type == "cpu":
@@ -150,7 +150,7 @@ def torch_network(
 
 
 def least_cosine(one: Network, other: Network, image_size: int) -> float:
-    """The smallest cosine of their descriptors of `TRIED` photos."""
+    """Return the smallest cosine between the two networks' descriptors of `TRIED` photos."""
     paths = sorted(SAMPLE.glob("*.jpg"))[:TRIED]
     pictures = torch.from_numpy(np.stack([resize(read_image(path), image_size) for path in paths])).permute(0, 3, 1, 2)
     with one_thread():
@@ -159,7 +159,7 @@ def least_cosine(one: Network, other: Network, image_size: int) -> float:
 
 
 def _reduced(exact: Network, model: CopyModel, precision: Precision) -> Network:
-    """The same in float16 or bfloat16, of which a CPU keeps the first layers out."""
+    """Return the network in float16 or bfloat16; with bfloat16 its first layers stay in float32."""
     dtype = torch.float16 if precision is Precision.float16 else torch.bfloat16
     reduced = copy.deepcopy(model).eval()
     if precision is Precision.bfloat16:
@@ -182,7 +182,7 @@ class _Autocast(nn.Module):
 
 
 class _InFloat32(nn.Module):
-    """A layer that autocast leaves alone."""
+    """A layer that autocast does not change."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -195,8 +195,10 @@ class _InFloat32(nn.Module):
 
 
 def _keep_early_layers(model: CopyModel) -> None:
-    """Wrap the convolutions and products of the stem and of the first blocks, where bfloat16's 8 digits cost most
-    (docs/decisions.md), and the last product."""
+    """Keep the convolutions and products of the stem and of the first blocks, and the last product, in float32.
+
+    The 8 binary digits of bfloat16 cost the most accuracy there (docs/decisions.md).
+    """
     early = {id(parameter) for parameter in model.early_parameters()} | {id(model.linear.weight)}
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):

@@ -1,4 +1,4 @@
-"""Models by name, run folder, file or URL; and the model that a training begins with."""
+"""Models by name, run folder, file or URL; and the initial model of a training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ NAMES = ("isc_small", "imagenet")
 
 
 def initial_model(config: ModelConfig, *, seed: int = 0) -> CopyModel:
-    """The model before training: its backbone's weights as `config.weights` says, and a random orthogonal projection.
+    """Return the model before training: the backbone's weights from `config.weights`, and a random orthogonal
+    projection.
 
     An orthogonal projection nearly keeps the angles between the backbone's features (Johnson and Lindenstrauss), so
-    this is the backbone's own descriptor, shortened.
+    this is the backbone's own descriptor in fewer dimensions. If `config.weights` names a model of ours or a published
+    one, that model is returned.
     """
     if config.weights in ("imagenet", "none"):
         model = _random_head(config, seed)
@@ -48,7 +50,7 @@ def _random_head(config: ModelConfig, seed: int) -> CopyModel:
 
 
 def _backbone_state(name: str) -> dict[str, Tensor] | None:
-    """The tensors of a file that holds a timm backbone's state; None for a model of ours or a published one."""
+    """Return the tensors of a file with a timm backbone; None for a model of ours or a published one."""
     path = Path(name)
     if name in NAMES or is_url(name) or not path.is_file():
         return None
@@ -60,16 +62,16 @@ def _backbone_state(name: str) -> dict[str, Tensor] | None:
 
 
 def _without_classifier(state: dict[str, Tensor], backbone: Any) -> dict[str, Tensor]:
-    """What is left of a whole network when its last layer, and what the backbone goes without, are taken away."""
+    """Return the tensors without the last layers of a whole network that this backbone does not have."""
     parts = {name.split(".", maxsplit=1)[0] for name in backbone.state_dict()}
     spare = {"fc", "classifier", "head", "conv_head", "bn2"} - parts
     return {name: value for name, value in state.items() if name.split(".", maxsplit=1)[0] not in spare}
 
 
 def _load_start(config: ModelConfig) -> CopyModel:
-    """The model that model.weights names, refused where it is not what the other options describe.
+    """Load the model that model.weights names. Raises InputError if it differs from the other options.
 
-    Its background comes along where one of that size is asked for, its whitening where any is.
+    Its background is kept if size and use of whitening agree; its whitening is kept if both use whitening.
     """
     start = load_model(config.weights)
     for name in ("backbone", "dim", "pooling", "gem_power", "gem_learned", "batch_norm", "conv_head"):
@@ -86,13 +88,16 @@ def _load_start(config: ModelConfig) -> CopyModel:
 
 
 def _architecture(value: object) -> object:
-    """A backbone's name without the tag of timm's weights, as tf_efficientnetv2_m.in21k_ft_in1k; else the value."""
+    """Return the name of a backbone without timm's tag of its weights, as .in21k_ft_in1k; other values unchanged."""
     return value.partition(".")[0] if isinstance(value, str) else value
 
 
 def load_model(name: str) -> CopyModel:
-    """The model of a NAME, a run folder, a safetensors file of ours, or a published checkpoint (`isc.model.published`),
-    as a file or a URL#sha256=…; in evaluation mode. Nothing that a file says is run."""
+    """Load a model in evaluation mode; no code of a file is run.
+
+    `name` is a NAME, a run folder, a safetensors file of ours, or a published checkpoint (`isc.model.published`) as a
+    file or a URL#sha256=…. Raises InputError if there is no such model.
+    """
     if name == "imagenet":
         return initial_model(ModelConfig()).eval()
     if name in NAMES:

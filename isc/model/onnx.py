@@ -35,34 +35,37 @@ from isc.model.onnx_engines import (
 
 FORMAT = "isc-onnx-1"  # `isc_format` in the metadata of the files that isc-export writes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROBE_SIZE = 224  # pixels of the picture that a network without a size of its own is tried with
-# element types of ONNX that pictures can be given as
+PROBE_SIZE = 224  # side in pixels of the picture to try a network of any size with
+# element types of ONNX that are supported for pictures
 ELEMENTS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """Pictures → descriptors, by a network in an ONNX file.
+    """A network in an ONNX file that maps pictures to descriptors.
 
-    call: uint8 or float [B, 3, H, W] RGB in 0…255 → float32 [B, dim] of unit length, on the CPU, without gradient.
-    It may be called in any process that this one forks or that it is pickled to: each opens the network for itself, on
-    its first call. OpenVINO hangs in a process forked after it was used, which is refused here; so let a process that
-    will fork workers not call it before.
+    call: uint8 or float [B, 3, H, W] RGB in 0…255 → float32 [B, dim] of unit length, on the CPU, without gradient. Any
+    process that is forked from this one, or that unpickles the object, may call it: each opens the network at its first
+    call. OpenVINO hangs in a process forked after its first use, which is refused here; so a process that will fork
+    workers must not call it before.
     """
 
-    path: Path  # the file, or the name of what it was converted from
+    path: Path  # the file, or the name of the converted model
     dim: int
-    size: tuple[int, int] | None  # height and width in pixels of the only pictures it takes; None where any will do
+    size: tuple[int, int] | None  # height and width in pixels of its pictures, if fixed; None: any size
     metadata: Mapping[str, str]
-    element: torch.dtype  # what it is given: uint8 as they are, floats normalised by `mean` and `std`
+    element: torch.dtype  # type of its input: uint8 unchanged, floats normalised by `mean` and `std`
     runs: Runs
-    batch: int | None  # pictures a run; fewer are filled up; None: all that are given
-    _engines: dict[int, Engine] = field(default_factory=dict, repr=False, compare=False)  # by process
+    batch: int | None  # pictures per run, padded if there are fewer; None: all at once
+    _engines: dict[int, Engine] = field(default_factory=dict, repr=False, compare=False)  # by process id
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels of the squares it is meant for: the one it takes, or the one its file names; None where it
-        says neither. InputError where it takes no squares."""
+        """The side in pixels of its square input pictures, as fixed in the network or named in its file; None if
+        neither is.
+
+        Raises InputError if the fixed size is no square.
+        """
         if self.size is None:
             return int(self.metadata["image_size"]) if "image_size" in self.metadata and self.is_ours else None
         if self.size[0] != self.size[1]:
@@ -71,7 +74,7 @@ class OnnxModel:
 
     @property
     def is_ours(self) -> bool:
-        """Whether isc-export wrote it."""
+        """True if isc-export wrote the file."""
         return self.metadata.get("isc_format") == FORMAT
 
     @torch.no_grad()
@@ -86,19 +89,23 @@ class OnnxModel:
         return F.normalize(vectors)
 
     def apart(self, batches: Sequence[Tensor]) -> list[Tensor]:
-        """The same for several batches, in a process of its own where that can be: this one may still be forked."""
+        """Return the descriptors of several batches, made in a separate process if possible, so that this one may
+        fork."""
         return run_apart(lambda: [self(pictures) for pictures in batches], self.runs)
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """InputError unless it takes pictures of this height and width."""
+        """Raise InputError unless the network takes pictures of this height and width."""
         if self.size not in (None, size):
             self.runs.refuse(
                 f"takes pictures of {size_text(self.size)} alone; expected no other size, such as {size_text(size)}"
             )
 
     def describe(self) -> dict[str, str]:
-        """What identifies its output, as `isc.model.files.describe` says it: of a file of ours that of the model which
-        was exported, so that the descriptors of both may be compared; of another one that of the file."""
+        """Return what identifies the output, in the form of `isc.model.files.describe`.
+
+        For a file of isc-export this is the description of the exported model, so that descriptors of both may be
+        compared; for another file it is that of the file.
+        """
         if self.is_ours:
             kept = ("model", "weights_sha256", "preprocessing", "gem_power")
             return {name: self.metadata[name] for name in kept} | {"dim": str(self.dim), "code_version": __version__}
@@ -128,7 +135,7 @@ class OnnxModel:
         return ((x.float() / 255 - mean) / std).to(self.element)
 
     def _run(self, pictures: Array, batch: int) -> npt.NDArray[np.float32]:
-        # engines of the processes that this one was forked from are kept: closing them would wait for their threads
+        # engines of the parent processes are kept: closing them would wait for their threads
         if os.getpid() not in self._engines:
             self._engines[os.getpid()] = self.runs.open()
         return run_engine(self.runs, self._engines[os.getpid()], pictures, batch)
@@ -144,16 +151,16 @@ def load_onnx(
     content: bytes | None = None,
     key: str = "model",
 ) -> OnnxModel:
-    """The network of an ONNX file: one input [B, 3, H, W] of floats or uint8, whose first output is [B, D].
+    """Load the network of an ONNX file: one input [B, 3, H, W] of floats or uint8, and a first output [B, D].
 
-    On a CPU, pictures are given to it a fixed few at a time, and with one thread a picture's descriptor has the same
-    bits whatever else is in the batch. With `together` they are given to it all at once, which is faster on a GPU
-    (where it is the default) or with many threads. CUDA is used where `device` is one and onnxruntime has it. `content`
-    are the bytes of the file where they are at hand; then `path` only names it. `key` is the option that names it in
+    On a CPU, pictures are run in groups of a fixed size, and with one thread the bits of a picture's descriptor do not
+    depend on the rest of the batch. With `together` all pictures are run at once, which is faster on a GPU (its
+    default) or with many threads. CUDA is used if `device` is CUDA and onnxruntime supports it. `content` is the
+    content of the file, if it is already in memory; then `path` is only its name. `key` is the name of its option in
     messages.
 
-    It is opened and tried once, on the CPU in a process of its own, so that this one may be forked. InputError where
-    the file cannot be used or the runtime is not installed.
+    The network is opened and tried once, on the CPU in a separate process, so that this one may be forked. Raises
+    InputError if the file cannot be used or the runtime is not installed.
     """
     cuda = device is not None and device.type == "cuda"
     if runtime not in RUNTIMES:
@@ -173,7 +180,7 @@ def load_onnx(
 
 
 def _signature(runs: Runs) -> Signature:
-    """What the network takes and gives, found by opening it and trying it on one black picture."""
+    """Return the input and the output of the network, found by a run on one black picture."""
     engine = runs.open()
     element, batch, size = _only_input(runs, engine.inputs)
     _normalisation(runs, engine.metadata)
@@ -184,7 +191,7 @@ def _signature(runs: Runs) -> Signature:
 
 
 def _only_input(runs: Runs, inputs: Sequence[Input]) -> tuple[torch.dtype, int | None, tuple[int, int] | None]:
-    """Element type, batch size and (height, width) of the network's one input; None for those that it leaves open."""
+    """Return element type, batch size and (height, width) of the network's only input; None for those not fixed."""
     shape = inputs[0].shape if inputs else []
     if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or inputs[0].element not in ELEMENTS:
         found = ", ".join(f"{given.name} {given.element} {shape_text(given.shape)}" for given in inputs)
@@ -196,7 +203,7 @@ def _only_input(runs: Runs, inputs: Sequence[Input]) -> tuple[torch.dtype, int |
 
 
 def _named_size(runs: Runs, metadata: Mapping[str, str]) -> tuple[int, int]:
-    """Of a picture to try it with, where it takes any."""
+    """Return (height, width) of the picture to try a network of any size with."""
     if metadata.get("isc_format") != FORMAT:
         return PROBE_SIZE, PROBE_SIZE
     text = metadata.get("image_size", "")
@@ -206,7 +213,7 @@ def _named_size(runs: Runs, metadata: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [1, 3, 1, 1] of pixels in 0…1: the file's `mean` and `std`, or ImageNet's."""
+    """Return mean and standard deviation [1, 3, 1, 1] of pixels in 0…1: the file's `mean` and `std`, or ImageNet's."""
     values = {}
     for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
         text = metadata.get(name)
@@ -221,7 +228,7 @@ def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Tensor, Ten
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of the file, and of those beside it that hold its weights where it names such."""
+    """Return the SHA-256 of the file and of the files of weights that it names."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     for beside in sorted(_weight_files(path.read_bytes())):
@@ -232,7 +239,7 @@ def _digest(path: Path) -> str:
 
 
 def _weight_files(content: bytes) -> Iterator[str]:
-    """Names of files of weights: an ONNX tensor kept elsewhere has an entry {1: "location", 2: its name}."""
+    """Return the names of files of weights: an ONNX tensor stored outside has an entry {1: "location", 2: its name}."""
     names = {
         content[found.end() + 1 : found.end() + 1 + content[found.end()]]
         for found in re.finditer(rb"\x0a\x08location\x12(?=[\x01-\x7f])", content)

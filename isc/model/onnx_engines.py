@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO, each behind the same two functions."""
+"""ONNX Runtime and OpenVINO behind one interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from isc.errors import InputError
 
 Result = TypeVar("Result")
 Array = npt.NDArray[Any]
-# pictures a run on a CPU, the quickest (docs/onnx.md); always as many, as the last bits may depend on it
+# the fastest number of pictures per run on a CPU (docs/onnx.md); constant, because the last bits may depend on it
 GROUPS = {"onnxruntime": 1, "openvino": 2}
 RUNTIMES = tuple(GROUPS)
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 class Input(NamedTuple):
     name: str
-    element: str  # as ONNX Runtime writes it
-    shape: list[int | None]  # None where any size will do
+    element: str  # in ONNX Runtime's notation
+    shape: list[int | None]  # None: any size
 
 
 class Signature(NamedTuple):
@@ -40,7 +40,7 @@ class Signature(NamedTuple):
 
 
 class Engine(Protocol):
-    """An opened network. `run` takes pictures [B, 3, H, W] and gives the first output."""
+    """An opened network; `run` maps pictures [B, 3, H, W] to the network's first output."""
 
     inputs: list[Input]
     metadata: dict[str, str]
@@ -50,7 +50,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Runs:
-    """How a network is opened: everything but the process that does it."""
+    """The settings that open a network, in any process."""
 
     path: Path
     key: str
@@ -67,7 +67,11 @@ class Runs:
 
 
 def run_engine(runs: Runs, engine: Engine, pictures: Array, batch: int) -> npt.NDArray[np.float32]:
-    """The first output for at most `batch` pictures, [B, 3, H, W] → float32 [B, D]; fewer are filled up with zeros."""
+    """Return the first output for at most `batch` pictures, [B, 3, H, W] → float32 [B, D]; a smaller batch is padded
+    with zeros.
+
+    Raises InputError if the network fails, or its output has another shape.
+    """
     full = pictures
     if len(pictures) < batch:
         full = np.zeros((batch, *pictures.shape[1:]), pictures.dtype)
@@ -76,7 +80,7 @@ def run_engine(runs: Runs, engine: Engine, pictures: Array, batch: int) -> npt.N
         found = engine.run(full)
     except InputError:
         raise
-    except Exception as error:  # of kinds of its own
+    except Exception as error:  # runtimes raise exception types of their own
         runs.refuse(f"fails on {full.shape} ({_line(error)}); export it again", error)
     if found.ndim != 2 or len(found) != len(full):
         runs.refuse(f"gives {found.shape} for {len(full)} pictures; expected [{len(full)}, D]")
@@ -104,7 +108,7 @@ class _OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = runs.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised as well
+        options.log_severity_level = 4  # errors are raised as well
         providers = ["CPUExecutionProvider"]
         if runs.cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
@@ -112,7 +116,7 @@ class _OnnxRuntime:
             log.warning("%s runs on the CPU: this onnxruntime has no CUDA; pip install onnxruntime-gpu", runs.path)
         try:
             self.session = onnxruntime.InferenceSession(runs.content or str(runs.path), options, providers=providers)
-        except Exception as error:  # of kinds of its own
+        except Exception as error:  # runtimes raise exception types of their own
             runs.refuse(f"cannot be used as an ONNX model ({_line(error)}); export it again", error)
         self.inputs = [
             Input(one.name, one.type, [side if isinstance(side, int) and side > 0 else None for side in one.shape])
@@ -125,7 +129,7 @@ class _OnnxRuntime:
         return np.asarray(self.session.run([self.output], {self.inputs[0].name: pictures})[0])
 
 
-# of this process and those it was forked from, where they started OpenVINO; kept, as it crashes when it ends too early
+# OpenVINO cores of this process and of its parents, by process id; never deleted, since OpenVINO crashes if ended early
 _CORES: dict[int, Any] = {}
 _OPENVINO_ELEMENTS = {"f32": "tensor(float)", "f16": "tensor(float16)", "u8": "tensor(uint8)"}
 
@@ -153,9 +157,9 @@ class _OpenVino:
             ]
             named = network.get_rt_info()
             self.metadata = {k: v.astype(str) for k, v in named["framework"].items()} if "framework" in named else {}
-        except Exception as error:  # of kinds of its own
+        except Exception as error:  # runtimes raise exception types of their own
             runs.refuse(f"cannot be used as an ONNX model ({_line(error)}); export it again", error)
-        self.here = threading.local()  # each thread has compiled networks of its own: one works on one at a time
+        self.here = threading.local()  # compiled networks per thread: each serves one call at a time
 
     def _read(self) -> Any:
         return self.core.read_model(self.runs.content or str(self.runs.path))
@@ -170,22 +174,25 @@ class _OpenVino:
         return np.array(request.infer({0: pictures})[0])
 
     def _compiled(self, shape: Sequence[int]) -> Any:
-        """The network for pictures of this shape: known sizes are a sixth faster than open ones."""
+        """Return the network compiled for pictures of this shape: a sixth faster than for any shape."""
         network = self._read()
         network.reshape(list(shape))
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 on the CPUs that have it
+            "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 on CPUs that support it
             "INFERENCE_NUM_THREADS": self.runs.threads,
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # else every process takes the same core
-            "SNIPPETS_MODE": "DISABLE",  # no faster, and where softmax stands between products a crash
+            "ENABLE_CPU_PINNING": False,  # otherwise all processes use the same core
+            "SNIPPETS_MODE": "DISABLE",  # not faster, and a crash for a softmax between two products
         }
         return self.core.compile_model(network, "CPU", options)
 
 
 def run_apart(function: Callable[[], Result], runs: Runs) -> Result:
-    """What the function returns, or raises, in a forked process of its own, with which the threads of a runtime end;
-    in this one where a fork would break what it has begun: CUDA or OpenVINO."""
+    """Return or raise what the function does, from a forked process, with which the threads of a runtime end.
+
+    It runs in this process if a fork would break CUDA or OpenVINO, already in use. Raises InputError if the runtime
+    crashes.
+    """
     if runs.cuda or os.getpid() in _CORES:
         return function()
     reader, writer = os.pipe()

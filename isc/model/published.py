@@ -1,4 +1,4 @@
-"""Published weights of the field, read without running anything that a file says."""
+"""Published weights of the field, read without running any code of a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from isc.errors import InputError
 
 SUFFIXES = (".pt", ".pth", ".pth.tar")
 PUBLISHED = "an SSCD *.torchvision.pt or an isc_*.pth.tar of the ISC21 winner"
-SSCD = {"backbone.conv1.weight", "backbone.fc.weight", "backbone.fc.bias"}  # names that tell the layouts apart
+SSCD = {"backbone.conv1.weight", "backbone.fc.weight", "backbone.fc.bias"}  # tensor names that identify a layout
 WINNER = {"backbone.conv_stem.weight", "fc.weight", "bn.weight"}
 Settings = dict[str, Any]  # fields of ModelConfig
 State = dict[str, Tensor]  # names as in CopyModel
 
 
 def read_checkpoint(path: Path) -> tuple[Settings, State]:
-    """Settings and state of a published file; InputError where it is none, with what to use instead."""
+    """Return the settings and the weights of a published file.
+
+    Raises InputError if it is none, with the file to use instead.
+    """
     loaded = _load(path)
     state = _state_of(loaded, path)
     if state.keys() >= SSCD:
@@ -40,12 +43,12 @@ def read_checkpoint(path: Path) -> tuple[Settings, State]:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of any file of torch.save by name, out of its `state_dict` and without `module.` before them."""
+    """Return {name: tensor} of any torch.save file, from its `state_dict`, and without `module.` before the names."""
     return _state_of(_load(path), path)
 
 
 def is_published(state: State) -> bool:
-    """Whether `read_checkpoint` knows a file with these tensors."""
+    """Return whether `read_checkpoint` knows a file with these tensors."""
     return state.keys() >= SSCD or state.keys() >= WINNER
 
 
@@ -77,7 +80,7 @@ def _isc21_winner(state: State, *, arch: object, path: Path) -> tuple[Settings, 
     settings = {
         "backbone": "tf_efficientnetv2_m",
         "dim": _length(state["fc.weight"], path=path),
-        "gem_power": 1.0,  # of features above 0 alone, as in GeM, so not the plain mean
+        "gem_power": 1.0,  # of features clamped above 0, as in GeM, so not the plain mean
         "batch_norm": True,
         "conv_head": False,
         "image_size": 512,
@@ -86,14 +89,14 @@ def _isc21_winner(state: State, *, arch: object, path: Path) -> tuple[Settings, 
 
 
 def _length(projection: Tensor, *, path: Path) -> int:
-    """How many numbers a projection [dim, channels] gives."""
+    """Return the output dimension of a projection [dim, channels]."""
     if projection.ndim != 2:
         raise InputError(f"{path}: its fc.weight has shape {tuple(projection.shape)}; expected [dim, channels]")
     return len(projection)
 
 
 def _renamed(state: State, prefixes: Mapping[str, str]) -> State:
-    """The same tensors, the first prefix that a name has replaced; other names stay."""
+    """Return the same tensors, with the first prefix that fits a name replaced; other names stay."""
     renamed = {}
     for name, value in state.items():
         old = next((old for old in prefixes if name.startswith(old)), "")
@@ -102,9 +105,9 @@ def _renamed(state: State, prefixes: Mapping[str, str]) -> State:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    """What torch.save wrote, as long as it is tensors, numbers, texts and their containers.
+    """Return the content of a torch.save file, if it has only tensors, numbers, strings and their containers.
 
-    `argparse.Namespace`, a bag of names and values that training scripts leave beside their weights, is let through.
+    `argparse.Namespace`, a container of names and values that training scripts save beside their weights, is allowed.
     """
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
@@ -116,7 +119,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals([Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, by what is wrong with the bytes
+    except Exception as error:  # of many types, depending on the damage
         raise InputError(f"{path}: {_why_unreadable(error)}") from error
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path}: holds a {type(loaded).__name__}; expected {PUBLISHED}")
@@ -124,12 +127,12 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Its archives hold a table of constants beside their code; those of torch.save hold neither."""
+    """Return whether the file is a TorchScript archive: only those have a table of constants."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError):
-        return False  # torch.load says what is wrong with it
+        return False  # torch.load raises the error
 
 
 def _why_unreadable(error: Exception) -> str:
@@ -143,10 +146,10 @@ def _why_unreadable(error: Exception) -> str:
 
 
 def without_conv_head(backbone: Any) -> Any:
-    """An EfficientNet of timm that ends with its last block: `conv_head` and `bn2` do nothing from now on.
+    """Make a timm EfficientNet end with its last block: `conv_head` and `bn2` become identities.
 
-    Changes the network that it is given, as `load_into` does: its features become those of the last block, which
-    `num_features` then counts.
+    The given network is changed, as by `load_into`; `num_features` becomes that of the last block. Raises InputError
+    for another network.
     """
     last = getattr(backbone, "conv_head", None)
     if not isinstance(last, nn.Conv2d | nn.Identity):
@@ -160,9 +163,10 @@ def without_conv_head(backbone: Any) -> Any:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> None:
-    """Give the model these weights; InputError names what is missing, what is left over and what does not fit.
+    """Load these weights into the model. Raises InputError that names missing tensors, unexpected ones and wrong
+    shapes.
 
-    Counters of batches, which some files leave out and no descriptor depends on, may be absent.
+    Counters of batches, which some files leave out and no descriptor depends on, may be missing.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]

@@ -1,4 +1,4 @@
-"""Photos: listing, decoding, resizing, and the views and regions of a photo. The only room that opens an image."""
+"""Photos: listing, decoding, resizing, and the views and regions of a photo. Only this package opens images."""
 
 import lazy_loader
 

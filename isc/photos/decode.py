@@ -1,4 +1,4 @@
-"""Decoding of image files and bytes: upright RGB, uint8 [H, W, 3]. The only module that opens one."""
+"""Decoding of image files and bytes to upright RGB, uint8 [H, W, 3]. Only this module opens images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError, _imagi
 from isc.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
-MAX_PIXELS = 256_000_000  # a larger picture is taken for a decompression bomb
-MAX_BYTES = 1 << 31  # a larger file too: twice what MAX_PIXELS of four bytes take
+MAX_PIXELS = 256_000_000  # a larger picture counts as a decompression bomb
+MAX_BYTES = 1 << 31  # a larger file too: twice the size of MAX_PIXELS pixels of four bytes
 Image.MAX_IMAGE_PIXELS = None  # read_image refuses by MAX_PIXELS, before decoding
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20  # more than a megabyte of text is no reason to lose a picture
-# damaged metadata, which is not ours to judge; per call this could not be switched off safely where threads decode
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20  # read pictures with more than a megabyte of text too
+# hide warnings about damaged metadata; a filter for each call is not safe with several threads
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs as an error, it raises as well
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it also raises what it logs as an error
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
@@ -51,7 +51,7 @@ _FORMATS = {  # the first bytes of a file → Pillow's name of its format
     b"II+\0": "TIFF",  # BigTIFF
     b"MM\0+": "TIFF",
 }
-_OTHERS = {  # what else is found under the names of photos
+_OTHERS = {  # other content of files that are named like photos
     b"%PDF": "a PDF",
     b"%!PS": "PostScript",
     b"8BPS": "a Photoshop document",
@@ -64,17 +64,16 @@ _OTHERS = {  # what else is found under the names of photos
     b"\x1a\x45\xdf\xa3": "a video",
     b"version https://git-lfs": "a Git LFS pointer, the photo itself was not fetched",
 }
-_HEAD = 512  # bytes, enough to tell what a file is
+_HEAD = 512  # bytes, enough to identify a file
 
 
 def read_image(source: Path | bytes, *, name: str | None = None) -> Pixels:
-    """The picture upright as RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha laid over white, first frame.
+    """Decode a picture to upright RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over white, first frame.
 
-    `source` is a file, or the bytes of one; `name` is what messages call it. What the file is, its content says, not
-    its suffix. Colour profiles are ignored: the numbers are taken for sRGB, as training takes them. Of more than
-    eight bits a channel the upper eight count; floating-point and 32-bit greys are scaled (see `_eight_bits`).
-    Raises InputError where the file cannot be decoded whole, or is larger than MAX_PIXELS or MAX_BYTES. Decoding
-    takes 10 to 20 bytes of memory a pixel.
+    `source` is a file or its bytes; `name` is its name in messages. The content decides the format, not the suffix.
+    Colour profiles are ignored: the values are taken as sRGB, as in training. Of more than eight bits per channel the
+    upper eight are kept; floating-point and 32-bit greys are scaled (see `_eight_bits`). Decoding takes 10 to 20 bytes
+    of memory per pixel. Raises InputError if the file cannot be decoded completely, or exceeds MAX_PIXELS or MAX_BYTES.
     """
     try:
         with _opened(source) as file:
@@ -91,7 +90,7 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> Pixels:
 
 
 def read_bytes(path: Path, *, name: str | None = None) -> bytes:
-    """What an image file holds; InputError where `read_image` would not open it."""
+    """Read the bytes of an image file. Raises InputError if `read_image` could not open it."""
     try:
         with _opened(path) as file:
             return file.read()
@@ -103,8 +102,10 @@ def read_bytes(path: Path, *, name: str | None = None) -> bytes:
 
 
 def jpeg_orientation(data: bytes) -> int | None:
-    """The EXIF orientation, 1…8, of a file that any decoder of JPEGs takes: whole, and in grey or RGB; else None, and
-    `read_image` has to judge it."""
+    """Return the EXIF orientation, 1…8, of a complete JPEG in grey or RGB, which every JPEG decoder accepts.
+
+    Returns None for any other file; `read_image` then decides.
+    """
     if not data.startswith(b"\xff\xd8\xff") or not data.rstrip(b"\0\n").endswith(b"\xff\xd9"):
         return None
     try:
@@ -112,12 +113,12 @@ def jpeg_orientation(data: bytes) -> int | None:
             plain = image.mode in {"L", "RGB"} and image.width * image.height <= MAX_PIXELS
             turn = image.getexif().get(_ORIENTATION, 1)
             return (turn if turn in _TURNS else 1) if plain else None
-    except Exception:  # what read_image will say of it, it says better
+    except Exception:  # read_image gives the better message
         return None
 
 
 def _called(source: Path | bytes, name: str | None) -> str:
-    """The name for a message, which is one line of printable text."""
+    """Return the name for a message, as one line of printable text."""
     shown = name or ("a picture" if isinstance(source, bytes) else str(source))
     return shown if shown.isprintable() else repr(shown)
 
@@ -130,7 +131,7 @@ def _opened(source: Path | bytes) -> BinaryIO:
 
 
 def _size_of_regular(path: Path) -> int:
-    """In bytes. A pipe or device, on which reading might wait forever, is refused."""
+    """Return the size in bytes. Raises InputError for a pipe or device, where reading might wait forever."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         what = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
@@ -142,7 +143,7 @@ def _decoded(file: BinaryIO) -> Pixels:
     kind = _format(file.read(_HEAD))
     file.seek(0)
     _make_ready(kind)
-    with Image.open(file, formats=[kind]) as image:  # no other decoder can be reached: some start programs
+    with Image.open(file, formats=[kind]) as image:  # no other decoder may run: some start programs
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"{image.width} × {image.height} pixels; expected at most {MAX_PIXELS:,}")
         image.load()
@@ -150,7 +151,7 @@ def _decoded(file: BinaryIO) -> Pixels:
 
 
 def _format(head: bytes) -> str:
-    """Pillow's name of the format of a file that begins so; InputError says what it is instead."""
+    """Return Pillow's name of the format of a file that begins with `head`. Raises InputError for other content."""
     if known := next((name for start, name in _FORMATS.items() if head.startswith(start)), None):
         return known
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -161,7 +162,7 @@ def _format(head: bytes) -> str:
 
 
 def _brand(head: bytes) -> str | None:
-    """AVIF or HEIF, by the brands that the first box of such a file names; None for a video."""
+    """Return AVIF or HEIF, by the brands in the first box of the file; None for a video."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
     if brands & {b"avif", b"avis"}:
@@ -172,7 +173,7 @@ def _brand(head: bytes) -> str | None:
 
 
 def _what_else(head: bytes) -> str:
-    """What a file is that is no picture."""
+    """Describe the content of a file that is not a picture."""
     if not head:
         return "is empty"
     if any(start.startswith(head) for start in _FORMATS):
@@ -198,7 +199,7 @@ def _what_text(head: bytes) -> str | None:
 
 
 def _make_ready(kind: str) -> None:
-    """What a format needs before Pillow can open it; InputError where this installation cannot."""
+    """Prepare Pillow for a format. Raises InputError if this installation cannot decode it."""
     if kind == "HEIF":
         _register_heif()
     if kind == "TIFF":
@@ -218,17 +219,17 @@ def _register_heif() -> None:
 
 @functools.cache
 def _silence_libtiff() -> None:
-    """Pillow reports the errors of libtiff as exceptions; libtiff prints them to stderr too, up to a line a row."""
-    libtiff = ctypes.CDLL(_imaging.__file__)  # a name is looked up in the libraries that this one links to as well
+    """Silence libtiff, which prints up to one line per row on stderr; Pillow raises its errors as exceptions."""
+    libtiff = ctypes.CDLL(_imaging.__file__)  # names are also looked up in the libraries that this one links to
     if hasattr(libtiff, "TIFFSetErrorHandler"):
         libtiff.TIFFSetErrorHandler(None)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned and mirrored as its EXIF block says. Where that is damaged, the picture is taken as it is."""
+    """Turn and mirror the picture as its EXIF block says; with a damaged block, return it unchanged."""
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # the reader of EXIF raises whatever malformed bytes lead to; the pixels are sound
+    except Exception:  # the EXIF reader raises any exception on malformed bytes; the pixels are sound
         return image
     return image if turn is None else image.transpose(turn)
 
@@ -243,8 +244,11 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: npt.NDArray[np.generic], *, real: bool) -> Pixels:
-    """Grey values [H, W] as 0…255. White is 65,535; in a floating-point picture 1, or 255, where no value is larger.
-    Where a value exceeds 65,535, the largest is white. What is not finite is black."""
+    """Scale grey values [H, W] to 0…255.
+
+    White is 65,535; in a floating-point picture it is 1, or 255, if no value is larger. If a value exceeds 65,535, the
+    largest value is white. Values that are not finite become black.
+    """
     grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     largest = float(grey.max())
     whites = (1.0, 255.0, 65535.0) if real else (65535.0,)
@@ -253,7 +257,7 @@ def _eight_bits(values: npt.NDArray[np.generic], *, real: bool) -> Pixels:
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int) -> bytes:
-    """The picture [H, W, 3] RGB as a JPEG file of this quality, 1…100."""
+    """Encode the picture [H, W, 3] RGB as a JPEG file of this quality, 1…100. Raises InputError if that fails."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise InputError(f"a picture of shape {pixels.shape} cannot be written as JPEG")

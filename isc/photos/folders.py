@@ -1,4 +1,4 @@
-"""Photos of a folder, by their ids."""
+"""The photos of a folder, by id."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SAMPLE = Path(__file__).parents[1] / "sample"  # photos that come with the packa
 
 
 def image_files(folder: Path, *, key: str = "images") -> Iterator[str]:
-    """The image files below `folder`, each as its path below it with "/" between the parts; hidden ones left out.
+    """Yield the path of each image file below `folder`, relative to it, with "/" between the parts.
 
-    Links are followed, but not to where the walk came from. The order is that of the walk.
-    Raises InputError where the folder, or one in it, cannot be listed.
+    Hidden files are left out. Links are followed, except to a parent folder of the walk. The order is that of the walk.
+    Raises InputError if the folder, or one in it, cannot be listed.
     """
     if not folder.is_dir():
         raise InputError(f"{key}={folder}: no such folder; expected a folder of photos")
@@ -35,17 +35,17 @@ def image_files(folder: Path, *, key: str = "images") -> Iterator[str]:
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether the file of this name or path is one that a folder's listing counts as an image."""
+    """Return whether the listing of a folder counts a file of this name or path as an image."""
     stem, dot, suffix = name.rpartition(".")
     return f"{dot}{suffix}".lower() in SUFFIXES and bool(stem) and not stem.endswith("/")
 
 
 def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
-    """All image files below `folder`, by id, in the order of their ids.
+    """Return all image files below `folder` by id, sorted by id.
 
     An id is the path below the folder without its suffix, with "/" between its parts. Hidden files are left out.
-    `key` is what error messages call the folder.
-    Raises InputError where the folder is missing or holds no image, an id is unusable, or two files share one.
+    `key` is the name of the folder in error messages. Raises InputError if the folder is missing or holds no image, an
+    id is unusable, or two files have the same id.
     """
     found: dict[str, Path] = {}
     for name in image_files(folder, key=key):
@@ -61,13 +61,13 @@ def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
 
 
 def list_hash(images: Mapping[str, Path]) -> str:
-    """What identifies a list of photos: the SHA-256 of its ids and file sizes."""
+    """Return the hash that identifies a list of photos: the SHA-256 of ids, file names and file sizes."""
     lines = (f"{name},{path.name},{_size(path)}\n" for name, path in images.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _size(path: Path) -> int:
-    """In bytes; −1 for a link that leads nowhere, which is found unreadable later."""
+    """Return the size in bytes; −1 for a broken link, which is reported as unreadable later."""
     try:
         return path.stat().st_size
     except OSError:
@@ -79,7 +79,7 @@ def _refuse_listing(error: OSError) -> None:
 
 
 def path_of(images: Mapping[str, Path], name: str) -> Path:
-    """The file of an id, or InputError naming it."""
+    """Return the file of an id. Raises InputError, with the id, if it has no file."""
     if name not in images:
         raise InputError(f"id {name!r} has no image file; expected one of {len(images):,} listed")
     return images[name]

@@ -22,46 +22,46 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Listing:
-    """N photos, numbered 0…N−1 in the order of their ids (by code point), which are distinct.
+    """A listing of N photos, numbered 0…N−1 in the order of their distinct ids (by code point).
 
-    It can be pickled and works in forked and spawned processes, and in threads. It holds names, not photos: what has
-    become unreadable since is told by `read`. Made by `list_photos`.
+    It can be pickled and works in forked and spawned processes, and in threads. It holds names, not photos: `read`
+    raises InputError for a photo that has become unreadable. Made by `list_photos`.
     """
 
-    _text: npt.NDArray[np.uint8]  # of all photos, one after another: id + tail
-    _ends: IntArray  # [N + 1] where in `_text` that of each photo ends, after a leading 0
+    _text: npt.NDArray[np.uint8]  # id + tail of all photos, one after another
+    _ends: IntArray  # [N + 1] end of each photo's part of `_text`, after a leading 0
     _id_lengths: npt.NDArray[np.uint32]  # [N] in bytes
-    _place: npt.NDArray[np.uint32]  # [N] numbers among `_places`
+    _place: npt.NDArray[np.uint32]  # [N] positions in `_places`
     _places: tuple[Place, ...]
-    _extents: IntArray | None  # [N, 2] offset and size in the tar, −1 where there is none; None without any tar
+    _extents: IntArray | None  # [N, 2] offset and size in the tar in bytes, −1 in a folder; None without any tar
 
     def __len__(self) -> int:
         return len(self._id_lengths)
 
     def id_of(self, row: int) -> str:
-        """The id of a photo; IndexError outside 0…N−1."""
+        """Return the id of a photo. Raises IndexError outside 0…N−1."""
         return self._bytes(row)[: self._id_lengths[row]].decode()
 
     def ids(self, rows: Iterable[int]) -> list[str]:
-        """The ids of these photos, in this order."""
+        """Return the ids of these photos, in this order."""
         return [self.id_of(row) for row in rows]
 
     @property
     def longest_id(self) -> int:
-        """The length of the longest id, in bytes of UTF-8; 0 of no photos."""
+        """The length of the longest id in bytes of UTF-8; 0 without photos."""
         return int(self._id_lengths.max(initial=0))
 
     def where(self, row: int) -> str:
-        """The photo for people: its path, or SHARD.tar::member; relative where the source was given so."""
+        """Return the photo's path, or SHARD.tar::member, for messages; relative if the source was given so."""
         return self._place_of(row).shown_file(self._file(row))
 
     def file(self, row: int) -> str:
-        """The same with an absolute path: what the column `file` of a list takes, wherever the list lies."""
+        """Return the photo's absolute path, or SHARD.tar::member, for the column `file` of a table in any folder."""
         place = self._place_of(row)
         return place._replace(shown=place.path).shown_file(self._file(row))
 
     def data(self, row: int) -> bytes:
-        """The bytes of the photo's file; InputError where they cannot be read."""
+        """Read the bytes of the photo's file. Raises InputError if they cannot be read."""
         place = self._place_of(row)
         if not place.stamp:
             return read_bytes(Path(self.file(row)), name=self.where(row))
@@ -69,13 +69,16 @@ class Listing:
         return read_member(place, offset, size, name=self.where(row))
 
     def read(self, row: int) -> Pixels:
-        """The picture as `read_image` gives it, uint8 [H, W, 3]; InputError where it cannot be read."""
+        """Decode the picture as `read_image` does, uint8 [H, W, 3]. Raises InputError if it cannot be read."""
         if self._place_of(row).stamp:
             return read_image(self.data(row), name=self.where(row))
         return read_image(Path(self.file(row)), name=self.where(row))
 
     def part(self, rows: range) -> Listing:
-        """The photos of these rows alone, numbered from 0; small to pickle. `rows` lies within 0…N and has step 1."""
+        """Return the listing of these rows only, numbered from 0; small to pickle.
+
+        Raises ValueError unless `rows` lies within 0…N and has step 1.
+        """
         if rows.step != 1 or not 0 <= rows.start <= max(rows.start, rows.stop) <= len(self):
             raise ValueError(f"{rows} of {len(self)} photos; expected rows of step 1 within them")
         here = slice(rows.start, max(rows.start, rows.stop))
@@ -91,8 +94,10 @@ class Listing:
         )
 
     def sha256(self) -> str:
-        """What identifies the list: the SHA-256 of all ids, file names and sizes, as `folders.list_hash` has it.
-        The sizes of files that lie in folders are looked up now."""
+        """Return the hash that identifies the list: the SHA-256 of `folders.list_hash`.
+
+        The sizes of files in folders are looked up at the call.
+        """
         digest = hashlib.sha256()
         for start in range(0, len(self), BLOCK):
             digest.update("".join(map(self._identity, range(start, min(start + BLOCK, len(self))))).encode())
@@ -110,7 +115,7 @@ class Listing:
         return self._text[self._ends[row] : self._ends[row + 1]].tobytes()
 
     def _file(self, row: int) -> str:
-        """The path below its folder, or the member of its tar."""
+        """Return the path below the photo's folder, or its member name in the tar."""
         text, length = self._bytes(row), self._id_lengths[row]
         return (text[length + 1 :] if text[length : length + 1] == b"\0" else text).decode()
 
@@ -125,7 +130,7 @@ class Listing:
 
 
 def _file_size(path: str) -> int:
-    """In bytes; −1 where there is no such file, which is found unreadable later."""
+    """Return the size in bytes; −1 if there is no such file, which is reported as unreadable later."""
     try:
         return os.stat(path).st_size  # noqa: PTH116 -- a Path for each of millions is slow
     except OSError:
@@ -133,7 +138,7 @@ def _file_size(path: str) -> int:
 
 
 def packed(photos: Iterable[ListedPhoto]) -> Listing:
-    """The photos in the order of their ids; InputError where two share one."""
+    """Build the listing of these photos, sorted by id. Raises InputError if two photos have the same id."""
     text, ends, id_lengths = bytearray(), array("q", [0]), array("I")
     places: dict[Place, int] = {}
     numbers, extents, last, number = array("I"), array("q"), None, 0
@@ -180,7 +185,7 @@ def _sorted(listing: Listing) -> Listing:
 
 
 def _gathered(text: npt.NDArray[np.uint8], starts: IntArray, ends: IntArray) -> npt.NDArray[np.uint8]:
-    """These pieces of the text one after another."""
+    """Join the pieces of the text from `starts` to `ends`."""
     pieces = np.empty(int((ends - starts).sum()), np.uint8)
     view, done = memoryview(text.data), 0
     for block in range(0, len(starts), BLOCK):
@@ -193,16 +198,16 @@ def _gathered(text: npt.NDArray[np.uint8], starts: IntArray, ends: IntArray) -> 
 
 
 def _order(text: npt.NDArray[np.uint8], starts: IntArray, lengths: IntArray) -> tuple[IntArray, tuple[int, int] | None]:
-    """The N pieces of the text that begin at `starts`, sorted by their bytes, which hold no NUL: row numbers [N]; and
-    two rows that are equal, or None. UTF-8 sorts as its code points do.
+    """Sort the N pieces of the text that begin at `starts` by their bytes, which hold no NUL.
 
-    Eight bytes of all are compared at a time; then only rows that still tie go on, each among those it ties with.
+    Returns the row numbers [N], and two rows that are equal, or None. UTF-8 sorts like its code points. Eight bytes of
+    each row are compared at a time; then only tied rows continue, each within its group of ties.
     """
     padded = np.append(text, np.zeros(8, np.uint8))
     words: npt.NDArray[np.uint64] = np.ndarray((len(text) + 1,), ">u8", padded, strides=(1,))
     order = np.arange(len(starts))
-    at = order.copy()  # the positions in `order` that are not settled
-    group = np.zeros(len(starts), np.int64)  # for each of those, the position where the rows begin that it ties with
+    at = order.copy()  # the positions in `order` that are not final yet
+    group = np.zeros(len(starts), np.int64)  # for each position in `at`, the first position of its group of ties
     for depth in range(0, int(lengths.max(initial=0)), 8):
         rows = order[at]
         left = (lengths[rows] - depth).clip(0, 8)
@@ -219,4 +224,4 @@ def _order(text: npt.NDArray[np.uint8], starts: IntArray, lengths: IntArray) -> 
     return order, (int(order[at[0]]), int(order[at[1]])) if len(at) > 1 else None
 
 
-_KEEP = np.array([((1 << 8 * kept) - 1) << 8 * (8 - kept) for kept in range(9)], np.uint64)  # the first bytes of a word
+_KEEP = np.array([((1 << 8 * kept) - 1) << 8 * (8 - kept) for kept in range(9)], np.uint64)  # keeps first bytes

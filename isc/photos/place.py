@@ -1,4 +1,4 @@
-"""Where a photo lies: a folder, or a tar shard."""
+"""The place of a photo: a folder or a tar shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BLOCK = 65536  # photos that are handled at a time
 
 
 class Place(NamedTuple):
-    """Where photos lie: a folder, or a tar file. `stamp` is the size and time of change of a tar, () of a folder."""
+    """A folder or tar file with photos. `stamp` is the size and modification time of a tar, () for a folder."""
 
     path: str  # absolute, so that workers with another working directory find it
     shown: str  # as the user wrote it
@@ -23,8 +23,11 @@ class Place(NamedTuple):
 
 
 class ListedPhoto(NamedTuple):
-    """What a source tells of one photo. `tail` is the file name less the id in front, or, where it does not begin with
-    the id, a NUL and the whole name. `offset` and `size` say where in a tar it lies."""
+    """One photo of a source.
+
+    `tail` is the file name without the id in front, or, if the name does not begin with the id, a NUL and the whole
+    name. `offset` and `size` are the bytes of the photo in a tar, −1 in a folder.
+    """
 
     id: str
     tail: str

@@ -1,8 +1,8 @@
-"""Where, inside a query, another picture may lie: pasted, on a screen, in a frame, padded.
+"""Region proposals: places inside a query that may hold another picture, pasted, on a screen, in a frame, or padded.
 
-No learning: such a picture has four straight sides along rows and columns. The clearest straight lines are found by
-sums along rows and columns; then every rectangle that they form is judged at once, by how much of its sides is edge,
-by its area, and by whether it shows anything.
+Nothing is learned: such a picture has four straight sides along rows and columns. The clearest straight lines are found
+by sums along rows and columns; then all rectangles between them are scored at once, by the share of edge on their
+sides, by their area, and by whether they show any detail.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Ints = npt.NDArray[np.int64]
 
 SIDE = 256  # pixels of the longer side at which lines are looked for
 LINES = 14  # lines of each direction that rectangles are made of, besides the picture's own sides
-LEAST, MOST = 0.1, 0.95  # of a side, and of the area
+LEAST, MOST = 0.1, 0.95  # least share of a side, largest share of the area
 OVERLAP = 0.8  # intersection over union above which two regions count as one
-NEARBY = 9  # pixels across an edge that it is compared with
-NEAR, NOISE = 0.7, 5.0  # weight of the mean step nearby, and levels of 0…255, that halve an edge as clear as they are
-OWN_SIDE = 0.3  # what a side of the picture itself counts as, in shares of edge
-AREA = 0.2  # exponent: of two as clear the larger
-TEXTURE = 6.0  # standard deviation, in levels, where there is something to see
+NEARBY = 9  # pixels across an edge over which the steps nearby are averaged
+NEAR, NOISE = 0.7, 5.0  # a step of NEAR × the mean step nearby + NOISE, in levels of 0…255, has a clearness of one half
+OWN_SIDE = 0.3  # share of edge that a side of the picture itself counts as
+AREA = 0.2  # exponent of the area: of two equally clear rectangles the larger one wins
+TEXTURE = 6.0  # least local standard deviation, in levels, of a pixel with detail
 DETAIL = 0.4  # least share of such pixels
-DIGITS = 4  # of a fraction
+DIGITS = 4  # decimals of a fraction
 
 
 def propose(pixels: Pixels, *, count: int) -> tuple[Region, ...]:
-    """Up to `count` regions of a picture [H, W, 3], RGB, that may be pictures of their own, the likeliest first.
+    """Return up to `count` regions of a picture [H, W, 3], RGB, that may be separate pictures, the likeliest first.
 
-    Each has at least LEAST of both sides and at most MOST of the area, and no two overlap by more than OVERLAP. A
-    smaller count gives the first of those that a larger one gives.
+    Each region has at least LEAST of both sides and at most MOST of the area; no two overlap by more than OVERLAP. A
+    smaller count returns the first regions of a larger one.
     """
     small = fit_within(pixels, SIDE)
     height, width = small.shape[:2]
@@ -46,8 +46,10 @@ def propose(pixels: Pixels, *, count: int) -> tuple[Region, ...]:
 
 
 def edges(picture: Pixels) -> Floats:
-    """[H, W, 3] → [H + 1, W]: how clearly an edge runs along the upper side of each pixel, 0…1: its step in levels
-    beside the steps above and below. The picture's own first and last side are none."""
+    """Return the clearness, 0…1, of an edge along the upper side of each pixel: [H, W, 3] → [H + 1, W].
+
+    It compares the step in levels with the steps above and below. The picture's own first and last side have 0.
+    """
     first, second = picture[1:].astype(np.int16), picture[:-1].astype(np.int16)
     red, green, blue = np.moveaxis(np.abs(first - second), 2, 0)
     step = np.pad(np.maximum(np.maximum(red, green), blue).astype(np.float32), ((1, 1), (0, 0)))
@@ -57,8 +59,10 @@ def edges(picture: Pixels) -> Floats:
 
 
 def lines(found: Floats) -> Ints:
-    """The rows of `edges`, ascending, that hold the longest and clearest runs: the LINES best that are the best within
-    two of their neighbours, and always the first and the last."""
+    """Return the rows of `edges`, ascending, with the longest and clearest runs.
+
+    These are the LINES best rows that are the best within two rows on either side, and always the first and last row.
+    """
     run = max(8, found.shape[1] // 8)
     strength = cv2.blur(found, (run, 1), borderType=cv2.BORDER_CONSTANT).max(axis=1) + found.mean(axis=1)
     highest = cv2.dilate(strength[:, None], np.ones((5, 1), np.uint8))[:, 0]
@@ -68,9 +72,11 @@ def lines(found: Floats) -> Ints:
 
 
 def rectangles(xs: Ints, ys: Ints, across: Floats, down: Floats) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """All rectangles [N, 4] (left, top, right, bottom in pixels) between these columns and rows that are large enough,
-    and their scores [N], 0…1: the mean of the share of edge on the four sides and on the poorest of them, times
-    area^AREA; 0 where the rectangle is nearly the whole."""
+    """Return all rectangles [N, 4] between these columns and rows that are large enough, and their scores [N], 0…1.
+
+    A rectangle is left, top, right, bottom in pixels. Its score is (mean share of edge on the four sides + share on
+    the poorest side) / 2 · area^AREA, or 0 if the rectangle is nearly the whole picture.
+    """
     width, height = int(xs[-1]), int(ys[-1])
     left, right = _spans(xs)
     top, bottom = _spans(ys)
@@ -85,15 +91,17 @@ def rectangles(xs: Ints, ys: Ints, across: Floats, down: Floats) -> tuple[Ints, 
 
 
 def _spans(places: Ints) -> tuple[Ints, Ints]:
-    """Which pairs of places are far enough from each other."""
+    """Return the pairs of places that are far enough apart."""
     start, end = np.triu_indices(len(places), 1)
     wide = places[end] - places[start] >= LEAST * places[-1]
     return start[wide], end[wide]
 
 
 def _shares(found: Floats, rows: Ints, starts: Ints, ends: Ints) -> Floats:
-    """The mean of each of these rows of `edges` from each start to its end [rows, spans]; OWN_SIDE for the picture's
-    own sides, the first and the last row."""
+    """Return the mean of these rows of `edges` from each start to its end [rows, spans].
+
+    The first and the last row, the picture's own sides, have OWN_SIDE.
+    """
     sums = np.pad(np.cumsum(found[rows], axis=1), ((0, 0), (1, 0)))
     shares: Floats = np.asarray((sums[:, ends] - sums[:, starts]) / (ends - starts), np.float32)
     shares[[0, -1]] = OWN_SIDE
@@ -101,7 +109,7 @@ def _shares(found: Floats, rows: Ints, starts: Ints, ends: Ints) -> Floats:
 
 
 def detail(picture: Pixels, boxes: Ints) -> Floats:
-    """The share of pixels in each rectangle [N, 4] around which there is something to see."""
+    """Return the share of pixels with detail in each rectangle [N, 4]."""
     gray = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean, square = cv2.blur(gray, (7, 7)), cv2.blur(gray * gray, (7, 7))
     sums = cv2.integral((square - mean * mean > TEXTURE**2).astype(np.uint8))
@@ -112,8 +120,9 @@ def detail(picture: Pixels, boxes: Ints) -> Floats:
 
 
 def best(regions: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], *, count: int) -> tuple[Region, ...]:
-    """The `count` regions [N, 4] of the highest scores above 0, the first of those that overlap by more than
-    OVERLAP."""
+    """Return the `count` regions [N, 4] with the highest scores above 0; of regions that overlap by more than OVERLAP
+    only the best.
+    """
     remaining = scores.copy()
     chosen: list[Region] = []
     while len(chosen) < count and remaining.size and remaining.max() > 0:
@@ -124,7 +133,7 @@ def best(regions: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], *, c
 
 
 def overlaps(regions: npt.NDArray[np.float64], region: Region) -> npt.NDArray[np.float64]:
-    """Intersection over union of each of the regions [N, 4] with this one."""
+    """Return the intersection over union of each region [N, 4] with `region`."""
     left, top, right, bottom = regions.T
     width = np.maximum(np.minimum(right, region[2]) - np.maximum(left, region[0]), 0)
     height = np.maximum(np.minimum(bottom, region[3]) - np.maximum(top, region[1]), 0)

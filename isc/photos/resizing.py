@@ -9,7 +9,7 @@ from isc.photos.decode import Pixels
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
-    """The picture [H, W, 3] squeezed to [size, size, 3]: area-averaged where it shrinks, bilinear where it grows."""
+    """Resize the picture [H, W, 3] to [size, size, 3]: area-averaged if a side shrinks, else bilinear."""
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
@@ -19,7 +19,7 @@ def resize(pixels: Pixels, size: int) -> Pixels:
 
 
 def fit_within(pixels: Pixels, longest: int) -> Pixels:
-    """The picture with its longest side at most `longest` pixels, proportions kept."""
+    """Shrink the picture until its longest side has at most `longest` pixels; the proportions are kept."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:

@@ -20,31 +20,31 @@ from isc.photos.place import BLOCK, MEMBER, ListedPhoto, Place
 from isc.photos.tar import TAR_BLOCK
 
 KINDS = "a folder, a photo, a list (.txt, .csv), a .tar, or a pattern of such (shards/{000..127}.tar, shards/*.tar)"
-MAX_NAMES = 1_000_000  # that one pattern with braces may stand for
+MAX_NAMES = 1_000_000  # names that one pattern with braces may expand to
 _PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def list_photos(sources: Sequence[str | Path] | str | Path, *, key: str = "images") -> Listing:
-    """The photos of all these sources together, by id.
+    """List the photos of all sources together, sorted by id.
 
-    A source is one of these; `key` is what messages call it:
+    `key` is the name of the sources in messages. A source is one of the following:
 
-    * a folder, with all below it; links are followed, hidden files left out. Id: the path below the folder without its
-      suffix.
+    * a folder with everything below it; links are followed, hidden files are left out. Id: the path below the folder
+      without its suffix.
     * a photo. Id: its name without suffix.
-    * a list, LIST.txt: a path a line, relative ones to the list's folder; blank lines and lines that start with # are
-      skipped. Id: the path as written, without suffix and leading slash.
-    * a table, LIST.csv: a header that holds `id` and `file`, further columns are ignored; `file` is a path as above,
-      or SHARD.tar::member. The FILE.failures.csv of an extraction is one.
-    * a tar file, WebDataset's shards among them; never unpacked. Photos alone count, by their suffix. Id: the member's
-      path without suffix.
-    * a pattern of any of these: `shards/{000..127}.tar`, `{a,b}/photos`, `shards/*.tar`. What exists under the very
-      name comes first.
+    * a list, LIST.txt: one path per line, absolute or relative to the list's folder; blank lines and lines that start
+      with # are skipped. Id: the path as written, without suffix and leading slash.
+    * a table, LIST.csv: its header has `id` and `file`, further columns are ignored; `file` is a path as above, or
+      SHARD.tar::member. The FILE.failures.csv of an extraction is such a table.
+    * a tar file, e.g. a shard of WebDataset; it is never unpacked. Only members with the suffix of a photo count. Id:
+      the member's path without suffix.
+    * a pattern: `shards/{000..127}.tar`, `{a,b}/photos`, `shards/*.tar`. An existing path of exactly this name has
+      priority.
 
-    Raises InputError where a source cannot be listed, an id is unusable, two photos share one, or there is no photo.
-    A file that a list names is not looked for here; where it is missing, reading it fails.
+    Raises InputError if a source cannot be listed, an id is unusable, two photos have the same id, or there is no
+    photo. The files of a list are not checked here; reading a missing file fails.
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     photos = itertools.chain.from_iterable(_source(one, key) for text in given for one in _expanded(str(text), key))
@@ -56,7 +56,7 @@ def list_photos(sources: Sequence[str | Path] | str | Path, *, key: str = "image
 
 
 def _expanded(text: str, key: str) -> Iterator[str]:
-    """The paths that a source stands for."""
+    """Yield the paths that a source expands to. Raises InputError if a pattern matches no file."""
     if os.path.lexists(text):
         yield text
         return
@@ -82,7 +82,7 @@ def _braces_expanded(text: str, key: str) -> list[str]:
 
 
 def _choices(inside: str) -> list[str]:
-    """`000..127` stands for numbers, as wide as the first is written; `a,b` for each of its parts."""
+    """Expand `000..127` to numbers with as many digits as the first, and `a,b` to its parts."""
     numbers = _NUMBERS.fullmatch(inside)
     if numbers is None:
         return inside.split(",")
@@ -91,7 +91,7 @@ def _choices(inside: str) -> list[str]:
 
 
 def _source(text: str, key: str) -> Iterator[ListedPhoto]:
-    """The photos of one folder, file, list or tar, in any order."""
+    """List the photos of one folder, file, list or tar, in any order. Raises InputError for anything else."""
     path, mode = Path(text), _mode(text, key)
     if stat.S_ISDIR(mode):
         return _of_folder(path, key)
@@ -110,7 +110,7 @@ def _source(text: str, key: str) -> Iterator[ListedPhoto]:
 
 
 def _mode(text: str, key: str) -> int:
-    """Of the file or folder that a source is, followed through links."""
+    """Return the mode of a source's file or folder, after links. Raises InputError if it cannot be read."""
     try:
         return os.stat(text).st_mode  # noqa: PTH116 -- Path takes an empty text for the working directory
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
@@ -124,7 +124,10 @@ def _folder(path: Path) -> Place:
 
 
 def _photo_of(file: str, place: Place, *, told: str) -> ListedPhoto:
-    """A photo whose id is its file name, as far as that is usable; `told` is where it was found, for the message."""
+    """Return the photo with the id of its file name; `told` is its origin, for the message.
+
+    Raises InputError if the id is not usable.
+    """
     clean = file
     while clean.startswith("./"):
         clean = clean[2:].lstrip("/")
@@ -161,7 +164,7 @@ def _of_list(path: Path) -> Iterator[ListedPhoto]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers from 1, line ends kept."""
+    """Yield the lines of a text file with their numbers from 1; the line ends are kept."""
     row = 0
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
@@ -188,7 +191,7 @@ def _of_table(path: Path) -> Iterator[ListedPhoto]:
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(row, id, file) of a table; the header is row 1."""
+    """Yield (row, id, file) of a table; the header is row 1. Raises InputError with the row of an error."""
     rows = csv.reader((line for _, line in _lines(path)), strict=True)
     row = 1
     try:
@@ -206,7 +209,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 class _Tars:
-    """The members of the tar files that a table names, each indexed once."""
+    """The members of the tar files that a table names; each tar is indexed once."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[Place, dict[str, tuple[int, int]]]] = {}
@@ -241,19 +244,19 @@ def _tar_place(path: Path) -> Place:
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, offset of the data, size) of the regular files in a tar, read from its headers alone.
+    """Yield (name, offset of the data, size), in bytes, of the regular files in a tar, from its headers only.
 
-    Where the last member is cut short, it is told as its header says; any other damage is an InputError.
+    A last member that is cut short is listed as its header says. Raises InputError for any other damage.
     """
     try:
         with tarfile.open(path, "r:") as tar:
             before, end = -1, path.stat().st_size
-            # where the data of the last member is cut short, there is no next header to look for
+            # if the data of the last member is cut short, there is no next header
             while tar.offset <= end and (member := tar.next()) is not None:
                 if member.size < 0 or member.offset <= before:
                     raise InputError(f"{path}: is damaged at byte {member.offset:,}; fetch it again")
                 before = member.offset
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a kilobyte of each
+                tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a kilobyte per member
                 if member.issparse():
                     raise InputError(
                         f"{path}{MEMBER}{member.name}: is stored as a sparse file; repack without --sparse"
@@ -268,8 +271,10 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """InputError unless the members end where the tar does: tarfile takes a damaged header for the end, and does not
-    look for what `cat` put behind it."""
+    """Raise InputError unless the members end at the end of the tar.
+
+    tarfile takes a damaged header for the end, and ignores further tar files that `cat` appended.
+    """
     with path.open("rb") as file:
         file.seek(offset)
         if not file.read(TAR_BLOCK).strip(b"\0"):

@@ -1,4 +1,4 @@
-"""Photos inside tar shards, read at their place without unpacking."""
+"""Photos inside tar shards, read in place without unpacking."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from isc.errors import InputError
 from isc.photos.decode import MAX_BYTES
 from isc.photos.place import Place
 
-OPEN_TARS = 32  # a process
-TAR_BLOCK = 512
+OPEN_TARS = 32  # per process
+TAR_BLOCK = 512  # bytes
 
 
 class _OpenTar:
-    """A tar file that can be read at any place by many threads and forked processes: none of them moves a position."""
+    """A tar file that threads and forked processes read at any offset; they share no file position."""
 
     def __init__(self, place: Place) -> None:
         self._file = os.open(place.path, os.O_RDONLY)
@@ -32,7 +32,7 @@ class _OpenTar:
             os.close(self._file)
 
 
-_open_tar = functools.lru_cache(maxsize=OPEN_TARS)(_OpenTar)  # one in use outlives its place in the cache
+_open_tar = functools.lru_cache(maxsize=OPEN_TARS)(_OpenTar)  # a tar in use stays open after it leaves the cache
 
 
 def read_member(place: Place, offset: int, size: int, *, name: str) -> bytes:

@@ -1,19 +1,19 @@
-"""Which looks at a photo are described: the whole picture, and what else is asked for.
+"""Views of a photo, written as text: the whole picture, and further ones such as crops.
 
-`flip+crop:0.7` are steps joined by `+`, which passes a shell unquoted. The whole picture comes first, then a view a
-step, in this order:
+`flip+crop:0.7` has two steps joined by `+`, which needs no quotes in a shell. The whole picture comes first, then the
+views of each step in the order of the text:
 
     flip          mirrored left to right
-    rotate:90     turned counter-clockwise, as `numpy.rot90` turns; also rotate:180 and rotate:270
+    rotate:90     turned counter-clockwise like `numpy.rot90`; also rotate:180 and rotate:270
     crop:0.7      the middle, 0.7 of the width and of the height
     crop:0:0:0.5:1  the region left:top:right:bottom in fractions of width and height
-    tiles:2       2 × 2 regions, K × K for tiles:K: sides 2/(K + 1) of the picture's, starts every 1/(K + 1), so that
-                  each shares half of itself with the next (for K = 2: sides of 2/3, starts at 0 and 1/3)
+    tiles:2       2 × 2 regions, K × K for tiles:K: sides of 2/(K + 1) of the picture's, starts every 1/(K + 1), so that
+                  neighbours overlap by half (for K = 2: sides of 2/3, starts at 0 and 1/3)
     scale:1.25    the whole picture, given to the network at 1.25 × its input size
-    regions:4     the four likeliest places of another picture inside this one, in each photo its own: `placed` puts
+    regions:4     the four likeliest places of another picture inside this one, different in each photo: `placed` puts
                   them among the views of one photo
 
-Texts, fractions and arrays alone: nothing here opens, resizes or describes a photo, or looks for a region in it.
+This module handles texts, fractions and arrays only. It does not open, resize or describe photos, or find regions.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ Region = tuple[float, float, float, float]
 
 WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 STEP = 32  # pixels: networks halve a picture five times
-DIGITS = 6  # of a fraction; 20,000 pixels are placed to a fiftieth of one
+DIGITS = 6  # decimals of a fraction; precise to 1/50 pixel for a side of 20,000 pixels
 LEAST_CROP, LEAST_SCALE, MOST_SCALE, MOST_TILES, MOST_REGIONS = 0.1, 0.25, 4.0, 8, 8
 LONGEST_NAME = len("crop:") + 4 * len("0.123456") + 3  # characters of a view's name
 
 
 @dataclass(frozen=True)
 class View:
-    """One look at a photo; without arguments the whole of it.
+    """One view of a photo; without arguments the whole photo.
 
     `turn` counts quarter turns counter-clockwise, 0…3; `flip` mirrors left to right; `region` is left, top, right,
-    bottom in fractions of width and height, 0…1; `scale` multiplies the side of the square that the network is given;
-    `found` is the number, from 1, of a region that is yet to be found in the photo, 0 where there is none such.
-    A view differs from the whole in one of them at most; InputError where it does not, or where a value is none.
+    bottom in fractions of width and height, 0…1; `scale` multiplies the side of the network's square input; `found` is
+    the number, from 1, of a region that must still be found in the photo, or 0. A view differs from the whole in at
+    most one field. Raises InputError if it differs in more, or if a value is out of its range.
     """
 
     turn: int = 0
@@ -72,17 +72,16 @@ class View:
 
     @property
     def name(self) -> str:
-        """As it is stored with a descriptor: `whole`, `flip`, `rotate:90`, `crop:0.15:0.15:0.85:0.85`, `scale:1.25`.
+        """The name stored with a descriptor: `whole`, `flip`, `rotate:90`, `crop:0.15:0.15:0.85:0.85`, `scale:1.25`.
 
-        `region:1` is not stored: it is yet to be found.
+        `region:1` is not stored: the region must still be found.
         """
         return next(iter(self._steps()), "whole")
 
     def pixels(self, picture: Pixels) -> Pixels:
-        """The part of the photo [H, W, 3] that the view shows, turned as it shows it, not resized; at least one pixel.
+        """Return the part of the photo [H, W, 3] that the view shows, turned, not resized; at least one pixel.
 
-        The whole is the picture itself, anything else may share its memory. Raises ValueError where the region is yet
-        to be found.
+        The result may share memory with `picture`. Raises ValueError if the region must still be found.
         """
         if self.found:
             raise ValueError(f"{self.name} is another in each photo; expected the views of one, as `placed` gives them")
@@ -93,14 +92,16 @@ class View:
         return np.ascontiguousarray(seen[:, ::-1] if self.flip else seen)
 
     def side(self, image_size: int) -> int:
-        """Pixels of the square given to the network whose own is `image_size`: that, or with a scale the multiple of 32
-        nearest to it, at least 32."""
+        """Return the side, in pixels, of the square input of a network that normally takes `image_size`.
+
+        With a scale it is the nearest multiple of 32 to the scaled side, at least 32.
+        """
         if self.scale == 1:
             return image_size
         return max(STEP, STEP * int(image_size * self.scale / STEP + 0.5))
 
     def _steps(self) -> list[str]:
-        """What the view differs from the whole in."""
+        """Return the steps by which the view differs from the whole photo."""
         named = {
             "flip": self.flip,
             f"rotate:{90 * self.turn}": self.turn != 0,
@@ -112,9 +113,9 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """The views of `whole`, or of steps joined by `+`; the whole picture is always the first of them, named or not.
+    """Parse `whole`, or steps joined by `+`; the first view is always the whole picture, named or not.
 
-    InputError names a step that is unknown, out of its range, or gives a view that was given before.
+    Raises InputError, with the step, if it is unknown, out of its range, or repeats a view.
     """
     steps = text.split("+")
     views = [View()]
@@ -131,19 +132,19 @@ def parse_views(text: str) -> tuple[View, ...]:
 
 
 def views_text(views: Sequence[View]) -> str:
-    """The text of these views, the whole picture first; `parse_views` makes the same views of it.
+    """Return the text of the views, the whole picture first; `parse_views` returns the same views.
 
-    Crops and tiles are written as their regions, so that the text means the same whatever tiles:K comes to mean.
+    Crops and tiles are written as their regions, so that the text keeps its meaning if tiles:K changes.
     """
     regions = sum(view.found > 0 for view in views)
     return "+".join(f"regions:{regions}" if view.found else view.name for view in views if view.found <= 1)
 
 
 def placed(views: Sequence[View], regions: Sequence[Region]) -> tuple[View, ...]:
-    """The views of one photo: of the `regions` found in it the first are put where regions:K stands.
+    """Return the views of one photo, with the first of the `regions` found in it in place of regions:K.
 
-    Where they are too few, the middle 0.7, the middle 0.5, the tiles of tiles:2, of tiles:3 and so on fill up. None is
-    put there that is among the views already, so that no view of a photo comes twice.
+    If there are too few, the middle 0.7, the middle 0.5, the tiles of tiles:2, of tiles:3 and so on follow. Views that
+    are already present are skipped, so that no view of a photo occurs twice.
     """
     taken = {view for view in views if not view.found}
     others = _others(taken, regions)
@@ -151,7 +152,7 @@ def placed(views: Sequence[View], regions: Sequence[Region]) -> tuple[View, ...]
 
 
 def _others(taken: set[View], regions: Sequence[Region]) -> Iterator[View]:
-    """Views of the regions, and then of others without end, each once and none of those taken."""
+    """Yield views of the regions, then further views without end; each once, and none of `taken`."""
     seen = set(taken)
     for view in itertools.chain((View(region=region) for region in regions), _fillers()):
         if view not in seen:
@@ -160,7 +161,7 @@ def _others(taken: set[View], regions: Sequence[Region]) -> Iterator[View]:
 
 
 def _fillers() -> Iterator[View]:
-    """Views without end."""
+    """Yield middle crops, then tiles, without end."""
     yield from (_middle(0.7), _middle(0.5))
     for number in itertools.count(2):
         yield from _grid(number)
@@ -248,7 +249,7 @@ def _require(holds: bool, text: str, expected: str) -> None:
 
 
 def _number(text: str) -> float:
-    """NaN, which lies in no range, for what is no plain decimal."""
+    """Parse a plain decimal; return NaN, which lies in no range, for any other text."""
     plain = re.fullmatch(r"\d{1,6}(\.\d*)?|\.\d+", text, re.ASCII)
     return round(float(text), DIGITS) if plain else float("nan")
 
@@ -258,6 +259,6 @@ def _written(value: float) -> str:
 
 
 def _span(start: float, end: float, count: int) -> slice:
-    """Pixels of `count` between two fractions: at least one, and neighbours that share an edge leave none out."""
+    """Return the pixels between two fractions of `count`: at least one; adjacent spans leave no pixel out."""
     first = min(round(start * count), count - 1)
     return slice(first, max(first + 1, round(end * count)))

@@ -171,7 +171,7 @@ def as_input_errors(what: Callable[[], str]) -> Iterator[None]:
     """Turn the errors of Ray into an InputError of one line.
 
     This is the InputError of a worker, or the cause if workers or machines died repeatedly; the latter message ends
-    with `what()`, the state of the run. Other errors of our own code are raised unchanged.
+    with the text of `what()`. Other errors of our own code are raised unchanged.
     """
     ray = require_ray()
     try:

@@ -48,7 +48,7 @@ Flags = npt.NDArray[np.bool_]
 RowSearch = Callable[[Descriptors, Descriptors, int], Matches]  # queries and references without views, and a number
 
 MOST_AT_FIRST = 4  # row pairs per image pair in the first request, at most
-MARGIN = 8  # more row pairs in the first request, for ties
+MARGIN = 8  # added to the first request, for ties
 
 
 @dataclass(frozen=True)

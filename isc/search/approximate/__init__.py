@@ -1,4 +1,4 @@
-"""Approximate search by faiss's own `index_factory` texts: an index trained, filled, searched, saved and opened."""
+"""Approximate search by faiss indexes of `index_factory` strings: train, fill, search, save and open them."""
 
 import lazy_loader
 

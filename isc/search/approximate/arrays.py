@@ -1,4 +1,4 @@
-"""Arrays as faiss takes them, in parts, and the k nearest of each query."""
+"""Arrays in the form that faiss takes, their division into parts, and the k nearest of each query."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 Lists = tuple[Indices, Indices, Distances]
-BLOCK = 1 << 16  # rows that go to faiss at once
-SAMPLED = 64  # rows of each doubling of a set that tell it from another
+BLOCK = 1 << 16  # rows passed to faiss at once
+SAMPLED = 64  # rows hashed of each doubling of a set
 
 
 def checked(name: str, vectors: Vectors, dim: int | None = None) -> Vectors:
-    """Contiguous float32 [N, D], as faiss takes it."""
+    """Return the vectors as contiguous float32 [N, D]. Raises InputError for another shape, or NaN or infinite
+    values."""
     if vectors.ndim != 2 or 0 in vectors.shape or (dim is not None and vectors.shape[1] != dim):
         raise InputError(f"{name} are {shape_text(vectors)}; expected N × {dim or 'D'} numbers, N ≥ 1")
     vectors = np.ascontiguousarray(vectors, np.float32)
@@ -34,8 +35,10 @@ def shape_text(vectors: Vectors) -> str:
 
 
 def hash_sample(hashed: Any, vectors: Vectors, first: int) -> None:
-    """Feed some rows of a whole set, of which `vectors` are the rows from `first` on: 64 of every doubling, so that two
-    thousand rows tell a billion from another set or another order."""
+    """Hash a sample of the rows of a set; `vectors` are its rows from `first` on.
+
+    64 rows of each doubling: about two thousand rows distinguish a billion from another set or another order.
+    """
     end = first + len(vectors)
     octaves = (np.arange(1 << at, 2 << at, max(1, (1 << at) // SAMPLED)) for at in range(end.bit_length()))
     rows = np.concatenate([[0], *octaves])
@@ -50,7 +53,7 @@ def parts_of(blocks: Iterable[Vectors], rows: int) -> Iterator[Vectors]:
 
 
 def k_nearest_of_each(query: Indices, row: Indices, distance: Distances, k: int) -> Lists:
-    """The k nearest of each query, in order; at equal distances the earlier row comes first."""
+    """Return the k nearest of each query, query by query; at equal distances the earlier row comes first."""
     order = np.lexsort((row, distance, query))
     query, row, distance = query[order], row[order], distance[order]
     count = np.bincount(query)

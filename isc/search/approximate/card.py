@@ -1,4 +1,4 @@
-"""Approximate Euclidean search by faiss's own `index_factory` texts: the card that describes a saved index."""
+"""The card of a saved approximate index: a JSON file with its factory string, its size and its hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CARD, INDEX, LISTS = "index.json", "index.faiss", "lists.ivfdata"
 
 @dataclass(frozen=True)
 class Card:
-    """What an index is made of: `count` references of `dim` numbers, known by a hash over some of their rows."""
+    """Description of an index of `count` references of `dim` numbers, identified by a hash of some of their rows."""
 
     factory: str
     dim: int
@@ -40,7 +40,10 @@ def write_index(folder: Path, index: Any, card: Card) -> None:
 
 
 def read_card(folder: Path) -> tuple[Card, Mapping[str, tuple[int, str]]]:
-    """The card, and of each file its bytes and hash."""
+    """Return the card, and {file name: (bytes, SHA-256)}.
+
+    Raises InputError if the card is missing, damaged or of another format.
+    """
     path = folder / CARD
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the folder of a saved index")

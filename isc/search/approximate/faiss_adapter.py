@@ -1,4 +1,4 @@
-"""What faiss needs to be seeded, quiet, and clear in its errors."""
+"""Adapter for faiss: seeds, quiet output and one-line errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from isc.search.kernels.faiss_kernel import faiss_gpus
 
 
 def parse_search(search: str) -> dict[str, float]:
-    """`nprobe=32,efSearch=64` as names and numbers. Raises InputError where a part is not NAME=NUMBER above 0."""
+    """Parse `nprobe=32,efSearch=64` to {name: number}. Raises InputError if a part is not NAME=NUMBER above 0."""
     values: dict[str, float] = {}
     for part in filter(None, search.split(",")):
         found = re.fullmatch(r"([A-Za-z_]+)=(\d+(?:\.\d+)?)", part.strip())
@@ -36,7 +36,7 @@ def faiss_module() -> ModuleType:
 
 @contextlib.contextmanager
 def one_line_errors(what: str) -> Iterator[None]:
-    """faiss's errors as ours, in one line without its file names."""
+    """Raise faiss's errors as InputError, in one line and without faiss's file names."""
     try:
         yield
     except RuntimeError as error:
@@ -46,12 +46,12 @@ def one_line_errors(what: str) -> Iterator[None]:
 
 
 def inverted_file(index: Any) -> Any | None:
-    """The inverted file inside an index, or None."""
+    """Return the inverted file inside an index, or None."""
     return faiss_module().try_extract_index_ivf(index)
 
 
 def has_plain_lists(index: Any) -> bool:
-    """Whether all that an IVF index knows of its references lies in lists of arrays."""
+    """Return whether an IVF index keeps everything about its references in inverted lists of arrays."""
     faiss = faiss_module()
     outer, lists = faiss.downcast_index(index), faiss.downcast_index(inverted_file(index))
     return (
@@ -63,11 +63,14 @@ def has_plain_lists(index: Any) -> bool:
 
 @contextlib.contextmanager
 def seeded(index: Any, seed: int) -> Iterator[int]:
-    """The most centroids of a clustering that training runs. All are seeded, and kept from warning each for itself."""
+    """Seed all clusterings of the index's training, and yield the largest number of centroids.
+
+    faiss's own warnings about too few training points are turned off.
+    """
     faiss = faiss_module()
     sizes, rotations = [0], []
     for part in _layers(index):
-        if isinstance(part, faiss.OPQMatrix):  # its own clustering is made while it trains, unless it is given one
+        if isinstance(part, faiss.OPQMatrix):  # makes its own quantizer in training, unless it has one
             part.pq = faiss.ProductQuantizer(part.d_out, part.M, 8)
             rotations.append((part, part.pq))
         quantizer: Any = getattr(part, "pq", None)
@@ -83,7 +86,7 @@ def seeded(index: Any, seed: int) -> Iterator[int]:
 
 
 def _layers(index: Any) -> Iterator[Any]:
-    """The index, its transforms, and the indexes inside it, down to the one that holds the codes."""
+    """Yield the index, its transforms and the indexes inside it, down to the one that holds the codes."""
     faiss = faiss_module()
     index = faiss.downcast_index(index)
     yield index
@@ -96,7 +99,7 @@ def _layers(index: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def quiet_faiss() -> Iterator[None]:
-    """Nothing that faiss prints about its lists on disk reaches standard output."""
+    """Keep faiss's messages about lists on disk off the standard output."""
     flush = ctypes.CDLL(None).fflush
     sys.stdout.flush()
     flush(None)
@@ -124,5 +127,5 @@ def cagra_index(factory: str, dim: int) -> Any:
     resources = faiss.StandardGpuResources()
     with one_line_errors(f"index={factory}: not made"):
         index = faiss.GpuIndexCagra(resources, dim, faiss.METRIC_L2, config)
-    index.resources = resources  # lives as long as the index
+    index.resources = resources  # keeps the resources alive as long as the index
     return index

@@ -1,4 +1,4 @@
-"""Approximate indexes on disk: opened as memory maps, and built there where they are larger than memory."""
+"""Approximate indexes on disk: opened as memory maps, and built on disk if they are larger than memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from isc.search.approximate.faiss_adapter import (
 )
 from isc.search.approximate.index import Approximate
 
-ROW_ID = 8  # bytes, beside a code in an inverted list
+ROW_ID = 8  # bytes of a row number, stored beside each code in an inverted list
 
 
 def load(folder: Path, *, mmap: bool = True, verify: bool = True) -> Approximate:
-    """A saved index, to be searched; with `mmap` its pages are read when they are needed, and shared by processes.
+    """Open a saved index for search; with `mmap` its pages are read on access and shared by processes.
 
-    Inverted lists on disk stay there. Without `verify` the files' sizes are compared, but not their hashes, which takes
-    one reading of each. Raises InputError for a folder that is no index, a file cut short, changed or exchanged.
+    Inverted lists on disk stay there. With `verify` the hash of each file is checked, which reads it once; without it
+    only the sizes are compared. Raises InputError if the folder is no index, or a file is cut short, changed or
+    replaced.
     """
     card, files = read_card(folder)
     for name, (size, digest) in files.items():
@@ -66,11 +67,12 @@ def build_on_disk(
     memory_gb: float = 2.0,
     progress: Report | None = None,
 ) -> Approximate:
-    """Fill inverted lists that need not fit in memory: the index of `folder`, which may be moved as a whole.
+    """Build the index of `folder` with inverted lists that need not fit in memory; the folder may be moved as a whole.
 
-    `trained` is empty, and stays so. `blocks` are the references, one after the other, each as small as the caller
-    likes; what waits in memory takes at most `memory_gb`. On the disk the work takes twice the room of its result.
-    `progress` hears of the rows so far, and of as many in all.
+    `trained` is empty, and stays empty. `blocks` are the references in order, in blocks of any size; rows that wait in
+    memory take at most `memory_gb`. The disk needs twice the room of the result. `progress` is called with (rows added
+    so far, the same number). Raises InputError if `trained` is no empty IVF index of plain lists, or the disk is too
+    full.
     """
     lists = inverted_file(trained._index)
     if lists is None or not has_plain_lists(trained._index) or len(trained):
@@ -112,9 +114,10 @@ def open_index(
     device: Device = Device.cpu,
     progress: Report | None = None,
 ) -> Approximate:
-    """The index that `index` names, of these references: a saved folder, or a factory text, trained on `training`.
+    """Return the index of these references that `index` names: a saved folder, or a factory string, trained on
+    `training`.
 
-    Raises InputError where the folder's references are others, and where a text comes without training descriptors.
+    Raises InputError if the folder has other references, or a factory string comes without training descriptors.
     """
     if Path(index).exists():
         saved = load(Path(index))
@@ -128,7 +131,7 @@ def open_index(
 
 
 def _flush(index: Any, folder: Path) -> Path:
-    """Write what a shard holds, and empty it."""
+    """Write the rows of the index as a shard, and empty the index."""
     path = folder / f"{len(list(folder.iterdir())):06}.faiss"
     with one_line_errors(f"{folder}: a part of the index cannot be written"):
         faiss_module().write_index(index, str(path))
@@ -137,7 +140,7 @@ def _flush(index: Any, folder: Path) -> Path:
 
 
 def _merge(index: Any, shards: Iterable[Path], path: Path) -> None:
-    """Give `index` the lists of all shards together, in one file that is mapped."""
+    """Replace the lists of `index` by those of all shards, merged in one memory-mapped file."""
     faiss = faiss_module()
     parts = [faiss.read_index(str(shard), faiss.IO_FLAG_MMAP) for shard in shards]
     pointers = faiss.InvertedListsPtrVector()
@@ -145,12 +148,12 @@ def _merge(index: Any, shards: Iterable[Path], path: Path) -> None:
         pointers.push_back(faiss.extract_index_ivf(part).invlists)
     lists = faiss.extract_index_ivf(index)
     needed, free = sum(part.ntotal for part in parts) * (lists.code_size + ROW_ID), shutil.disk_usage(path.parent).free
-    if needed > free:  # a full disk under a mapped file would end the process
+    if needed > free:  # a full disk under a mapped file would kill the process
         raise InputError(f"{path.parent}: {free / 1e9:.3g} GB free; the lists need {needed / 1e9:.3g}")
     with one_line_errors(f"{path.parent}: the lists cannot be written"), quiet_faiss():
         on_disk = faiss.OnDiskInvertedLists(lists.nlist, lists.code_size, str(path))
         count = on_disk.merge_from_multiple(pointers.data(), pointers.size(), False)
-    on_disk.filename = path.name  # beside the index, wherever that is
+    on_disk.filename = path.name  # relative to the index file
     lists.replace_invlists(on_disk, True)
     on_disk.this.disown()
     index.ntotal = lists.ntotal = count

@@ -1,4 +1,4 @@
-"""An approximate index: IVF, PQ, HNSW, and what faiss combines them to."""
+"""The approximate index: IVF, PQ, HNSW, and their combinations in faiss."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from isc.search.kernels.faiss_kernel import faiss_gpus
 from isc.search.kernels.numpy_kernel import squared_distances
 
 log = logging.getLogger(__name__)
-QUERIES, CELLS = 1024, 1 << 22  # queries, and (query, candidate) cells, that are searched at once
-ENOUGH = 39  # training rows for each centroid below which faiss warns
-FACTOR = 4  # candidates, for each neighbour wanted, whose distances are computed again
+QUERIES, CELLS = 1024, 1 << 22  # queries, and (query, candidate) pairs, searched at once
+ENOUGH = 39  # training rows per centroid below which faiss warns
+FACTOR = 4  # candidates per wanted neighbour whose distances are computed again
 
 
 class Approximate:
-    """An index that fills up: not a frozen value, since a second one may not fit in memory. One thread at a time."""
+    """An approximate index to fill: mutable, since a second one may not fit in memory, and not thread-safe."""
 
     def __init__(self, index: Any, card: Card, *, sealed: str = "", on_gpu: bool = False) -> None:
-        """`sealed` says why the index takes no more references, where it does not."""
+        """Wrap a faiss index; `sealed` is the reason why it accepts no more references, empty if it accepts them."""
         self._index, self._card, self._sealed, self._on_gpu = index, card, sealed, on_gpu
         self._sample = hashlib.sha256()
         self._space = faiss_module().GpuParameterSpace() if on_gpu else faiss_module().ParameterSpace()
@@ -48,17 +48,17 @@ class Approximate:
 
     @classmethod
     def train(cls, factory: str, training: Vectors, *, seed: int = 0) -> Approximate:
-        """An empty index. `factory` is faiss's, for example OPQ32,IVF4096,PQ32 or HNSW32; or CAGRA, CAGRA64 (the edges
-        of a node) in a build of faiss with cuVS.
+        """Train an empty index. `factory` is faiss's string, for example OPQ32,IVF4096,PQ32 or HNSW32.
 
-        `training` [T, D] must not be the references: the challenge wants statistics from training descriptors alone.
-        The same seed, threads and faiss give the same index, but for graphs, which several threads build as they come.
-        Raises InputError for a text that faiss does not know, and for fewer rows than it has centroids.
+        CAGRA or CAGRA64 (with 64 edges per node) needs a build of faiss with cuVS. `training` [T, D] must not be the
+        references: the challenge allows statistics of training descriptors only. The same seed, threads and faiss give
+        the same index, except for graphs built by several threads. Raises InputError if faiss does not know the string,
+        or `training` has fewer rows than the index has centroids.
         """
         training = checked("training", training)
         dim = training.shape[1]
         lists = re.search(r"IVF(\d+)", factory)
-        if lists and not 1 <= int(lists[1]) <= len(training):  # before faiss makes room for them
+        if lists and not 1 <= int(lists[1]) <= len(training):  # before faiss allocates them
             raise InputError(
                 f"index={factory}: {lists[1]} lists from {len(training)} training descriptors; "
                 f"expected 1…{len(training)} lists, or better {ENOUGH} descriptors for each"
@@ -92,7 +92,8 @@ class Approximate:
         return self._card.count
 
     def add(self, vectors: Vectors, *, progress: Report | None = None) -> None:
-        """Append references [N, D], perhaps a memory map; they become the next N rows."""
+        """Append references [N, D], which may be a memory map, as the next N rows. Raises InputError if it accepts
+        none."""
         if self._sealed:
             raise InputError(f"{self._sealed}; train and fill another to add references")
         if self._card.factory.startswith("CAGRA"):
@@ -125,13 +126,13 @@ class Approximate:
         factor: int = FACTOR,
         progress: Report | None = None,
     ) -> Lists:
-        """Lists of up to k neighbours as query numbers, rows and squared distances [M], in this order.
+        """Return query numbers, rows and squared distances [M] of up to k neighbours of each query, nearest first.
 
-        `search` sets faiss's parameters for this call: `nprobe=32`, `efSearch=64`, also several with commas; where it
-        does not, √lists are probed, and efSearch is 64. A list is shorter than k where fewer references exist, or lie
-        in the lists that were probed. Distances are those of the index, approximate where it compresses. With the
-        references' own `vectors` [N, D], perhaps a memory map, the k nearest of factor · k candidates are chosen by
-        their distances in float64.
+        `search` sets parameters of faiss for this call, `nprobe=32` or `efSearch=64`, several with commas; their
+        defaults are √lists and 64. A list is shorter than k if fewer references exist, or lie in the probed lists.
+        Distances are those of the index, approximate if it compresses. With the references' own `vectors` [N, D], which
+        may be a memory map, the k nearest of factor · k candidates are chosen by their distances in float64. Raises
+        InputError if the index is empty, or `search` or `vectors` do not fit it.
         """
         queries = checked("queries", queries, self._card.dim)
         for name, value in {"k": k, "factor": factor}.items():
@@ -163,7 +164,7 @@ class Approximate:
         return np.concatenate(query), np.concatenate(row), np.concatenate(distance)
 
     def check_references(self, vectors: Vectors) -> None:
-        """Raises InputError unless these are the vectors that the index was filled with, in their order."""
+        """Raise InputError unless these are the vectors of the index, in the same order."""
         if vectors.shape != (len(self), self._card.dim):
             known = f"{len(self)} × {self._card.dim}"
             raise InputError(f"references are {shape_text(vectors)}, those of the index {known}; expected the same")
@@ -173,7 +174,10 @@ class Approximate:
             raise InputError("references are not those of the index, or in another order; expected the same")
 
     def save(self, folder: Path) -> None:
-        """Write the index as a folder, whole or not at all; its files of an earlier index are replaced."""
+        """Write the index as a folder, completely or not at all; the files of an earlier index are replaced.
+
+        Raises InputError if it is empty, or was not filled in this process.
+        """
         self._require(len(self) > 0, "holds no references; expected at least one")
         if self._sealed:
             raise InputError(f"{self._sealed}; only an index that was filled here can be saved")
@@ -181,9 +185,10 @@ class Approximate:
             write_index(beside, self._on_cpu(), self._card)
 
     def to(self, device: Device) -> Approximate:
-        """The index on all GPUs, its rows divided among them; with `auto` where faiss sees any and has such an index.
+        """Return the index on `device`; on GPUs its rows are divided among all of them.
 
-        Raises InputError where `cuda` is asked for and it is not possible.
+        `auto` uses GPUs if faiss sees any and supports this index there. Raises InputError if `cuda` is requested but
+        impossible.
         """
         faiss = faiss_module()
         if device is Device.cpu or self._on_gpu or (device is Device.auto and not faiss_gpus()):
@@ -209,12 +214,12 @@ class Approximate:
             return self._index
         faiss = faiss_module()
         index = faiss.IndexHNSWCagra()
-        index.base_level_only = True  # the graph as it is; nothing is added to it any more
+        index.base_level_only = True  # keeps the graph as it is; nothing can be added
         self._index.copyTo(index)
         return index
 
     def _accepted(self) -> Iterator[tuple[str, float]]:
-        """Our defaults for the parameters that the index has."""
+        """Set and yield our defaults (name, value) of the search parameters that the index has."""
         lists = inverted_file(self._index)
         effort = {"nprobe": round(lists.nlist**0.5) if lists else 1, "efSearch": 64}
         for name, value in effort.items():

@@ -26,11 +26,12 @@ def approximate_pairs(
     factor: int = FACTOR,
     progress: Report | None = None,
 ) -> Matches:
-    """The best `num_pairs` over all queries together, or the best `k` of each, among what the index finds.
+    """Return the best `num_pairs` over all queries together, or the best `k` of each query, among those the index
+    finds.
 
-    Scores are exact, −‖q − r‖²; the set of pairs is not complete: a pair that the index misses is missing, and there
-    are fewer than asked for where the lists give no more. No list is cut where it could still give a pair of the best
-    `num_pairs`: such lists are asked for again, four times as long.
+    Scores are exact, −‖q − r‖². Pairs that the index misses are missing, so there may be fewer than requested. With
+    `num_pairs`, every list that may have cut off a pair of the answer is searched again, four times as long. Raises
+    InputError unless exactly one of `num_pairs` and `k` is given and that many exist.
     """
     check_same_dim(queries, references)
     if (num_pairs is None) == (k is None):
@@ -59,9 +60,9 @@ def _best(lists: Any, num_queries: int, num_references: int, num_pairs: int) -> 
     unfinished = np.arange(num_queries)
     length = min(num_references, 2 * -(-num_pairs // num_queries))
     while len(unfinished):
-        kept = ~np.isin(query, unfinished)  # their longer lists give the others again
+        kept = ~np.isin(query, unfinished)  # pairs of the others come again with their longer lists
         q, r, d = lists(unfinished, length)
-        reached = np.bincount(q, minlength=num_queries) == length  # as long as allowed: cut, perhaps
+        reached = np.bincount(q, minlength=num_queries) == length  # a full list: maybe cut off
         end = np.zeros(num_queries)
         np.maximum.at(end, q, d)
         query, row, distance = np.r_[query[kept], q], np.r_[row[kept], r], np.r_[distance[kept], d]

@@ -1,4 +1,4 @@
-"""An index that lives: a folder of descriptors that takes, replaces and removes images at any time."""
+"""An updatable index: a folder of descriptors whose images can be added, replaced and removed at any time."""
 
 import lazy_loader
 

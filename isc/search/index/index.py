@@ -1,12 +1,13 @@
-"""An index that lives: a folder of descriptors that takes, replaces and removes images at any time.
+"""An updatable index: a folder of descriptors whose images can be added, replaced and removed at any time.
 
-    manifest.json    which model the descriptors are of, and how many numbers each has; written once
-    index.sqlite     which row belongs to which id, and how many rows are committed
+    manifest.json    the model and the dimension of the descriptors; written once
+    index.sqlite     the row of each id, and the number of committed rows
     vectors-G.f32    the rows themselves; generation G ends when it is compacted
-    writer.lock      held by the one process that writes, which it names
+    writer.lock      held by the one process that writes, and names it
 
-Every change is whole and on the disk when it is acknowledged, also if its process is killed the moment after; a change
-that was not acknowledged has happened whole or not at all. Each of any number of readers sees one consistent state.
+Every change is complete and on disk when it is acknowledged, even if its process is killed right after; a change
+without acknowledgement has happened completely or not at all. Any number of readers may read; each sees one consistent
+state.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Stats:
-    """What an index holds. `model` is what more descriptors are made with, `bytes` its size on the disk, `dead_rows`
-    those of removed and replaced images, `changed` and `created` are UTC."""
+    """Statistics of an index: `bytes` is its size on disk, `dead_rows` counts the rows of removed and replaced images.
+
+    `model` is the model that makes more descriptors; `created` and `changed` are in UTC.
+    """
 
     images: int
     dim: int
@@ -61,16 +64,18 @@ class Stats:
 
 @dataclass(frozen=True)
 class Index:
-    """An index on the disk, opened by its manifest; every reading is of a snapshot of its own."""
+    """An index on disk, opened by its manifest; each read uses a snapshot of its own."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def create(cls, path: Path, *, dim: int, provenance: Mapping[str, str], model: str | None = None) -> Index:
-        """Make an empty index, whole or not at all. `provenance` is that of the descriptors to come (`isc.data.
-        read_provenance`, `isc.model.files.describe`); `model` names what makes them, for `isc-index add` of photos.
-        Raises InputError where `path` exists."""
+        """Create an empty index, completely or not at all.
+
+        `provenance` is that of the descriptors to come (`isc.data.read_provenance`, `isc.model.files.describe`);
+        `model` names the model that `isc-index add` applies to photos. Raises InputError if `path` exists.
+        """
         if path.exists() or path.is_symlink():
             raise InputError(f"{path}: is there already; expected a new path")
         if dim < 1:
@@ -98,17 +103,17 @@ class Index:
         return cls(path, read_manifest(path))
 
     def writer(self) -> AbstractContextManager[Writer]:
-        """The right to change the index, until the context ends; InputError naming the holder where it is taken."""
+        """Return a context with the right to change the index. Raises InputError, naming the holder, if it is taken."""
         return writing(self.path, self.manifest)
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
-        """One state of the index to read from, until the context ends; no writer changes it or waits for it."""
+        """Return a context with one state of the index to read; writers neither change it nor wait for it."""
         return snapshot(self.path, self.manifest)
 
     def knn(
         self, queries: Descriptors, *, k: int, provenance: Mapping[str, str], progress: Report | None = None
     ) -> Matches:
-        """`Snapshot.knn` of the index as it is now."""
+        """Run `Snapshot.knn` on the current state of the index."""
         with self.snapshot() as now:
             return now.knn(queries, k=k, provenance=provenance, progress=progress)
 
@@ -131,13 +136,13 @@ class Index:
 
 
 def is_index(path: Path) -> bool:
-    """Whether this is a folder with a manifest."""
+    """Return whether this is a folder with a manifest."""
     return (path / MANIFEST).is_file()
 
 
 def read_index(path: Path) -> tuple[Descriptors, dict[str, str]]:
-    """All descriptors in the order of their ids, and their provenance, as `read_descriptors` and `read_provenance` give
-    those of a file."""
+    """Return all descriptors, sorted by id, and their provenance; `read_descriptors` and `read_provenance` do so for a
+    file."""
     index = Index.open(path)
     with index.snapshot() as now:
         return now.descriptors(), dict(index.manifest.provenance)

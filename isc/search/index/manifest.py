@@ -1,4 +1,5 @@
-"""What an index holds descriptors of: written once, when it is made, and held against all that comes in."""
+"""The manifest of an index: the model of its descriptors, written once at creation and checked for all descriptors
+given."""
 
 from __future__ import annotations
 
@@ -14,13 +15,15 @@ from isc.errors import InputError
 from isc.search.index.storage import MANIFEST, now, sync
 
 FORMAT = "isc-index-1"
-KEPT = (*SAME_IN_BOTH, "model")  # of the provenance of a file; the rest is about that file
+KEPT = (*SAME_IN_BOTH, "model")  # entries of a file's provenance to keep; the others describe that file
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`provenance` says how descriptors must have been made; `model` what `load_model` takes to make more of them,
-    where that is known; `created` is UTC."""
+    """The required dimension and provenance of the descriptors of an index.
+
+    `model` is the argument of `load_model` that makes more of them, if known; `created` is in UTC.
+    """
 
     dim: int
     provenance: Mapping[str, str]
@@ -31,7 +34,7 @@ class Manifest:
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels of the pictures that the model is given, where the manifest says so."""
+        """The side in pixels of the model's input pictures, if the manifest has it."""
         size = self.provenance.get("image_size", "")
         return int(size) if size.isdecimal() else None
 
@@ -40,10 +43,10 @@ class Manifest:
         return cls(dim, {key: provenance[key] for key in KEPT if key in provenance}, model, now())
 
     def check(self, what: object, dim: int, provenance: Mapping[str, str]) -> None:
-        """Raise InputError, naming `what`, unless its descriptors are of this size and model.
+        """Raise InputError, naming `what`, unless its descriptors have the dimension and the model of the index.
 
-        What says nothing about its weights fits an index alone that says nothing either; of the other facts, those
-        that both give must agree.
+        Descriptors without a weight hash fit only an index without one; of the other facts, those that both have must
+        agree.
         """
         if dim != self.dim:
             raise InputError(f"{what}: descriptors of {dim} numbers; the index holds those of {self.dim}")
@@ -55,7 +58,7 @@ class Manifest:
 
 
 def require_one_row_each(descriptors: Descriptors) -> None:
-    """Raise InputError where images have views: an index holds and compares one descriptor an image."""
+    """Raise InputError if images have views: an index holds and compares one descriptor per image."""
     if descriptors.views is not None:
         raise InputError(
             f"id {descriptors.ids[0]!r}: view {descriptors.views[0]!r}; expected one descriptor an image, without "
@@ -70,7 +73,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises InputError where the folder is no index, or its manifest is cut short or of another format."""
+    """Read the manifest. Raises InputError if the folder is no index, or the manifest is damaged or of another
+    format."""
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected an index that isc-index create made")

@@ -1,4 +1,4 @@
-"""One consistent state of an index to read from, whatever a writer does meanwhile."""
+"""One consistent state of an index to read, independent of concurrent writers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from isc.runtime.progress import Report
 from isc.search.index.manifest import Manifest, require_one_row_each
 from isc.search.index.storage import DATABASE, State, connect, map_vectors, named, names_of, read_state, vectors_path
 
-MARGIN = 8  # neighbours asked for beyond k, for ties
-CELLS = 1 << 22  # (query, neighbour) cells held at once
-ATTEMPTS = 100  # at meeting a generation that a writer is not about to remove
+MARGIN = 8  # neighbours requested beyond k, for ties
+CELLS = 1 << 22  # (query, neighbour) pairs held at once
+ATTEMPTS = 100  # to open a generation before a writer removes it
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`vectors` [rows, D] is a map of the file, dead rows among them; it stays good while the snapshot is open."""
+    """One state of an index. `vectors` [rows, D] maps the file with its dead rows, and is valid while the snapshot is
+    open."""
 
     path: Path
     manifest: Manifest
@@ -38,7 +39,7 @@ class Snapshot:
         return self.state.live
 
     def descriptors(self) -> Descriptors:
-        """Everything, in the order of the ids."""
+        """Return the descriptors of all images, sorted by id. Raises InputError if there are none."""
         if not len(self):
             raise InputError(f"{self.path}: holds no images; expected at least one")
         with named(self.path):
@@ -48,10 +49,11 @@ class Snapshot:
     def knn(
         self, queries: Descriptors, *, k: int, provenance: Mapping[str, str], progress: Report | None = None
     ) -> Matches:
-        """The `k` nearest images of each query (all of them where there are fewer), exact; score −‖q − r‖².
+        """Return the exact `k` nearest images of each query (all images if there are fewer), with the score −‖q − r‖².
 
-        At equal distances the id that sorts first comes first, so that the answer depends on what the index holds and
-        not on how it came there. `reference_ids` holds the images found alone, sorted.
+        At equal distances the id that sorts first comes first, so that the answer depends on the content of the index,
+        not on its history. `reference_ids` holds only the images found, sorted. Raises InputError for k < 1, and for
+        queries with views or of another model.
         """
         self.manifest.check("queries", queries.dim, provenance)
         require_one_row_each(queries)
@@ -65,17 +67,17 @@ class Snapshot:
         return Matches(queries.ids, names, query, rank[at], score)
 
     def names(self, rows: IntArray) -> dict[int, str]:
-        """{row: id} of those rows that are live."""
+        """Return {row: id} of the live rows among these."""
         with named(self.path):
             return names_of(self.database, rows.tolist())
 
     def _search(
         self, queries: npt.NDArray[np.float32], wanted: int, progress: Report | None
     ) -> list[tuple[IntArray, IntArray, npt.NDArray[np.float64]]]:
-        """(query, row, distance) of the `wanted` nearest live rows of every query.
+        """Return (query, row, distance) of the `wanted` nearest live rows of every query.
 
-        A list of neighbours is settled when enough live rows in it are nearer than its last one: rows that are not in
-        it can then neither come before nor tie. The others are searched again with longer lists.
+        A list of neighbours is settled if enough of its live rows are nearer than its last row: rows outside the list
+        can then neither precede nor tie. The other queries are searched again with longer lists.
         """
         from isc.search.exact import nearest
 
@@ -105,7 +107,7 @@ class Snapshot:
         return found
 
     def verify(self) -> None:
-        """Raise InputError for the first thing that is not as it should be; reads everything once."""
+        """Raise InputError for the first error in the index; everything is read once."""
         path, state = self.path / DATABASE, self.state
         with named(self.path):
             (problem,) = self.database.execute("PRAGMA integrity_check(1)").fetchone()
@@ -127,14 +129,14 @@ class Snapshot:
 
 
 def _ranked(names: Mapping[int, str], rows: IntArray) -> tuple[Ids, IntArray]:
-    """The names sorted, and of each of `rows` its name's place among them, −1 where it has none."""
+    """Return the names, sorted, and for each of `rows` the position of its name among them, −1 without a name."""
     table = np.array(sorted(names.values()), dtype=object)
     place = {name: i for i, name in enumerate(table)}
     return table, np.array([place[names[row]] if row in names else -1 for row in rows.tolist()], np.int64)
 
 
 def _part_of(progress: Report | None, before: int, part: int, total: int) -> Report | None:
-    """What the search of `part` queries reports, whatever it counts, in queries of the whole."""
+    """Return a report for the search of `part` queries, which converts any unit of progress to queries of the whole."""
     return progress and (lambda done, of: progress(before + part * done // of, total))
 
 
@@ -147,7 +149,10 @@ def snapshot(path: Path, manifest: Manifest) -> Iterator[Snapshot]:
 
 
 def _begin(path: Path, database: sqlite3.Connection, dim: int) -> tuple[State, npt.NDArray[np.float32]]:
-    """A read transaction and its vectors, which a writer may remove between the two, having compacted the index."""
+    """Begin a read transaction and map its vectors; repeat both if a compaction removed the vectors in between.
+
+    Raises InputError if the vectors are missing for another reason.
+    """
     generation = -1
     for _ in range(ATTEMPTS):
         database.execute("BEGIN")

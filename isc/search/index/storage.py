@@ -1,8 +1,7 @@
-"""The files of an index: names, durable writing, the SQLite table of ids, and the file of vectors.
+"""The files of an index: names, durable writes, the SQLite table of ids, and the file of vectors.
 
-Row i of `vectors-G.f32`, G being the generation, holds the descriptor of the image whose `row` is i, as little-endian
-float32. Rows that no image names are dead. Rows from `State.rows` on are what a killed writer left; the next one writes
-over them.
+Row i of `vectors-G.f32`, with generation G, is the descriptor of the image whose `row` is i, as little-endian float32.
+Rows without an image are dead. Rows from `State.rows` on were left by a killed writer; the next writer removes them.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ Value = TypeVar("Value")
 MANIFEST, DATABASE, LOCK, VECTORS = "manifest.json", "index.sqlite", "writer.lock", "vectors-*.f32"
 FLOAT = np.dtype("<f4")
 APPLICATION = 0x69736331  # marks the SQLite file as ours
-LOOKUP = 10_000  # ids or rows in one statement
+LOOKUP = 10_000  # ids or rows in one SQL statement
 TABLE = "CREATE TABLE {} (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"
 
 
 @dataclass(frozen=True)
 class State:
-    """What is committed: `rows` of the vectors file of this generation, of which `live` belong to an image."""
+    """The committed state: `rows` of this generation's file of vectors, of which `live` belong to an image."""
 
     generation: int
     rows: int
@@ -55,7 +54,7 @@ def vectors_path(folder: Path, generation: int) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has this file, or the entries of this folder."""
+    """Wait until this file, or the list of this folder's entries, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -65,7 +64,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def named(folder: Path) -> Iterator[None]:
-    """Failures of the disk and of SQLite as an InputError that names the index."""
+    """Raise errors of the disk and of SQLite as InputError that names the index."""
     try:
         yield
     except sqlite3.Error as error:
@@ -92,7 +91,7 @@ def create_database(folder: Path) -> None:
 
 @contextmanager
 def connect(folder: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to the table of ids; each commit waits for the disk."""
+    """Open the table of ids; each commit waits for the disk. Raises InputError if the file is missing or damaged."""
     path = folder / DATABASE
     if not path.is_file():
         raise InputError(f"{path}: no such file; restore it from a copy")
@@ -103,8 +102,11 @@ def connect(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Readers, too, write to SQLite's -shm file. In a folder that this user may not write to, where no writer has left
-    a -wal file, the database is read as one that does not change."""
+    """Open the database for reading and writing, or as immutable if only that is possible.
+
+    Readers also write to SQLite's -shm file. In a folder that this user may not write to, and without the -wal file of
+    a writer, the database is opened as one that does not change.
+    """
     try:
         return _checked(path, "mode=rw")
     except sqlite3.OperationalError:
@@ -129,7 +131,7 @@ def _checked(path: Path, options: str) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All that happens inside, or nothing."""
+    """Run all statements in the block, or none."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -148,24 +150,25 @@ def read_state(folder: Path, database: sqlite3.Connection) -> State:
 
 
 def write_state(database: sqlite3.Connection, state: State) -> None:
-    """Within a transaction."""
+    """Write the state; call it within a transaction."""
     database.execute("UPDATE state SET generation = ?, rows = ?, live = ?, changed = ?", astuple(state))
 
 
 def present(database: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
-    """Which of these are ids of the index."""
+    """Return the ids that are in the index."""
     query = "SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?))"
     return {name for part in _parts(ids) for (name,) in database.execute(query, (json.dumps(part),))}
 
 
 def names_of(database: sqlite3.Connection, rows: Sequence[int]) -> dict[int, str]:
-    """{row: id} of those rows that are live."""
+    """Return {row: id} of the live rows among these."""
     query = "SELECT row, id FROM images WHERE row IN (SELECT value FROM json_each(?))"
     return {row: name for part in _parts(rows) for row, name in database.execute(query, (json.dumps(part),))}
 
 
 def put_names(database: sqlite3.Connection, first: int, ids: Sequence[str]) -> None:
-    """Give the rows from `first` on to these ids, whatever rows they had; as JSON, a quarter of executemany's time."""
+    """Assign the rows from `first` on to these ids, which lose older rows; JSON takes a quarter of executemany's
+    time."""
     database.execute("INSERT OR REPLACE INTO images SELECT key + ?, value FROM json_each(?)", (first, json.dumps(ids)))
 
 
@@ -176,8 +179,10 @@ def _parts(values: Iterable[Value]) -> Iterator[list[Value]]:
 
 
 def map_vectors(folder: Path, state: State, dim: int) -> npt.NDArray[np.float32]:
-    """The committed rows [rows, dim], read from the disk as they are touched. Raises FileNotFoundError where the
-    generation is gone, InputError where the file is shorter than what is committed."""
+    """Map the committed rows [rows, dim]; they are read from disk on access.
+
+    Raises FileNotFoundError if the generation is gone, InputError if the file is shorter than its committed rows.
+    """
     path = vectors_path(folder, state.generation)
     with path.open("rb") as file:
         size, expected = os.fstat(file.fileno()).st_size, state.rows * dim * FLOAT.itemsize

@@ -1,4 +1,4 @@
-"""Changes to an index. Each is whole and on the disk when its function returns, or has not happened."""
+"""Changes to an index: each is complete and on disk when its function returns, or has not happened."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WORTH_COMPACTING = 1024  # rows below which dead ones cost nothing
 
 @dataclass(frozen=True)
 class Added:
-    """How many images an `add` put in anew, replaced, and left as they were."""
+    """The numbers of images that an `add` added as new, replaced and skipped."""
 
     new: int
     replaced: int
@@ -51,7 +51,7 @@ class Added:
 
 @dataclass(frozen=True)
 class Writer:
-    """The one process that changes the index; see `Index.writer`."""
+    """The only process that may change the index; see `Index.writer`."""
 
     path: Path
     manifest: Manifest
@@ -63,7 +63,7 @@ class Writer:
             return read_state(self.path, self.database)
 
     def present(self, ids: Iterable[str]) -> set[str]:
-        """Which of these are in the index."""
+        """Return the ids that are in the index."""
         with named(self.path):
             return present(self.database, ids) if self.state.live else set()
 
@@ -76,10 +76,11 @@ class Writer:
         skip_existing: bool = False,
         progress: Report | None = None,
     ) -> Added:
-        """Add images, BATCH by BATCH; each batch is atomic, and `progress` hears of it when it is on the disk.
+        """Add images in batches of BATCH; each batch is atomic, and `progress` is called when it is on disk.
 
-        Ids that are in the index are replaced or skipped as asked; where neither is, nothing is added and InputError
-        names the first. It is raised as well for descriptors of another model or size, and for those with views.
+        `replace` and `skip_existing` decide about ids that are already in the index. Raises InputError, and adds
+        nothing, if there are such ids without either option, or for descriptors with views, of another model or of
+        another dimension.
         """
         if replace and skip_existing:
             raise InputError("replace and skip_existing exclude one another; expected one of them")
@@ -103,7 +104,8 @@ class Writer:
         return Added(len(descriptors) - there, there * replace, there * skip_existing)
 
     def remove(self, ids: Iterable[str], *, missing_ok: bool = False) -> int:
-        """Remove these images, all or none; how many there were. Ids that are not in the index are refused."""
+        """Remove these images, all or none, and return their number. Raises InputError for an unknown id unless
+        `missing_ok`."""
         names = list(dict.fromkeys(ids))
         known = self.present(names)
         if len(known) < len(names) and not missing_ok:
@@ -118,9 +120,10 @@ class Writer:
         return len(known)
 
     def compact(self, *, progress: Report | None = None) -> int:
-        """Write the live rows to a file of the next generation and switch to it; how many dead rows are gone.
+        """Copy the live rows to a file of the next generation, switch to it, and return the number of dead rows
+        removed.
 
-        Readers keep the file they have open. A compaction that is killed leaves a file that the next writer removes.
+        Readers keep the file they have open. The next writer removes the file that a killed compaction leaves.
         """
         state = self.state
         if not state.dead:
@@ -142,7 +145,7 @@ class Writer:
         return state.dead
 
     def tidy(self) -> None:
-        """Remove what killed writers left: other generations, and rows beyond those committed."""
+        """Remove the remains of killed writers: files of other generations, and rows beyond the committed ones."""
         with named(self.path):
             state = self.state
             current = vectors_path(self.path, state.generation)
@@ -154,7 +157,7 @@ class Writer:
                 os.truncate(current, committed)
 
     def _append(self, ids: list[str], vectors: npt.NDArray[np.float32], *, replaced: int) -> None:
-        """The vectors reach the disk before the ids name them."""
+        """Append the vectors, then the ids: vectors are on disk before an id refers to them."""
         with named(self.path):
             state = self.state
             first = state.rows
@@ -185,7 +188,7 @@ class Writer:
 
 
 def already_there(ids: Iterable[str], known: set[str]) -> str:
-    """What to say of those of `ids` that the index knows."""
+    """Return the message about those of `ids` that are already in the index."""
     first = next(name for name in ids if name in known)
     more = f" and {len(known) - 1:,} more of those given are" if len(known) > 1 else " is"
     remedy = "--replace puts the new descriptors in their place, --skip-existing leaves them"
@@ -193,7 +196,7 @@ def already_there(ids: Iterable[str], known: set[str]) -> str:
 
 
 def _write_all(handle: int, vectors: npt.NDArray[np.float32], *, wait: bool = True) -> None:
-    """At the place the file is at; with `wait`, return when the disk has it."""
+    """Write the rows at the current position of the file; with `wait`, return when they are on disk."""
     data = np.ascontiguousarray(vectors, FLOAT).data.cast("B")
     while data:
         data = data[os.write(handle, data) :]
@@ -206,6 +209,6 @@ def writing(path: Path, manifest: Manifest) -> Iterator[Writer]:
     with sole_writer(path / LOCK), connect(path) as database:
         writer = Writer(path, manifest, database)
         with named(path):
-            map_vectors(path, writer.state, manifest.dim)  # refuses a damaged index before anything is written to it
+            map_vectors(path, writer.state, manifest.dim)  # rejects a damaged index before anything is written
         writer.tidy()
         yield writer

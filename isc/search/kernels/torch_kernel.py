@@ -162,8 +162,8 @@ class TorchTile:
     def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
         torch, scores = self.torch, self.scores
         bound = torch.from_numpy(least - np.float32(self.rounding + 2 * self.error)).to(scores.dtype)
-        # rounding is monotonic: a score that reaches `bound` still reaches it when both are rounded; the bound is lowered
-        # by one step, because a device may not round to the nearest
+        # rounding is monotonic: a score that reaches `bound` still reaches it when both are rounded; the bound is one
+        # step lower, because a device may not round to the nearest
         bound = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
         bound = bound.clamp(min=-torch.finfo(scores.dtype).max).to(scores.device)
         chunks = scores.view(len(scores), -1, CHUNK)

@@ -1,4 +1,4 @@
-"""Normalisation of descriptors between extraction and search, fitted on training descriptors alone."""
+"""Normalisation of descriptors between extraction and search, fitted on training descriptors only."""
 
 import lazy_loader
 

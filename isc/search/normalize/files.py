@@ -1,4 +1,4 @@
-"""Chains that `isc-normalize search` found, kept in a file of their own or with the model they were found for."""
+"""Files of the chains that `isc-normalize search` selects, on their own or beside the model of their descriptors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from isc.data.model_files import beside_model, reading
 from isc.errors import InputError
 
 FORMAT = "isc-normalize-1"
-FILE = "normalize.json"  # its name in a run folder
+FILE = "normalize.json"  # the name of the file in a run folder
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A chain, the file it is kept in, whose descriptors it is for, and how many training photos it was found with."""
+    """A stored chain: its file, the weights of its descriptors, and the number of training photos it was selected
+    with."""
 
     path: Path
     chain: Chain
@@ -25,15 +26,15 @@ class Stored:
 
 
 def read_stored(path: Path) -> Stored:
-    """InputError for a file that `isc-normalize search` did not write."""
+    """Read a stored chain. Raises InputError if `isc-normalize search` did not write the file."""
     with reading(path, format=FORMAT, writer="isc-normalize search") as values:
         return Stored(path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"]))
 
 
 def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Stored:
-    """The chain of normalize=`text`, a FILE.json or `model`, for the descriptors of the file `made`.
+    """Return the chain of normalize=`text`, which is a FILE.json or `model`, for the descriptors of the file `made`.
 
-    InputError where there is none, or where it was found for another model's descriptors.
+    Raises InputError if there is no such chain, or it was selected for descriptors of another model.
     """
     if text == MODEL:
         for key in ("weights", "weights_sha256"):

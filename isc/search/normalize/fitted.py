@@ -1,7 +1,7 @@
-"""What may be done to descriptors between extraction and search, fitted on training descriptors alone.
+"""A normalisation chain between extraction and search, fitted on training descriptors only.
 
-Queries are treated one by one, and so are references; they are compared by Euclidean distance afterwards, so that a
-result of at most 256 dimensions is legal for the descriptor track. `forms` holds the steps with their derivations.
+Each query and each reference is transformed alone; they are compared by Euclidean distance afterwards, so that a result
+of at most 256 dimensions is legal in the descriptor track. `transforms` has the steps and their derivations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Fitted", "Stored", "dim_of", "fit", "require_unit", "stored_for"]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A chain fitted on a training set: what it makes of queries and of references, each of them alone."""
+    """A chain fitted on a training set; it transforms each query and each reference alone."""
 
     chain: Chain
     forms: tuple[Form, ...]
@@ -44,9 +44,10 @@ class Fitted:
 
 
 def fit(chain: Chain, training: Descriptors) -> Fitted:
-    """Each step fitted on the training set as the steps before leave it.
+    """Fit each step on the training set as transformed by the steps before.
 
-    InputError where the training set is too small for a step, or has not the length 1 that the first step takes.
+    Raises InputError if the training set is too small for a step, or lacks the unit length that the first step
+    requires.
     """
     if chain.needs_unit:
         require_unit(training)
@@ -59,7 +60,7 @@ def fit(chain: Chain, training: Descriptors) -> Fitted:
 
 
 def require_unit(descriptors: Descriptors) -> None:
-    """InputError naming the row that is farthest from unit length, if it is far."""
+    """Raise InputError, naming the row farthest from unit length, if its length is off by more than 0.001."""
     length = np.linalg.norm(descriptors.vectors, axis=1)
     row = int(np.argmax(np.abs(length - 1)))
     if abs(length[row] - 1) > 1e-3:

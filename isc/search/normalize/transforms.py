@@ -1,7 +1,7 @@
-"""The steps as Euclidean distance knows them: each takes vectors to vectors, row by row, and says what it ranks by.
+"""The steps of normalisation: each maps vectors to vectors, row by row; its docstring derives the ranking by distance.
 
-Throughout q, r and t are a query's, a reference's and a training photo's vector. In the forms that take unit vectors,
-‖q − r‖² = 2 − 2 q·r, so that distance and cosine rank alike; b(q) is the mean cosine of q to its nearest t.
+q, r and t are the vectors of a query, a reference and a training photo. Steps on unit vectors use ‖q − r‖² = 2 − 2 q·r,
+so that distance and cosine rank alike; b(q) is the mean cosine of q to its nearest t.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-SMOOTHING = 10  # neighbours that a training vector is averaged with, itself among them
+SMOOTHING = 10  # neighbours averaged to smooth a training vector, itself included
 SMOOTHING_POWER = 3
-BLOCK_CELLS = 1 << 23  # numbers gathered at once: 64 MB
+BLOCK_CELLS = 1 << 23  # numbers gathered at once, 64 MB
 QUICK = 10**9  # comparisons below which no progress is shown
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What steps are fitted on: `vectors` [M, D], and what is worked out of them once.
+    """Training set of a step: `vectors` [M, D], and cached results computed from them.
 
-    With `keep`, so many neighbours are looked up at once and remembered, for trials with several numbers of them.
+    With `keep`, the `keep` nearest neighbours are searched once and cached, for trials with several numbers of
+    neighbours.
     """
 
     vectors: Vectors
@@ -42,7 +43,8 @@ class Training:
     kept: dict[int, tuple[Vectors, Floats, Rows]] = field(default_factory=dict, repr=False)
 
     def near(self, x: Vectors, k: int) -> tuple[Floats, Rows]:
-        """Cosines [N, k], largest first, and rows [N, k] of the nearest training vectors; all have unit length."""
+        """Return cosines [N, k], largest first, and rows [N, k] of the nearest training vectors; all have unit
+        length."""
         self.require(k)
         if not self.keep:
             return self._search(x, k)
@@ -52,7 +54,7 @@ class Training:
         return cosine[:, :k], rows[:, :k]
 
     def require(self, k: int) -> None:
-        """InputError where there are not as many as `k` neighbours."""
+        """Raise InputError if there are fewer than `k` training vectors."""
         if k > len(self.vectors):
             raise InputError(f"{len(self.vectors)} training descriptors; expected at least {k}, or fewer neighbours")
 
@@ -75,25 +77,27 @@ class Training:
 
     @functools.cached_property
     def spanned(self) -> int:
-        """In how many directions the vectors differ from their mean, rounding aside."""
+        """The number of directions in which the vectors differ from their mean, rounding errors aside."""
         _, values, _ = self.axes
         return int(np.sum(values > 1e-10 * values[0]))
 
     @functools.cached_property
     def smoothed(self) -> Training:
-        """t ← unit(Σ (t·tₙ)³ tₙ) over the ten nearest tₙ, t itself among them (Yokoo, arXiv:2112.04323)."""
+        """The set t ← unit(Σ (t·tₙ)³ tₙ) over the ten nearest tₙ, t itself included (Yokoo, arXiv:2112.04323)."""
         cosine, rows = self._search(self.vectors, min(SMOOTHING, len(self.vectors)))
         return self.left(unit(weighted_sum(self.vectors, rows, cosine.clip(min=0) ** SMOOTHING_POWER)))
 
     def left(self, vectors: Vectors) -> Training:
-        """What a step leaves of the training set."""
+        """Return the training set with the vectors that a step made of it."""
         return Training(vectors, self.keep)
 
 
 @dataclass(frozen=True)
 class Form:
-    """A fitted step: what it makes of queries and of references [N, D], and the training set that it leaves to the next
-    step. Each row comes out the same whatever rows stand beside it."""
+    """A fitted step: its maps of queries and of references [N, D], and the training set for the next step.
+
+    The result of a row does not depend on the other rows.
+    """
 
     queries: Callable[[Vectors], Vectors]
     references: Callable[[Vectors], Vectors]
@@ -101,7 +105,7 @@ class Form:
 
 
 def form(step: Step, training: Training) -> Form:
-    """`step` fitted on `training`. InputError where the training set is too small for it."""
+    """Fit `step` on `training`. Raises InputError if the training set is too small for it."""
     training.require(max(getattr(step, "nearest", 0), getattr(step, "neighbours", 0)))
     match step:
         case Pca():
@@ -126,30 +130,31 @@ def _alike(change: Callable[[Vectors], Vectors], training: Training) -> Form:
 
 
 def dim_after(step: Step, dim: int) -> int:
-    """How many dimensions vectors of `dim` have after the step."""
+    """Return the dimension after the step of vectors that have `dim` before it."""
     return (step.dim or min(dim, MAX_DIM)) if isinstance(step, Pca | Whiten) else dim + step.MORE
 
 
 def dim_of(chain: Chain, dim: int) -> int:
-    """How many dimensions vectors of `dim` have after the chain."""
+    """Return the dimension after the chain of vectors that have `dim` before it."""
     return functools.reduce(lambda before, step: dim_after(step, before), chain.steps, dim)
 
 
 def pca(step: Pca, training: Training) -> Callable[[Vectors], Vectors]:
-    """x ← unit(Vᵀ(x − mean)) with V [D, dim] the directions of most variance over the training set (Pearson, 1901).
+    """Return x ← unit(Vᵀ(x − mean)), with V [D, dim] the directions of most variance in the training set (Pearson,
+    1901).
 
-    q' and r' are unit vectors, so distance ranks as the cosine of the centred, projected vectors: with all D
-    directions as that of q − mean and r − mean.
+    q' and r' are unit vectors, so distance ranks as the cosine of the centred, projected vectors; with all D
+    directions, as the cosine of q − mean and r − mean.
     """
     mean, _, directions = _axes(step, training)
     return lambda x: _projected(x, mean, directions)
 
 
 def whiten(step: Whiten, training: Training) -> Callable[[Vectors], Vectors]:
-    """x ← unit((Λ + ridge · λ₁)^(−1/2) Vᵀ(x − mean)): PCA-whitening (Jégou and Chum, ECCV 2012, section 3.1).
+    """Return x ← unit((Λ + ridge · λ₁)^(−1/2) Vᵀ(x − mean)), PCA whitening (Jégou and Chum, ECCV 2012, section 3.1).
 
-    q' and r' are unit vectors, so distance ranks as q'·r'. With all D directions that is the cosine in the metric
-    A = (C + ridge · λ₁)⁻¹: (q − m)ᵀA(r − m) / √((q − m)ᵀA(q − m) · (r − m)ᵀA(r − m)).
+    q' and r' are unit vectors, so distance ranks as q'·r'. With all D directions that is the cosine in the metric A =
+    (C + ridge · λ₁)⁻¹: (q − m)ᵀA(r − m) / √((q − m)ᵀA(q − m) · (r − m)ᵀA(r − m)).
     """
     mean, values, directions = _axes(step, training)
     projection = directions / np.sqrt(values + step.ridge * training.axes[1][0])
@@ -157,32 +162,33 @@ def whiten(step: Whiten, training: Training) -> Callable[[Vectors], Vectors]:
 
 
 def score(step: Score, training: Training) -> Callable[[Vectors], Vectors]:
-    """q ← [q, √(2β(b(q) + 1))], r ← [r, 0]: score normalisation of SSCD (Pizzi et al., arXiv:2202.10261, section 4.4).
+    """Return q ← [q, √(2β(b(q) + 1))], the score normalisation of SSCD (Pizzi et al., arXiv:2202.10261, section 4.4).
 
-    The formula is s(q, r) = q·r − β b(q), over all queries together. As a distance,
-    ‖q' − r'‖² = 2 − 2 q·r + 2β(b(q) + 1) = 2 + 2β − 2 s(q, r), the same ranking; b ≥ −1 keeps the root real.
+    References become [r, 0]. The formula is s(q, r) = q·r − β b(q), over all queries together. As a distance, ‖q' −
+    r'‖² = 2 − 2 q·r + 2β(b(q) + 1) = 2 + 2β − 2 s(q, r), the same ranking; b ≥ −1 keeps the root real.
 
-    It takes that dimension: were ‖f(q) − g(r)‖² an affine function of s in D dimensions, removing the means of rows and
-    columns would leave f(q)·g(r) = c q·r, hence f affine in q, hence ‖f(q)‖² quadratic; a mean over neighbours is not.
+    The extra dimension is necessary: if ‖f(q) − g(r)‖² were an affine function of s in D dimensions, removing the means
+    of rows and columns would leave f(q)·g(r) = c q·r, hence f affine in q, hence ‖f(q)‖² quadratic; a mean over
+    neighbours is not quadratic.
     """
     return lambda q: np.c_[q, np.sqrt(2 * step.weight * (_bias(q, training, step.neighbours) + 1))].astype(np.float32)
 
 
 def stretch(step: Stretch, training: Training) -> Callable[[Vectors], Vectors]:
-    """q ← a q with a = factor · b(q): BoT's score normalisation (Wang et al., arXiv:2112.02373).
+    """Return q ← a q with a = factor · b(q), the score normalisation of BoT (Wang et al., arXiv:2112.02373).
 
-    ‖aq − r‖² = a² + 1 − 2a q·r: the ranking is that of 2a q·r − a². A pair is kept at distance² ≤ τ where
-    q·r ≥ (a² + 1 − τ) / 2a, which rises with a as long as a² > 1 − τ: a crowded query needs a larger cosine.
+    ‖aq − r‖² = a² + 1 − 2a q·r: the ranking is that of 2a q·r − a². A pair passes the threshold distance² ≤ τ if q·r ≥
+    (a² + 1 − τ) / 2a, which rises with a as long as a² > 1 − τ: a query with near neighbours needs a larger cosine.
     """
     return lambda q: _float32(q * (step.factor * _bias(q, training, step.neighbours).clip(min=1e-3))[:, None])
 
 
 def ssquare(step: Ssquare, training: Training) -> Callable[[Vectors], Vectors]:
-    """q ← q + λ √b(q) u(q), u = unit(mean of unit(q − t) over its neighbours): S-square's (Papadakis and Addicam,
-    arXiv:2112.03415).
+    """Return q ← q + λ √b(q) u(q), the normalisation of S-square (Papadakis and Addicam, arXiv:2112.03415).
 
-    ‖q' − r‖² = ‖q − r‖² + λ² b(q) + 2λ √b(q) u·(q − r). The second term is SSCD's with β = λ²/2; the third is nothing
-    for a copy, r ≈ q, and a penalty for an r that lies where the query's neighbours do.
+    u = unit(mean of unit(q − t) over the query's neighbours). ‖q' − r‖² = ‖q − r‖² + λ² b(q) + 2λ √b(q) u·(q − r). The
+    second term is that of SSCD with β = λ²/2; the third is zero for a copy, r ≈ q, and a penalty for an r near the
+    query's neighbours.
     """
 
     def push(q: Vectors) -> Vectors:
@@ -198,13 +204,13 @@ def ssquare(step: Ssquare, training: Training) -> Callable[[Vectors], Vectors]:
 
 
 def subtract(step: Subtract, negatives: Training, *, unseen: bool = False) -> Callable[[Vectors], Vectors]:
-    """x ← unit(x − weight · n(x)), n the mean of its nearest training vectors: negative-embedding subtraction (Yokoo,
-    arXiv:2112.04323, section 3.4), for queries and references; Yokoo smooths the training vectors first.
+    """Return x ← unit(x − weight · n(x)), negative embedding subtraction (Yokoo, arXiv:2112.04323, section 3.4).
 
-    q' and r' are unit vectors, so distance ranks as q'·r', which is, but for their lengths,
-    q·r − w (n(q)·r + q·n(r)) + w² n(q)·n(r): what each looks like is taken off what they share.
+    n(x) is the mean of the nearest training vectors; queries and references are treated alike. Yokoo smooths the
+    training vectors first. q' and r' are unit vectors, so distance ranks as q'·r', which is, except for their lengths,
+    q·r − w (n(q)·r + q·n(r)) + w² n(q)·n(r): what each shares with its neighbours is subtracted from the cosine.
 
-    `unseen`: row i of x is row i of the training set, and is not counted among its own neighbours.
+    With `unseen`, row i of x is row i of the training set, and does not count as a neighbour of itself.
     """
 
     def away(x: Vectors) -> Vectors:
@@ -218,7 +224,7 @@ def subtract(step: Subtract, negatives: Training, *, unseen: bool = False) -> Ca
 
 
 def weighted_sum(vectors: Vectors, rows: Rows, weights: Floats) -> Floats:
-    """Σₙ weights[i, n] · vectors[rows[i, n]], [N, D], in blocks."""
+    """Return Σₙ weights[i, n] · vectors[rows[i, n]], [N, D], computed in blocks."""
     result = np.empty((len(rows), vectors.shape[1]))
     for block in _blocks(len(rows), rows.shape[1] * vectors.shape[1]):
         result[block] = (weights[block, None] @ vectors[rows[block]].astype(np.float64))[:, 0]
@@ -226,7 +232,7 @@ def weighted_sum(vectors: Vectors, rows: Rows, weights: Floats) -> Floats:
 
 
 def _projected(x: Vectors, mean: Floats, projection: Floats) -> Vectors:
-    """unit((x − mean) · projection) [N, dim]."""
+    """Return unit((x − mean) · projection) [N, dim]."""
     result = np.empty((len(x), projection.shape[1]), np.float32)
     for block in _blocks(len(x), len(mean)):
         result[block] = unit((x[block] - mean) @ projection)
@@ -234,7 +240,7 @@ def _projected(x: Vectors, mean: Floats, projection: Floats) -> Vectors:
 
 
 def _blocks(rows: int, cells: int) -> Iterator[slice]:
-    """Slices of the rows, each row of so many cells."""
+    """Return slices of the rows with at most BLOCK_CELLS numbers each, at `cells` numbers per row."""
     step = max(1, BLOCK_CELLS // cells)
     return (slice(start, start + step) for start in range(0, rows, step))
 
@@ -245,12 +251,12 @@ def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
 
 
 def _bias(q: Vectors, training: Training, neighbours: int) -> Floats:
-    """b(q) [N], the mean cosine to the nearest training vectors, −1…1."""
+    """Return b(q) [N], the mean cosine to the nearest training vectors, −1…1."""
     return np.asarray(training.near(q, neighbours)[0].mean(axis=1).clip(-1, 1))
 
 
 def _axes(step: Pca | Whiten, training: Training) -> tuple[Floats, Floats, Floats]:
-    """Mean, variances and directions that the step keeps."""
+    """Return the mean, and the variances and directions that the step keeps. Raises InputError if there are too few."""
     mean, values, directions = training.axes
     dim = dim_after(step, len(mean))
     if dim > len(mean):

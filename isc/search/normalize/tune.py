@@ -1,7 +1,8 @@
-"""Which chain, with which options, does best on a validation set, and whether that is more than chance.
+"""Selection of a chain and its options by μAP on a validation set, and a check that the gain is more than chance.
+gain.
 
-Every trial is a fit, a search for the best pairs, and μAP. From the published values on, one option after another is
-moved along its ladder while μAP rises, then between the rungs (coordinate ascent).
+Each trial is a fit, a search for the best pairs, and μAP. Starting from the published values, one option after another
+is moved along its ladder while μAP rises, then between the rungs (coordinate ascent).
 """
 
 from __future__ import annotations
@@ -36,22 +37,23 @@ CHAINS = (
 )  # fmt: skip
 NEIGHBOURS = (1, 3, 10, 30, 100)
 LADDERS: dict[type[Step], dict[str, tuple[Any, ...]]] = {
-    Pca: {},  # dim has a ladder of shares
+    Pca: {},  # the ladder of dim is SHARES
     Whiten: {"ridge": (1e-3, 1e-2, 0.1, 0.3, 1.0)},
     Score: {"weight": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), "neighbours": NEIGHBOURS},
     Stretch: {"factor": (1.0, 1.5, 2.0, 2.5, 3.5, 5.0), "neighbours": NEIGHBOURS},
     Ssquare: {"push": (0.5, 1.0, 1.4, 1.8, 2.5), "nearest": NEIGHBOURS, "neighbours": (10, 30, 100)},
     Subtract: {"weight": (0.1, 0.2, 0.35, 0.5, 0.7), "neighbours": NEIGHBOURS, "smooth": (True, False)},
 }
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of the dimensions there are
-ROUNDS = 3  # through all options, at most, for the ladders and again between the rungs
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the largest possible dimension
+ROUNDS = 3  # most passes over all options, on the ladders and again between the rungs
 RESAMPLES = 500
 PAIRS_PER_QUERY = 10
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a chain reached: μAP and recall at 90 % precision over all queries, and μAP over either half of them."""
+    """The results of a chain: μAP and recall at 90 % precision over all queries, and μAP over each half of the
+    queries."""
 
     chain: Chain
     dim: int
@@ -61,11 +63,11 @@ class Trial:
 
     @property
     def legal(self) -> bool:
-        """Whether the descriptor track allows as many dimensions."""
+        """True if the descriptor track allows this dimension."""
         return self.dim <= MAX_DIM
 
 
-KEYS: tuple[Callable[[Trial], float], ...] = (  # what is made large: over all queries, over either half
+KEYS: tuple[Callable[[Trial], float], ...] = (  # the objectives: μAP over all queries, and over each half
     lambda trial: trial.average_precision,
     lambda trial: trial.halves[0],
     lambda trial: trial.halves[1],
@@ -74,7 +76,7 @@ KEYS: tuple[Callable[[Trial], float], ...] = (  # what is made large: over all q
 
 @dataclass(frozen=True)
 class Crossed:
-    """What was chosen on one half of the queries, and the μAP on the other, which it has not seen."""
+    """A chain selected on one half of the queries: its μAP, and that of `plain`, on the other, unseen half."""
 
     chain: Chain
     other_half: float
@@ -83,8 +85,10 @@ class Crossed:
 
 @dataclass(frozen=True)
 class Choice:
-    """`chosen` is `best` where the `gain` over `plain`, held out, exceeds one `standard_error`, else `plain`; `kinds`
-    has the best trial of each kind of chain, `trials` every one."""
+    """The result of the selection: `chosen` is `best` if its held-out `gain` over `plain` exceeds one `standard_error`.
+
+    Otherwise `chosen` is `plain`. `kinds` has the best trial of each kind of chain, `trials` has all trials.
+    """
 
     chosen: Trial
     best: Trial
@@ -98,7 +102,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A validation set to try chains on; each is tried once."""
+    """A validation set for trials of chains; the result of each chain is cached."""
 
     queries: Descriptors
     references: Descriptors
@@ -118,7 +122,7 @@ class Bench:
         return self.done[chain]
 
     def matches(self, chain: Chain) -> Matches:
-        """The best pairs that match.py would keep."""
+        """Return the best pairs, as many as match.py would keep."""
         queries, references = self.queries, self.references
         if chain.steps:
             training, q, r = self._state(chain.steps[:-1])
@@ -130,7 +134,10 @@ class Bench:
 
     @functools.cached_property
     def halves(self) -> tuple[GroundTruth, GroundTruth]:
-        """The truth about the queries whose id has an even hash, and about the others."""
+        """Ground truth of the queries whose id has an even hash, and of the other queries.
+
+        Raises InputError if one half has no true pair.
+        """
         parts = []
         for bit in (0, 1):
             pairs = frozenset(pair for pair in self.truth.pairs if _bit(pair[0]) == bit)
@@ -141,7 +148,7 @@ class Bench:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  a bench lives as long as its command
     def _state(self, steps: tuple[Step, ...]) -> tuple[Training, Vectors, Vectors]:
-        """Training set, queries and references after these steps."""
+        """Return the training set, queries and references after these steps."""
         if not steps:
             return Training(self.training.vectors, keep=max(NEIGHBOURS)), self.queries.vectors, self.references.vectors
         training, queries, references = self._state(steps[:-1])
@@ -150,11 +157,11 @@ class Bench:
 
 
 def choose(bench: Bench, kinds: Sequence[Chain], *, any_dim: bool = False, report: Report | None = None) -> Choice:
-    """The best chain of the kinds, among those of at most 256 dimensions unless `any_dim`.
+    """Return the best chain of the kinds, among those of at most 256 dimensions unless `any_dim`.
 
-    The whole choice is made again on either half of the queries and judged on the other. The mean of these two gains
-    over `none` (`pca` where the descriptors are too long) is held against the standard error of the chosen chain's gain
-    over it, by drawing the queries anew with repetition.
+    The selection is repeated on each half of the queries and judged on the other half. The mean of these two gains over
+    `none` (`pca` if the descriptors are too long) is compared with the standard error of the best chain's gain over it,
+    from a bootstrap of the queries. Raises InputError if a kind has more than one of pca and whiten.
     """
     for kind in kinds:
         if sum(isinstance(step, Pca | Whiten) for step in kind.steps) > 1:
@@ -171,7 +178,7 @@ def choose(bench: Bench, kinds: Sequence[Chain], *, any_dim: bool = False, repor
 
         known = len(bench.done)
         best, *of_half = (_ascend(bench, start, key, say) for key in KEYS)
-        best = max(best, *list(bench.done.values())[known:], key=KEYS[0])  # the halves may have come by a better one
+        best = max(best, *list(bench.done.values())[known:], key=KEYS[0])  # a half's ascent may have met a better one
         log.info("μAP %.4f  %s", best.average_precision, best.chain)
         found.append((best, *of_half))
     allowed = [trials for trials in found if any_dim or trials[0].legal] + [(plain,) * len(KEYS)]
@@ -192,7 +199,7 @@ def choose(bench: Bench, kinds: Sequence[Chain], *, any_dim: bool = False, repor
 
 
 def standard_error(matches: Matches, other: Matches, truth: GroundTruth) -> float:
-    """Of the difference of two μAP on the same queries: its deviation when the queries are drawn anew (bootstrap)."""
+    """Return the standard deviation of the difference of two μAP when the queries are resampled (bootstrap)."""
     ids = sorted(truth.queries)
     times = np.random.default_rng(0).multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=RESAMPLES)
     difference = _resampled(matches, truth, ids, times) - _resampled(other, truth, ids, times)
@@ -202,7 +209,7 @@ def standard_error(matches: Matches, other: Matches, truth: GroundTruth) -> floa
 def _resampled(
     matches: Matches, truth: GroundTruth, ids: Sequence[str], times: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """μAP [B] when query ids[i] occurs times[b, i] times."""
+    """Return μAP [B] with query ids[i] counted times[b, i] times."""
     matches = matches.take(truth.judged(matches))
     right = truth.right(matches)
     order = np.lexsort((right, -matches.score))
@@ -235,7 +242,7 @@ def _ascend(bench: Bench, start: Chain, key: Callable[[Trial], float], say: Call
 
 
 def _start(bench: Bench, kind: Chain) -> Chain:
-    """The kind with dimensions given, and no more neighbours than there are."""
+    """Return the kind with all dimensions set, and with at most as many neighbours as the training set has."""
     chain = kind
     for at, step in enumerate(kind.steps):
         for option in dataclasses.fields(step):
@@ -248,17 +255,18 @@ def _start(bench: Bench, kind: Chain) -> Chain:
 
 
 def _most_dims(bench: Bench, chain: Chain, at: int) -> int:
-    """As many dimensions as the training set spans, and as leave the chain within the descriptor track."""
+    """Return the largest `dim` of the step that the training set spans and that keeps the chain in the descriptor
+    track."""
     spanned = bench._state(())[0].spanned
     return max(2, min(MAX_DIM - sum(step.MORE for step in chain.steps[at + 1 :]), spanned))
 
 
 def _most_neighbours(bench: Bench) -> int:
-    return max(1, len(bench.training) - 1)  # a training vector is not its own
+    return max(1, len(bench.training) - 1)  # a training vector is not its own neighbour
 
 
 def _rungs(bench: Bench, chain: Chain, at: int, option: str) -> list[Any]:
-    """The values of the option to try, in order, those impossible with this training set left out."""
+    """Return the values of the option to try, in order, without those that this training set makes impossible."""
     step = chain.steps[at]
     if option == "dim":
         most = _most_dims(bench, chain, at)
@@ -269,7 +277,7 @@ def _rungs(bench: Bench, chain: Chain, at: int, option: str) -> list[Any]:
 
 
 def _between(bench: Bench, chain: Chain, at: int, option: str) -> Iterator[Any]:
-    """Half way, as a ratio, from the option's value to the nearest rungs below and above."""
+    """Yield the geometric means of the option's value and the nearest rungs below and above it."""
     value = getattr(chain.steps[at], option)
     if isinstance(value, bool):
         return
@@ -289,7 +297,7 @@ def _with(chain: Chain, at: int, option: str, value: Any) -> Chain:
 
 
 def _size(bench: Bench, chain: Chain) -> int:
-    """About how many trials the chain takes."""
+    """Return about how many trials the chain takes."""
     rungs = [
         _rungs(bench, chain, at, option.name)
         for at, step in enumerate(chain.steps)
