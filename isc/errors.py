@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Error for input of the user that cannot be used.
+    """An error in the user's input.
 
     The message is one line: it names the file, row and id if they exist, says what was expected, and gives the remedy.
     The command line prints it on stderr and exits with status 2.

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,17 +29,12 @@ import isc
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
+from tests import forked
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GROUPS = {"test_readme": "demo", "test_demo": "demo"}  # files that one worker runs, since they share a slow fixture
 SAMPLE = Path(isc.__file__).parent / "sample"
 SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
-# a Python started in the background of a script ignores Ctrl-C; this one does not
-INTERRUPTIBLE = (
-    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,6 +42,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group(GROUPS.get(name, name)))
+
+
+def _end(process: ForkServerProcess) -> None:
+    """Kill what is left of a command's session."""
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def _status(process: ForkServerProcess) -> int:
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 @dataclass(frozen=True)
@@ -66,17 +74,30 @@ class Workplace:
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
-    def run(self, verb: str, *arguments: str, script: bool = True) -> Finished:
+    def run(self, verb: str, *arguments: str, script: bool = True, cold: bool = False) -> Finished:
         """`python verb.py arguments…` with the folder as working directory.
 
-        Without `script` the same entry point is called inside this process, which is ten times as fast; warnings
-        that are logged are then not part of `err`.
+        The process is forked from one that has loaded the libraries, unless it is to start `cold`. Without `script`
+        the same entry point is called inside this process; warnings that are logged are then not part of `err`.
         """
         if not script:
             return self._call(verb, *arguments)
-        command = [sys.executable, str(REPOSITORY / f"{verb}.py"), *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
-        return Finished(done.returncode, done.stdout, done.stderr)
+        if cold:
+            command = [sys.executable, str(REPOSITORY / f"{verb}.py"), *arguments]
+            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
+            return Finished(done.returncode, done.stdout, done.stderr)
+        process, out, err = self._started(verb, *arguments)
+        process.join(timeout=300)
+        _end(process)
+        return Finished(_status(process), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+    def _started(self, verb: str, *arguments: str) -> tuple[ForkServerProcess, Path, Path]:
+        # the files lie outside, so that they do not count as litter
+        out, err = (self.folder.parent / f"{self.folder.name}.{name}" for name in ("stdout", "stderr"))
+        for path in (out, err):
+            path.write_text("", encoding="utf-8")
+        script = REPOSITORY / f"{verb}.py"
+        return forked.start(script, arguments, folder=self.folder, out=out, err=err), out, err
 
     def _call(self, verb: str, *arguments: str) -> Finished:
         with (
@@ -109,7 +130,7 @@ class Workplace:
     def refused(self, verb: str, *arguments: str, naming: Sequence[str] = (), script: bool = False) -> str:
         """The one line with which a command is refused: status 2, no output of any kind, every file as it was."""
         before = self.contents()
-        finished = self.run(verb, *arguments, script=script)
+        finished = self.run(verb, *arguments, script=script, cold=True)
         assert finished.status == 2, (finished.out, finished.err)
         assert finished.err.startswith("error: ")
         assert finished.err.endswith("\n")
@@ -128,25 +149,19 @@ class Workplace:
 
         With `expected` it fails where the command ended before that moment came.
         """
-        # outside, so that they do not count as litter
-        told, log = (self.folder.parent / f"{self.folder.name}.{name}" for name in ("stdout", "stderr"))
-        command = [sys.executable, "-c", INTERRUPTIBLE, str(REPOSITORY / f"{verb}.py"), *arguments]
-        with log.open("w+", encoding="utf-8") as err, told.open("w+", encoding="utf-8") as out:
-            process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=err, start_new_session=True)
-            try:
-                deadline = time.monotonic() + 120
-                while process.poll() is None and not when(told.read_text() + log.read_text()):
-                    assert time.monotonic() < deadline, "the moment never came"
-                    time.sleep(0.002)
-                assert process.poll() is None or not expected, told.read_text() + log.read_text()
-                if process.poll() is None:
-                    os.killpg(process.pid, which)
-                process.wait(timeout=120)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-        return Finished(process.returncode, told.read_text(), log.read_text(encoding="utf-8"))
+        process, told, log = self._started(verb, *arguments)
+        try:
+            deadline = time.monotonic() + 120
+            while process.is_alive() and not when(told.read_text() + log.read_text()):
+                assert time.monotonic() < deadline, "the moment never came"
+                time.sleep(0.002)
+            assert process.is_alive() or not expected, told.read_text() + log.read_text()
+            if process.is_alive():
+                os.killpg(process.pid, which)
+            process.join(timeout=120)
+        finally:
+            _end(process)
+        return Finished(_status(process), told.read_text(), log.read_text(encoding="utf-8"))
 
     def contents(self) -> dict[str, bytes | None]:
         """Every file below the folder with its bytes, and every folder with None; hidden ones too."""

@@ -27,7 +27,7 @@ class ModelConfig:
     background: int = 0  # number of training descriptors in the model; it subtracts what unrelated photos share
     background_weight: float = 0.5
     background_temperature: float = 0.05
-    whiten: float = 0.0  # ridge of a whitening by the covariance of these training photos; 0: no whitening
+    whiten: float = 0.0  # ridge of a whitening by the covariance of the background's photos; 0: no whitening
 
     def __post_init__(self) -> None:
         check_texts(self)

@@ -106,7 +106,7 @@ def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids
 
 
 def _read_columns(path: Path, names: Sequence[str], max_rows: int | None) -> Columns:
-    """Read the columns `names`. Blank lines are allowed at the end of the file only."""
+    """Read the columns `names`; blank lines are allowed only at the end of the file."""
     return _split_plain(path, names, max_rows) or _parse_csv(path, names, max_rows)
 
 

@@ -57,7 +57,7 @@ class Descriptors:
         return self.ids if self.views is None else numbered(self.ids.tolist())[0]
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Descriptors:
-        """Return the set of these rows, in this order."""
+        """Return the set with these rows only, in this order."""
         return Descriptors(self.ids[rows], self.vectors[rows], None if self.views is None else self.views[rows])
 
     def sorted(self) -> Descriptors:

@@ -67,7 +67,7 @@ class Matches:
         return np.lexsort((self.reference, self.query, -self.score)).astype(np.int64)
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Matches:
-        """Return the matches of these rows, with the same id tables."""
+        """Return the matches in these rows, with the same id tables."""
         tables = self.query_ids, self.reference_ids
         return self._of_sound_tables(*tables, self.query[rows], self.reference[rows], self.score[rows])
 

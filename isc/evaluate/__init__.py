@@ -1,4 +1,4 @@
-"""Judging: metrics, confidence intervals, calibrated probabilities, and the report."""
+"""Evaluation: metrics, confidence intervals, calibrated probabilities, and the report."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""How far the figures of a run could differ by chance: the same judgement on queries drawn anew, with replacement.
+"""The bootstrap of a run's metrics: the same evaluation on queries that are drawn again with replacement.
 
-The percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). What is drawn are
-queries, distractors included, as predictions of one query hang together; a query drawn twice counts as two queries
-with the same predictions and true pairs. numpy alone.
+This is the percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Queries
+are drawn, distractors included, because the predictions of one query depend on each other; a query drawn twice counts
+as two queries with the same predictions and true pairs. Only numpy is needed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from isc.evaluate.metrics import Curve, Scores, average_precision, ranks, recall
 
 Values = npt.NDArray[np.float64]
 
-GRID = np.linspace(0.01, 1.0, 100)  # recalls at which a resample's curve is kept
+GRID = np.linspace(0.01, 1.0, 100)  # recalls at which the curve of a resample is kept
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """The figures of B resamples, each [B] in 0…1, of scores `threshold`; of the same `seed` those of two runs judged
-    by one ground truth belong together, the b-th to the b-th.
+    """The metrics of B resamples, each [B] in 0…1; `threshold` is a score.
 
-    All are NaN where no true pair was drawn; `threshold` also where the precision is never reached, `recall` is 0
-    there. `curve` [B, 100] is the precision at which the recalls `GRID` are reached, NaN where they are not.
+    With the same `seed`, the b-th resamples of two runs judged by one ground truth have the same queries. All values
+    are NaN if no true pair was drawn; if the precision is never reached, `threshold` is NaN and `recall` is 0. `curve`
+    [B, 100] is the precision at the recalls `GRID`, NaN for recalls that are not reached.
     """
 
     average_precision: Values
@@ -43,10 +43,10 @@ class Resampled:
 
 @dataclass(frozen=True)
 class _Ordered:
-    """Predictions best first: the right ones [T], the wrong ones [W]; queries are positions among the judged [n].
+    """The queries of correct [T] and wrong [W] predictions, as positions among the judged queries [n], best first.
 
-    `wrong_until` [T] is how many wrong ones score as high as a right one or higher; `rank` [T] counts from 0 within
-    their query; `positives` [n] is the number of true pairs of each judged query.
+    `wrong_until` [T] counts the wrong predictions that score as high as a correct one or higher; `rank` [T] counts from
+    0 within the query; `positives` [n] is the number of true pairs of each judged query.
     """
 
     right: IntArray
@@ -60,12 +60,12 @@ class _Ordered:
 def bootstrap(
     matches: Matches, ground_truth: GroundTruth, *, precision: float = 0.9, resamples: int = 1000, seed: int = 0
 ) -> Resampled:
-    """The figures of `evaluate` on `resamples` draws of as many queries as are judged; `recall` and `threshold` are
-    those at this `precision`.
+    """Compute the metrics of `evaluate` on `resamples` draws, each of as many queries as are judged.
 
-    Which queries are drawn depends on the sorted ids of the judged queries and the seed alone, so that two runs judged
-    by the same ground truth are judged on the same draws, and more resamples begin with those of fewer. Raises
-    InputError where there is no true pair, and for a precision outside 0…1 or no resample.
+    `recall` and `threshold` are those at this `precision`. The draws depend only on the sorted ids of the judged
+    queries and on the seed: two runs judged by the same ground truth get the same draws, and a larger number of
+    resamples begins with those of a smaller one. Raises InputError if there is no true pair, and for a precision
+    outside 0…1 or no resample.
     """
     if not 0 < precision <= 1:
         raise InputError(f"precision={precision}; expected more than 0 and at most 1")
@@ -80,14 +80,17 @@ def bootstrap(
 
 
 def draws(queries: int, resamples: int, *, seed: int) -> Iterator[IntArray]:
-    """For each resample how often each query [n] is drawn, n in all: multinomial, each query as likely as any other."""
+    """Yield, for each resample, how often each query [n] is drawn: n draws, each query with the same probability."""
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(rng.integers(0, queries, queries), minlength=queries)
 
 
 def interval(values: Values, *, level: float = 0.95) -> tuple[float, float]:
-    """The percentiles between which lies this share of the values, NaN left out; (NaN, NaN) where all are NaN."""
+    """Return the percentiles that enclose the share `level` of the values, NaN left out; (NaN, NaN) if all are NaN.
+
+    Raises InputError for a level outside 0…1.
+    """
     if not 0 < level < 1:
         raise InputError(f"level={level}; expected a share between 0 and 1")
     known = values[~np.isnan(values)]
@@ -98,7 +101,7 @@ def interval(values: Values, *, level: float = 0.95) -> tuple[float, float]:
 
 
 def intervals(resampled: Resampled, *, level: float = 0.95) -> dict[str, list[float] | None]:
-    """Of resamples at 90 % precision, by the names of `Metrics`, for metrics.json; None where none has the figure."""
+    """Return the intervals of resamples at 90 % precision by the names of `Metrics`; None if all values are NaN."""
     figures = {
         "average_precision": resampled.average_precision,
         "recall_at_p90": resampled.recall,
@@ -111,7 +114,7 @@ def intervals(resampled: Resampled, *, level: float = 0.95) -> dict[str, list[fl
 
 
 def p_value(differences: Values) -> float:
-    """How often chance alone would make a difference as far from 0 as this, either way; 2/(B + 1) at the least.
+    """Return the two-sided p-value of no difference, at least 2/(B + 1).
 
     p = min(1, 2 · (1 + min(|{d ≤ 0}|, |{d ≥ 0}|)) / (B + 1)) of the B paired differences d, NaN left out (Davison and
     Hinkley, "Bootstrap Methods and their Application", 1997, section 4.4). NaN where all are NaN.
@@ -134,7 +137,7 @@ def _ordered(matches: Matches, ground_truth: GroundTruth) -> _Ordered:
     wrong_score = kept.score[~right]
     wrong_order = np.argsort(-wrong_score, kind="stable")
     until = len(wrong_order) - np.searchsorted(wrong_score[wrong_order][::-1], score, "left")
-    reached = wrong_order[: int(until.max(initial=0))]  # those after the last right one matter to no figure
+    reached = wrong_order[: int(until.max(initial=0))]  # wrong ones after the last correct one change no metric
     positives = np.bincount([place[name] for name, _ in ground_truth.pairs], minlength=len(queries))
     return _Ordered(
         right=query,
@@ -147,7 +150,7 @@ def _ordered(matches: Matches, ground_truth: GroundTruth) -> _Ordered:
 
 
 def _figures(ordered: _Ordered, weights: IntArray, precision: float) -> tuple[list[float], Values]:
-    """The figures in the order of `Resampled`, and the precision at the recalls of `GRID`."""
+    """Return the metrics in the order of `Resampled`, and the precision at the recalls of `GRID`."""
     num_positives = int(weights @ ordered.positives)
     if not num_positives:
         return [np.nan] * 5, np.full(len(GRID), np.nan)
@@ -166,6 +169,6 @@ def _figures(ordered: _Ordered, weights: IntArray, precision: float) -> tuple[li
 
 
 def _at_grid(curve: Curve, num_positives: int) -> Values:
-    """The precision where as many right ones are found as each recall of `GRID` takes; NaN where they are not."""
+    """Return the precision at each recall of `GRID`; NaN if the recall is not reached."""
     place = np.ceil(GRID * num_positives - 1e-9).astype(np.int64) - 1
     return np.append(curve.precision, np.nan)[np.minimum(place, len(curve.precision))]

@@ -1,7 +1,7 @@
-"""Judging: micro-average precision, recall at 90 % precision, ranks. numpy alone.
+"""Metrics: micro-average precision, recall at 90 % precision, ranks. Only numpy is needed.
 
-The measure is that of the image similarity challenge (Douze et al., "The 2021 Image Similarity Dataset and Challenge",
-arXiv:2106.09672, section 4): all predictions of all queries are sorted together by falling score.
+The metrics are those of the image similarity challenge (Douze et al., "The 2021 Image Similarity Dataset and
+Challenge", arXiv:2106.09672, section 4): all predictions of all queries are sorted together by falling score.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one run. Precisions and recalls lie in 0…1; a threshold is None where the precision is not met.
+    """The metrics of one run. Precisions and recalls lie in 0…1; a threshold is None if the precision is not reached.
 
-    `num_predictions` counts all predictions given, `num_dropped` those of them whose query is not in the ground truth.
-    `tie_range` is μAP with the right pairs last and first among equal scores; `average_precision` is the former.
+    `num_predictions` counts all predictions, `num_dropped` those whose query is not in the ground truth. `tie_range` is
+    μAP with the correct pairs last and first among equal scores; `average_precision` is the former.
     """
 
     average_precision: float
@@ -63,10 +63,10 @@ class Metrics:
 def precision_recall(
     score: Scores, right: Flags, num_positives: int, *, ties: Literal["worst", "best"] = "worst"
 ) -> Curve:
-    """The curve of predictions `score` [M] of which `right` [M] are true pairs, in any order.
+    """Return the curve of predictions in any order; `right` marks the true pairs, both `score` and `right` are [M].
 
     precision_i = right_i / i and recall_i = right_i / P after the i best predictions. Among equal scores the wrong
-    pairs come first (`ties="worst"`, the challenge's rule) or last (`ties="best"`).
+    pairs come first (`ties="worst"`, the challenge's rule) or last (`ties="best"`). Raises InputError if P is below 1.
     """
     _require_positives(num_positives)
     if ties not in ("worst", "best"):
@@ -86,10 +86,10 @@ def _require_positives(num_positives: int) -> None:
 
 
 def _curve_at_right(every: Scores, true: Scores, num_positives: int, *, ties: Literal["worst", "best"]) -> Curve:
-    """Only those points of the curve where a right prediction is added, from both lists of scores, best first.
+    """Return only the points of the curve at correct predictions; both lists of scores are best first.
 
-    `average_precision` and `recall_at_precision` have the same value on them: at a wrong one the recall stays and the
-    precision falls.
+    `average_precision` and `recall_at_precision` have the same value on them: at a wrong prediction the recall stays
+    and the precision falls.
     """
     num_right = np.arange(1, len(true) + 1)
     precision = num_right / (num_right + _wrong_before(every, true, ties))
@@ -97,10 +97,10 @@ def _curve_at_right(every: Scores, true: Scores, num_positives: int, *, ties: Li
 
 
 def _wrong_before(every: Scores, true: Scores, ties: Literal["worst", "best"]) -> npt.NDArray[np.int64]:
-    """For each score of a right prediction, how many wrong ones stand before it; all are given best first.
+    """Return the number of wrong predictions before each correct one; all scores are best first.
 
-    That is the number of all that score higher (or as high) less the number of right ones that do, so the order among
-    equal scores need not be sorted out.
+    It is the number of all predictions that score higher (with `ties="worst"`: or equal) minus the number of correct
+    ones that do, so the order among equal scores is not needed.
     """
     side: Literal["left", "right"] = "left" if ties == "worst" else "right"
     rising, rising_true = every[::-1], true[::-1]
@@ -109,25 +109,25 @@ def _wrong_before(every: Scores, true: Scores, ties: Literal["worst", "best"]) -
 
 
 def average_precision(curve: Curve) -> float:
-    """Σ (recall_i − recall_{i−1}) · precision_i over the curve, without interpolation."""
+    """Return Σ (recall_i − recall_{i−1}) · precision_i over the curve, without interpolation."""
     return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
 
 
 def recall_at_precision(curve: Curve, precision: float) -> tuple[float, float | None]:
-    """The largest recall at any point with at least this precision, also after a dip, and the score at that point.
+    """Return the largest recall at any point with at least this precision, and the score at that point.
 
-    Of several points with that recall the one with the highest score counts. (0.0, None) where no true pair is found
-    at this precision.
+    The precision may be lower before that point. Of several points with that recall the one with the highest score
+    counts. Returns (0.0, None) if no true pair is found at this precision.
     """
     recall = np.where(curve.precision >= precision, curve.recall, 0.0)
     if not len(recall) or recall.max() == 0.0:
         return 0.0, None
     best = int(np.argmax(recall))
-    return float(recall[best]), float(str(curve.score[best]))  # the decimals that predictions.csv gives it
+    return float(recall[best]), float(str(curve.score[best]))  # the decimals in predictions.csv
 
 
 def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
-    """For each right prediction [number right], how many others of its query score as high or higher (0 = first).
+    """Return, for each correct prediction [T], how many others of its query score as high or higher (0 = first).
 
     rank = |{predictions of the query with score ≥ the pair's score}| − 1, so ties count against the pair.
     """
@@ -136,7 +136,7 @@ def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
     num_right = np.bincount(query[true], minlength=len(matches.query_ids))
     alone = num_right[query[true]] == 1
     rank = np.empty(len(true), np.int64)
-    # most queries have one right prediction: counting what reaches its score needs no sort
+    # most queries have one correct prediction: its rank is a count of scores, and needs no sort
     one = true[alone]
     least = np.zeros(len(matches.query_ids), score.dtype)
     least[query[one]] = score[one]
@@ -148,7 +148,7 @@ def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
 
 
 def _ranks_in_query(query: npt.NDArray[np.int64], score: Scores) -> npt.NDArray[np.int64]:
-    """The rank of every prediction [M] within its query."""
+    """Return the rank of every prediction [M] within its query."""
     if not len(query):
         return np.zeros(0, np.int64)
     order = np.lexsort((-score, query))
@@ -168,7 +168,7 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
     """Judge predictions against the ground truth.
 
     P is the number of distinct true pairs; a true pair that was never predicted is a miss. Predictions whose query
-    does not occur in the ground truth are dropped and counted. Raises InputError where there is no true pair.
+    does not occur in the ground truth are dropped and counted. Raises InputError if there is no true pair.
     """
     judged = ground_truth.judged(matches)
     kept = matches if judged.all() else matches.take(judged)
@@ -194,9 +194,9 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
 
 
 def wilson(found: int, of: int, *, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a share `found` of `of` (Wilson, JASA 1927), which holds for few and for all or none; 0…1.
+    """Return the interval, in 0…1, of the share `found` / `of` (Wilson, JASA 1927); valid also for few, none or all.
 
-    (0, 1) of none, of which nothing is known.
+    Returns (0, 1) if `of` is 0. Raises InputError for a level outside 0…1.
     """
     if not 0 < level < 1:
         raise InputError(f"level={level}; expected a share between 0 and 1")
@@ -211,7 +211,7 @@ def wilson(found: int, of: int, *, level: float = 0.95) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Of the pairs whose probabilities lie in low…high: how many, their mean probability, the share of right ones."""
+    """The pairs with probabilities in low…high: their number, mean probability, and share of correct pairs."""
 
     low: float
     high: float
@@ -221,8 +221,11 @@ class Bin:
 
 
 def reliability(probability: Scores, right: Flags, *, edges: Sequence[float] = TENTHS) -> list[Bin]:
-    """The bins between the `edges`, rising from 0 to 1, that have pairs. Of good probabilities each bin's mean is near
-    its share of right pairs (DeGroot and Fienberg, The Statistician 1983)."""
+    """Return the non-empty bins between the `edges`, which rise from 0 to 1.
+
+    For good probabilities the mean of each bin is near its share of correct pairs (DeGroot and Fienberg, The
+    Statistician 1983).
+    """
     place = np.digitize(probability, edges[1:-1])
     bins = []
     for at, (low, high) in enumerate(itertools.pairwise(edges)):

@@ -58,11 +58,11 @@ class Files:
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of the network from some photos.
+    """The network's input from some photos.
 
     `pictures` holds uint8 [P, V, 3, S, S] for each of `sides`, `rows` the numbers of the P photos, `failures` {number:
-    reason} of unreadable photos, `jpegs` {number: file} for a GPU to decode, and `regions` float64 [P, K, 4] the
-    regions proposed for each photo, if requested.
+    reason} the unreadable photos, `jpegs` {number: file} the files for a GPU to decode, and `regions` float64 [P, K, 4]
+    the regions proposed for each photo, if requested.
     """
 
     pictures: list[Tensor]

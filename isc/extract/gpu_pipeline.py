@@ -19,8 +19,10 @@ USED = 0.6  # share of a GPU's free memory that a batch may take
 
 
 def embed_on_gpu(network: Network, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
-    """Yield the blocks of all batches; while a batch is embedded, the next is copied to the GPU, the one before
-    back."""
+    """Yield the blocks of all batches.
+
+    One batch is embedded while the next is copied to the GPU, and the one before is copied back.
+    """
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
     copies = torch.cuda.Stream() if network.device.type == "cuda" else None  # type: ignore[no-untyped-call]
     for read in in_order(batches, workers):
@@ -40,7 +42,7 @@ def _start(
     found = []
     for part in batch.pictures:
         views = part.shape[1]
-        pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # constant shape: one graph
+        pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # one shape: one graph
         vectors = network(pictures)[: len(part) * views].reshape(len(part), views, -1)
         here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=copies is not None)
         found.append(here.copy_(vectors, non_blocking=True))

@@ -23,8 +23,7 @@ def worker_count(workers: int, *, sharing: int = 1, most: int | None = MAX_WORKE
 
 
 def _single_thread(_worker: int) -> None:
-    """Compute with one thread, and print no error if the parent process ends in the middle of a message, as by
-    Ctrl-C."""
+    """Use one thread, and print no error if the parent process ends in the middle of a message, as by Ctrl-C."""
     torch.set_num_threads(1)
     told = sys.excepthook
     sys.excepthook = lambda kind, error, trace: (

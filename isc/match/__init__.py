@@ -1,4 +1,4 @@
-"""Descriptors → pairs: search, verification of the pixels, probabilities, files and report."""
+"""Matching, descriptors → pairs: search, verification of the pixels, probabilities, files and report."""
 
 import lazy_loader
 

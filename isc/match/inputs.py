@@ -1,4 +1,4 @@
-"""What `match.py` is given, read and held against one another before anything is searched."""
+"""The inputs of `match.py`, loaded and cross-checked before the search."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from isc.errors import InputError
 from isc.search.index.index import read_index
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# beside report/index.html
+# files besides report/index.html
 OUTPUTS = (
     "predictions.csv", "probabilities.csv", "match.json", "views.csv", "submission.h5", "metrics.json",
     "comparison.json", "evidence.jsonl", "not_compared.csv",
@@ -32,9 +32,9 @@ OUTPUTS = (
 
 @dataclass(frozen=True)
 class Sets:
-    """The two sides of a run, of the same number of dimensions, where they came from, and what to know of them.
+    """The queries and references of a run, of the same dimension, with their provenance and notes for the user.
 
-    `training` are training descriptors treated as the references were.
+    `training` holds training descriptors, normalised like the references.
     """
 
     queries: Descriptors
@@ -45,14 +45,16 @@ class Sets:
 
     @property
     def have_views(self) -> bool:
-        """Whether an image of either side may have several rows."""
+        """Return whether an image of either side may have several rows."""
         return self.queries.views is not None or self.references.views is not None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """`predictions` of a submitted CSV file, otherwise `sets` to search; `ground_truth` where one is given; `notes` are
-    what the user should know, said once nothing is refused any more."""
+    """The inputs of a run: `predictions` of a submitted CSV file, else `sets` to search; and `ground_truth`, if given.
+
+    `notes` are messages for the user, logged after all checks.
+    """
 
     sets: Sets | None
     predictions: Matches | None
@@ -61,7 +63,7 @@ class Inputs:
 
 
 def read_inputs(config: MatchConfig) -> Inputs:
-    """Everything the configuration names. Raises InputError for what is malformed or does not belong together."""
+    """Load and cross-check the inputs of match. Raises InputError for malformed or inconsistent input."""
     submission = None if config.submission is None else Path(config.submission)
     if submission is not None and _is_hdf5(submission):
         sets: Sets | None = Sets(*read_submission(submission, strict=config.strict), read_provenance(submission))
@@ -83,7 +85,7 @@ def read_inputs(config: MatchConfig) -> Inputs:
 def read_set(
     path: Path, *, role: Literal["query", "reference", "training"] = "query"
 ) -> tuple[Descriptors, dict[str, str]]:
-    """The descriptors of a file, or of an index, and what made them."""
+    """Read the descriptors of a file or of an index, and their provenance."""
     if path.is_dir():
         return read_index(path)
     return read_descriptors(path, role=role), read_provenance(path)
@@ -97,7 +99,7 @@ def _notes(config: MatchConfig, truth: GroundTruth | None) -> Iterator[str]:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """By the name, or where that does not tell, by the first bytes."""
+    """Return whether the file is HDF5, by its suffix, or for an unknown suffix by its first bytes."""
     suffix = path.suffix.lower()
     if suffix in {".h5", ".hdf5", ".csv"} or not path.is_file():
         return suffix in {".h5", ".hdf5"}
@@ -106,7 +108,7 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _read_sets(config: MatchConfig) -> Sets | None:
-    """Queries and references, normalised as asked; None where neither is given."""
+    """Read and normalise queries and references; return None if they are not given."""
     if config.queries is None or config.references is None:
         return None
     if config.submission is None:
@@ -131,8 +133,8 @@ def _read_sets(config: MatchConfig) -> Sets | None:
 
 
 def read_sides(queries: Path, references: Path) -> Sets:
-    """Queries and references by the same model. InputError says in what they differ."""
-    # sorted by id, as a submission is: where equal distances meet the cut, both must keep the same pairs
+    """Read queries and references of the same model. Raises InputError, with the difference, if models differ."""
+    # sorted by id like a submission: with equal distances at the cut, both must keep the same pairs
     one, provenance = read_set(queries)
     two, other = read_set(references, role="reference")
     _refuse_other_dim(references, two, queries, one)
@@ -143,8 +145,11 @@ def read_sides(queries: Path, references: Path) -> Sets:
 def read_training(
     path: Path, sets: Sets, paths: tuple[Path, Path], *, strict: bool = True
 ) -> tuple[Descriptors, tuple[str, ...]]:
-    """Training descriptors by the same model as the queries and references of `paths`, none of which is among them, and
-    what to know of that: `strict` refuses a file with any of them, otherwise those rows are left out."""
+    """Read training descriptors of the same model as the queries and references of `paths`, and notes for the user.
+
+    Rows that equal a query or reference are left out. Raises InputError for such rows if `strict`, or if all rows are
+    such, and if the models differ.
+    """
     training, provenance = read_set(path, role="training")
     _refuse_other_dim(path, training, paths[0], sets.queries)
     _refuse_other_model(path, provenance, paths[0], sets.provenance)
@@ -182,7 +187,7 @@ def _normalized(sets: Sets, paths: tuple[Path, Path], chain: Chain, training_pat
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Say of which file an InputError speaks."""
+    """Add the path of the file to the message of an InputError."""
     try:
         yield
     except InputError as error:
@@ -196,7 +201,7 @@ def _refuse_views(paths: tuple[Path, Path], sets: Sets) -> None:
 
 
 def _refuse_too_many_dims(path: Path, queries: Descriptors, chain: Chain) -> None:
-    """InputError where the chain's outcome is too long for the descriptor track, before it is worked out."""
+    """Raise InputError, before any computation, if the chain gives too many dimensions for the descriptor track."""
     from isc.search.normalize.transforms import dim_of
 
     dim, most = dim_of(chain, queries.dim), MAX_DIM - sum(step.MORE for step in chain.steps)
@@ -209,7 +214,7 @@ def _refuse_too_many_dims(path: Path, queries: Descriptors, chain: Chain) -> Non
 
 
 def shared_rows(one: Descriptors, other: Descriptors) -> list[tuple[int, int]]:
-    """Rows of `one` whose vector is one of `other`, bit by bit, each with the first such row there."""
+    """Return the rows of `one` whose vector occurs in `other`, bit by bit, each with the first such row there."""
     keys, (others, first) = _row_keys(one.vectors), np.unique(_row_keys(other.vectors), return_index=True)
     rows = np.flatnonzero(np.isin(keys, others))
     there = first[np.searchsorted(others, keys[rows])]
@@ -218,7 +223,7 @@ def shared_rows(one: Descriptors, other: Descriptors) -> list[tuple[int, int]]:
 
 
 def _row_keys(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
-    """A number for each row [N]: equal where the bits are, and hardly ever elsewhere (multilinear hashing)."""
+    """Return a number for each row [N]: equal for equal bits, and hardly ever for others (multilinear hashing)."""
     factors = np.random.default_rng(0).integers(1, 1 << 63, size=vectors.shape[1], dtype=np.uint64)
     keys = np.empty(len(vectors), np.uint64)
     for start in range(0, len(vectors), 1 << 14):
@@ -227,7 +232,7 @@ def _row_keys(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
 
 
 def _refuse_own_input(config: MatchConfig) -> None:
-    """No input may be a file that this run would replace."""
+    """Raise InputError if an input is a file that this run would replace."""
     outputs = {(Path(config.output) / name).resolve() for name in OUTPUTS}
     for name in ("queries", "references", "training", "ground_truth"):
         value = getattr(config, name)
@@ -241,7 +246,7 @@ def _refuse_other_dim(path: Path, one: Descriptors, other_path: Path, other: Des
 
 
 def _refuse_other_model(path: Path, one: Mapping[str, str], other_path: Path, other: Mapping[str, str]) -> None:
-    """Two files that both say how they were made must say the same."""
+    """Raise InputError if two files both state their origin and the origins differ."""
     for key in SAME_IN_BOTH:
         if key in one and key in other and one[key] != other[key]:
             made, otherwise = one[key][:12], other[key][:12]

@@ -1,4 +1,4 @@
-"""What a run of match.py writes and prints."""
+"""The files and messages of a run of match.py."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VIEW_COLUMNS = ("query_id", "reference_id", "query_view", "reference_view")
-MANY = 300_000  # predictions, from which on fewer resamples do: judging half a million is to take about two seconds
+MANY = 300_000  # predictions from which on FEWER resamples are made: judging half a million should take two seconds
 RESAMPLES, FEWER = 1000, 200
 
 Span = Sequence[float] | None
@@ -40,7 +40,7 @@ Span = Sequence[float] | None
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the ground truth says of a run; `resampled` of queries drawn anew; `comparison` with another run."""
+    """A run judged by the ground truth, with its bootstrap `resampled` and the `comparison` with another run."""
 
     truth: GroundTruth
     metrics: Metrics
@@ -54,7 +54,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Results:
-    """All there is to write of a run; `found` and `made` where descriptors were searched."""
+    """The results of a run, to be written; `found` and `made` are None unless descriptors were searched."""
 
     matches: Matches
     found: Found | None
@@ -65,7 +65,7 @@ class Results:
 
 def judge(matches: Matches, truth: GroundTruth, *, other: OtherRun | None) -> Judgement:
     metrics = evaluate(matches, truth)
-    resamples = RESAMPLES if other or len(matches) < MANY else FEWER  # with few, no p-value is small
+    resamples = RESAMPLES if other or len(matches) < MANY else FEWER  # with few resamples, no p-value is small
     resampled = bootstrap(matches, truth, resamples=resamples)
     comparison = compare(matches, truth, other=other, resampled=resampled) if other else None
     return Judgement(truth, metrics, resampled, comparison)
@@ -79,7 +79,7 @@ def write_results(
     pictures: Pictures | None,
     edits: Mapping[str, Sequence[str]] | None,
 ) -> None:
-    """Everything into `config.output`, or nothing."""
+    """Write everything to `config.output`, or nothing."""
     judgement, found, calibrated = results.judgement, results.found, results.calibrated
     with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
         if found is not None and sets is not None:
@@ -112,7 +112,7 @@ def write_results(
 
 
 def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) -> None:
-    """What the search found, and with `submission` the descriptor track's file, where the sets are legal for it."""
+    """Write the results of the search, and with `submission` the descriptor track's file, if the sets allow it."""
     write_predictions(folder / "predictions.csv", found.pairs.matches)
     if found.evidence:
         from isc.match.verification.rescore import write_evidence
@@ -131,8 +131,10 @@ def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) ->
 
 
 def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
-    """`query_id,reference_id,query_view,reference_view`: which views of a pair gave its distance, in the order of
-    predictions.csv. Empty for a side that has none."""
+    """Write `query_id,reference_id,query_view,reference_view`: the views that gave the distance of each pair.
+
+    The order is that of predictions.csv; a side without views has an empty column.
+    """
     matches, order = found.matches, found.matches.order()
     columns = (
         matches.query_ids[matches.query],
@@ -146,13 +148,13 @@ def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
 
 
 def _provenance(config: MatchConfig, sets: Sets | None) -> dict[str, str]:
-    """What the report says of where it came from: the options given, then the descriptors' own attributes."""
+    """Return the provenance in the report: the given options, then the attributes of the descriptors."""
     options = {key: str(getattr(value, "value", value)) for key, value in vars(config).items() if value is not None}
     return options | dict(sets.provenance if sets else {})
 
 
 def tell(results: Results, config: MatchConfig) -> None:
-    """The result, to stdout, and what to know of it."""
+    """Print the result to stdout, and log notes and warnings."""
     log.info("%d pairs; see %s", len(results.matches), Path(config.output) / "report" / "index.html")
     if results.judgement:
         _tell_judgement(results.judgement)
@@ -179,7 +181,7 @@ def _tell_judgement(judgement: Judgement) -> None:
 
 
 def summary(metrics: Metrics, spans: Mapping[str, Span]) -> str:
-    """The figures as a few lines of text, with the intervals in which 95 % of the resamples lie."""
+    """Return the metrics as a few lines of text, with their 95 % intervals."""
     threshold = "never reached" if metrics.threshold_at_p90 is None else f"score ≥ {metrics.threshold_at_p90:.4f}"
     lines = {
         "μAP": f"{metrics.average_precision:.4f}  {_span(spans['average_precision'])}",

@@ -1,6 +1,6 @@
-"""More looks at the queries: rows of regions and turns, by the model that made their descriptors, for candidates.
+"""Further views of the queries, such as regions and turns, to find candidates with; by the model of their descriptors.
 
-They are made by extract.py in a process of its own, and come back as its file: torch is not loaded here.
+extract.py makes them in a separate process and writes them to a file, so that torch is not loaded here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.errors import InputError
 
-PROGRESS = " extracting "  # what its lines of progress hold
+PROGRESS = " extracting "  # part of each progress line of extract.py
 EXTRACT = "import sys; from isc.cli.verbs import extract; sys.argv[0] = 'isc-extract'; extract()"
 
 
 def with_looks(
     queries: Descriptors, images: Mapping[str, Path], *, views: str, provenance: Mapping[str, str]
 ) -> Descriptors:
-    """The descriptors of `queries`, one row each, with further rows for the `views` of those that have an image.
+    """Return the descriptors of `queries`, one row each, with further rows for the `views` of those with an image.
 
-    InputError where the model is not at hand, is not the one that made these descriptors, or no image can be read.
+    Raises InputError if the model is not available or did not make these descriptors, or if no image can be read.
     """
     weights = provenance.get("weights")
     if weights is None or "weights_sha256" not in provenance:
@@ -60,7 +60,7 @@ def _refuse_other_model(weights: str, here: Mapping[str, str], queries: Mapping[
 
 
 def run_extract(*arguments: str) -> None:
-    """Its progress is shown as it comes; what it refuses is said in one line."""
+    """Run extract.py and show its progress. Raises InputError with its last message if it fails."""
     command = [sys.executable, "-c", EXTRACT, *arguments]
     said = "nothing"
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
@@ -71,7 +71,7 @@ def run_extract(*arguments: str) -> None:
                 if PROGRESS in line:
                     print(line, end="", file=sys.stderr, flush=True)
         except BaseException:
-            child.terminate()  # Ctrl-C may have reached this process alone
+            child.terminate()  # Ctrl-C may have reached this process only
             raise
     if child.returncode != 0:
         raise InputError(said.removeprefix("error: "))

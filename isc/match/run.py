@@ -1,4 +1,4 @@
-"""Descriptors, or a submission → the best pairs, their scores, and a report."""
+"""The verb match: descriptors, or a submission → the best pairs, their scores, and a report."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def match(config: MatchConfig) -> Metrics | None:
-    """Match, or read a submission; judge it where there is a ground truth; write everything to `config.output`.
+    """Match descriptors or read a submission, judge it if there is a ground truth, and write all to `config.output`.
 
-    The folder receives predictions.csv and submission.h5 (unless a submission was given that says the same, or images
-    come with several rows), match.json, views.csv where images have several rows, probabilities.csv with a calibration,
-    metrics.json with a ground truth, comparison.json with another run, evidence.jsonl and not_compared.csv where pixels
-    were compared, or could not be, and report/index.html. Nothing is written when anything is refused.
+    The folder receives predictions.csv and submission.h5 (unless a submission with the same content was given, or
+    images have several rows), match.json, views.csv if images have several rows, probabilities.csv with a calibration,
+    metrics.json with a ground truth, comparison.json with another run, evidence.jsonl for compared pixels,
+    not_compared.csv for pictures that could not be compared, and report/index.html. Raises InputError for bad input;
+    then nothing is written.
     """
     pictures = _pictures(config)
     edits = read_edit_texts(Path(config.edits)) if config.edits else None
@@ -75,7 +76,7 @@ def _pictures(config: MatchConfig) -> Pictures | None:
 
 
 def _fusion(config: MatchConfig, sets: Sets | None) -> Fusion | None:
-    """What makes one probability of distance and pixels, where the pixels are compared."""
+    """Return the fusion of distance and pixels into a probability; None if the pixels are not compared."""
     if config.track is not Track.matching or sets is None:
         return None
     from isc.match.verification.fusion_files import fusion_for
@@ -103,7 +104,7 @@ def _made(config: MatchConfig, sets: Sets, fusion: Fusion | None) -> Made:
 
 
 def _calibration(config: MatchConfig, made: Made | None) -> Stored | None:
-    """The one that is asked for, where it holds for scores made like these."""
+    """Return the requested calibration if it holds for scores of the origin `made`, else None."""
     if made is None:
         if config.calibration not in (MODEL, NONE):
             raise InputError(

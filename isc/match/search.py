@@ -1,4 +1,4 @@
-"""The pairs of a run: by distance, and on the matching track by all that their pixels say."""
+"""The search for the pairs of a run: by distance, and on the matching track also by their pixels."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROBLEMS_SHOWN = 5  # of the pictures that could not be compared; not_compared.csv has all
-PAIRS_PER_QUERY = 10  # num_pairs where it is not given; 500,000 for the challenge's 50,000 queries
+PROBLEMS_SHOWN = 5  # pictures that could not be compared in the log; not_compared.csv has all
+PAIRS_PER_QUERY = 10  # default of num_pairs for each query; 500,000 pairs for the challenge's 50,000 queries
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best pairs of these sets; where pixels were compared, the evidence by (query, reference) id, and what kept
-    some from it."""
+    """The best pairs of `sets`; if pixels were compared, also the evidence by (query, reference) id, and problems."""
 
     pairs: ImagePairs
     sets: Sets
@@ -45,7 +44,7 @@ class Found:
 
 
 def find(sets: Sets, config: MatchConfig, pictures: Pictures | None, fusion: Fusion | None) -> Found:
-    """The best pairs by distance; with a fusion and pictures, the likeliest copies by all evidence."""
+    """Find the best pairs by distance; with a fusion and pictures, the likeliest copies by all evidence."""
     with _cluster(config):
         if pictures is None or fusion is None:
             return Found(_nearest_pairs(sets, config, _searching(sets, config)), sets)
@@ -53,7 +52,7 @@ def find(sets: Sets, config: MatchConfig, pictures: Pictures | None, fusion: Fus
 
 
 def _cluster(config: MatchConfig) -> AbstractContextManager[None]:
-    """The connection that all searches of this run use, where a cluster searches."""
+    """Return the connection to the cluster for all searches of this run; for other engines a null context."""
     if config.engine is not Engine.ray:
         return nullcontext()
     from isc.runtime.ray_cluster import connected
@@ -83,7 +82,7 @@ def _likeliest(sets: Sets, config: MatchConfig, pictures: Pictures, fusion: Fusi
 
 
 def _with_looks(sets: Sets, config: MatchConfig, pictures: Pictures) -> Sets:
-    """With more rows of the queries, where these have one each and the model that made them is at hand."""
+    """Add rows of further views to the queries, if they have one row each and their model is available."""
     if config.looks == WHOLE_ALONE or sets.queries.views is not None:
         return sets
     if config.normalize != "none":
@@ -100,7 +99,7 @@ def _with_looks(sets: Sets, config: MatchConfig, pictures: Pictures) -> Sets:
 
 
 def _features_folder(given: str | None) -> Path:
-    """Where local features of references are kept from one run to the next."""
+    """Return the folder that keeps local features of references from one run to the next."""
     if given is not None:
         return Path(given)
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -119,14 +118,14 @@ def _log_problems(problems: Sequence[Problem], not_compared: int, candidates: in
 
 @dataclass(frozen=True)
 class Searches:
-    """What finds the best pairs over all queries, and the nearest references of each, among rows of either side."""
+    """Two searches among rows of both sides: the best pairs over all queries, and the nearest references of each."""
 
     pairs: RowSearch
     nearest: RowSearch
 
 
 def _searching(sets: Sets, config: MatchConfig) -> Callable[[Report], Searches]:
-    """What makes the searches of these references, exact or by the index that is asked for, with a progress bar."""
+    """Return a function from a progress report to the searches, exact or by the requested index."""
     if config.index is not None:
         return _open_index(sets, config.index, config.index_search or "")
     return lambda report: _exact_searches(config, report)
@@ -145,7 +144,7 @@ def _exact_searches(config: MatchConfig, report: Report) -> Searches:
 
 
 def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
-    """The exact ones, by a cluster."""
+    """Return the exact searches on a Ray cluster."""
     from isc.search.ray_search import cluster_pairs
 
     actors, memory = config.actors, config.memory_gb
@@ -165,7 +164,7 @@ def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
 
 
 def _nearest_pairs(sets: Sets, config: MatchConfig, searching: Callable[[Report], Searches]) -> ImagePairs:
-    """The pairs of images asked for, by distance alone."""
+    """Find the requested pairs of images, by distance only."""
     from isc.search.multi_view import best_image_pairs, nearest_images
 
     sides, num_queries = (sets.queries, sets.references), len(sets.queries.images)
@@ -184,7 +183,7 @@ def _nearest_pairs(sets: Sets, config: MatchConfig, searching: Callable[[Report]
 
 
 def _open_index(sets: Sets, name: str, search: str) -> Callable[[Report], Searches]:
-    """Those that an approximate index finds."""
+    """Open an approximate index, and return a function from a progress report to its searches."""
     from isc.search.approximate.faiss_adapter import parse_search
     from isc.search.approximate.files import open_index
     from isc.search.approximate.pairs import approximate_pairs

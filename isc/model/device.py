@@ -49,8 +49,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Precision:
 
 
 def reduced_precision(device: torch.device) -> Precision:
-    """Return the fastest precision for descriptors: float16 on a GPU, bfloat16 on a CPU that multiplies it, else
-    float32.
+    """Return the fastest precision for descriptors: float16 on a GPU, bfloat16 on a CPU that supports it, else float32.
 
     On a GPU float16 is as fast as bfloat16, and eight times as fine.
     """

@@ -103,8 +103,10 @@ class _StayOnHttps(HTTPRedirectHandler):
 
 
 def _download(url: str, file: IO[bytes]) -> None:
-    """Append the content of the URL to the file. Errors of the download become InputError; those of `file` stay
-    OSError."""
+    """Append the content of the URL to the file.
+
+    Errors of the download become InputError; those of `file` stay OSError.
+    """
     opener = build_opener(_StayOnHttps)
     with (
         _asking(url, lambda: opener.open(url, timeout=STALL)) as answer,

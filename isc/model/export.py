@@ -109,8 +109,7 @@ def to_runtime(model: CopyModel, *, runtime: str, image_size: int | None = None,
 
 
 def _converted(model: CopyModel, size: int, *, path: Path, runtime: str) -> tuple[bytes, tuple[int, ...]]:
-    """Return the bytes of an ONNX file, and the sizes in pixels to compare it at: `size`, and a second if it takes
-    any."""
+    """Return the bytes of an ONNX file, and the sizes in pixels to compare it at: one, or two if it takes any size."""
     plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     others = [size + more for more in LARGER]
     if _does(plain, others):
@@ -226,8 +225,10 @@ def _field(number: int, content: bytes) -> bytes:
 def _parity(
     model: CopyModel, network: OnnxModel, paths: Sequence[Path], *, sizes: tuple[int, ...], num_bytes: int
 ) -> Parity:
-    """Measure the agreement on these photos: at the first size one by one and in batches of `TOGETHER`, at others in
-    batches."""
+    """Measure the agreement on these photos, one by one and in batches of `TOGETHER`.
+
+    Single photos are compared at the first size only.
+    """
     cosines, differences = np.ones(len(paths)), 0.0
     for start in range(0, len(paths), TOGETHER):
         rows = slice(start, start + TOGETHER)

@@ -21,8 +21,7 @@ NAMES = ("isc_small", "imagenet")
 
 
 def initial_model(config: ModelConfig, *, seed: int = 0) -> CopyModel:
-    """Return the model before training: the backbone's weights from `config.weights`, and a random orthogonal
-    projection.
+    """Return the model before training: the backbone with `config.weights`, and a random orthogonal projection.
 
     An orthogonal projection nearly keeps the angles between the backbone's features (Johnson and Lindenstrauss), so
     this is the backbone's own descriptor in fewer dimensions. If `config.weights` names a model of ours or a published

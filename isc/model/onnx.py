@@ -61,8 +61,7 @@ class OnnxModel:
 
     @property
     def image_size(self) -> int | None:
-        """The side in pixels of its square input pictures, as fixed in the network or named in its file; None if
-        neither is.
+        """The side in pixels of its square input pictures: fixed by the network or named in its file, else None.
 
         Raises InputError if the fixed size is no square.
         """
@@ -89,8 +88,10 @@ class OnnxModel:
         return F.normalize(vectors)
 
     def apart(self, batches: Sequence[Tensor]) -> list[Tensor]:
-        """Return the descriptors of several batches, made in a separate process if possible, so that this one may
-        fork."""
+        """Return the descriptors of several batches, made in a separate process if possible.
+
+        This process may then still be forked.
+        """
         return run_apart(lambda: [self(pictures) for pictures in batches], self.runs)
 
     def check_size(self, size: tuple[int, int]) -> None:

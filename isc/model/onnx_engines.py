@@ -67,10 +67,9 @@ class Runs:
 
 
 def run_engine(runs: Runs, engine: Engine, pictures: Array, batch: int) -> npt.NDArray[np.float32]:
-    """Return the first output for at most `batch` pictures, [B, 3, H, W] → float32 [B, D]; a smaller batch is padded
-    with zeros.
+    """Return the first output for at most `batch` pictures: [B, 3, H, W] → float32 [B, D].
 
-    Raises InputError if the network fails, or its output has another shape.
+    A smaller batch is padded with zeros. Raises InputError if the network fails, or its output has another shape.
     """
     full = pictures
     if len(pictures) < batch:

@@ -163,10 +163,10 @@ def without_conv_head(backbone: Any) -> Any:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> None:
-    """Load these weights into the model. Raises InputError that names missing tensors, unexpected ones and wrong
-    shapes.
+    """Load these weights into the model.
 
-    Counters of batches, which some files leave out and no descriptor depends on, may be missing.
+    Counters of batches, which some files leave out and no descriptor depends on, may be missing. Raises InputError that
+    names missing tensors, unexpected tensors and wrong shapes.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]

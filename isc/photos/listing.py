@@ -43,7 +43,7 @@ class Listing:
         return self._bytes(row)[: self._id_lengths[row]].decode()
 
     def ids(self, rows: Iterable[int]) -> list[str]:
-        """Return the ids of these photos, in this order."""
+        """Return the ids of the photos in `rows`, in this order."""
         return [self.id_of(row) for row in rows]
 
     @property
@@ -75,7 +75,7 @@ class Listing:
         return read_image(Path(self.file(row)), name=self.where(row))
 
     def part(self, rows: range) -> Listing:
-        """Return the listing of these rows only, numbered from 0; small to pickle.
+        """Return a listing with these rows only, numbered from 0; small to pickle.
 
         Raises ValueError unless `rows` lies within 0…N and has step 1.
         """
@@ -138,7 +138,7 @@ def _file_size(path: str) -> int:
 
 
 def packed(photos: Iterable[ListedPhoto]) -> Listing:
-    """Build the listing of these photos, sorted by id. Raises InputError if two photos have the same id."""
+    """Build a listing of the photos, sorted by id. Raises InputError if two photos have the same id."""
     text, ends, id_lengths = bytearray(), array("q", [0]), array("I")
     places: dict[Place, int] = {}
     numbers, extents, last, number = array("I"), array("q"), None, 0
@@ -224,4 +224,4 @@ def _order(text: npt.NDArray[np.uint8], starts: IntArray, lengths: IntArray) -> 
     return order, (int(order[at[0]]), int(order[at[1]])) if len(at) > 1 else None
 
 
-_KEEP = np.array([((1 << 8 * kept) - 1) << 8 * (8 - kept) for kept in range(9)], np.uint64)  # keeps first bytes
+_KEEP = np.array([((1 << 8 * kept) - 1) << 8 * (8 - kept) for kept in range(9)], np.uint64)  # masks of a word's bytes

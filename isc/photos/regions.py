@@ -98,7 +98,7 @@ def _spans(places: Ints) -> tuple[Ints, Ints]:
 
 
 def _shares(found: Floats, rows: Ints, starts: Ints, ends: Ints) -> Floats:
-    """Return the mean of these rows of `edges` from each start to its end [rows, spans].
+    """Return the mean of the given rows of `edges` from each start to its end [rows, spans].
 
     The first and the last row, the picture's own sides, have OWN_SIDE.
     """
@@ -120,9 +120,7 @@ def detail(picture: Pixels, boxes: Ints) -> Floats:
 
 
 def best(regions: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], *, count: int) -> tuple[Region, ...]:
-    """Return the `count` regions [N, 4] with the highest scores above 0; of regions that overlap by more than OVERLAP
-    only the best.
-    """
+    """Return the `count` best regions [N, 4] with scores above 0; no two overlap by more than OVERLAP."""
     remaining = scores.copy()
     chosen: list[Region] = []
     while len(chosen) < count and remaining.size and remaining.max() > 0:

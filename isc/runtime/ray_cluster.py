@@ -87,7 +87,7 @@ def _no_cluster(address: str, error: Exception) -> InputError:
 
 @contextmanager
 def _without(*texts: bytes) -> Iterator[None]:
-    """Remove the lines with any of these texts from stderr, also lines that libraries below Python write."""
+    """Remove the lines with any of the `texts` from stderr, also lines that libraries below Python write."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
         before = os.dup(2)

@@ -1,5 +1,4 @@
-"""Search by Euclidean distance: exact, approximate or multi-view, with normalisation, in an updatable index, or on
-Ray."""
+"""Search by Euclidean distance: exact, approximate or multi-view; normalisation, updatable indexes, and Ray."""
 
 import lazy_loader
 

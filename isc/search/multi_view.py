@@ -114,8 +114,7 @@ def best_image_pairs(
 def nearest_images(
     queries: Descriptors, references: Descriptors, *, k: int, find: RowSearch | None = None
 ) -> ImagePairs:
-    """Return the `k` nearest reference images of each query image, with the score −min ‖q − r‖² over all their row
-    pairs.
+    """Return the `k` nearest reference images of each query image, with the score −min ‖q − r‖² over their row pairs.
 
     At equal distances the earlier reference image comes first. `find` returns the requested number of nearest reference
     rows of each query row in the order of `knn`, its default; a shorter list counts as all rows that exist. Without

@@ -155,8 +155,7 @@ def _check_wanted(*, num_pairs: int | None, k: int | None, num_queries: int, num
 
 @dataclass(frozen=True)
 class Shard:
-    """References `number` · `rows` … `number` · `rows` + `rows` − 1 (fewer in the last shard), and the place of their
-    search.
+    """A range of references, `number` · `rows` … `number` · `rows` + `rows` − 1 (fewer in the last), and its place.
 
     The actor runs on `cores` cores of `node`, from its core `core` on.
     """
@@ -173,8 +172,7 @@ class Shard:
 
 
 def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -> list[Shard]:
-    """Divide `count` references into shards of one size (the last may be smaller), and assign each to a node and its
-    cores.
+    """Divide `count` references into shards of one size (the last may be smaller), and assign each to cores of a node.
 
     If there are more shards than places, several shards use the same place, one after the other.
     """
@@ -224,8 +222,7 @@ class Searcher:
         return self._done
 
     def search(self, queries: Descriptors, references: Path | Descriptors, shard: Shard, wanted: _Wanted) -> Found:
-        """Return the best pairs of the shard; `references` is the file of all references, or the shard's
-        descriptors."""
+        """Return the best pairs of the shard; `references` is the file of all references, or the shard's own."""
         _stay_on(shard.core, shard.cores)
         with named_node():
             if isinstance(references, Path):

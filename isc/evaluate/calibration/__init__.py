@@ -1,5 +1,5 @@
-"""What a score says of a pair: how likely it is a copy, and from which score on a wanted share of the pairs are.
+"""Calibration: the probability that a pair with a given score is a copy, and score thresholds for a wanted precision.
 
-Fitted on a run whose true pairs are known (`isc-calibrate`), kept with the model, used by match.py. `maps` turns scores
-into probabilities, `thresholds` finds the cuts, `shift` tells whether a run looks like the one it was fitted on.
+It is fitted on a run whose true pairs are known (`isc-calibrate`), stored with the model, and used by match.py. `maps`
+turns scores into probabilities, `thresholds` finds the thresholds, `shift` compares a run with the one of the fit.
 """

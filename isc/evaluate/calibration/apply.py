@@ -1,4 +1,4 @@
-"""A calibration applied to a run: probabilities, which pairs are accepted, and what to know of both, in words."""
+"""A calibration applied to a run: probabilities, accepted pairs, and messages about both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ("query_id", "reference_id", "score", "probability", "accepted")
 
 @dataclass(frozen=True)
 class Applied:
-    """Of the pairs of a run: probabilities [M], and which reach the cut for the wanted precision [M]."""
+    """The pairs of a run, their probabilities [M], and `accepted` [M]: those at or above the wanted threshold."""
 
     stored: Stored
     matches: Matches
@@ -31,16 +31,16 @@ class Applied:
 
 
 def apply(stored: Stored, matches: Matches) -> Applied:
-    """Where the wanted precision was never reached no pair is accepted."""
+    """Apply the calibration to the matches. No pair is accepted if the wanted precision was never reached."""
     calibration = stored.calibration
     cut = calibration.wanted.threshold
-    # of float32 scores the cut's decimals are the shortest that name it, not the number itself
+    # for float32 scores the stored threshold has the shortest decimals, not the exact number
     accepted = np.zeros(len(matches), bool) if cut is None else matches.score >= matches.score.dtype.type(cut)
     return Applied(stored, matches, calibration.map(matches.score), accepted)
 
 
 def write_probabilities(path: Path, applied: Applied) -> None:
-    """`query_id,reference_id,score,probability,accepted` in the order of predictions.csv; accepted is true or false."""
+    """Write `query_id,reference_id,score,probability,accepted` (true or false) in the order of predictions.csv."""
     matches, order = applied.matches, applied.matches.order()
     columns = (
         matches.query_ids[matches.query[order]],
@@ -53,7 +53,7 @@ def write_probabilities(path: Path, applied: Applied) -> None:
 
 
 def precision_of_cut(applied: Applied) -> str:
-    """One line: at which precision the cut is, by the stored one and by the probabilities of this run's pairs."""
+    """Describe in one line the precision of the threshold, as stored and by the probabilities of this run's pairs."""
     wanted, total = applied.stored.calibration.wanted, len(applied.matches)
     everything = f"of all {total:,} pairs kept {_mean(applied.probability)} are expected to be copies"
     if wanted.threshold is None:
@@ -73,7 +73,7 @@ def precision_of_cut(applied: Applied) -> str:
 
 
 def judged(applied: Applied, truth: GroundTruth) -> str:
-    """One line: how far the probabilities and the cut hold where the true pairs are known."""
+    """Describe in one line how well the probabilities and the threshold agree with the true pairs."""
     rows = truth.judged(applied.matches)
     right, probability = truth.right(applied.matches)[rows], applied.probability[rows]
     accepted = applied.accepted[rows]
@@ -87,7 +87,7 @@ def judged(applied: Applied, truth: GroundTruth) -> str:
 
 
 def warnings(applied: Applied, made: Made) -> Iterator[str]:
-    """Where the run looks unlike what the calibration was fitted on, so that its probabilities may not hold."""
+    """Yield a message for each sign that the run differs from that of the fit; its probabilities may then be wrong."""
     calibration = applied.stored.calibration
     fitted, name = calibration.made.references, applied.stored.path
     times = made.references / fitted

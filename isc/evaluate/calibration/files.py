@@ -1,4 +1,4 @@
-"""Calibrations that `isc-calibrate` fitted, kept in a file of their own or with the model they were fitted for."""
+"""Calibrations fitted by `isc-calibrate`, stored in a separate file or with their model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from isc.evaluate.metrics import Bin
 
 FORMAT = "isc-calibration-1"
 FILES = {DISTANCE: "calibration.json", PROBABILITY: "calibration.matching.json"}  # in a run folder, by kind of score
-MODEL, NONE = "model", "none"  # what calibration= says for the one that is stored with the model, and for no one
+MODEL, NONE = "model", "none"  # values of calibration=: the one stored with the model, and no calibration
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A map from scores to probabilities, the cuts for some precisions (`wanted` is the one that match.py uses), and
-    what it was fitted on: so many judged `queries`, of which `with_copies` have a copy, so many `pairs`, `copies` of
-    them; `best` are their best scores. `held_out` and `reliability` say how good the probabilities are of queries that
-    were kept out."""
+    """A map from scores to probabilities, thresholds for some precisions, and facts about the run of the fit.
+
+    `wanted` is the threshold that match.py uses. The fit had `queries` judged queries, `with_copies` of them with a
+    copy, and `pairs` pairs, `copies` of them correct; `best` holds the best scores of the queries. `held_out` and
+    `reliability` show the quality of the probabilities on held-out queries.
+    """
 
     map: Map
     made: Made
@@ -40,7 +42,7 @@ class Calibration:
     reliability: tuple[Bin, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` makes the same of it."""
+        """Return the values for JSON, which `from_dict` reads."""
         return {
             "format": FORMAT,
             "code_version": __version__,
@@ -60,7 +62,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        """Build a calibration from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         return cls(
             map=read_map(values["map"]),
             made=Made.from_dict(values["made"]),
@@ -78,21 +80,24 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Stored:
-    """A calibration and the file it is kept in."""
+    """A calibration and its file."""
 
     path: Path
     calibration: Calibration
 
 
 def read_calibration(path: Path) -> Stored:
-    """InputError for a file that `isc-calibrate` did not write."""
+    """Read a file of `isc-calibrate`. Raises InputError for any other file."""
     with reading(path, format=FORMAT, writer="isc-calibrate") as values:
         return Stored(path, Calibration.from_dict(values))
 
 
 def calibration_for(text: str, made: Made) -> tuple[Stored | None, str | None]:
-    """The calibration of calibration=`text` (`model`, `none` or a FILE.json) for scores made like this, or None and, in
-    words, why there is one that does not hold for them. A model that has none is no reason for words."""
+    """Return the calibration of calibration=`text` for scores of the origin `made`, or None, and a note or None.
+
+    `text` is `model`, `none` or a FILE.json. The note says why an existing calibration does not hold for these scores;
+    there is no note if the model has no calibration. Raises InputError if the file cannot be read.
+    """
     if text == NONE:
         return None, None
     path = Path(text)

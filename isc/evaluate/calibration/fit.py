@@ -1,4 +1,4 @@
-"""From a run whose true pairs are known to what is stored of it."""
+"""The fit of a calibration on a run whose true pairs are known."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from isc.evaluate.calibration.thresholds import PRECISIONS, find_threshold
 from isc.evaluate.metrics import reliability
 from isc.runtime.progress import Report
 
-LEAST = 20  # copies, and other pairs: fewer leave two or three of either in a fold, and the probabilities to chance
+LEAST = 20  # copies, and wrong pairs: fewer leave two or three of either in a fold, and the fit is unreliable
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
 def fit(
     matches: Matches, truth: GroundTruth, made: Made, *, precision: float, seed: int = 0, report: Report | None = None
 ) -> Calibration:
-    """The calibration of these predictions, those of queries that the ground truth does not judge left out.
+    """Fit a calibration on these predictions; queries that the ground truth does not judge are left out.
 
-    InputError where there are too few copies or other pairs among them, all of one score, or scores that `made` says
-    cannot be.
+    Raises InputError if there are too few copies or wrong pairs, all scores are equal, or scores that should be
+    probabilities by `made` lie outside 0…1.
     """
     matches = matches.take(truth.judged(matches))
     right = truth.right(matches)

@@ -1,8 +1,8 @@
-"""Scores → probabilities, in one of two forms, and which of them foretells the pairs of queries it has not seen better.
+"""Maps from scores to probabilities in two forms, and the choice of the form that is better on held-out queries.
 
-Isotonic: the rising steps that make the labels likeliest (pool adjacent violators; Zadrozny and Elkan, KDD 2002).
-Logistic: log-odds that rise in a straight line (Platt, "Probabilistic outputs for support vector machines", 1999).
-Neither ever gives a higher score a lower probability.
+Isotonic: the rising steps of maximum likelihood (pool adjacent violators; Zadrozny and Elkan, KDD 2002). Logistic:
+log-odds that are linear in the score (Platt, "Probabilistic outputs for support vector machines", 1999). Neither gives
+a higher score a lower probability.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Flags = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
 
 FOLDS = 5
-HALF = 0.5  # of a copy below all scores, and of another pair above them: no probability is 0 or 1
-NEAR = 1e-12  # how near 0 or 1 a probability may come
+HALF = 0.5  # weight of an added copy below all scores and of a wrong pair above them: no probability is 0 or 1
+NEAR = 1e-12  # least distance of a probability from 0 and from 1
 
 On = Literal["score", "log-odds"]
 
 
 class Map(Protocol):
-    """Scores [M] → probabilities [M], above 0 and below 1, that never fall where the score rises."""
+    """A map from scores [M] to probabilities [M] above 0 and below 1, which never fall when the score rises."""
 
     def __call__(self, score: Scores) -> Floats: ...
     def as_dict(self) -> dict[str, Any]: ...
@@ -35,8 +35,10 @@ class Map(Protocol):
 
 @dataclass(frozen=True)
 class Isotonic:
-    """A line through `probabilities` [K] at the rising `scores` [K], level between knots of equal probability and
-    beyond the ends."""
+    """Linear interpolation of `probabilities` [K] at the rising `scores` [K], constant beyond the ends.
+
+    Raises ValueError if scores do not rise, or probabilities fall or leave 0…1.
+    """
 
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
@@ -58,7 +60,10 @@ class Isotonic:
 
 @dataclass(frozen=True)
 class Logistic:
-    """1 / (1 + exp(−(bias + slope · x))), where x is the score, or of a score in 0…1 its log-odds."""
+    """The map 1 / (1 + exp(−(bias + slope · x))); x is the score, or the log-odds of a score in 0…1.
+
+    Raises ValueError for a negative slope or values that are not finite.
+    """
 
     bias: float
     slope: float
@@ -78,7 +83,7 @@ class Logistic:
 
 
 def read_map(values: Mapping[str, Any]) -> Map:
-    """What `as_dict` wrote; KeyError, TypeError or ValueError for anything else."""
+    """Build a map from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
     if values["form"] == "logistic":
         return Logistic(float(values["bias"]), float(values["slope"]), values["on"])
     if values["form"] == "isotonic":
@@ -88,8 +93,11 @@ def read_map(values: Mapping[str, Any]) -> Map:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The map fitted on all pairs, of the form with the higher `held_out`: mean log-likelihood of a pair, natural
-    logarithm, by the map of the other folds' queries. `probability` [M] are those held-out ones of the chosen form."""
+    """The map fitted on all pairs, of the form with the higher held-out likelihood.
+
+    `held_out` is, by form, the mean log-likelihood of a pair (natural logarithm) under the map fitted on the other
+    folds' queries. `probability` [M] are these held-out probabilities of the chosen form.
+    """
 
     map: Map
     held_out: Mapping[str, float]
@@ -97,9 +105,9 @@ class Chosen:
 
 
 def choose(score: Scores, right: Flags, fold: npt.NDArray[np.int64], *, on: On) -> Chosen:
-    """Of pairs with these scores [M], of which `right` [M] are copies, whose queries are in these folds [M].
+    """Choose and fit the better form for pairs with scores [M]; `right` [M] marks the copies, `fold` [M] the folds.
 
-    Queries, not pairs, are kept out together: pairs of one query hang together.
+    Whole queries are held out, not single pairs, because the pairs of one query depend on each other.
     """
     forms: dict[str, Callable[[Scores, Flags], Map]] = {
         "isotonic": fit_isotonic,
@@ -116,8 +124,10 @@ def choose(score: Scores, right: Flags, fold: npt.NDArray[np.int64], *, on: On) 
 
 
 def folds(query: npt.NDArray[np.int64], right: Flags, *, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Each pair's fold [M], 0…FOLDS − 1, of its query's position [M]: as many queries with a right pair in each as can
-    be, and as many others."""
+    """Return each pair's fold [M], 0…FOLDS − 1, from the position of its query [M].
+
+    Queries with a correct pair are spread evenly over the folds, and so are the other queries.
+    """
     queries, at = np.unique(query, return_inverse=True)
     has_copy = np.bincount(at, weights=right, minlength=len(queries)) > 0
     shuffled = np.random.default_rng(seed).permutation(len(queries))
@@ -128,8 +138,11 @@ def folds(query: npt.NDArray[np.int64], right: Flags, *, seed: int = 0) -> npt.N
 
 
 def fit_isotonic(score: Scores, right: Flags) -> Isotonic:
-    """The shares of copies that rise with the score and make the labels likeliest, with HALF a copy below the lowest
-    score and HALF a wrong pair above the highest, as if seen: so the ends are near 0 and 1, and never there."""
+    """Fit shares of copies that rise with the score, by maximum likelihood.
+
+    HALF a copy below the lowest score and HALF a wrong pair above the highest are added, so that the ends come near 0
+    and 1 but do not reach them.
+    """
     from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
 
     values, at = np.unique(score.astype(np.float64), return_inverse=True)
@@ -138,13 +151,16 @@ def fit_isotonic(score: Scores, right: Flags) -> Isotonic:
     means, weights = np.r_[1.0, copies / pairs, 0.0], np.r_[HALF, pairs, HALF]
     fitted = isotonic_regression(means, weights=weights).x[1:-1].clip(NEAR, 1 - NEAR)
     step = np.diff(fitted) != 0
-    ends = np.r_[True, step] | np.r_[step, True]  # of each level piece the first and the last score say all
+    ends = np.r_[True, step] | np.r_[step, True]  # keep the first and the last score of each constant piece
     return Isotonic(tuple(values[ends].tolist()), tuple(fitted[ends].tolist()))
 
 
 def fit_logistic(score: Scores, right: Flags, *, on: On) -> Logistic:
-    """The likeliest line of log-odds; in place of 1 and 0 Platt's (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2), so that the slope
-    is finite where a score parts copies and others."""
+    """Fit a line of log-odds by maximum likelihood.
+
+    The targets are Platt's (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2) instead of 1 and 0, so that the slope is finite even if a
+    score separates copies and wrong pairs.
+    """
     from scipy.optimize import minimize
 
     x = _abscissa(score, on)
@@ -166,7 +182,7 @@ def fit_logistic(score: Scores, right: Flags, *, on: On) -> Logistic:
 
 
 def log_likelihood(probability: Floats, right: Flags) -> float:
-    """The mean of ln p of the copies and ln (1 − p) of the others; 0 at best."""
+    """Return the mean of ln p of the copies and ln (1 − p) of the wrong pairs; at best 0."""
     p = probability.clip(NEAR, 1 - NEAR)
     return float(np.where(right, np.log(p), np.log1p(-p)).mean())
 

@@ -1,4 +1,4 @@
-"""What made the scores of a run, kept as match.json beside them: a calibration holds for scores made alike."""
+"""The origin of a run's scores, written to match.json: a calibration holds only for scores of the same origin."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ FILE = "match.json"
 FORMAT = "isc-match-1"
 DISTANCE, PROBABILITY = "distance", "probability"
 WEIGHTS = "weights_sha256"
-VIEWS = ("views", "combine")  # not said where each image is looked at once, as a whole
+VIEWS = ("views", "combine")  # absent if each image has one view, the whole
 
 
 @dataclass(frozen=True)
 class Made:
-    """`scores` are negative squared distances or the matching track's probabilities, by the fusion with this hash; `k`
-    is None where the best pairs over all queries were kept; `descriptors` is the provenance of those."""
+    """The origin of the scores of a run.
+
+    `scores` are negative squared distances, or probabilities by the fusion with the hash `fusion_sha256`; `k` is None
+    if the best pairs over all queries were kept; `descriptors` is the provenance of the descriptors. Raises ValueError
+    for another kind of score, or no queries or references.
+    """
 
     track: str
     scores: str
@@ -45,7 +49,7 @@ class Made:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Made:
-        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        """Build an origin from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         return cls(
             track=str(values["track"]),
             scores=str(values["scores"]),
@@ -58,7 +62,7 @@ class Made:
         )
 
     def differences(self, fitted: Made) -> Iterator[str]:
-        """What makes these scores mean something else than those that were fitted on, in words, the gravest first."""
+        """Yield, in words, the differences from the `fitted` origin that change the meaning of a score, worst first."""
         for name in (*SAME_IN_BOTH, *VIEWS):
             here, there = self.descriptors.get(name), fitted.descriptors.get(name)
             known = here is not None and there is not None
@@ -71,7 +75,7 @@ class Made:
 
 
 def read_made(folder: Path) -> Made:
-    """Of a folder that match.py wrote. InputError where it does not say."""
+    """Read match.json of a folder that match.py wrote. Raises InputError if it is missing or malformed."""
     path = folder / FILE
     if not path.is_file():
         raise InputError(

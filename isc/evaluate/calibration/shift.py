@@ -1,7 +1,7 @@
-"""Whether the scores of a run are distributed like those a calibration was fitted on.
+"""The distribution shift between the scores of a run and those of a calibration's fit.
 
-What is compared is each query's best score, by the largest distance between both distribution functions (Kolmogorov and
-Smirnov). More or fewer copies among the queries, other edits, other photos, more references: all move it.
+The best scores of the queries are compared, by the largest distance between both distribution functions (Kolmogorov and
+Smirnov). It reacts to more or fewer copies among the queries, other edits, other photos, and more references.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from isc.data.matches import Matches
 
 Floats = npt.NDArray[np.float64]
 
-QUANTILES = 200  # that are kept of the best scores; what they leave out moves the distance by 1/400 at most
-LEAST_QUERIES = 20  # below which chance alone moves the distance too far to tell
-FAR = 0.1  # a distance that matters: as if a tenth of the queries had been exchanged
-CHANCE = 0.001  # how often chance alone may go as far: a warning that is mostly wrong would not be read
-TIMES = 3.0  # references more or fewer by this factor move the probabilities noticeably
+QUANTILES = 200  # number that is kept of the best scores; the rounding changes the distance by 1/400 at most
+LEAST_QUERIES = 20  # with fewer, the distance is mostly chance
+FAR = 0.1  # least distance that matters: as if a tenth of the queries had been replaced
+CHANCE = 0.001  # p-value below which a warning is given: users would ignore warnings that are mostly wrong
+TIMES = 3.0  # more or fewer references by this factor change the probabilities noticeably
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best score of each of so many queries, rising [N], or evenly spaced quantiles of them.
+    """The best score of each of `queries` queries, rising [N], or evenly spaced quantiles of the scores.
 
-    `floor` is the lowest score that was kept, where queries had no pair left: those count as if they had that, and
-    nothing is known below it. None where each query has a pair.
+    `floor` is the lowest score of all kept pairs if some queries have no pair: they count with that score, and nothing
+    is known below it. It is None if each query has a pair. Raises ValueError if the scores fall.
     """
 
     queries: int
@@ -46,7 +46,7 @@ class Best:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Best:
-        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        """Build the best scores from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         floor = values["floor"]
         scores = tuple(map(float, values["scores"]))
         return cls(int(values["queries"]), scores, None if floor is None else float(floor))
@@ -54,8 +54,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Shift:
-    """`distance` 0…1; `chance`, how often two samples of one distribution are as far apart or farther; the median best
-    scores of the run and of the fit."""
+    """The Kolmogorov–Smirnov `distance`, 0…1, its p-value `chance`, and the median best scores of run and fit."""
 
     distance: float
     chance: float
@@ -68,7 +67,7 @@ class Shift:
 
 
 def best_scores(matches: Matches, queries: int) -> Best | None:
-    """Of so many queries, those without a pair included; None where no pair is left at all."""
+    """Return the best scores of `queries` queries, those without a pair included; None if there is no pair."""
     if not len(matches):
         return None
     best = np.full(len(matches.query_ids), -np.inf)
@@ -80,7 +79,7 @@ def best_scores(matches: Matches, queries: int) -> Best | None:
 
 
 def shift(run: Best, fitted: Best) -> Shift:
-    """How far the run's best scores are from those of the fit, above the lowest score that both know of."""
+    """Compare the best scores of the run and of the fit, above the higher of their floors."""
     from scipy.special import kolmogorov  # type: ignore[import-untyped]
 
     known = max((one.floor for one in (run, fitted) if one.floor is not None), default=-math.inf)
@@ -93,7 +92,7 @@ def shift(run: Best, fitted: Best) -> Shift:
 
 
 def _share(rising: Floats, at: Floats) -> Floats:
-    """The share of the values at or below each of `at`."""
+    """Return the share of the values at or below each value of `at`."""
     return np.asarray(np.searchsorted(rising, at, side="right") / len(rising), np.float64)
 
 

@@ -1,4 +1,4 @@
-"""From which score on a wanted share of the pairs are copies, and how far that share may be believed."""
+"""Score thresholds for a wanted precision, and the uncertainty of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.bootstrap import bootstrap, interval
 from isc.evaluate.metrics import precision_recall, recall_at_precision, wilson
 
-PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)  # found for every run, besides the one that is wanted
+PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)  # thresholds for these are always found, besides the wanted one
 RESAMPLES = 1000
 
 Interval = tuple[float, float]
@@ -22,13 +22,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Threshold:
-    """The cut for a wanted `precision`: the score that gives the largest recall at that precision, None where it is
-    never reached; then `best` is the highest that is, and `best_score` where.
+    """The threshold for a wanted `precision`: the score of largest recall at that precision, None if never reached.
 
-    `interval` is the cut's, and `recall_interval` the recall's, of queries drawn anew (95 %), in a share `reached` of
-    whose draws the precision is reached at all: the cut's interval is of those. `held_out` is the share
-    of copies among the `held_out_pairs` at or above a cut that was found without their queries, with its interval: what
-    to expect of other queries like these. None where no such pair is left.
+    `best` is the highest precision at any score, `best_score` that score. `interval` and `recall_interval` are 95 %
+    bootstrap intervals of the threshold and the recall; a share `reached` of the resamples reaches the precision, and
+    only these count for `interval`. `held_out` is the share of copies among the `held_out_pairs` at or above a
+    threshold that was found without their queries, with its interval: the precision to expect on similar queries. It is
+    None if there is no such pair.
     """
 
     precision: float
@@ -49,7 +49,7 @@ class Threshold:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Threshold:
-        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        """Build a threshold from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         return cls(
             precision=float(values["precision"]),
             threshold=_number(values["threshold"]),
@@ -69,7 +69,7 @@ class Threshold:
 def find_threshold(
     matches: Matches, truth: GroundTruth, fold: npt.NDArray[np.int64], *, precision: float, seed: int = 0
 ) -> Threshold:
-    """The cut on these pairs, all of judged queries, in these folds [M]."""
+    """Find the threshold on these pairs, all of judged queries; `fold` [M] is the fold of each pair."""
     right = truth.right(matches)
     curve = precision_recall(matches.score, right, len(truth.pairs))
     recall, threshold = recall_at_precision(curve, precision)
@@ -96,9 +96,9 @@ def find_threshold(
 def held_out(
     matches: Matches, right: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64], *, precision: float
 ) -> tuple[int, int]:
-    """How many pairs reach the cut that the other folds' queries give, and how many of them are copies.
+    """Count the pairs at or above the threshold of the other folds' queries, and the copies among them.
 
-    On the pairs that a cut was found on the precision is reached by choice; here it is not.
+    On the pairs of its own fit a threshold reaches the precision by construction; on held-out pairs it may not.
     """
     accepted = copies = 0
     for one in np.unique(fold):

@@ -1,4 +1,4 @@
-"""The report on a run: one page that opens from disk, and the comparison of two runs."""
+"""The report on a run: one HTML page that opens from disk, and the comparison of two runs."""
 
 import lazy_loader
 

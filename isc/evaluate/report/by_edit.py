@@ -1,4 +1,4 @@
-"""How the copies of each kind of edit fared, alone and beside another run."""
+"""The results by kind of edit, for one run and for a comparison of two runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANY = "any edit"
 
 @dataclass(frozen=True)
 class EditRow:
-    """How the true copies with one kind of edit fared; shares in 0…1, with their 95 % intervals."""
+    """The results of the true pairs with one kind of edit; shares in 0…1, with their 95 % intervals."""
 
     kind: str
     copies: int
@@ -32,8 +32,11 @@ class EditRow:
 
 @dataclass(frozen=True)
 class EditChange:
-    """Of the copies with one kind of edit how many this run finds, and the other; how many this one alone (`gained`)
-    and the other alone (`lost`); `p` of the sign test on these."""
+    """The copies with one kind of edit that two runs find.
+
+    `now` counts those of this run, `before` those of the other, `gained` those of this run only, `lost` those of the
+    other only; `p` is the p-value of the sign test on `gained` and `lost`.
+    """
 
     kind: str
     copies: int
@@ -46,23 +49,24 @@ class EditChange:
 
 @cache
 def edit_kind(name: str) -> str:
-    """An edit's name up to its parameter: "crop 42 %" is a "crop", "blur σ 2 px" a "blur", "text, lines: 3" a "text".
+    """Return an edit's name without its parameters: "crop" for "crop 42 %", "blur" for "blur σ 2 px".
 
-    That is up to the first comma, colon, bracket or number, less a preposition or a lone symbol at the end.
+    The kind ends before the first comma, colon, bracket or number; a preposition or single symbol at its end is
+    removed.
     """
     start = re.split(r"[,:;(\[{=]|(?<=\s)[-+−±~≈×x]?\d", name.strip(), maxsplit=1)[0]
     return re.sub(r"(\s+(to|by|at|of|with|[^\W\d_]|\W+))*\s*$", "", start) or name
 
 
 def edit_table(judged: Judged, edits: Mapping[str, Sequence[str]]) -> list[EditRow]:
-    """All true copies with named edits, then each kind of edit, the hardest first; empty where none is named."""
+    """Return a row for all true pairs with named edits, then one per kind, hardest first; empty if none is named."""
     kinds = copies_by_kind(judged, edits)
     rows = [_edit_row(judged, kind, at) for kind, at in kinds.items()]
     return sorted(rows, key=lambda row: (row.kind != ANY, row.found, row.first, row.kind))
 
 
 def copies_by_kind(judged: Judged, edits: Mapping[str, Sequence[str]]) -> dict[str, IntArray]:
-    """The positions of the true pairs with each kind of edit, and of all with any; empty where none is named."""
+    """Return the positions of the true pairs with each kind of edit, and with any; empty if no edit is named."""
     having: dict[str, list[int]] = {}
     for i, (query, _) in enumerate(judged.pairs):
         for kind in {edit_kind(name) for name in edits.get(query, ())}:
@@ -79,8 +83,10 @@ def _edit_row(judged: Judged, kind: str, at: IntArray) -> EditRow:
 
 
 def edit_changes(judged: Judged, before: Judged, edits: Mapping[str, Sequence[str]]) -> list[EditChange]:
-    """All true copies with named edits, then each kind in which anything changed, the one that lost most first; empty
-    where none is named."""
+    """Return a row for all true pairs with named edits, then one per kind with changes, the largest loss first.
+
+    The list is empty if no edit is named.
+    """
     kinds = copies_by_kind(judged, edits)
     rows = [_edit_change(kind, judged.found[at], before.found[at]) for kind, at in kinds.items()]
     changed = [row for row in rows if row.kind == ANY or row.gained or row.lost]
@@ -93,9 +99,9 @@ def _edit_change(kind: str, now: Flags, before: Flags) -> EditChange:
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """How often a fair coin divides so many changes as unevenly, either way (McNemar, Psychometrika 1947, exact)."""
+    """Return the two-sided p-value of the exact sign test (McNemar, Psychometrika 1947)."""
     changes, fewer = gained + lost, min(gained, lost)
-    if changes > 1000:  # the exact sum takes long, and the normal one, half a change nearer to the middle, is as good
+    if changes > 1000:  # the exact sum is slow; the normal approximation with continuity correction is as good
         return math.erfc(max(0.0, abs(gained - lost) - 1) / math.sqrt(2 * changes))
     as_uneven = 2 * sum(math.comb(changes, k) for k in range(fewer + 1))
     return float(min(1.0, as_uneven / 2**changes))

@@ -1,4 +1,4 @@
-"""Curves and histograms as SVG paths, made from numpy arrays; the page's template draws them."""
+"""Curves and histograms as SVG paths, made from numpy arrays; the template of the page draws them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from isc.data.ids import FloatArray, IntArray
 from isc.evaluate.bootstrap import GRID
 from isc.evaluate.metrics import Bin, Curve
 
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 468.0, 22.0, 268.0  # the plot inside a chart of 480 × 320; the template knows them
+LEFT, RIGHT, TOP, BOTTOM = 64.0, 468.0, 22.0, 268.0  # the plot in a chart of 480 × 320; same in the template
 
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Places are in the SVG's units: ticks (place, label), paths (CSS class, path), a dashed guide with its label."""
+    """A chart in SVG units: ticks (position, label), paths (CSS class, path), a dashed guide with its label."""
 
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
@@ -38,8 +38,10 @@ def curve_chart(
     band: npt.NDArray[np.float64] | None = None,
     other: Curve | None = None,
 ) -> Chart:
-    """Precision over recall after each prediction, both axes 0…1; of many resamples (`Resampled.curve`) the band in
-    which 95 % of them lie, and another run's curve beneath."""
+    """Return the chart of precision over recall after each prediction, both axes 0…1.
+
+    `band` (`Resampled.curve`) adds the band with 95 % of the resamples, `other` the curve of another run below.
+    """
     tenths = [(value / 10, f"{value / 10:.1f}") for value in range(0, 11, 2)]
     at = int(np.argmax((curve.recall >= recall_at_p90) & (curve.precision >= 0.9))) if recall_at_p90 > 0 else None
     paths = [] if band is None else [("band", band_path(band))]
@@ -59,8 +61,10 @@ def _curve_path(curve: Curve) -> str:
 
 
 def band_path(resampled: npt.NDArray[np.float64]) -> str:
-    """The SVG path round the middle 95 % of the precisions [B, 100] at the recalls `GRID`, as far to the right as 95 %
-    of the resamples reach."""
+    """Return the SVG path around the middle 95 % of the precisions [B, 100] at the recalls `GRID`.
+
+    It ends at the last recall that 95 % of the resamples reach.
+    """
     reached = (~np.isnan(resampled)).mean(axis=0) >= 0.95
     if reached.sum() < 2:
         return ""
@@ -70,7 +74,7 @@ def band_path(resampled: npt.NDArray[np.float64]) -> str:
 
 
 def histogram_chart(score: FloatArray, right: Flags | None, threshold: float | None, *, bins: int = 60) -> Chart:
-    """Pairs per score, wrong and right ones laid over each other; of few pairs linear, of many logarithmic in 1 + n."""
+    """Return the histogram of scores, wrong over correct pairs; linear for few pairs, else logarithmic in 1 + n."""
     low, high = score_range(score)
     edges = np.linspace(low, high, bins + 1)
     groups = [("all", score)] if right is None else [("wrong", score[~right]), ("right", score[right])]
@@ -99,8 +103,10 @@ def histogram_chart(score: FloatArray, right: Flags | None, threshold: float | N
 
 
 def reliability_chart(bins: Sequence[Bin]) -> Chart:
-    """The share of right pairs over the mean probability of each bin, its dot the larger the more pairs it has; the
-    dashed line is what it should be."""
+    """Return the chart of the share of correct pairs over the mean probability of each bin.
+
+    A dot is larger if its bin has more pairs; the dashed diagonal shows perfect probabilities.
+    """
     tenths = [(value / 10, f"{value / 10:.1f}") for value in range(0, 11, 2)]
     x, y = _x([one.mean for one in bins]), _y([one.right for one in bins])
     radii = [2 + 1.5 * math.log10(one.pairs) for one in bins]
@@ -125,7 +131,7 @@ def _y(share: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def score_range(score: FloatArray) -> tuple[float, float]:
-    """The lowest and highest score, set apart where they are too close, and held within ±1e300, to be divided."""
+    """Return the lowest and highest score, moved apart if too close, and clipped to ±1e300 for the division."""
     low, high = max(float(score.min()), -1e300), min(float(score.max()), 1e300)
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-200):
         margin = 0.1 * abs(low) if abs(low) > 1e-150 else 1.0
@@ -134,7 +140,7 @@ def score_range(score: FloatArray) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, count: int) -> list[tuple[float, str]]:
-    """At most `count` + 1 multiples of 1, 2 or 5 times a power of ten within low…high, each with its label."""
+    """Return at most `count` + 1 multiples of 1, 2 or 5 times a power of ten within low…high, each with its label."""
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
@@ -150,22 +156,22 @@ def whole_ticks(most: int) -> list[int]:
 
 
 def polyline(x: FloatArray, y: FloatArray) -> str:
-    """The SVG path through the points."""
+    """Return the SVG path through the points."""
     return "M" + " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True)) if len(x) else ""
 
 
 def steps(x: FloatArray, y: FloatArray) -> str:
-    """The SVG path round a histogram's bars: `x` [B + 1] edges, `y` [B] tops, standing on the plot's bottom."""
+    """Return the SVG path around the bars of a histogram: `x` [B + 1] edges, `y` [B] tops, on the plot's bottom."""
     bars = " ".join(f"V{height:.1f} H{end:.1f}" for height, end in zip(y, x[1:], strict=True))
     return f"M{x[0]:.1f},{BOTTOM:.1f} {bars} V{BOTTOM:.1f} Z"
 
 
 def thin(x: FloatArray, y: FloatArray, *, limit: int = 400, tolerance: float = 5e-4) -> IntArray:
-    """Positions, rising, of at most `limit` points whose polyline looks like that of all points [M].
+    """Return the positions, rising, of at most `limit` points whose polyline looks like that of all points [M].
 
-    `x` must not fall; both lie in 0…1. First only the ends and the extremes of each of 1,000 columns stay, which a
-    chart cannot tell from all (Jugel et al., "M4", 2014). Then the point farthest from the line so far is added, again
-    and again (Ramer 1972; Douglas and Peucker 1973), until none is farther than `tolerance`: corners come first.
+    `x` must not fall; both lie in 0…1. First only the ends and the extremes of each of 1,000 columns stay, which look
+    the same in a chart (Jugel et al., "M4", 2014). Then the point farthest from the current line is added repeatedly
+    (Ramer 1972; Douglas and Peucker 1973), until none is farther than `tolerance`: corners come first.
     """
     at = _column_extremes(x, y)
     if len(at) <= 2:
@@ -198,7 +204,7 @@ def _column_extremes(x: FloatArray, y: FloatArray, columns: int = 1000) -> IntAr
 
 
 def _farthest(points: npt.NDArray[np.float64], start: int, end: int) -> tuple[float, int, int, int]:
-    """(−distance, position, start, end) of the point between two positions that is farthest from their segment."""
+    """Return (−distance, position, start, end) of the point between two positions farthest from their segment."""
     first, along = points[start], points[end] - points[start]
     between = points[start + 1 : end] - first
     share = np.clip(between @ along / max(float(along @ along), 1e-300), 0, 1)
@@ -208,5 +214,5 @@ def _farthest(points: npt.NDArray[np.float64], start: int, end: int) -> tuple[fl
 
 
 def number(value: float, digits: int = 4) -> str:
-    """So many significant digits and a true minus sign; whole numbers in full, their thousands apart."""
+    """Format a number with `digits` significant digits and a true minus; integers in full, with separators."""
     return (f"{value:,}" if isinstance(value, int) else f"{value:#.{digits}g}").replace("-", "−")

@@ -1,7 +1,7 @@
-"""Two runs judged by the same ground truth: how their figures differ, and whether chance alone could do it.
+"""The comparison of two runs judged by the same ground truth: differences of their metrics, and significance.
 
-Both are judged on the same resamples of the queries (`isc.evaluate.bootstrap`), so that what makes a resample hard for
-both cancels in the difference.
+Both are judged on the same resamples of the queries (`isc.evaluate.bootstrap`), so that the difficulty of a resample
+cancels in the difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from isc.evaluate.metrics import Metrics, evaluate
 from isc.evaluate.report.pair_outcomes import Judged, as_score, judge
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
-SIGNIFICANT = 0.05  # of p, below which a difference counts as more than chance
+SIGNIFICANT = 0.05  # p-value below which a difference counts as significant
 LABELS = {
     "average_precision": "μAP",
     "recall_at_p90": "recall at 90 % precision",
@@ -33,7 +33,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class OtherRun:
-    """Another run's predictions; `name` is what the page and the messages call it."""
+    """The predictions of another run; `name` stands for it on the page and in messages."""
 
     name: str
     matches: Matches
@@ -41,9 +41,9 @@ class OtherRun:
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both runs and `now` less `before`, each with its 95 % interval, and the p-value of no difference.
+    """One metric of both runs and `now` − `before`, each with its 95 % interval, and the p-value of no difference.
 
-    Intervals and p are of the same resamples; NaN where these have no true pair.
+    Intervals and p come from the same resamples; they are NaN if these have no true pair.
     """
 
     figure: str
@@ -64,7 +64,7 @@ class Difference:
         return self.p < SIGNIFICANT
 
     def in_words(self, other: str) -> str:
-        """One sentence, with the interval in which the difference lies and whether chance alone could make it."""
+        """Return one sentence with the difference, its interval and its significance."""
         low, high = self.interval
         name = self.label[0].upper() + self.label[1:] if self.label.islower() else self.label
         if self.difference == 0 and low == high == 0:
@@ -80,7 +80,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """This run against `other`; `judged` and `before` are what each finds at its own threshold of 90 % precision."""
+    """This run compared with `other`; `judged` and `before` are their results, each at its own 90 % threshold."""
 
     other: OtherRun
     metrics: Metrics
@@ -101,7 +101,7 @@ class Comparison:
         return [one.pairs[int(i)] for i in np.flatnonzero(one.found & ~other.found)]
 
     def as_dict(self) -> dict[str, Any]:
-        """For comparison.json: the other run's figures, the differences, and the pairs gained and lost."""
+        """Return, for comparison.json, the other run's metrics, the differences, and the pairs gained and lost."""
         differences = [
             {key: _known(value) for key, value in asdict(one).items()} | {"significant": one.significant}
             for one in self.differences
@@ -116,16 +116,16 @@ class Comparison:
         }
 
     def summary(self) -> str:
-        """Two sentences and a count, for the terminal."""
+        """Return two sentences and a count for the terminal."""
         changes = f"{len(self.gained)} true pairs gained, {len(self.lost)} lost at 90 % precision"
         return "\n".join([*(one.in_words(self.other.name) for one in self.differences[:2]), changes])
 
 
 def read_run(path: Path, *, ground_truth: GroundTruth) -> OtherRun:
-    """The predictions of a folder that match.py wrote, or of a predictions CSV.
+    """Read the predictions of a folder that match.py wrote, or of a predictions CSV.
 
-    InputError where there are none, and where the folder's metrics.json was made by another ground truth: what it
-    counts, or the μAP that it says, is not what this one gives.
+    Raises InputError if there are none, or if the folder's metrics.json was made with another ground truth: its counts
+    or its μAP differ from those with this one.
     """
     file = path / PREDICTIONS if path.is_dir() else path
     if not file.exists():
@@ -139,7 +139,7 @@ def read_run(path: Path, *, ground_truth: GroundTruth) -> OtherRun:
 
 
 def _require_same_truth(path: Path, matches: Matches, ground_truth: GroundTruth) -> None:
-    """That judging these predictions by this ground truth gives what the run's own metrics.json says."""
+    """Raise InputError unless this ground truth gives the counts and the μAP of the run's own metrics.json."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         counts = {key: int(said[key]) for key in ("num_positives", "num_dropped", "num_predictions")}
@@ -173,9 +173,9 @@ def _require_same_truth(path: Path, matches: Matches, ground_truth: GroundTruth)
 def compare(
     matches: Matches, ground_truth: GroundTruth, *, other: OtherRun, resampled: Resampled | None = None
 ) -> Comparison:
-    """This run's `matches` against those of the other; `resampled` is `bootstrap` of this run, where it is made.
+    """Compare this run's `matches` with those of the other; `resampled` is `bootstrap` of this run, if known.
 
-    InputError where the other run predicts for queries that are neither judged nor among this run's.
+    Raises InputError if the other run predicts for queries that are neither judged nor among this run's.
     """
     _require_known_queries(matches, ground_truth, other)
     now = resampled or bootstrap(matches, ground_truth)
@@ -224,14 +224,14 @@ def _difference(figure: str, now: float, before: float, many_now: Values, many_b
 
 
 def _known(value: object) -> object:
-    """Without NaN, which JSON has not."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, tuple):
         return None if np.isnan(value[0]) else list(value)
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, a true minus, and four decimals."""
+    """Format a difference with its sign, a true minus, and four decimals."""
     return f"{value:+.4f}".replace("-", "−")
 
 
@@ -240,7 +240,7 @@ def _equals(p: float) -> str:
 
 
 def p_text(p: float) -> str:
-    """Three decimals, "< 0.001" where that says more than 0.000, and a dash where p is not known."""
+    """Format p with three decimals; "< 0.001" instead of 0.000, and a dash for NaN."""
     if np.isnan(p):
         return "–"
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"

@@ -1,4 +1,4 @@
-"""The edits of queries in words, from the edits.jsonl of a benchmark."""
+"""The edits of each query in words, from the edits.jsonl of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from isc.errors import InputError
 
 
 def read_edit_texts(path: Path) -> dict[str, list[str]]:
-    """The words for the edits of each query, in their order, by query id.
+    """Read the texts of each query's edits, in their order, by query id.
 
-    An edit's `text` says it in words; where a line has none, the edit's `name` does. Raises InputError with the row for
-    a malformed line.
+    An edit without `text` is described by its `name`. Raises InputError for an unreadable file, and with the row for a
+    malformed line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The sheets of pairs: the hardest finds, the misses, the worst wrong pairs, and what two runs do not share."""
+"""The sheets of pairs: the hardest finds, the misses, the worst wrong pairs, and the differences of two runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from isc.data.matches import Matches
 from isc.evaluate.report.charts import number
 from isc.evaluate.report.pair_outcomes import Judged, rivals, spread, top
 
-SHOWN = 24  # pairs of a sheet as pictures
-LISTED = 200  # pairs of a sheet in all, the rest as lines of a table
+SHOWN = 24  # pairs of a sheet that have pictures
+LISTED = 200  # pairs of a sheet in total; those without pictures are rows of a table
 
 
 @dataclass(frozen=True)
 class Beside:
-    """`said` is what the reference is, in words."""
+    """Another reference for the query of a shown pair; `said` describes it in words."""
 
     reference: str
     score: float | None
@@ -27,9 +27,12 @@ class Beside:
 
 @dataclass(frozen=True)
 class Shown:
-    """One pair of a sheet; `score` is None where it was never predicted, `rank` counts from 0 within its query and is
-    None where it is not known, `before` is what another run said of it. `beside` is another reference of the same query
-    to look at, with its score if it has one: what ranked first in place of a true pair, or a wrong pair's right one."""
+    """One pair of a sheet.
+
+    `score` is None if it was never predicted; `rank` counts from 0 within its query, None if unknown; `before` is the
+    result of another run in words. `beside` is another reference of the same query: the one that ranked first instead
+    of a true pair, or the correct one for a wrong pair.
+    """
 
     query: str
     reference: str
@@ -46,8 +49,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Sheet:
-    """`pairs` are those shown as pictures and `more` those listed below them, of `total`; `note` says which and in
-    what order."""
+    """A sheet of `total` pairs: `pairs` have pictures, `more` are listed below; `note` describes choice and order."""
 
     key: str
     title: str
@@ -58,7 +60,7 @@ class Sheet:
 
 
 def sheets(judged: Judged, threshold: float | None) -> list[Sheet]:
-    """The hardest finds, the misses from the nearest to the farthest, and the wrong pairs with the highest scores."""
+    """Return the sheets of the hardest finds, of the misses, the nearest first, and of the highest wrong pairs."""
     return [_found_sheet(judged, threshold), _missed_sheet(judged), _wrong_sheet(judged, threshold)]
 
 
@@ -93,7 +95,7 @@ def _wrong_sheet(judged: Judged, threshold: float | None) -> Sheet:
 
 
 def _right_ones(judged: Judged, queries: set[str]) -> dict[str, Beside]:
-    """The right reference of each of these queries that has one; of several the one with the highest score."""
+    """Return the correct reference of each query that has one; of several the one with the highest score."""
     at = [i for i, (query, _) in enumerate(judged.pairs) if query in queries]
     rising = sorted(at, key=lambda i: judged.score[i])
     scores = {i: float(judged.score[i]) if judged.row[i] >= 0 else None for i in at}
@@ -108,14 +110,14 @@ def _wrong_pair(pair: Shown, right: dict[str, Beside]) -> Shown:
 
 
 def best_sheet(matches: Matches) -> Sheet:
-    """Where no ground truth tells right from wrong."""
+    """Return the sheet of the best pairs, for a run without ground truth."""
     note = "The predictions with the highest scores, best first."
     shown = [_predicted_pair(matches, row, None) for row in top(matches, np.arange(len(matches)), LISTED)]
     return Sheet("best", "Best pairs", note, len(matches), shown[:SHOWN], shown[SHOWN:])
 
 
 def changed_sheets(judged: Judged, before: Judged, name: str) -> list[Sheet]:
-    """The true pairs that one run finds at its own threshold and the other does not, the clearest first."""
+    """Return the sheets of the true pairs that only one run finds at its own threshold, the highest score first."""
     gained, lost = (np.flatnonzero(a.found & ~b.found) for a, b in ((judged, before), (before, judged)))
     gained = gained[np.argsort(-judged.score[gained], kind="stable")]
     lost = lost[np.argsort(-before.score[lost], kind="stable")]
@@ -136,7 +138,7 @@ def _true_pair(judged: Judged, i: int) -> Shown:
 
 
 def _missed_pair(judged: Judged, positions: IntArray) -> Callable[[int], Shown]:
-    """What makes one of these missed pairs to be shown; their rivals are looked for together."""
+    """Return a function from a missed pair's position to its `Shown`; the rivals of all are found together."""
     matches, first = judged.matches, rivals(judged, positions)
 
     def show(i: int) -> Shown:

@@ -1,7 +1,7 @@
-"""The page that shows a run: figures, curves, histogram, edits, and sheets of the hardest finds and the worst mistakes.
+"""The HTML page of a run: metrics, curves, histogram, edits, and sheets of the hardest finds and the worst mistakes.
 
-One HTML file that asks nothing of the network. Charts are SVG paths made from numpy arrays, so that a report costs no
-plotting library and follows the reader's light or dark scheme.
+It is one file that needs no network. Charts are SVG paths made from numpy arrays, so that a report needs no plotting
+library and follows the reader's light or dark scheme.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Edits = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the ground truth says of a run; `threshold` is as a score of the matches."""
+    """A run judged by the ground truth; `threshold` has the float type of the scores."""
 
     metrics: Metrics
     resampled: Resampled
@@ -57,12 +57,12 @@ def write_report(
 ) -> None:
     """Write the page to `path`.
 
-    `edits` names the edits that made a query, by query id; `evidence` the matching regions, by (query, reference) id.
-    With `probabilities` the scores are such, and the page shows how far they may be believed; with `calibrated` [M],
-    probabilities beside the scores of `matches`, how far these may. Without `metrics` and
-    `resampled` (`bootstrap` at 90 % precision) they are computed from the ground truth; without ground truth the page
-    shows the scores and the best pairs. `compare` adds another run judged by the same ground truth. Without `pictures`
-    the sheets are tables. A picture that cannot be read is replaced by the reason.
+    `edits` holds the names of each query's edits, by query id; `evidence` the matching regions, by (query, reference)
+    id. With `probabilities` the scores are probabilities, and the page shows their reliability; with `calibrated` [M],
+    the probabilities of `matches`, it shows theirs. Missing `metrics` and `resampled` (`bootstrap` at 90 %
+    precision) are computed from the ground truth; without ground truth the page shows the scores and the best pairs.
+    `compare` adds another run judged by the same ground truth. Without `pictures` the sheets are tables. A picture that
+    cannot be read is replaced by the reason.
     """
     judgement = _judgement(matches, ground_truth, metrics, resampled) if ground_truth else None
     all_sheets = sheets(judgement.judged, judgement.threshold) if judgement else [best_sheet(matches)]
@@ -129,7 +129,7 @@ def _reliability(matches: Matches, ground_truth: GroundTruth, probability: Score
 
 
 def _kinds(all_sheets: Sequence[Sheet], edits: Edits) -> list[str]:
-    """The kinds of edit that the shown pairs have, to choose among."""
+    """Return the kinds of edit of the shown pairs, for the filter of the page."""
     queries = {pair.query for sheet in all_sheets for pair in (*sheet.pairs, *sheet.more)}
     return sorted({edit_kind(name) for query in queries for name in edits.get(query, ())})
 

@@ -1,4 +1,4 @@
-"""What a run found of each true pair, and which of many pairs to show."""
+"""The result of a run for each true pair, and the choice of pairs to show."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judged:
-    """Predictions of the judged queries (`matches`, with `right` [M]) against the true pairs (the rest, [P]).
+    """The predictions of the judged queries (`matches`, with `right` [M]) and the true pairs (all other fields, [P]).
 
-    `row` is a true pair's position among the matches, or −1 where it was never predicted; `rank` counts from 0 and is
-    −1 there; `score` is −inf there. `found` are the pairs at or above the threshold: as equal scores count against
-    us, these are the pairs of recall at 90 % precision. The pairs are sorted, so those of two runs judged by the same
-    ground truth are the same.
+    `row` is a true pair's position among the matches, `rank` its rank from 0; a pair that was never predicted has row
+    and rank −1 and score −inf. `found` marks the pairs at or above the threshold: as equal scores count against the
+    run, these are the pairs of recall at 90 % precision. The pairs are sorted, so that two runs judged by the same
+    ground truth have the same pairs.
     """
 
     matches: Matches
@@ -35,18 +35,18 @@ class Judged:
 
 
 def apart(low: float, high: float) -> tuple[str, str]:
-    """Both figures with four decimals, or as many more as it takes to tell them apart."""
+    """Format both numbers with four decimals, or with as many as make the texts differ."""
     decimals = next((n for n in range(4, 16) if f"{low:.{n}f}" != f"{high:.{n}f}"), 4)
     return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
 def as_score(threshold: float | None, matches: Matches) -> float | None:
-    """The threshold's decimals as one of the scores: of float32 ones they are the shortest, not the number itself."""
+    """Convert the threshold to the scores' float type: its decimals are the shortest, not the exact float32 value."""
     return None if threshold is None else float(matches.score.dtype.type(threshold))
 
 
 def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) -> Judged:
-    """Every prediction of a judged query, and every true pair with its row, rank and score."""
+    """Return every prediction of a judged query, and every true pair with its row, rank and score."""
     kept = matches.take(ground_truth.judged(matches))
     right = ground_truth.right(kept)
     rows = np.flatnonzero(right)
@@ -61,7 +61,7 @@ def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) 
 
 
 def rivals(judged: Judged, positions: IntArray) -> dict[int, int]:
-    """For each of these true pairs the row of its query's best other prediction; those that have none are left out."""
+    """Return, for each true pair of `positions`, the row of its query's best other prediction, if there is one."""
     matches = judged.matches
     place = {name: i for i, name in enumerate(matches.query_ids.tolist())}
     queries = {int(i): place.get(judged.pairs[i][0], -1) for i in positions}
@@ -76,8 +76,8 @@ def rivals(judged: Judged, positions: IntArray) -> dict[int, int]:
 
 
 def top(matches: Matches, rows: IntArray, count: int) -> IntArray:
-    """Those `count` of `rows` with the highest scores, best first; equal scores by query, then reference position."""
-    if len(rows) > count:  # sort only what can be among them
+    """Return the `count` of `rows` with the highest scores, best first; ties by query, then reference position."""
+    if len(rows) > count:  # sort only the rows that can be among them
         score = matches.score[rows]
         rows = rows[score >= np.partition(score, -count)[-count]]
     order = np.lexsort((matches.reference[rows], matches.query[rows], -matches.score[rows]))
@@ -85,7 +85,7 @@ def top(matches: Matches, rows: IntArray, count: int) -> IntArray:
 
 
 def spread(positions: IntArray, count: int) -> IntArray:
-    """At most `count` of the positions, evenly spaced, the first and the last among them."""
+    """Return at most `count` of the positions, evenly spaced, including the first and the last."""
     if len(positions) <= count:
         return positions
     return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]

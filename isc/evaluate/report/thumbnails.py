@@ -1,4 +1,4 @@
-"""The pictures of a page, small enough to stand in it."""
+"""The thumbnails of a page, small enough to be embedded in it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy.typing as npt
 from isc.errors import InputError
 
 LONGEST = 224  # pixels of a picture's longest side
-MAX_JPEG = 8_000  # bytes of a picture; 24 pairs in each of five sheets then stay below 3 MB
+MAX_JPEG = 8_000  # bytes of a picture; five sheets of 24 pairs then stay below 3 MB
 
 
 class Evidence(Protocol):
-    """Where a pair matches: polygons [K, 2] of (x, y) as fractions of the picture's width and height."""
+    """The matching regions of a pair: polygons [K, 2] of (x, y) as fractions of the picture's width and height."""
 
     @property
     def query_region(self) -> npt.NDArray[np.float64]: ...
@@ -39,7 +39,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture as a data URI, or the reason why there is none."""
+    """A picture as a data URI, or the reason for its absence."""
 
     uri: str = ""
     width: int = 0
@@ -48,13 +48,13 @@ class Thumbnail:
 
 
 def picture_maker(pictures: Pictures) -> Callable[[str, str, int], Thumbnail]:
-    """A function from ("query" or "reference", id, longest side) to its thumbnail; each is read once."""
+    """Return a function from ("query" or "reference", id, longest side) to a thumbnail, which it makes once."""
     files = {"query": pictures.queries, "reference": pictures.references}
     return cache(lambda side, name, longest: thumbnail(files[side].get(name), longest))
 
 
 def thumbnail(path: Path | None, longest: int) -> Thumbnail:
-    """The picture at most `longest` pixels wide and high, as JPEG of quality 80, or less where that is too large."""
+    """Return the picture at most `longest` pixels wide and high, as JPEG of quality 80, or less if too large."""
     from isc.photos.decode import encode_jpeg, read_image
     from isc.photos.resizing import fit_within
 

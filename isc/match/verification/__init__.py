@@ -1,1 +1,1 @@
-"""The matching track: the pixels of candidate pairs compared, and all evidence made one probability."""
+"""The matching track: comparison of the pixels of candidate pairs, and fusion of all evidence to one probability."""

@@ -1,9 +1,10 @@
-"""Where two pictures show the same: one affine map between them, and how much speaks for it.
+"""The geometric alignment of two pictures: one affine map between them, and the evidence for it.
 
-A pair of alike points with their sizes and directions already tells a whole map: shift, turn, scale. Each pair's map is
-tried on all others (Lowe's pose clustering without bins, IJCV 2004, section 7.3), the best are fitted again by least
-squares to all points that agree. That is exhaustive, so that it is the same every time, and finds five points among two
-hundred, where drawing three at random would not. A mirrored query is tried as well, by rearranged descriptors.
+One pair of similar points with their sizes and directions gives a whole map: shift, turn, scale. The map of each pair
+is tested on all other pairs (Lowe's pose clustering without bins, IJCV 2004, section 7.3); the best maps are fitted
+again by least squares to all points that agree. The search is exhaustive, so its result is always the same, and it
+finds five correct points among two hundred, which random draws of three would miss. A mirrored query is tried as well,
+with rearranged descriptors.
 """
 
 from __future__ import annotations
@@ -24,37 +25,37 @@ Gray = npt.NDArray[np.uint8]
 EVIDENCE = (
     "features_query",  # local features of either picture
     "features_reference",
-    "tentative",  # pairs of alike features
-    "inliers",  # of them, those that one map explains, at different points
-    "surprise",  # how unlikely that is by chance, −log₁₀ of a bound; 0 where there is no map
+    "tentative",  # pairs of similar features
+    "inliers",  # tentative pairs at different points that one map explains
+    "surprise",  # −log₁₀ of a bound on that by chance; 0 without a map
     "inlier_share",
     "area_query",  # share of either picture that the other shows
     "area_reference",
-    "spread_query",  # share that lies among the inliers
+    "spread_query",  # share of either picture inside the hull of the inliers
     "spread_reference",
-    "agreement",  # of the grey values inside the aligned region: mean local correlation, −1…1
-    "agreeing_share",  # share of the region, weighted by contrast, where it exceeds one half
+    "agreement",  # mean local correlation of the grey values inside the aligned region, −1…1
+    "agreeing_share",  # share of the region, weighted by contrast, where the correlation exceeds one half
 )
 
-RATIO = 0.9  # most of nearest over second nearest descriptor distance (Lowe, section 7.1); maps sort out the rest
-MOST_TENTATIVE = 200  # pairs, those of the least ratio
-TOLERANCE = 0.016  # of the query's longest side, by which an agreeing point may miss
-SCALE_TOLERANCE = math.log(1.8)  # by which the sizes of agreeing points may differ from what the map says
+RATIO = 0.9  # largest ratio of nearest to second-nearest distance (Lowe, section 7.1); the maps reject wrong pairs
+MOST_TENTATIVE = 200  # pairs, those with the smallest ratio
+TOLERANCE = 0.016  # largest error of an agreeing point, as a share of the query's longest side
+SCALE_TOLERANCE = math.log(1.8)  # largest difference between the log-scales of an agreeing pair and of the map
 ANGLE_TOLERANCE = math.radians(35)
-ANY_POSE = 0.05  # chance that size and direction of unrelated points agree as well
-SEEDS, ROUNDS = 4, 4  # maps that are fitted again, and how often
+ANY_POSE = 0.05  # probability that size and direction of unrelated points agree as well
+SEEDS, ROUNDS = 4, 4  # number of maps that are fitted again, and of fits of each
 LEAST_INLIERS = 4
-LARGEST_SCALE, LARGEST_STRETCH = 10.0, 4.0  # of an edit
-WINDOW, NOISE = 11, 16.0  # pixels of a thumbnail that are correlated; variance that is taken for noise
+LARGEST_SCALE, LARGEST_STRETCH = 10.0, 4.0  # of a plausible edit
+WINDOW, NOISE = 11, 16.0  # side of the correlation window in pixels of a thumbnail; variance of the noise
 
 
 @dataclass(frozen=True)
 class Alignment:
     """One affine map between the pictures of a pair.
 
-    `matrix` [3, 3] takes (x, y) of the reference, in fractions of width and height, to those of the query; `mirrored`
-    says that it turns the picture over; the regions, corners [K, 2] as fractions, are what both pictures show;
-    `inliers` points support it.
+    `matrix` [3, 3] maps (x, y) of the reference, in fractions of width and height, to those of the query; `mirrored` is
+    true if it mirrors the picture; the regions, corners [K, 2] as fractions, are the part that both pictures show;
+    `inliers` is the number of points that support the map.
     """
 
     matrix: Floats
@@ -66,7 +67,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Tentative pairs of features: points [M, 2] of both pictures, and what each pair says of turn and scale [M]."""
+    """Tentative pairs of features: points [M, 2] of both pictures, and the turn and scale of each pair [M]."""
 
     query: Floats
     reference: Floats
@@ -79,13 +80,13 @@ class _Pairs:
         return TOLERANCE * max(self.size)
 
     def misses(self, affine: Floats) -> Floats:
-        """Pixels of the query by which the map [2, 3] misses each pair."""
+        """Return the error of the map [2, 3] at each pair, in pixels of the query."""
         return np.asarray(np.linalg.norm(self.reference @ affine[:, :2].T + affine[:, 2] - self.query, axis=1))
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """The map [2, 3] from pixels of the reference to pixels of the query, and the pairs [M] that it explains."""
+    """A map [2, 3] from pixels of the reference to pixels of the query; `inside` [M] marks the pairs it explains."""
 
     pairs: _Pairs
     affine: Floats
@@ -95,7 +96,7 @@ class _Fit:
 
 
 def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray[np.float32], Alignment | None]:
-    """Evidence for a pair, float32 [len(EVIDENCE)] in the order of EVIDENCE, and the alignment where there is one."""
+    """Return the evidence for a pair, float32 [len(EVIDENCE)] in the order of EVIDENCE, and the alignment or None."""
     values = dict.fromkeys(EVIDENCE, 0.0) | {"features_query": len(query), "features_reference": len(reference)}
     straight, flipped = _fit(query, reference, flip=False), _fit(query, reference, flip=True)
     fits = [(fit, fit is flipped) for fit in (straight, flipped) if fit is not None]
@@ -109,9 +110,11 @@ def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray
 
 
 def surprise(inliers: int, tentative: int, chance: float) -> float:
-    """How unlikely it is that so many of the tentative pairs agree by chance, as −log₁₀ of a bound on the number of
-    such agreements among unrelated pictures (the a-contrario test of Moisan and Stival, IJCV 2004; the binomial's tail
-    by Chernoff's bound). Two pairs are spent on the map itself; `chance` is that of one unrelated pair. 0 is chance.
+    """Return −log₁₀ of a bound on the number of maps with this many inliers between unrelated pictures, at least 0.
+
+    This is the a-contrario test of Moisan and Stival (IJCV 2004), with Chernoff's bound on the binomial's tail. Two
+    pairs determine the map itself; `chance` is the probability that one unrelated pair agrees. 0 means that chance
+    explains the inliers.
     """
     n, k = tentative - 2, inliers - 2
     if k <= 0 or k <= chance * n:
@@ -124,7 +127,7 @@ def surprise(inliers: int, tentative: int, chance: float) -> float:
 
 
 def _fit(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Fit | None:
-    """The most surprising map between the pictures, the query turned over with `flip`; None where none fits."""
+    """Return the map of largest surprise between the pictures, with `flip` to the mirrored query; None if none fits."""
     if min(len(query), len(reference)) < LEAST_INLIERS:
         return None
     pairs = _pairs(query, reference, flip=flip)
@@ -154,7 +157,7 @@ def _pairs(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Pa
 def _alike(
     query: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows of both that are alike, those first whose nearest is nearest beside their second nearest."""
+    """Return the rows of similar features in both, the smallest ratio of nearest to second-nearest distance first."""
     cosine = query @ reference.T
     rows, nearest = np.arange(len(query)), cosine.argmax(axis=1)
     first = cosine[rows, nearest]
@@ -166,20 +169,20 @@ def _alike(
 
 
 def _votes(pairs: _Pairs) -> tuple[Flags, Flags]:
-    """For the map of each pair (rows) and each pair (columns): whether turn and scale agree; and the places too."""
-    turns, scale = np.exp(1j * pairs.turn), np.log(pairs.scale)  # as complex numbers a turn with a scale is a product
+    """Return two flags [M, M] for the map of a pair (row) and another pair: turn and scale agree; so does the place."""
+    turns, scale = np.exp(1j * pairs.turn), np.log(pairs.scale)  # with complex numbers, turning is a product
     alike = np.outer(turns.real, turns.real) + np.outer(turns.imag, turns.imag) > math.cos(ANGLE_TOLERANCE)
     alike &= np.abs(scale[:, None] - scale) < SCALE_TOLERANCE
     q, r = (points[:, 0] + 1j * points[:, 1] for points in (pairs.query, pairs.reference))
     maps = pairs.scale * turns
-    # what each map makes of a point, less where that point is: two sums, as a map is the same for all points
+    # mapped point − query point, for each map and point: two sums, as the shift of a map is the same for all points
     misses = np.outer(maps, r) - q + (q - maps * r)[:, None]
     near = misses.real**2 + misses.imag**2 < (2 * pairs.tolerance) ** 2
     return alike, alike & near
 
 
 def _refined(pairs: _Pairs, inside: Flags, alike: Flags) -> _Fit | None:
-    """An affine map fitted to the pairs `inside`, then to all of the `alike` ones that it explains, until they stay."""
+    """Fit an affine map to the pairs `inside`, then to all `alike` ones that it explains, until these do not change."""
     affine: Floats | None = None
     for _ in range(ROUNDS):
         if _distinct(pairs.reference[inside]) < LEAST_INLIERS:
@@ -203,25 +206,25 @@ def _refined(pairs: _Pairs, inside: Flags, alike: Flags) -> _Fit | None:
 
 
 def _distinct(points: Floats) -> int:
-    """Features of one place, in several sizes or directions, count once."""
+    """Count the distinct points; features at one point, with several sizes or directions, count once."""
     return len(np.unique(np.rint(points), axis=0))
 
 
 def _plausible(affine: Floats) -> bool:
     large, small = np.linalg.svd(affine[:, :2], compute_uv=False)
-    if np.linalg.det(affine[:, :2]) < 0:  # features of a picture that is turned over are not alike as they are
+    if np.linalg.det(affine[:, :2]) < 0:  # features of a mirrored picture match only if rearranged
         return False
     return bool(small > 1 / LARGEST_SCALE and large < LARGEST_SCALE and large < LARGEST_STRETCH * small)
 
 
 def _mirrored_back(affine: Floats, size: tuple[int, int]) -> Floats:
-    """The map to the query as it is, of the one to the query turned over."""
+    """Convert a map to the mirrored query into a map to the query itself."""
     turned = np.array([[-1, 0, size[0] - 1], [0, 1, 0]], np.float64)
     return np.asarray(turned @ np.vstack([affine, [0, 0, 1]]), np.float64)
 
 
 def _alignment(affine: Floats, query: LocalFeatures, reference: LocalFeatures, fit: _Fit) -> Alignment | None:
-    """The map in fractions, and the part of the reference that lies inside the query, in both pictures."""
+    """Return the map in fractions with the common region in both pictures; None if they have no common region."""
     matrix = _fractions(query.size) @ np.vstack([affine, [0, 0, 1]]) @ np.linalg.inv(_fractions(reference.size))
     in_query = _clipped(_moved(np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64), matrix))
     if len(in_query) == 0 or _area(in_query) <= 0:
@@ -232,14 +235,16 @@ def _alignment(affine: Floats, query: LocalFeatures, reference: LocalFeatures, f
 
 
 def _fractions(size: tuple[int, int]) -> Floats:
-    """From pixels, whose centres have whole coordinates, to fractions of width and height, 0 and 1 at the edges."""
+    """Return the map from pixels, with integer coordinates at their centres, to fractions, 0 and 1 at the edges."""
     width, height = size
     return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]], np.float64)
 
 
 def _clipped(polygon: Floats) -> Floats:
-    """The part of a convex polygon, corners [K, 2], inside the unit square (Sutherland and Hodgman, CACM 1974);
-    OpenCV's intersectConvexConvex loses corners where edges nearly coincide, as those of a whole picture do."""
+    """Clip a convex polygon, corners [K, 2], to the unit square (Sutherland and Hodgman, CACM 1974).
+
+    OpenCV's intersectConvexConvex loses corners if edges nearly coincide, as those of a whole picture do.
+    """
     for axis, inward, edge in ((0, 1, 0), (0, -1, -1), (1, 1, 0), (1, -1, -1)):
         depth = inward * polygon[:, axis] - edge
         kept = []
@@ -275,15 +280,16 @@ def _evidence(fit: _Fit, alignment: Alignment, query: LocalFeatures, reference: 
 
 
 def _area(points: Floats) -> float:
-    """Of the convex hull."""
+    """Return the area of the convex hull."""
     return float(cv2.contourArea(cv2.convexHull(points.astype(np.float32))))
 
 
 def agreement(matrix: Floats, query: Gray, reference: Gray) -> tuple[float, float]:
-    """How alike the grey values of both pictures run where the alignment's matrix lays one on the other.
+    """Return the agreement of the grey values of both pictures under the alignment's matrix, as two numbers.
 
-    The local correlation over windows of 11 pixels, its mean weighted by the contrast of whichever has less, −1…1, and
-    the weight's share where it exceeds one half. Both 0 where next to nothing overlaps.
+    The first is the mean local correlation over windows of 11 pixels, −1…1, weighted by the smaller contrast of the two
+    pictures; the second is the share of the weight with a correlation above one half. Both are 0 if almost nothing
+    overlaps.
     """
     (height, width), (rows, columns) = query.shape, reference.shape
     pixels = (np.linalg.inv(_fractions((width, height))) @ matrix @ _fractions((columns, rows)))[:2]
@@ -304,7 +310,7 @@ def agreement(matrix: Floats, query: Gray, reference: Gray) -> tuple[float, floa
 def _correlated(
     a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Local correlation of two pictures, and the standard deviation of whichever varies less, both [H, W]."""
+    """Return the local correlation of two pictures, and the smaller of their standard deviations, both [H, W]."""
 
     def local(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.asarray(cv2.boxFilter(values, -1, (WINDOW, WINDOW)), np.float32)

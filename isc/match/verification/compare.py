@@ -30,15 +30,18 @@ from isc.runtime.progress import Report, progress
 
 Side = Literal["query", "reference", "pair"]
 Bars = Callable[[str, str], AbstractContextManager[Report]]
-PHOTOS = 4  # whose features a process makes at a time
-LOOKUP = 10_000  # photos looked for in the store at a time
+PHOTOS = 4  # photos in one task of making features
+LOOKUP = 10_000  # photos in one look-up in the store
 NOT_COMPARED_COLUMNS = ("side", "id", "file", "reason", "pairs")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why pairs were not compared: a picture of one side, or, for the side "pair", two pictures together, whose id is
-    "QUERY,REFERENCE". `pairs` candidates are concerned; `file` is None where the id has none."""
+    """The reason why pairs were not compared: a picture of one side, or two pictures together for the side "pair".
+
+    The id of a pair is "QUERY,REFERENCE". `pairs` is the number of affected candidates; `file` is None for a pair, and
+    for an id without a file.
+    """
 
     side: Side
     id: str
@@ -49,11 +52,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verified:
-    """What the pixels say of P candidates, in their order.
+    """The results of comparing the pixels of P candidates, in their order.
 
-    evidence    float32 [P, len(EVIDENCE)], a row of NaN where the pair was not compared
-    alignments  of the candidates, by row, where both pictures show the same
-    problems    a line a picture, sorted; a pair whose two pictures are both at fault counts in both lines
+    evidence    float32 [P, len(EVIDENCE)], a row of NaN for a pair that was not compared
+    alignments  by row, of the candidates whose pictures show the same
+    problems    one per picture or pair, sorted; a pair with two faulty pictures counts in both
     """
 
     evidence: Floats
@@ -75,13 +78,13 @@ def verify(
     workers: int | None = None,
     bars: Bars = progress,
 ) -> Verified:
-    """Compare every candidate pair; the result does not depend on the number of `workers`, one a core where None.
+    """Compare every candidate pair; the result does not depend on the number of `workers` (None: one per core).
 
-    First the local features of the references that are not in the `store` are made and put there, then each query is
-    compared with its candidates. What cannot be stored is held in memory, up to `HELD` bytes, and beyond that made
-    again for every query that needs it. `bars` makes the two progress bars. A picture that cannot be read, or a pair
-    that cannot be compared, is a `Problem` and never ends the run. Raises InputError where `workers` is below 1, the
-    store is damaged, or a process ends by itself.
+    First the local features of the references that are not in the `store` are made and stored, then each query is
+    compared with its candidates. Features that cannot be stored are held in memory, up to `HELD` bytes; beyond that
+    they are made again for every query that needs them. `bars` makes the two progress bars. A picture that cannot be
+    read, or a pair that cannot be compared, becomes a `Problem` and does not end the run. Raises InputError if
+    `workers` is below 1, the store is damaged, or a process ends by itself.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}; expected at least 1 process")
@@ -101,14 +104,14 @@ def verify(
 
 
 def write_not_compared(path: Path, problems: Iterable[Problem]) -> None:
-    """`side,id,file,reason,pairs`, a line a picture; a pair's id is in quotes, as it holds a comma."""
+    """Write `side,id,file,reason,pairs`, one row per problem; a pair's id is in quotes, because it holds a comma."""
     rows = ((one.side, one.id, one.file or "", one.reason, one.pairs) for one in problems)
     write_csv(path, NOT_COMPARED_COLUMNS, rows)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The queries and references that have a file, by number, and the candidates' rows by query."""
+    """The queries and references with a file, by number, and the rows of the candidates by query."""
 
     groups: Mapping[int, IntArray]
     reference: IntArray  # [P], the candidates' references
@@ -118,7 +121,7 @@ class _Plan:
     reference_problems: Mapping[int, str]
 
     def comparisons(self, held: Mapping[int, LocalFeatures | str]) -> Iterator[Compare]:
-        """Without the references that are known to be unreadable."""
+        """Yield one task per query, without the references that are known to be unreadable."""
         for query, rows in self.groups.items():
             found = (
                 (number, held.get(number)) for number in self.reference[rows].tolist() if number in self.references
@@ -145,7 +148,7 @@ def _planned(candidates: Matches, queries: Mapping[str, Path], references: Mappi
 def _files(
     numbers: IntArray, ids: npt.NDArray[np.object_], images: Mapping[str, Path]
 ) -> tuple[dict[int, Path], dict[int, str]]:
-    """The file of each of these images, or why it has none."""
+    """Return the file of each image by number, and the reason for each image without a file."""
     files: dict[int, Path] = {}
     problems: dict[int, str] = {}
     for number in numbers.tolist():
@@ -157,7 +160,7 @@ def _files(
 
 
 def _missing(plan: _Plan, store: FeatureStore | None) -> list[tuple[int, Path]]:
-    """The references that have to be described, those of most candidates first."""
+    """Return the references without stored features, those of most candidates first."""
     rows = [plan.reference[rows] for rows in plan.groups.values()]
     uses = Counter(number for number in np.concatenate(rows).tolist() if number in plan.references)
     wanted = [(number, plan.references[number]) for number, _ in uses.most_common()]
@@ -179,7 +182,10 @@ def _describe(
     *,
     bars: Bars,
 ) -> dict[int, LocalFeatures | str]:
-    """The features that could not be stored, as far as memory is granted, and what is wrong with files."""
+    """Make and store the missing features; return those held in memory, and the errors of unreadable files.
+
+    Features that cannot be stored are held up to the memory limit.
+    """
     if not missing:
         return {}
     shelf, done = FeatureShelf(store), 0
@@ -198,7 +204,7 @@ def _describe(
 
 
 class _Answer:
-    """What is known so far."""
+    """The results of the comparisons so far."""
 
     def __init__(self, candidates: Matches, plan: _Plan) -> None:
         self._candidates, self._plan = candidates, plan

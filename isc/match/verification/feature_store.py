@@ -1,12 +1,12 @@
-"""Local features of photos, kept on disk from one run to the next.
+"""A store on disk for the local features of photos, kept from one run to the next.
 
-`FOLDER/features.sqlite` holds one row a photo: its absolute path, the size and time of the file, the version of the
+`FOLDER/features.sqlite` holds one row per photo: its absolute path, the size and time of the file, the version of the
 algorithm, and the features as bytes, exactly as they are in memory. A photo with 500 features takes about 84 KB: 72,000
 bytes of points and descriptors, 12,288 of a thumbnail of 128 × 96, 400 of description. So 100,000 photos take 8.4 GB.
 
 A row is used while the file has the same size and time, and the algorithm the same version; else it is replaced. A
-killed process leaves no half row, and several may write at a time: every batch is one transaction. Not the write-ahead
-log of SQLite but its rollback journal: it writes large values once, and works where a folder is shared over a network.
+killed process leaves no partial row, and several processes may write: every batch is one transaction. The journal is
+SQLite's rollback journal, not its write-ahead log: it writes large values once, and works in a network folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DATABASE = "features.sqlite"
 APPLICATION = 0x69736366  # marks the SQLite file as ours
 LAYOUT = 1  # of the table and the bytes of a value; raise it when either changes
 LOOKUP = 500  # photos in one statement, for SQLite's limit on variables
-SPARE = 1 << 30  # bytes that are left free on the disk, which is not ours alone
+SPARE = 1 << 30  # bytes that are left free on the disk for others
 WAIT = 60.0  # seconds for another process to finish its transaction
 ALIGNMENT = 16  # bytes; arrays begin at multiples of it
 TABLE = """CREATE TABLE IF NOT EXISTS features (path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
@@ -48,7 +48,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 @dataclass(frozen=True)
 class PhotoKey:
-    """Which file, and in which state: its absolute path, size in bytes and time of change in nanoseconds."""
+    """The state of a file: its absolute path, size in bytes and modification time in nanoseconds."""
 
     path: Path
     size: int
@@ -56,7 +56,7 @@ class PhotoKey:
 
 
 def photo_key(path: Path) -> PhotoKey | None:
-    """The key of a file as it is now; None where there is none. To be taken before the file is read."""
+    """Return the key of a file in its present state, None if there is no file. Call it before the file is read."""
     try:
         state = path.stat()
     except OSError:
@@ -65,17 +65,17 @@ def photo_key(path: Path) -> PhotoKey | None:
 
 
 def num_bytes(features: LocalFeatures) -> int:
-    """Of memory that these take, and about as many on disk."""
+    """Return the bytes of memory that the features take; they take about as many on disk."""
     return sum(value.nbytes for _, value in _arrays(features))
 
 
 class FeatureStore:
-    """The features of photos in one folder, which is made where it is missing.
+    """The features of photos in one folder, which is created if it is missing.
 
-    A disk that cannot be written or has little room left, or a database that stays locked, costs a warning, once;
-    nothing is stored from then on, and reading goes on while it works. Raises InputError where the folder's path is a
-    file, and where the database is damaged or of something else. One object is for one thread at a time; a process
-    that was forked opens the database anew.
+    If the disk cannot be written or is nearly full, or the database stays locked, one warning is logged; nothing is
+    stored from then on, and reading goes on as long as it works. Raises InputError if the folder's path is a file, or
+    the database is damaged or not ours. Only one thread at a time may use an object; a forked process opens the
+    database again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,29 +88,29 @@ class FeatureStore:
 
     @property
     def path(self) -> Path:
-        """The database."""
+        """The path of the database."""
         return self.folder / DATABASE
 
     @property
     def writable(self) -> bool:
-        """Whether nothing has spoken against storing so far."""
+        """Return whether no attempt to store has failed so far."""
         return self._usable and self._writable
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_database": None}
 
     def check(self) -> None:
-        """Open the database now, so that what is wrong with it is said before long work begins."""
+        """Open the database now, so that its errors are reported before long work begins."""
         self._attempt(partial(_pragma, name="application_id"))
 
     def close(self) -> None:
-        """Let go of the database, which is opened again when needed. To be called before processes are forked."""
+        """Close the database, which is opened again when needed. Call this before processes are forked."""
         if self._database is not None and self._owner == os.getpid():
             self._database.close()
         self._database = None
 
     def get_many(self, photos: Iterable[PhotoKey]) -> dict[PhotoKey, LocalFeatures]:
-        """What is there of these photos. The arrays cannot be written to."""
+        """Return the stored features by photo, as read-only arrays; photos without stored features are left out."""
         found = {}
         for key, value in self._rows(photos, "value"):
             features = unpack(value)
@@ -122,11 +122,11 @@ class FeatureStore:
         return found
 
     def present(self, photos: Iterable[PhotoKey]) -> set[PhotoKey]:
-        """Those of these photos that are there; their features are left on the disk."""
+        """Return those of the photos that are stored, without reading their features."""
         return {key for key, _ in self._rows(photos, "NULL")}
 
     def put_many(self, features: Mapping[PhotoKey, LocalFeatures]) -> bool:
-        """Store these, all or none, in place of what there was of the same files; whether that was done."""
+        """Store all features or none, and replace those of the same files; return whether this was done."""
         if not features or not self.writable:
             return not features
         rows = [
@@ -135,7 +135,7 @@ class FeatureStore:
         return bool(self._attempt(partial(_insert, rows=rows, folder=self.folder)))
 
     def _rows(self, photos: Iterable[PhotoKey], column: str) -> list[tuple[PhotoKey, Any]]:
-        """(photo, this column) for each that is there in its present state and version."""
+        """Return (photo, value of `column`) for each photo that is stored in its present state and version."""
         rows: list[tuple[PhotoKey, Any]] = []
         remaining = iter(dict.fromkeys(photos))
         while self._usable and (some := {os.fsencode(key.path): key for key in islice(remaining, LOOKUP)}):
@@ -147,7 +147,10 @@ class FeatureStore:
         return rows
 
     def _attempt(self, action: Callable[[sqlite3.Connection], Value]) -> Value | None:
-        """None, after a warning, where the disk does not let it."""
+        """Return the result of an action on the database; None, after a warning, if the disk does not allow it.
+
+        Raises InputError if the database is damaged.
+        """
         try:
             return action(self._connected())
         except sqlite3.Error as error:
@@ -178,7 +181,10 @@ class FeatureStore:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """A connection to the database, which is made where it is missing. One that this user may not write to is read."""
+    """Connect to the database, which is created if missing. Without write permission it is only read.
+
+    Raises InputError for a file of something else.
+    """
     database = sqlite3.connect(path, isolation_level=None, timeout=WAIT, check_same_thread=False)
     try:
         if _pragma(database, name="application_id") == 0 and not _pragma(database, name="schema_version"):
@@ -194,7 +200,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _create(database: sqlite3.Connection) -> None:
-    """Of two processes that come at once the second finds it made."""
+    """Create the table and the marks of the file; if two processes do it at once, the second finds them."""
     database.execute("PRAGMA page_size = 16384")  # bytes: few pages for each large value
     database.execute("BEGIN IMMEDIATE")
     database.execute(TABLE)
@@ -233,9 +239,9 @@ def _select(database: sqlite3.Connection, *, paths: Sequence[bytes], column: str
 
 
 def pack(features: LocalFeatures) -> bytes:
-    """All of it as bytes: a checksum, the length of the description, the description as JSON, the arrays.
+    """Pack features into bytes: a checksum, the length of the description, the description as JSON, the arrays.
 
-    What `unpack` gives is equal to the last bit.
+    `unpack` returns exactly the same values.
     """
     arrays = [(name, np.ascontiguousarray(value)) for name, value in _arrays(features)]
     plain = {one.name: getattr(features, one.name) for one in fields(features)}
@@ -253,7 +259,7 @@ def pack(features: LocalFeatures) -> bytes:
 
 
 def unpack(value: bytes) -> LocalFeatures | None:
-    """What was packed, as views of these bytes; None where they are not what `pack` gave."""
+    """Return the packed features, as views of the bytes in `value`; None if `pack` did not make them."""
     if len(value) < 8 or zlib.crc32(memoryview(value)[4:]) != int.from_bytes(value[:4], "little"):
         return None
     start = 8 + int.from_bytes(value[4:8], "little")
@@ -269,6 +275,6 @@ def unpack(value: bytes) -> LocalFeatures | None:
 
 
 def _arrays(features: LocalFeatures) -> list[tuple[str, np.ndarray[Any, Any]]]:
-    """The fields that are arrays, by name."""
+    """Return the fields that are arrays, with their names."""
     values = ((one.name, getattr(features, one.name)) for one in fields(features))
     return [(name, value) for name, value in values if isinstance(value, np.ndarray)]

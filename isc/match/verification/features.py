@@ -1,4 +1,4 @@
-"""Local features of a picture: points that are found again after most edits, and what surrounds them."""
+"""Local features of a picture: points that are found again after most edits, with descriptors of their surroundings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ VERSION = 1  # raise it whenever the same picture gives other features
 LONGEST_SIDE = 384  # pixels at which features are taken
 THUMBNAIL_SIDE = 128
 MAX_FEATURES = 500
-CONTRAST = 0.005  # of the weakest point, so that blurred pictures have some; OpenCV's own is 0.04
+CONTRAST = 0.005  # of the weakest point; low, so that blurred pictures have points; OpenCV's default is 0.04
 
-# where each bin of a SIFT descriptor, 4 × 4 cells of 8 directions, comes to lie in a mirror: across the point's own
-# direction the cells change sides, and directions their sign
+# the position of each bin of a SIFT descriptor, 4 × 4 cells of 8 directions, in the mirrored picture: the cells change
+# sides across the point's own direction, and the directions change their sign
 _MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][:, :, [0, 7, 6, 5, 4, 3, 2, 1]].ravel()
 
 
@@ -31,7 +31,7 @@ class LocalFeatures:
     points       float32 [K, 2]   (x, y) in pixels of the picture that the features were taken of
     sizes        float32 [K]      diameter in the same pixels
     angles       float32 [K]      direction in degrees, 0…360, clockwise as y points down
-    descriptors  uint8 [K, 128]   RootSIFT, 255 times what has unit length
+    descriptors  uint8 [K, 128]   RootSIFT, 255 × the vector of unit length
     thumbnail    uint8 [h, w]     the picture in grey, at most 128 pixels a side
     size         (width, height) in pixels of the picture that the features were taken of
     """
@@ -48,17 +48,17 @@ class LocalFeatures:
 
     @cached_property
     def vectors(self) -> npt.NDArray[np.float32]:
-        """The descriptors at unit length, to be compared."""
+        """The descriptors at unit length, for comparison."""
         return np.asarray(self.descriptors / np.float32(255), np.float32)
 
     @cached_property
     def mirrored_vectors(self) -> npt.NDArray[np.float32]:
-        """The same in a mirror."""
+        """The `vectors` of the mirrored picture."""
         return mirrored(self.vectors)
 
 
 def local_features(pixels: Pixels) -> LocalFeatures:
-    """The MAX_FEATURES strongest features of a picture [H, W, 3], shrunk to LONGEST_SIDE where it is larger."""
+    """Compute the MAX_FEATURES strongest features of a picture [H, W, 3], shrunk to LONGEST_SIDE if it is larger."""
     picture = fit_within(pixels, LONGEST_SIDE)
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     sift = cv2.SIFT.create(nfeatures=MAX_FEATURES, contrastThreshold=CONTRAST)
@@ -79,11 +79,11 @@ def local_features(pixels: Pixels) -> LocalFeatures:
 
 
 def _root(descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """RootSIFT (Arandjelović and Zisserman, CVPR 2012): Euclidean distance becomes the Hellinger kernel."""
+    """Convert to RootSIFT (Arandjelović and Zisserman, CVPR 2012): Euclidean distance becomes the Hellinger kernel."""
     total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
     return np.asarray(np.rint(np.sqrt(descriptors / total) * 255), np.uint8)
 
 
 def mirrored(descriptors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """What the descriptors [K, 128] are in a mirror: a rearrangement, no second look at the picture."""
+    """Rearrange the descriptors [K, 128] to those of the mirrored picture, without reading it."""
     return np.ascontiguousarray(descriptors[:, _MIRROR])

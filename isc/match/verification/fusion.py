@@ -1,8 +1,8 @@
-"""All that is known of a pair, its distance and its local evidence, as one probability that it is a copy.
+"""The fusion of a pair's distance and local evidence into one probability that it is a copy.
 
 A sum of curves, one for each quantity, goes through the logistic function: a generalised additive model (Hastie and
-Tibshirani, Statistical Science 1986) of broken lines whose directions are given, so that more evidence never counts
-against a pair. A pair's probability depends on that pair alone, never on other queries or references.
+Tibshirani, Statistical Science 1986) of piecewise linear curves with given directions, so that more evidence never
+counts against a pair. A pair's probability depends on that pair only, not on other queries or references.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from isc.match.verification.alignment import EVIDENCE
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-KNOTS = 8  # of a curve, at quantiles of what it was fitted on
-RIDGE = 1.0  # keeps a curve flat where few pairs tell, in units of one pair's log-likelihood
-FEW_FEATURES = 100  # of either picture: too few to say that the pictures differ
-LEAST_COPIES = 20  # that a curve can be fitted on
+KNOTS = 8  # of a curve, at quantiles of the pairs of its fit
+RIDGE = 1.0  # penalty that keeps a curve flat where there are few pairs, in units of one pair's log-likelihood
+FEW_FEATURES = 100  # with fewer in either picture, the features cannot show that the pictures differ
+LEAST_COPIES = 20  # least number of copies, and of other pairs, to fit a curve on
 
 RISES, FALLS, FREE = 1, -1, 0
 GLOBAL = {"distance": FALLS}
-ALIGNED = {  # quantities of a pair with an alignment, and where their curves may go
+ALIGNED = {  # quantities of a pair with an alignment, and the allowed direction of their curves
     "distance": FALLS,
     "inliers": RISES,
     "surprise": RISES,
@@ -44,8 +44,11 @@ LOGARITHMIC = frozenset({"inliers", "surprise", "features_query", "features_refe
 
 @dataclass(frozen=True)
 class Curve:
-    """A broken line: 0 at the first knot [K], `rises` [K − 1] from each to the next; it goes on beyond either end, so
-    that pairs beyond what it was fitted on keep their order."""
+    """A piecewise linear curve: 0 at the first of the `knots` [K], `rises` [K − 1] from each knot to the next.
+
+    It continues beyond both ends, so that pairs outside the range of the fit keep their order. Raises ValueError if the
+    knots do not rise or a value is not finite.
+    """
 
     knots: tuple[float, ...]
     rises: tuple[float, ...]
@@ -63,7 +66,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Additive:
-    """`bias` plus a curve for each quantity: the log-odds of being a copy."""
+    """The log-odds of a copy: `bias` plus a curve for each quantity."""
 
     bias: float
     curves: Mapping[str, Curve]
@@ -75,18 +78,18 @@ class Additive:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Log-odds by distance alone, of pairs with an alignment, and of pairs that were compared in vain."""
+    """The log-odds by distance alone, of pairs with an alignment, and of compared pairs without an alignment."""
 
     by_distance: Additive
     aligned: Additive
     unaligned: Additive
 
     def probability(self, distance: Floats, evidence: npt.NDArray[np.float32] | None = None) -> Floats:
-        """Of each pair to be a copy, [P], 0…1: of its squared distance [P], and its evidence [P, len(EVIDENCE)] with
-        NaN for a pair that could not be compared.
+        """Return the probability [P], 0…1, that each pair is a copy.
 
-        Where local evidence is missing (a pair that was not compared, or either picture of which has fewer than
-        FEW_FEATURES features, as when it is blurred or tiny) that is no less than by distance alone.
+        `distance` [P] is squared; `evidence` is [P, len(EVIDENCE)], NaN for a pair that was not compared. If local
+        evidence is missing (a pair was not compared, or a picture has fewer than FEW_FEATURES features because it is
+        blurred or tiny), the probability is not lower than that by distance alone.
         """
         columns = _columns(distance, evidence)
         odds = self.by_distance(columns)
@@ -99,19 +102,20 @@ class Fusion:
         return _logistic(np.where(compared, np.where(few, np.maximum(odds, seen), seen), odds))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` makes the same of it."""
+        """Return the values for JSON, which `from_dict` reads."""
         return {name: _written(getattr(self, name)) for name in ("by_distance", "aligned", "unaligned")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fusion:
-        """KeyError, TypeError or ValueError for what `as_dict` did not make."""
+        """Build a fusion from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         kinds = {"by_distance": GLOBAL, "aligned": ALIGNED, "unaligned": UNALIGNED}
         return cls(**{name: _read(values[name], kind) for name, kind in kinds.items()})
 
 
 def fit_fusion(distance: Floats, evidence: npt.NDArray[np.float32], copy: Flags) -> Fusion:
-    """The fusion that makes what is known of these pairs likeliest: squared distances [P], evidence [P, F], and which
-    of them are copies [P]. ValueError where fewer than LEAST_COPIES are, or are not, with and without an alignment.
+    """Fit the fusion by maximum likelihood on pairs: squared distances [P], evidence [P, F], `copy` flags [P].
+
+    Raises ValueError if there are fewer than LEAST_COPIES copies or other pairs, with or without an alignment.
     """
     columns = _columns(distance, evidence)
     compared = np.isfinite(evidence).all(axis=1)
@@ -124,7 +128,7 @@ def fit_fusion(distance: Floats, evidence: npt.NDArray[np.float32], copy: Flags)
 
 
 def _columns(distance: Floats, evidence: npt.NDArray[np.float32] | None) -> dict[str, Floats]:
-    """Every quantity as its curve takes it: those that run over decades by their logarithm; NaN is 0."""
+    """Return every quantity as the input of its curve: those over several decades as logarithms; NaN as 0."""
     columns = {"distance": np.asarray(distance, np.float64)}
     if evidence is not None:
         known = np.nan_to_num(evidence.astype(np.float64))
@@ -134,14 +138,17 @@ def _columns(distance: Floats, evidence: npt.NDArray[np.float32] | None) -> dict
 
 
 def _steps(values: Floats, knots: Floats) -> Floats:
-    """[P, K − 1]: how much of the way from each knot to the next a value has gone, 0…1; the ends have no end."""
+    """Return the share, 0…1, of each interval between knots below a value, [P, K − 1]; the end intervals are open."""
     least, most = np.zeros(len(knots) - 1), np.ones(len(knots) - 1)
     least[0], most[-1] = -np.inf, np.inf
     return np.asarray(((values[:, None] - knots[:-1]) / np.diff(knots)).clip(least, most), np.float64)
 
 
 def _fitted(columns: Mapping[str, Floats], copy: Flags, rows: Flags, kind: Mapping[str, int]) -> Additive:
-    """Penalised maximum likelihood: convex, so that there is one answer."""
+    """Fit one model by penalised maximum likelihood; the problem is convex and has one solution.
+
+    Raises ValueError if there are fewer than LEAST_COPIES copies or other pairs.
+    """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     copies, pairs = int(copy[rows].sum()), int(rows.sum())
@@ -170,14 +177,14 @@ def _fitted(columns: Mapping[str, Floats], copy: Flags, rows: Flags, kind: Mappi
 
 
 def _knots(values: Floats, copy: Flags) -> Floats:
-    """Quantiles of the copies and of the others, for either may be few."""
+    """Return quantiles of the copies and of the other pairs as knots, because either may be few."""
     shares = np.linspace(0, 1, KNOTS // 2)
     at = np.unique(np.r_[np.quantile(values[copy], shares), np.quantile(values[~copy], shares)].round(6))
     return at if len(at) > 1 else np.array([at[0], at[0] + 1])
 
 
 def _logistic(odds: Floats) -> Floats:
-    return np.asarray(np.exp(-np.logaddexp(0, -odds)), np.float64)  # unlike tanh's, never 0: the unlikely keep order
+    return np.asarray(np.exp(-np.logaddexp(0, -odds)), np.float64)  # never 0, unlike with tanh: pairs keep their order
 
 
 def _written(model: Additive) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fusions that `isc-fusion fit` found, kept in a file of their own or with the model they were fitted for."""
+"""Fusions fitted by `isc-fusion fit`, stored in a separate file or with their model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from isc.match.verification.fusion import Fusion
 
 FORMAT = "isc-fusion-1"
 FILE = "fusion.json"  # its name in a run folder
-MODEL = "model"  # what fusion= says for the one that is stored with the model
+MODEL = "model"  # value of fusion=: the one stored with the model
 SHIPPED_MODEL = "isc_small"
 
 
 @dataclass(frozen=True)
 class StoredFusion:
-    """A fusion, the file it is kept in, and whose descriptors it was fitted on, normalised how."""
+    """A fusion, its file, and the weights and normalisation of the descriptors it was fitted on."""
 
     path: Path
     fusion: Fusion
@@ -26,15 +26,17 @@ class StoredFusion:
 
 
 def read_fusion(path: Path) -> StoredFusion:
-    """InputError for a file that `isc-fusion fit` did not write."""
+    """Read a file of `isc-fusion fit`. Raises InputError for any other file."""
     with reading(path, format=FORMAT, writer="isc-fusion fit") as values:
         fusion = Fusion.from_dict(values["fusion"])
         return StoredFusion(path, fusion, values["weights_sha256"], str(values["normalize"]))
 
 
 def fusion_for(text: str, provenance: Mapping[str, str]) -> tuple[Fusion, str | None]:
-    """The fusion of fusion=`text`, a FILE.json or `model`, for descriptors of this provenance, and a note where it was
-    fitted for others, so that its probabilities are not quite that."""
+    """Return the fusion of fusion=`text`, a FILE.json or `model`, for descriptors of this provenance, and a note.
+
+    The note, or None, says that it was fitted on other descriptors, so that its probabilities are rough.
+    """
     path = Path(text)
     if text == MODEL:
         path = beside_model(provenance.get("weights", SHIPPED_MODEL), FILE)

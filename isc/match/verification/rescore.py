@@ -1,4 +1,4 @@
-"""The matching track: candidates by descriptors, their pixels compared, all evidence made one probability."""
+"""The scores of the matching track: pairs by descriptors and their candidates, ranked by the fused probability."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SURPRISE, AGREEMENT = EVIDENCE.index("surprise"), EVIDENCE.index("agreement")
 
 @dataclass(frozen=True)
 class PairEvidence:
-    """Why a pair is held for a copy: what it scored, how near its descriptors are, and where its pixels agree."""
+    """The evidence that a pair is a copy: its score, the distance of its descriptors, and its alignment."""
 
     score: float  # probability
     distance: float  # squared Euclidean
@@ -46,11 +46,11 @@ class PairEvidence:
 def scored(
     found: ImagePairs, candidates: ImagePairs, verified: Verified, *, fusion: Fusion, k: int | None = None
 ) -> tuple[ImagePairs, dict[tuple[str, str], PairEvidence]]:
-    """As many pairs as were `found` by distance, or with `k` so many of each query: the likeliest copies among these
-    and the candidates. And the evidence for those of them whose alignment speaks for them: they are likelier copies
-    than not, or likelier than by their distance.
+    """Return the top `len(found)` pairs, or the top `k` of each query, by probability, and evidence for them.
 
-    Scores of `found` and `candidates` are negative squared distances, those of the pairs returned are probabilities.
+    The pairs come from `found`, the best by distance, and from the candidates. Evidence is given for a pair with an
+    alignment, if its probability is above one half, or above that by distance alone. Scores of `found` and `candidates`
+    are negative squared distances, those of the returned pairs are probabilities.
     """
     matches = candidates.matches
     distance = 0.0 - matches.score.astype(np.float64)  # not −0
@@ -76,7 +76,7 @@ def scored(
 
 
 def replaced(matches: Matches, better: Matches) -> Matches:
-    """Both sets of pairs over the same id tables, best first; a pair in both has its score in `better`."""
+    """Join two sets of pairs over the same id tables, best first; a pair in both has its score in `better`."""
     old = matches.take(~np.isin(matches.keys(), better.keys()))
     joined = Matches(
         matches.query_ids,
@@ -89,7 +89,7 @@ def replaced(matches: Matches, better: Matches) -> Matches:
 
 
 def best_of_each(matches: Matches, k: int) -> npt.NDArray[np.int64]:
-    """Rows of the first `k` pairs of each query."""
+    """Return the rows of the first `k` pairs of each query."""
     order = np.argsort(matches.query, kind="stable")
     starts = np.flatnonzero(np.diff(matches.query[order], prepend=-1))
     place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
@@ -97,9 +97,11 @@ def best_of_each(matches: Matches, k: int) -> npt.NDArray[np.int64]:
 
 
 def write_evidence(path: Path, evidence: Mapping[tuple[str, str], PairEvidence]) -> None:
-    """One JSON object a line for each pair whose pixels agree, the likeliest copies first: ids, score and what it rests
-    on, the region in both pictures, corners (x, y) as fractions of width and height, and the matrix [2][3] that takes
-    such fractions of the reference to those of the query."""
+    """Write one JSON object per line for each pair whose pixels agree, the likeliest copies first.
+
+    It holds the ids, the score and its evidence, the region in both pictures as corners (x, y) in fractions of width
+    and height, and the matrix [2][3] that maps such fractions of the reference to those of the query.
+    """
     records = (
         {
             "query_id": query,

@@ -1,4 +1,4 @@
-"""The references whose local features stay in memory while pairs are compared."""
+"""The local features of references during a run: stored on disk, or held in memory if that fails."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from isc.match.verification.feature_store import FeatureStore, PhotoKey, num_byt
 from isc.match.verification.features import LocalFeatures
 from isc.match.verification.tasks import Described
 
-BATCH = 64  # photos stored in one transaction, which a kill may cost
-HELD = 1 << 30  # bytes of features kept in memory where they cannot be stored; about 13,000 photos
+BATCH = 64  # photos stored in one transaction, which may be lost if the process is killed
+HELD = 1 << 30  # bytes of features held in memory if they cannot be stored; about 13,000 photos
 
 
 class FeatureShelf:
-    """Where features go: to the store in batches, one of which is written at a time, or else into memory.
+    """The place of new features: the store, in batches, or else memory.
 
-    The thread `disk` writes, so that the processes need not wait for it."""
+    The thread `disk` writes one batch at a time, so that the processes need not wait for it.
+    """
 
     def __init__(self, store: FeatureStore | None) -> None:
         self.held: dict[int, LocalFeatures | str] = {}
@@ -26,7 +27,7 @@ class FeatureShelf:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more can be put anywhere."""
+        """Return whether neither memory nor store can take more features."""
         return self._room <= 0 and (self._store is None or not self._store.writable)
 
     def put(self, described: Described, disk: ThreadPoolExecutor) -> None:
@@ -41,7 +42,7 @@ class FeatureShelf:
             self._write(disk)
 
     def flush(self, disk: ThreadPoolExecutor) -> None:
-        """Wait until all is stored."""
+        """Store all remaining features, and wait until this is done."""
         self._write(disk)
         self._settle()
 
@@ -53,7 +54,7 @@ class FeatureShelf:
             self._batch = {}
 
     def _settle(self) -> None:
-        """Wait for the batch that is being written; what could not be is held."""
+        """Wait for the batch that is being written; hold it in memory if this failed."""
         if self._writing is None:
             return
         (batch, stored), self._writing = self._writing, None

@@ -1,4 +1,4 @@
-"""The work that processes do: describe photos, and compare a query with its candidates."""
+"""The tasks of the worker processes: describe photos, and compare a query with its candidates."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Describe:
-    """Make the features of references, each (number, file)."""
+    """A task: make the features of references, each given as (number, file)."""
 
     photos: Sequence[tuple[int, Path]]
 
 
 @dataclass(frozen=True)
 class Described:
-    """(number, state of the file before it was read, features or what is wrong with the file) of each."""
+    """The result of `Describe`: (number, state of the file before it was read, features or error text) per photo."""
 
     photos: Sequence[tuple[int, PhotoKey | None, LocalFeatures | str]]
 
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
-    """A candidate of a query: its number, its file, and its features where they are held."""
+    """A candidate of a query: its number, its file, and its features if they are held in memory."""
 
     number: int
     file: Path
@@ -43,7 +43,7 @@ class ReferenceFeatures:
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare a query with its candidates."""
+    """A task: compare a query with its candidates."""
 
     query: int
     file: Path
@@ -52,8 +52,10 @@ class Compare:
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of it: `query_problem`, or for each candidate the evidence and alignment, or what is wrong with the
-    reference, or with the pair."""
+    """The result of `Compare`: the error of the query, or by candidate the evidence and alignment, or the error.
+
+    The error of a candidate concerns its reference or the pair.
+    """
 
     query: int
     query_problem: str | None = None
@@ -64,7 +66,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class PairWork:
-    """What a process does; it reads from the store and does not write."""
+    """The work of a process; it reads from the store and does not write."""
 
     store: FeatureStore | None
 
@@ -86,25 +88,25 @@ class PairWork:
                 continue
             try:
                 found[number] = compare(query, reference)
-            except Exception as error:  # of OpenCV or of linear algebra, over pictures that nobody has thought of
+            except Exception as error:  # of OpenCV or of linear algebra, for unexpected pictures
                 pair_problems[number] = f"cannot be compared ({_one_line(error)})"
         return Compared(item.query, None, found, reference_problems, pair_problems)
 
     def _references(self, wanted: Sequence[ReferenceFeatures]) -> Iterator[tuple[int, LocalFeatures | str]]:
-        """Held, stored, or made anew."""
+        """Yield the features or error text of each reference: held, stored, or made now."""
         unheld = [one for one in wanted if one.features is None] if self.store is not None else []
         keys = {one.number: key for one in unheld if (key := photo_key(one.file)) is not None}
         stored = self.store.get_many(keys.values()) if self.store is not None else {}
         for one in wanted:
             if one.features is not None:
-                features: LocalFeatures | None = replace(one.features)  # what is computed of it is not held
+                features: LocalFeatures | None = replace(one.features)  # a copy: its cached vectors are not held
             else:
                 features = stored.get(keys[one.number]) if one.number in keys else None
             yield one.number, features if features is not None else _features(one.file)
 
 
 def _features(file: Path) -> LocalFeatures | str:
-    """Of a photo, or what is wrong with it."""
+    """Return the local features of a photo, or an error text."""
     try:
         return local_features(read_image(file))
     except InputError as error:

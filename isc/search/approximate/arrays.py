@@ -20,8 +20,7 @@ SAMPLED = 64  # rows hashed of each doubling of a set
 
 
 def checked(name: str, vectors: Vectors, dim: int | None = None) -> Vectors:
-    """Return the vectors as contiguous float32 [N, D]. Raises InputError for another shape, or NaN or infinite
-    values."""
+    """Return contiguous float32 [N, D]. Raises InputError for another shape, or NaN or infinite values."""
     if vectors.ndim != 2 or 0 in vectors.shape or (dim is not None and vectors.shape[1] != dim):
         raise InputError(f"{name} are {shape_text(vectors)}; expected N × {dim or 'D'} numbers, N ≥ 1")
     vectors = np.ascontiguousarray(vectors, np.float32)

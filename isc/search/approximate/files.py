@@ -114,10 +114,10 @@ def open_index(
     device: Device = Device.cpu,
     progress: Report | None = None,
 ) -> Approximate:
-    """Return the index of these references that `index` names: a saved folder, or a factory string, trained on
-    `training`.
+    """Return the index of these references that `index` names: a saved folder, or a factory string.
 
-    Raises InputError if the folder has other references, or a factory string comes without training descriptors.
+    An index of a factory string is trained on `training`. Raises InputError if the folder has other references, or a
+    factory string comes without training descriptors.
     """
     if Path(index).exists():
         saved = load(Path(index))

@@ -92,8 +92,10 @@ class Approximate:
         return self._card.count
 
     def add(self, vectors: Vectors, *, progress: Report | None = None) -> None:
-        """Append references [N, D], which may be a memory map, as the next N rows. Raises InputError if it accepts
-        none."""
+        """Append references [N, D], which may be a memory map, as the next N rows.
+
+        Raises InputError if the index accepts no more references.
+        """
         if self._sealed:
             raise InputError(f"{self._sealed}; train and fill another to add references")
         if self._card.factory.startswith("CAGRA"):

@@ -26,8 +26,7 @@ def approximate_pairs(
     factor: int = FACTOR,
     progress: Report | None = None,
 ) -> Matches:
-    """Return the best `num_pairs` over all queries together, or the best `k` of each query, among those the index
-    finds.
+    """Return the best `num_pairs` over all queries together, or the best `k` of each query, that the index finds.
 
     Scores are exact, −‖q − r‖². Pairs that the index misses are missing, so there may be fewer than requested. With
     `num_pairs`, every list that may have cut off a pair of the answer is searched again, four times as long. Raises

@@ -141,8 +141,10 @@ def is_index(path: Path) -> bool:
 
 
 def read_index(path: Path) -> tuple[Descriptors, dict[str, str]]:
-    """Return all descriptors, sorted by id, and their provenance; `read_descriptors` and `read_provenance` do so for a
-    file."""
+    """Return all descriptors, sorted by id, and their provenance.
+
+    `read_descriptors` and `read_provenance` return the same for a file.
+    """
     index = Index.open(path)
     with index.snapshot() as now:
         return now.descriptors(), dict(index.manifest.provenance)

@@ -1,5 +1,4 @@
-"""The manifest of an index: the model of its descriptors, written once at creation and checked for all descriptors
-given."""
+"""The manifest of an index: the model of its descriptors, written at creation, and checked for all others given."""
 
 from __future__ import annotations
 
@@ -73,8 +72,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest. Raises InputError if the folder is no index, or the manifest is damaged or of another
-    format."""
+    """Read the manifest of an index.
+
+    Raises InputError if the folder is no index, or the manifest is damaged or of another format.
+    """
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected an index that isc-index create made")

@@ -26,8 +26,10 @@ ATTEMPTS = 100  # to open a generation before a writer removes it
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One state of an index. `vectors` [rows, D] maps the file with its dead rows, and is valid while the snapshot is
-    open."""
+    """One state of an index.
+
+    `vectors` [rows, D] maps the file with its dead rows, and is valid while the snapshot is open.
+    """
 
     path: Path
     manifest: Manifest

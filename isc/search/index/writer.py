@@ -104,8 +104,10 @@ class Writer:
         return Added(len(descriptors) - there, there * replace, there * skip_existing)
 
     def remove(self, ids: Iterable[str], *, missing_ok: bool = False) -> int:
-        """Remove these images, all or none, and return their number. Raises InputError for an unknown id unless
-        `missing_ok`."""
+        """Remove these images, all or none, and return their number.
+
+        Raises InputError for an unknown id unless `missing_ok`.
+        """
         names = list(dict.fromkeys(ids))
         known = self.present(names)
         if len(known) < len(names) and not missing_ok:
@@ -120,8 +122,7 @@ class Writer:
         return len(known)
 
     def compact(self, *, progress: Report | None = None) -> int:
-        """Copy the live rows to a file of the next generation, switch to it, and return the number of dead rows
-        removed.
+        """Copy the live rows to a file of the next generation, and return the number of dead rows removed.
 
         Readers keep the file they have open. The next writer removes the file that a killed compaction leaves.
         """

@@ -32,8 +32,7 @@ def faiss_gpus() -> int:
 
 
 class FaissKernel:
-    """Kernel on lists of the k nearest by faiss: on all GPUs, each with a share of the references, or on the CPU
-    without one.
+    """Kernel on faiss's lists of the k nearest: on all GPUs, each with a share of the references, else on the CPU.
 
     A list that ends above the threshold is searched again with a larger k; beyond faiss's limit numpy computes all
     scores. With `half`, GPUs hold the references as float16.

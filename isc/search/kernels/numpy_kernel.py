@@ -35,15 +35,13 @@ class Tile(Protocol):
     error: float
 
     def nth(self, count: int) -> float | None:
-        """Return a score that at least `count` pairs reach, near the largest such score; None if there are fewer
-        pairs."""
+        """Return a score that at least `count` pairs reach, near the largest such; None if there are fewer pairs."""
 
     def nth_of_rows(self, count: int) -> Scores | None:
         """Return such a score for the pairs of each query [n]; None if there are fewer references."""
 
     def above(self, least: Scores) -> tuple[Indices, Indices, Scores]:
-        """Return query rows, reference rows and scores [M] of all pairs that reach the threshold `least` [n] of their
-        query.
+        """Return query rows, reference rows and scores [M] of all pairs that reach their query's threshold `least` [n].
 
         Some pairs below the threshold may be among them. Thresholds of ±∞ are allowed.
         """
@@ -81,11 +79,11 @@ def gamma(terms: int, unit: float = U32) -> float:
 
 
 def expansion_error(dim: int, query_length: float, reference_length: float) -> float:
-    """Return a bound on |computed − true| score when float32 evaluates q·r − ‖q‖²/2 − ‖r‖²/2 for vectors up to these
-    lengths.
+    """Return a bound on |computed − true| score when float32 evaluates q·r − ‖q‖²/2 − ‖r‖²/2.
 
-    Each of the three sums of `dim` products errs by at most γ_dim times its Cauchy-Schwarz bound, and each addition by
-    u: γ_{dim+3} · (‖q‖ + ‖r‖)² / 2. Raises InputError if the vectors are too long for float32.
+    The vectors have at most these lengths. Each of the three sums of `dim` products errs by at most γ_dim times its
+    Cauchy-Schwarz bound, and each addition by u: γ_{dim+3} · (‖q‖ + ‖r‖)² / 2. Raises InputError if the vectors are too
+    long for float32.
     """
     longest = query_length + reference_length
     if not longest**2 <= float(np.finfo(np.float32).max):

@@ -16,8 +16,7 @@ FILE = "normalize.json"  # the name of the file in a run folder
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored chain: its file, the weights of its descriptors, and the number of training photos it was selected
-    with."""
+    """A stored chain: its file, the weights of its descriptors, and the number of photos it was selected with."""
 
     path: Path
     chain: Chain

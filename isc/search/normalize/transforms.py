@@ -1,4 +1,4 @@
-"""The steps of normalisation: each maps vectors to vectors, row by row; its docstring derives the ranking by distance.
+"""The steps of normalisation: each maps vectors to vectors, row by row; each docstring derives the ranking.
 
 q, r and t are the vectors of a query, a reference and a training photo. Steps on unit vectors use ‖q − r‖² = 2 − 2 q·r,
 so that distance and cosine rank alike; b(q) is the mean cosine of q to its nearest t.
@@ -43,8 +43,7 @@ class Training:
     kept: dict[int, tuple[Vectors, Floats, Rows]] = field(default_factory=dict, repr=False)
 
     def near(self, x: Vectors, k: int) -> tuple[Floats, Rows]:
-        """Return cosines [N, k], largest first, and rows [N, k] of the nearest training vectors; all have unit
-        length."""
+        """Return cosines [N, k], largest first, and rows [N, k] of the nearest training vectors, for unit vectors."""
         self.require(k)
         if not self.keep:
             return self._search(x, k)
@@ -140,8 +139,7 @@ def dim_of(chain: Chain, dim: int) -> int:
 
 
 def pca(step: Pca, training: Training) -> Callable[[Vectors], Vectors]:
-    """Return x ← unit(Vᵀ(x − mean)), with V [D, dim] the directions of most variance in the training set (Pearson,
-    1901).
+    """Return x ← unit(Vᵀ(x − mean)), with V [D, dim] the training set's directions of most variance (Pearson, 1901).
 
     q' and r' are unit vectors, so distance ranks as the cosine of the centred, projected vectors; with all D
     directions, as the cosine of q − mean and r − mean.

@@ -1,5 +1,4 @@
 """Selection of a chain and its options by μAP on a validation set, and a check that the gain is more than chance.
-gain.
 
 Each trial is a fit, a search for the best pairs, and μAP. Starting from the published values, one option after another
 is moved along its ladder while μAP rises, then between the rungs (coordinate ascent).
@@ -52,8 +51,7 @@ PAIRS_PER_QUERY = 10
 
 @dataclass(frozen=True)
 class Trial:
-    """The results of a chain: μAP and recall at 90 % precision over all queries, and μAP over each half of the
-    queries."""
+    """The results of a chain: μAP and recall at 90 % precision over all queries, and μAP over each half of them."""
 
     chain: Chain
     dim: int
@@ -255,8 +253,7 @@ def _start(bench: Bench, kind: Chain) -> Chain:
 
 
 def _most_dims(bench: Bench, chain: Chain, at: int) -> int:
-    """Return the largest `dim` of the step that the training set spans and that keeps the chain in the descriptor
-    track."""
+    """Return the largest `dim` of the step that the training set spans and that is legal for the descriptor track."""
     spanned = bench._state(())[0].spanned
     return max(2, min(MAX_DIM - sum(step.MORE for step in chain.steps[at + 1 :]), spanned))
 

@@ -1,0 +1,83 @@
+"""Commands as processes of their own that need not load their libraries: each is forked from a server that has.
+
+A cold start of a verb takes seconds of CPU; a fork takes milliseconds. Signals, working directory, environment, standard
+streams and exit codes are those of a process started by a shell.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.forked_libraries"])
+
+
+def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, err: Path) -> ForkServerProcess:
+    """Start `python script arguments…` with `folder` as working directory, in a session of its own.
+
+    Standard output and error go into the files `out` and `err`.
+    """
+    process = CONTEXT.Process(
+        target=_run, args=([str(script), *arguments], str(folder), dict(os.environ), str(out), str(err))
+    )
+    process.start()
+    return process
+
+
+def _run(argv: Sequence[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
+    with contextlib.suppress(PermissionError):  # a session leader already
+        os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, out, flags), (2, err, flags)):
+        opened = os.open(path, mode)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115, PTH123
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = list(argv)
+    sys.path.insert(0, str(Path(argv[0]).parent))
+    status = _status_of(argv[0])
+    with contextlib.suppress(KeyboardInterrupt):
+        threading._shutdown()  # waits for threads, as the interpreter does at its end
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    if status is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status or 0)
+
+
+def _status_of(script: str) -> int | None:
+    """Run the script; return its exit status, None if Ctrl-C ended it."""
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return None
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
