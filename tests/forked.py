@@ -38,6 +38,7 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, er
 def _run(argv: Sequence[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
     with contextlib.suppress(PermissionError):  # a session leader already
         os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell started
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

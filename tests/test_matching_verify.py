@@ -375,9 +375,9 @@ from isc.photos.folders import list_images
 from isc.match.verification.feature_store import FeatureStore
 from isc.match.verification.compare import verify
 from isc.match.verification import compare as module
-from isc.match.verification import shelf, tasks
+from isc.match.verification import shelf
 signal.signal(signal.SIGINT, signal.default_int_handler)
-module.BATCH = 2
+shelf.BATCH = 2
 module.PHOTOS = 1
 benchmark, store, pairs, output = map(Path, sys.argv[1:5])
 rows = [tuple(row) for row in csv.reader(pairs.open())]

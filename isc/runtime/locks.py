@@ -65,5 +65,5 @@ def _holder(handle: int) -> str:
     try:
         who = json.loads(os.pread(handle, 4096, 0))
         return f"process {who['pid']} on {who['host']} ({who['command']}) has been writing since {who['since']}"
-    except (ValueError, KeyError):  # it holds the lock but has not written its name yet
+    except (ValueError, KeyError, TypeError):  # it holds the lock but has not written its name yet
         return "another process is writing"
