@@ -132,7 +132,7 @@ def trials(lists: int) -> dict[str, list[tuple[str, int]]]:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What one search gave: shares of what there is, and seconds."""
 
     first: float
@@ -151,7 +151,7 @@ class Trial:
     originals: Pairs
     row: Pairs
     best: Matches
-    exact: Found
+    exact: SearchResult
 
     @classmethod
     def of(cls, queries: Vectors, references: Vectors, originals: Pairs) -> Trial:
@@ -160,9 +160,9 @@ class Trial:
         copies = float((row[: len(originals)] == originals[:, None]).any(axis=1).mean())
         sets = named(queries, "Q"), named(references, "R")
         best = best_pairs(*sets, num_pairs=K * len(queries))
-        return cls(*sets, originals, row, best, Found(1, 1, copies, 1, took))
+        return cls(*sets, originals, row, best, SearchResult(1, 1, copies, 1, took))
 
-    def ask(self, index: Approximate, search: str, *, again: int) -> Found:
+    def ask(self, index: Approximate, search: str, *, again: int) -> SearchResult:
         queries, references = self.queries.vectors, self.references.vectors
 
         def once() -> tuple[Pairs, Pairs, npt.NDArray[np.float64]]:
@@ -176,7 +176,7 @@ class Trial:
         pairs = approximate_pairs(
             self.queries, self.references, index=index, num_pairs=len(self.best), search=search, factor=factor
         )
-        return Found(
+        return SearchResult(
             float(np.isin(offset + self.row[:, 0], first).mean()),
             float(np.isin(offset[:, None] + self.row, found).mean()),
             float(np.isin(offset[: len(self.originals)] + self.originals, found).mean()),
@@ -184,7 +184,7 @@ class Trial:
             seconds(once, repeats=3),
         )
 
-    def told(self, found: Found, *, size: float) -> dict[str, object]:
+    def told(self, found: SearchResult, *, size: float) -> dict[str, object]:
         """The columns of the table that were measured; `size` in bytes."""
         return {
             "recall@1": f"{found.first:.3f}",

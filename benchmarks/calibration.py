@@ -22,7 +22,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.data.model_files import SHIPPED
 from isc.evaluate.calibration.fit import fit
 from isc.evaluate.calibration.maps import log_likelihood
-from isc.evaluate.calibration.score_origin import PROBABILITY, Made, read_made
+from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin, read_made
 from isc.evaluate.calibration.shift import best_scores, shift
 from isc.evaluate.metrics import reliability, wilson
 from isc.match.verification.fusion_files import read_fusion
@@ -37,7 +37,7 @@ class Run:
     name: str
     matches: Matches
     truth: GroundTruth
-    made: Made
+    made: ScoreOrigin
 
     def part(self, queries: frozenset[str]) -> "Run":
         truth = GroundTruth(queries, frozenset(pair for pair in self.truth.pairs if pair[0] in queries))

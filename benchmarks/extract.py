@@ -37,9 +37,9 @@ from isc.extract.embedding import ITEM, embed, embed_batch
 from isc.extract.gpu_pipeline import fitting_batch
 from isc.extract.loaders import loader_options
 from isc.extract.run import extract
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.model.device import choose_device, keep_freed_memory, native_bfloat16, place
-from isc.model.inference import FAITHFUL, Network, _Autocast, load_network
+from isc.model.inference import FAITHFUL, InferenceModel, _Autocast, load_inference_model
 from isc.model.load import load_model
 from isc.photos.folders import SAMPLE
 from isc.photos.listing import Listing
@@ -57,7 +57,7 @@ USUAL = 32  # pictures in a batch of the usual loop
 class Ready(Dataset[Block]):
     """The same pictures over and over, embedded by the loader's processes."""
 
-    def __init__(self, network: Network, batch: Batch, looks: Looks, *, count: int) -> None:
+    def __init__(self, network: InferenceModel, batch: Batch, looks: ViewPlan, *, count: int) -> None:
         self.network, self.batch, self.looks, self.count = network, batch, looks, count
 
     def __len__(self) -> int:
@@ -81,11 +81,11 @@ def loader(dataset: Dataset[object]) -> DataLoader[object]:
     return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **loader_options(cores()))
 
 
-def reading(photos: Listing, looks: Looks) -> float:
+def reading(photos: Listing, looks: ViewPlan) -> float:
     return rate(loader(BatchDataset(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 2)
 
 
-def network_alone(network: Network, photos: Listing, looks: Looks, *, count: int) -> float:
+def network_alone(network: InferenceModel, photos: Listing, looks: ViewPlan, *, count: int) -> float:
     """Of about so many pictures."""
     if network.device.type == "cuda":
         return _on_gpu(network, photos, looks, count=count)
@@ -93,7 +93,7 @@ def network_alone(network: Network, photos: Listing, looks: Looks, *, count: int
     return rate(loader(Ready(network, batch, looks, count=count // ITEM + skip)), each=ITEM, skip=skip)
 
 
-def _on_gpu(network: Network, photos: Listing, looks: Looks, *, count: int) -> float:
+def _on_gpu(network: InferenceModel, photos: Listing, looks: ViewPlan, *, count: int) -> float:
     """Batches that are there already."""
     size = fitting_batch(network, looks)
     batch = read_batch(photos, range(size), looks).pictures[0].flatten(0, 1).to(network.device)
@@ -107,7 +107,7 @@ def _on_gpu(network: Network, photos: Listing, looks: Looks, *, count: int) -> f
     return turns * size / (time.perf_counter() - started)
 
 
-def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) -> float:
+def usual_loop(model: str, photos: Listing, looks: ViewPlan, device: torch.device) -> float:
     network = place(load_model(model), device)
 
     def batches() -> Iterable[None]:
@@ -119,7 +119,7 @@ def usual_loop(model: str, photos: Listing, looks: Looks, device: torch.device) 
     return rate(batches(), each=USUAL, skip=2)
 
 
-def extracted(images: Path, options: dict[str, object], network: Network | None = None) -> float:
+def extracted(images: Path, options: dict[str, object], network: InferenceModel | None = None) -> float:
     """Seconds to the finished file; of a network that is there already, if one is given."""
     there = (
         mock.patch("isc.model.inference.load_network", return_value=network) if network else contextlib.nullcontext()
@@ -149,7 +149,7 @@ def ways(device: torch.device) -> list[tuple[Runtime, Precision]]:
         found.append((Runtime.torch, Precision.bfloat16))
     for runtime in (Runtime.onnxruntime, Runtime.openvino):
         try:
-            load_network("imagenet", device=device, runtime=runtime)
+            load_inference_model("imagenet", device=device, runtime=runtime)
             found.append((runtime, Precision.float32))
         except InputError as error:
             print(f"without {runtime.value}: {error}")
@@ -161,13 +161,13 @@ def measure(arguments: argparse.Namespace, size: int, folder: Path, device: torc
     medians count."""
     original = list_photos(arguments.images)
     names = [original.file(row) for row in range(len(original))]
-    looks, few = Looks(size), listed(folder, names, FIRST)
+    looks, few = ViewPlan(size), listed(folder, names, FIRST)
     some = list_photos(listed(folder, names, SOME))
     read, usual = reading(some, looks), list[float]()
     rows: list[dict[str, object]] = []
     for runtime, precision in ways(device):
         options: dict[str, object] = {"image_size": size, "runtime": runtime, "precision": precision}
-        network = load_network(arguments.model, device=device, **options)  # type: ignore[arg-type]
+        network = load_inference_model(arguments.model, device=device, **options)  # type: ignore[arg-type]
         options["model"] = arguments.model
         count = max(64, int(network_alone(network, some, looks, count=32) * arguments.seconds))
         many, alone, took = listed(folder, names, count), [], []
@@ -204,13 +204,13 @@ def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str
     """Photos a second of the network alone, by how many pictures a core embeds at a time."""
     photos, rows = list_photos(arguments.images), []
     for size in SIZES:
-        batch = read_batch(photos, range(max(GROUPS)), Looks(size))
+        batch = read_batch(photos, range(max(GROUPS)), ViewPlan(size))
         for precision in (Precision.float32, Precision.bfloat16):
-            network = load_network(arguments.model, device=device, precision=precision)
+            network = load_inference_model(arguments.model, device=device, precision=precision)
             row: dict[str, object] = {"size": f"{size} px", "by": precision.value}
             for count in GROUPS:
                 grouped = replace(network, groups=(count, count))
-                items = Ready(grouped, batch, Looks(size), count=4 * cores())
+                items = Ready(grouped, batch, ViewPlan(size), count=4 * cores())
                 row[f"{count} at a time, photos/s"] = f"{rate(loader(items), each=max(GROUPS), skip=cores()):.0f}"
             rows.append(row)
     return rows
@@ -219,9 +219,9 @@ def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str
 def precisions(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
     """The least cosine with float32's descriptors, of the photos given."""
     model = load_model(arguments.model)
-    plain = Network(_Autocast(model, torch.bfloat16), model.config.dim, model.config.image_size, device)
-    kept = load_network(arguments.model, device=device, precision=Precision.bfloat16)
-    exact = load_network(arguments.model, device=device)
+    plain = InferenceModel(_Autocast(model, torch.bfloat16), model.config.dim, model.config.image_size, device)
+    kept = load_inference_model(arguments.model, device=device, precision=Precision.bfloat16)
+    exact = load_inference_model(arguments.model, device=device)
     photos = list_photos(arguments.images)
     found = [embed(network, photos, workers=-1)[0] for network in (exact, plain, kept)]
     return [

@@ -26,7 +26,7 @@ from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
 from isc.model.device import keep_freed_memory, place
 from isc.model.files import save_model
-from isc.model.inference import torch_network
+from isc.model.inference import torch_inference_model
 from isc.model.load import load_model
 from isc.photos.folders import SAMPLE, list_images
 
@@ -68,7 +68,7 @@ def ship(run: Path) -> None:
 
 def _least_cosine(one: CopyModel, two: CopyModel) -> float:
     paths = list(list_images(SAMPLE).values())
-    a, b = (embed(torch_network(model), paths)[0] for model in (one, two))
+    a, b = (embed(torch_inference_model(model), paths)[0] for model in (one, two))
     return float((a * b).sum(axis=1).min())
 
 

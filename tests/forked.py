@@ -1,7 +1,7 @@
 """Commands as processes of their own that need not load their libraries: each is forked from a server that has.
 
-A cold start of a verb takes seconds of CPU; a fork takes milliseconds. Signals, working directory, environment, standard
-streams and exit codes are those of a process started by a shell.
+A cold start of a verb takes seconds of CPU; a fork takes milliseconds. Signals, working directory, environment,
+standard streams and exit codes are those of a process started by a shell.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _run(argv: Sequence[str], folder: str, environment: dict[str, str], out: str
         opened = os.open(path, mode)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115, PTH123
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = list(argv)
     sys.path.insert(0, str(Path(argv[0]).parent))

@@ -15,7 +15,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.bootstrap import bootstrap, interval
 from isc.evaluate.calibration.apply import apply, judged, precision_of_cut, warnings, write_probabilities
-from isc.evaluate.calibration.files import Calibration, Stored, calibration_for, read_calibration
+from isc.evaluate.calibration.files import Calibration, CalibrationFile, calibration_for, read_calibration
 from isc.evaluate.calibration.fit import fit
 from isc.evaluate.calibration.maps import (
     FOLDS,
@@ -30,13 +30,13 @@ from isc.evaluate.calibration.maps import (
     log_likelihood,
     read_map,
 )
-from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, Made
+from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.shift import QUANTILES, Best, best_scores, shift
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold, held_out
 from isc.evaluate.metrics import evaluate, wilson
 
 QUERIES, COPIES, PER_QUERY = 150, 90, 6
-MADE = Made(
+MADE = ScoreOrigin(
     DISTANCE, DISTANCE, "none", None, QUERIES, 200, descriptors={"weights_sha256": "ab" * 32, "image_size": "192"}
 )
 
@@ -357,7 +357,7 @@ def fitted() -> Calibration:
 
 def test_a_calibration_comes_back_from_its_file(fitted, tmp_path):
     write_json(tmp_path / "c.json", fitted.as_dict())
-    assert read_calibration(tmp_path / "c.json") == Stored(tmp_path / "c.json", fitted)
+    assert read_calibration(tmp_path / "c.json") == CalibrationFile(tmp_path / "c.json", fitted)
     assert [one.precision for one in fitted.thresholds] == list(PRECISIONS)
     assert (fitted.queries, fitted.with_copies, fitted.pairs, fitted.copies) == (150, 90, 900, 90)
 
@@ -431,7 +431,7 @@ def test_the_number_of_queries_or_references_does_not_forbid(fitted, tmp_path):
     write_json(tmp_path / "c.json", fitted.as_dict())
     silent = {"weights_sha256": "ab" * 32}  # of the size, which makes no difference then
     made = dataclasses.replace(MADE, queries=7, references=7, track="matching", descriptors=silent)
-    assert calibration_for(str(tmp_path / "c.json"), made) == (Stored(tmp_path / "c.json", fitted), None)
+    assert calibration_for(str(tmp_path / "c.json"), made) == (CalibrationFile(tmp_path / "c.json", fitted), None)
 
 
 def test_the_model_has_one_file_for_each_kind_of_score(fitted, tmp_path):
@@ -450,7 +450,7 @@ def test_the_model_has_one_file_for_each_kind_of_score(fitted, tmp_path):
 def test_the_cut_takes_the_pair_it_is_named_after(fitted):
     """0.1 as a float32 is more than 0.1."""
     wanted = dataclasses.replace(fitted.wanted, threshold=0.1)
-    stored = Stored(Path("c.json"), dataclasses.replace(fitted, wanted=wanted))
+    stored = CalibrationFile(Path("c.json"), dataclasses.replace(fitted, wanted=wanted))
     score = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(0)), 0.2], np.float32)
     matches = dataclasses.replace(Matches.from_ids(list("abc"), list("rst"), score), score=score)
     assert apply(stored, matches).accepted.tolist() == [True, False, True]
@@ -458,7 +458,7 @@ def test_the_cut_takes_the_pair_it_is_named_after(fitted):
 
 def test_probabilities_are_written_in_the_order_of_the_predictions(fitted, tmp_path):
     matches, _ = labelled(1)
-    applied = apply(Stored(Path("c.json"), fitted), matches)
+    applied = apply(CalibrationFile(Path("c.json"), fitted), matches)
     write_probabilities(tmp_path / "p.csv", applied)
     header, *rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
     assert header == ["query_id", "reference_id", "score", "probability", "accepted"]
@@ -472,7 +472,7 @@ def test_probabilities_are_written_in_the_order_of_the_predictions(fitted, tmp_p
 
 def test_what_is_said_of_the_cut_and_of_the_truth(fitted):
     matches, truth = labelled(1)
-    applied = apply(Stored(Path("c.json"), fitted), matches)
+    applied = apply(CalibrationFile(Path("c.json"), fitted), matches)
     accepted = matches.score >= fitted.wanted.threshold
     low, high = fitted.wanted.held_out_interval
     said = precision_of_cut(applied)
@@ -486,14 +486,14 @@ def test_what_is_said_of_the_cut_and_of_the_truth(fitted):
 
 def test_what_is_said_where_the_precision_was_never_reached(fitted):
     wanted = dataclasses.replace(fitted.wanted, threshold=None, best=0.75, best_score=-1.5)
-    applied = apply(Stored(Path("c.json"), dataclasses.replace(fitted, wanted=wanted)), labelled()[0])
+    applied = apply(CalibrationFile(Path("c.json"), dataclasses.replace(fitted, wanted=wanted)), labelled()[0])
     assert not applied.accepted.any()
     said = precision_of_cut(applied)
     assert "90 % precision was never reached, at best 0.750 at score ≥ -1.5000" in said
 
 
 def test_a_run_like_the_fitted_one_is_not_warned_of(fitted):
-    applied = apply(Stored(Path("c.json"), fitted), labelled(1)[0])
+    applied = apply(CalibrationFile(Path("c.json"), fitted), labelled(1)[0])
     assert list(warnings(applied, MADE)) == []
 
 
@@ -508,7 +508,7 @@ def test_a_run_like_the_fitted_one_is_not_warned_of(fitted):
     ],
 )
 def test_a_run_unlike_the_fitted_one_is_warned_of_once(fitted, run, change, expected):
-    applied = apply(Stored(Path("c.json"), fitted), labelled(1, **run)[0])
+    applied = apply(CalibrationFile(Path("c.json"), fitted), labelled(1, **run)[0])
     (said,) = warnings(applied, dataclasses.replace(MADE, **change))
     for part in expected:
         assert part in said

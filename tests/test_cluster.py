@@ -33,15 +33,15 @@ from isc.extract.ray_extract import (
     load_checked,
     place_for,
 )
-from isc.extract.view_plan import Looks
-from isc.model.inference import Network, load_network
+from isc.extract.view_plan import ViewPlan
+from isc.model.inference import InferenceModel, load_inference_model
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos
 from isc.photos.views import parse_views
 from isc.runtime.ray_cluster import RETRIES, check_nodes, connected, require_ray, working_nodes
 from isc.search import ray_search as search
 from isc.search.exact import best_pairs, knn
-from isc.search.ray_search import Found, cluster_pairs, merge, plan, read_shard
+from isc.search.ray_search import ShardAnswer, cluster_pairs, merge, plan, read_shard
 from tests.conftest import SAMPLE
 
 pytest.importorskip("ray")
@@ -178,11 +178,11 @@ def test_merged_shards_are_the_whole() -> None:
     query, reference = (axis.ravel() for axis in np.indices(distance.shape))
     for num_pairs, k in ((17, None), (None, 3)):
         for rows in (1, 5, 12):
-            best = Found(query[:0], reference[:0], distance.ravel()[:0])
+            best = ShardAnswer(query[:0], reference[:0], distance.ravel()[:0])
             for first in draw.permutation(np.arange(0, 12, rows)):
                 inside = np.flatnonzero((reference >= first) & (reference < first + rows))
-                shard = Found(query[inside], reference[inside], distance.ravel()[inside])
-                nothing = Found(query[:0], reference[:0], distance.ravel()[:0])
+                shard = ShardAnswer(query[inside], reference[inside], distance.ravel()[inside])
+                nothing = ShardAnswer(query[:0], reference[:0], distance.ravel()[:0])
                 best = merge(best, merge(shard, nothing, num_pairs=num_pairs, k=k), num_pairs=num_pairs, k=k)
             found = sorted(zip(best.distance, best.query, best.reference, strict=True))
             everything = sorted(zip(distance.ravel(), query, reference, strict=True))
@@ -220,8 +220,8 @@ def test_shards_of_a_file_are_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    return load_network("isc_small", device=torch.device("cpu"), image_size=SIDE)
+def network() -> InferenceModel:
+    return load_inference_model("isc_small", device=torch.device("cpu"), image_size=SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -235,14 +235,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Listing:
 
 
 @pytest.fixture
-def store(network: Network, photos: Listing, tmp_path: Path) -> Iterator[Store]:
+def store(network: InferenceModel, photos: Listing, tmp_path: Path) -> Iterator[Store]:
     run = Run(len(photos), BLOCK, dict(network.provenance))
     with open_store(tmp_path / "out.h5", run, row_bytes=2000, overwrite=False) as store:
         yield store
 
 
 def test_blocks_are_those_of_one_process_and_a_killed_actor_costs_time_alone(
-    cluster: str, store: Store, photos: Listing, network: Network
+    cluster: str, store: Store, photos: Listing, network: InferenceModel
 ) -> None:
     killed: list[int] = []
 
@@ -258,7 +258,7 @@ def test_blocks_are_those_of_one_process_and_a_killed_actor_costs_time_alone(
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        embed_on_cluster(store, photos, Recipe("isc_small", Looks(SIDE)), progress=lambda *done: told.append(done))
+        embed_on_cluster(store, photos, Recipe("isc_small", ViewPlan(SIDE)), progress=lambda *done: told.append(done))
     finally:
         ended.set()
         thread.join()
@@ -280,16 +280,16 @@ def test_blocks_are_those_of_one_process_and_a_killed_actor_costs_time_alone(
     before = {path: path.stat().st_mtime_ns for path in store.folder.glob("*.npz")}
     last = block_path(store.folder, 2)
     last.unlink()
-    embed_on_cluster(store, photos, Recipe("isc_small", Looks(SIDE)), progress=lambda *done: told.append(done))
+    embed_on_cluster(store, photos, Recipe("isc_small", ViewPlan(SIDE)), progress=lambda *done: told.append(done))
     after = {path: path.stat().st_mtime_ns for path in store.folder.glob("*.npz")}
     assert {path for path in after if after[path] != before[path]} == {last}
     assert told[-1] == (48, 48)
 
 
 def test_regions_found_by_actors_are_those_of_one_process(
-    cluster: str, store: Store, photos: Listing, network: Network
+    cluster: str, store: Store, photos: Listing, network: InferenceModel
 ) -> None:
-    looks = Looks(SIDE, parse_views("regions:2"), Combine.rows)
+    looks = ViewPlan(SIDE, parse_views("regions:2"), Combine.rows)
     embed_on_cluster(store, photos, Recipe("isc_small", looks))
     made, alone = joined(list(store.blocks())), joined(list(embed_photos(network, photos, range(48), looks=looks)))
     assert made.regions is not None
@@ -302,8 +302,8 @@ def test_regions_found_by_actors_are_those_of_one_process(
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe("nonsense", Looks(SIDE)), r"^model=nonsense: no such model; .* \(on node \S+\)$"),
-        (Recipe("isc_small", Looks(SIDE), device=Device.cuda), "^device=cuda: no node of the Ray cluster has a GPU"),
+        (Recipe("nonsense", ViewPlan(SIDE)), r"^model=nonsense: no such model; .* \(on node \S+\)$"),
+        (Recipe("isc_small", ViewPlan(SIDE), device=Device.cuda), "^device=cuda: no node of the Ray cluster has a GPU"),
     ],
 )
 def test_an_error_of_the_user_ends_the_run_with_one_line(
@@ -315,7 +315,7 @@ def test_an_error_of_the_user_ends_the_run_with_one_line(
 
 
 def test_strict_ends_the_run_at_a_photo_that_cannot_be_read(store: Store, photos: Listing) -> None:
-    actor = Embedder(store, Recipe("isc_small", Looks(SIDE), strict=True), Place(1, 0, 1))
+    actor = Embedder(store, Recipe("isc_small", ViewPlan(SIDE), strict=True), Place(1, 0, 1))
     batches = block_names({}, photos=photos, run=store.run, missing=[1])
     with pytest.raises(InputError, match=r"S020\.jpg.* \(strict=true\)$"):
         actor(next(batches))
@@ -324,7 +324,7 @@ def test_strict_ends_the_run_at_a_photo_that_cannot_be_read(store: Store, photos
 
 def test_another_model_than_the_run_was_begun_with_is_refused(store: Store) -> None:
     with pytest.raises(InputError, match=r"^model=imagenet: has weights_sha256=.* where the run was begun"):
-        load_checked(Recipe("imagenet", Looks(SIDE)), Place(1, 0, 1), store.run)
+        load_checked(Recipe("imagenet", ViewPlan(SIDE)), Place(1, 0, 1), store.run)
 
 
 def test_a_block_that_costs_four_actors_their_lives_ends_the_run(photos: Listing, tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from isc.extract.blocks import joined
 from isc.extract.embedding import embed, embed_batch, embed_photos
 from isc.extract.gpu_pipeline import embed_on_gpu
 from isc.extract.loaders import worker_count
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.model.device import native_bfloat16
-from isc.model.inference import FAITHFUL, Network, least_cosine, load_network, torch_network
+from isc.model.inference import FAITHFUL, InferenceModel, least_cosine, load_inference_model, torch_inference_model
 from isc.model.load import load_model
 from isc.photos.decode import read_image
 from isc.photos.regions import propose
@@ -40,7 +40,7 @@ PATHS = sorted((Path(isc.__file__).parent / "sample").glob("*.jpg"))
 CPU = torch.device("cpu")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SIZE = 64
-LOOKS = Looks(SIZE)
+LOOKS = ViewPlan(SIZE)
 REDUCED = [
     Precision.float32,
     pytest.param(Precision.bfloat16, marks=pytest.mark.skipif(not native_bfloat16(CPU), reason="emulated: slow")),
@@ -54,7 +54,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def network(model):
-    return torch_network(model)
+    return torch_inference_model(model)
 
 
 def everything(network, photos, rows=None, *, looks=LOOKS, **options):
@@ -104,7 +104,7 @@ class InMemory:
 @pytest.mark.parametrize("precision", REDUCED)
 def test_a_descriptor_depends_on_its_photo_alone(model, precision):
     """To the bit: in any order, in any company, by any number of processes."""
-    network, photos = torch_network(model, precision=precision), Files(PATHS[:37])
+    network, photos = torch_inference_model(model, precision=precision), Files(PATHS[:37])
     plain = everything(network, photos).vectors
     order = np.random.default_rng(0).permutation(37)
     shuffled = everything(network, Files([PATHS[row] for row in order])).vectors
@@ -152,8 +152,8 @@ def test_the_way_to_a_gpu_gives_the_same_descriptors(network):
 @NEEDS_GPU
 @pytest.mark.parametrize("precision", [Precision.float32, Precision.float16, Precision.bfloat16, Precision.auto])
 def test_a_gpu_gives_the_same_descriptors(model, network, precision):
-    there = load_network("isc_small", device=torch.device("cuda"), precision=precision, image_size=192)
-    photos, looks = Files(PATHS), Looks(192)
+    there = load_inference_model("isc_small", device=torch.device("cuda"), precision=precision, image_size=192)
+    photos, looks = Files(PATHS), ViewPlan(192)
     plain, found = everything(network, photos, looks=looks), everything(there, photos, looks=looks, workers=2)
     least = FAITHFUL if precision is not Precision.bfloat16 else 0.999
     assert (plain.vectors * found.vectors).sum(axis=2).min() >= least
@@ -164,7 +164,7 @@ def test_a_gpu_gives_the_same_descriptors(model, network, precision):
 @pytest.mark.gpu
 @NEEDS_GPU
 def test_cuda_graphs_give_the_same_descriptors(network):
-    there = load_network("isc_small", device=torch.device("cuda"), compile=True)
+    there = load_inference_model("isc_small", device=torch.device("cuda"), compile=True)
     plain, found = everything(network, Files(PATHS)), everything(there, Files(PATHS), batch_size=16)
     assert (plain.vectors * found.vectors).sum(axis=2).min() >= FAITHFUL
 
@@ -200,9 +200,9 @@ def test_jpegs_decoded_beside_the_network_give_the_same_descriptors(network, siz
 @pytest.mark.skipif(not native_bfloat16(CPU), reason="emulated: slow")
 def test_bfloat16_stays_near_float32(network):
     """At the model's own size. Without the first layers in float32 the least cosine is 0.992."""
-    there = load_network("isc_small", device=CPU, precision=Precision.bfloat16)
+    there = load_inference_model("isc_small", device=CPU, precision=Precision.bfloat16)
     assert there.precision is Precision.bfloat16
-    plain, found = (everything(one, Files(PATHS), looks=Looks(192)).vectors[:, 0] for one in (network, there))
+    plain, found = (everything(one, Files(PATHS), looks=ViewPlan(192)).vectors[:, 0] for one in (network, there))
     least = (plain * found).sum(axis=1).min()
     assert FAITHFUL <= least < 1 - 1e-6, "the same to rounding: was it bfloat16 at all?"
 
@@ -210,9 +210,9 @@ def test_bfloat16_stays_near_float32(network):
 def test_precision_auto_takes_what_is_faithful_and_says_so(model, monkeypatch):
     monkeypatch.setattr("isc.model.inference.reduced_precision", lambda device: Precision.bfloat16)
     monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9994)
-    assert torch_network(model, precision=Precision.auto).precision is Precision.float32
+    assert torch_inference_model(model, precision=Precision.auto).precision is Precision.float32
     monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9996)
-    assert torch_network(model, precision=Precision.auto).precision is Precision.bfloat16
+    assert torch_inference_model(model, precision=Precision.auto).precision is Precision.bfloat16
 
 
 def test_the_cosine_of_two_networks_is_that_of_the_worst_photo(network):
@@ -226,7 +226,7 @@ def test_the_cosine_of_two_networks_is_that_of_the_worst_photo(network):
 def test_the_callers_model_stays_as_it_is(model):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     layers = [type(layer) for layer in model.modules()]
-    torch_network(model, precision=Precision.bfloat16)
+    torch_inference_model(model, precision=Precision.bfloat16)
     assert [type(layer) for layer in model.modules()] == layers
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -243,7 +243,7 @@ def test_numbers_that_are_not_finite_are_refused(network):
 @pytest.mark.parametrize("option", [{"compile": True}, {"runtime": Runtime.openvino, "precision": Precision.bfloat16}])
 def test_what_a_cpu_cannot_do_is_refused(option):
     with pytest.raises(InputError, match=r"compile=true is for GPUs|precision=bfloat16: runtime=openvino"):
-        load_network("isc_small", device=CPU, **option)
+        load_inference_model("isc_small", device=CPU, **option)
 
 
 # --- unreadable photos -----------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def slow_views(model, path):
 
 @pytest.mark.parametrize("gpu_way", [False, True])
 def test_each_view_has_a_row_of_its_own_in_the_order_asked_for(model, network, gpu_way):
-    looks, photos = Looks(SIZE, VIEWS, Combine.rows), Torn(frozenset({1}), count=4)
+    looks, photos = ViewPlan(SIZE, VIEWS, Combine.rows), Torn(frozenset({1}), count=4)
     assert looks.sides == {64: [0, 1, 3], 96: [2]}
     if gpu_way:
         found = joined(list(embed_on_gpu(network, BatchDataset(photos, range(4), looks, size=3), workers=0)))
@@ -326,7 +326,7 @@ def test_each_view_has_a_row_of_its_own_in_the_order_asked_for(model, network, g
 
 
 def test_averaged_views_are_one_row_of_unit_length(model, network):
-    found = everything(network, Files(PATHS[:3]), looks=Looks(SIZE, VIEWS)).vectors
+    found = everything(network, Files(PATHS[:3]), looks=ViewPlan(SIZE, VIEWS)).vectors
     assert found.shape == (3, 1, 256)
     for path, vector in zip(PATHS, found[:, 0], strict=False):
         mean = slow_views(model, path).mean(axis=0)
@@ -335,7 +335,7 @@ def test_averaged_views_are_one_row_of_unit_length(model, network):
 
 # --- regions found in each photo -------------------------------------------------------------------------------------
 
-REGIONS = Looks(SIZE, parse_views("regions:3+scale:1.5"), Combine.rows)
+REGIONS = ViewPlan(SIZE, parse_views("regions:3+scale:1.5"), Combine.rows)
 
 
 @pytest.mark.parametrize("gpu_way", [False, True])
@@ -462,7 +462,7 @@ def _told(data, queue):
 
 @pytest.mark.parametrize("precision", REDUCED)
 def test_a_network_can_be_sent_to_a_process_that_shares_nothing(model, precision):
-    network, batch = torch_network(model, precision=precision), read_batch(Files(PATHS), [3, 5], LOOKS)
+    network, batch = torch_inference_model(model, precision=precision), read_batch(Files(PATHS), [3, 5], LOOKS)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_told, args=(pickle.dumps((network, batch)), queue))
@@ -491,12 +491,12 @@ def test_a_network_may_be_used_by_several_threads(network):
 def test_a_batch_pins_its_pictures(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
-    batch = read_batch(Files(PATHS), [0, 1], Looks(SIZE, VIEWS))
+    batch = read_batch(Files(PATHS), [0, 1], ViewPlan(SIZE, VIEWS))
     assert isinstance(batch.pin_memory(), Batch)
     assert [tuple(part.shape) for part in pinned] == [(2, 3, 3, 64, 64), (2, 1, 3, 96, 96)]
 
 
 def test_a_network_names_itself():
-    network = load_network("isc_small", device=CPU)
-    assert isinstance(network, Network)
+    network = load_inference_model("isc_small", device=CPU)
+    assert isinstance(network, InferenceModel)
     assert network.provenance["weights_sha256"] == isc.model.files.describe(load_model("isc_small"))["weights_sha256"]

@@ -22,7 +22,7 @@ from isc.errors import InputError
 from isc.extract.blocks import parts_folder
 from isc.extract.embedding import embed
 from isc.extract.run import extract
-from isc.model.inference import torch_network
+from isc.model.inference import torch_inference_model
 from isc.model.load import load_model
 from isc.photos.decode import read_image
 from isc.photos.regions import propose
@@ -85,7 +85,7 @@ def test_ids_are_paths_below_the_folder_and_vectors_have_unit_length(photos):
 def test_each_row_is_the_vector_of_its_own_photo(photos, model):
     found = read_descriptors(extract(config(photos)))
     for name, vector in zip(found.ids, found.vectors, strict=True):
-        alone, _ = embed(torch_network(model), [photos / f"{name}.jpg"], image_size=64)
+        alone, _ = embed(torch_inference_model(model), [photos / f"{name}.jpg"], image_size=64)
         np.testing.assert_array_equal(vector, alone[0])
 
 

@@ -20,7 +20,7 @@ from isc.evaluate.bootstrap import bootstrap, intervals
 from isc.evaluate.metrics import evaluate
 from isc.evaluate.report.comparison import compare, read_run
 from isc.match import outputs
-from isc.match.inputs import Sets
+from isc.match.inputs import DescriptorSets
 from isc.match.outputs import write_views
 from isc.match.verification.fusion_files import fusion_for
 from isc.search.multi_view import ImagePairs
@@ -842,7 +842,7 @@ def test_references_with_views_are_refused_by_their_file(viewed, vectors):
 
 def test_views_are_written_in_the_order_of_the_predictions(place):
     ids = np.array(["a", "b"], dtype=object)
-    sets = Sets(
+    sets = DescriptorSets(
         Descriptors(["b", "a", "b"], np.eye(3), ["whole", "flip", "turned"]), Descriptors(["x", "y"], np.eye(2, 3))
     )
     matches = Matches(ids, ids, np.array([0, 1, 0]), np.array([1, 1, 0]), np.array([0.5, 0.9, 0.5]))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isc.config.chain import STEPS, Chain, Pca, Score, Ssquare, Stretch, Subtract, Whiten, parse
+from isc.config.chain import STEPS, Chain, Pca, Score, SSquare, Stretch, Subtract, Whiten, parse
 from isc.data.descriptors import Descriptors
 from isc.errors import InputError
 from isc.match.inputs import shared_rows
@@ -180,7 +180,7 @@ def test_stretch_by_hand():
 def test_ssquare_by_hand():
     """q = (1, 0), training (0, 1): b = 0 leaves q. q = (0.6, 0.8): b = 0.8, u = unit(0.6, −0.2)."""
     training = Training(np.array([[0, 1]], np.float32))
-    found = form(Ssquare(nearest=1, neighbours=1), training).queries(np.array([[1, 0], [0.6, 0.8]], np.float32))
+    found = form(SSquare(nearest=1, neighbours=1), training).queries(np.array([[1, 0], [0.6, 0.8]], np.float32))
     push = 1.8 * math.sqrt(0.8) / math.hypot(0.6, 0.2)
     np.testing.assert_allclose(found, [[1, 0], [0.6 + push * 0.6, 0.8 - push * 0.2]], rtol=1e-5)
 
@@ -355,7 +355,7 @@ def a_step():
         st.builds(Pca, dim), st.builds(Whiten, dim, share), st.builds(Subtract, share, count, st.booleans())
     )
     last = st.one_of(
-        st.builds(Score, share, count), st.builds(Stretch, share, count), st.builds(Ssquare, share, count, count)
+        st.builds(Score, share, count), st.builds(Stretch, share, count), st.builds(SSquare, share, count, count)
     )
     return st.tuples(st.lists(early, max_size=3), st.lists(last, max_size=1)).map(
         lambda pair: Chain((*pair[0], *pair[1]))

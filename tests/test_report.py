@@ -32,7 +32,7 @@ from isc.evaluate.report.charts import (
     ticks,
 )
 from isc.evaluate.report.comparison import OtherRun, compare
-from isc.evaluate.report.galleries import Beside, sheets
+from isc.evaluate.report.galleries import RivalPair, sheets
 from isc.evaluate.report.page import write_report
 from isc.evaluate.report.pair_outcomes import apart, as_score, judge, spread, top
 from isc.evaluate.report.thumbnails import MAX_JPEG, Pictures, thumbnail
@@ -261,8 +261,8 @@ def test_sheets_of_the_small_run(small):
     found, missed, wrong = sheets(judge(matches, ground_truth, -0.3), -0.3)
     assert [pair.key for pair in found.pairs] == [("b", "B"), ("a", "A")]  # the hardest first
     assert [(p.key, p.score, p.note, p.beside) for p in missed.pairs] == [
-        (("c", "C"), -0.9, "rank 2 of its query", Beside("X", -0.5, "ranked first instead")),
-        (("d", "D"), None, "never predicted", Beside("Y", -0.6, "ranked first instead")),
+        (("c", "C"), -0.9, "rank 2 of its query", RivalPair("X", -0.5, "ranked first instead")),
+        (("d", "D"), None, "never predicted", RivalPair("Y", -0.6, "ranked first instead")),
     ]
     assert [pair.key for pair in wrong.pairs] == [("c", "X"), ("d", "Y"), ("a", "X")]  # e is not judged
     assert (found.total, missed.total, wrong.total) == (2, 2, 3)
@@ -273,8 +273,8 @@ def test_a_wrong_pair_shows_the_right_one_or_says_that_there_is_none():
     ground_truth = truth(("a", "A"), ("a", "B"), ("b", "B"), distractors=("x",))
     *_, wrong = sheets(judge(matches, ground_truth, None), None)
     assert [(p.query, p.beside, p.note) for p in wrong.pairs] == [
-        ("a", Beside("B", 0.7, "the right one"), ""),
-        ("b", Beside("B", None, "the right one"), ""),
+        ("a", RivalPair("B", 0.7, "the right one"), ""),
+        ("b", RivalPair("B", None, "the right one"), ""),
         ("x", None, "its query is a copy of no reference"),
     ]
     *_, wrong = sheets(judge(matches, ground_truth, 0.5), 0.5)
@@ -295,7 +295,7 @@ def test_a_missed_pair_is_not_named_as_its_own_rival():
     tied = rows(("a", "A", 0.5), ("a", "B", 0.5))
     _, missed, _ = sheets(judge(tied, truth(("a", "A")), None), None)
     assert missed.pairs[0].note == "rank 2 of its query"
-    assert missed.pairs[0].beside == Beside("B", 0.5, "ranked first instead")
+    assert missed.pairs[0].beside == RivalPair("B", 0.5, "ranked first instead")
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 6)), unique_by=lambda t: t[:2]))

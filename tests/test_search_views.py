@@ -110,7 +110,7 @@ def test_nearest_images_with_ties_are_the_slow_twin(both, k, margin):
     k = min(k, len(references.images))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_search, "MARGIN", margin)
-        patch.setattr(image_search._Side, "rows_an_image", 1)  # the shortest lists that could do
+        patch.setattr(image_search.ImageRows, "rows_an_image", 1)  # the shortest lists that could do
         found = nearest_images(queries, references, k=k)
     assert_same(found, slow_nearest(queries, references, k))
 

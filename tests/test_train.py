@@ -34,7 +34,7 @@ from isc.extract.embedding import embed
 from isc.extract.run import extract
 from isc.model.copy_model import CopyModel
 from isc.model.files import save_model
-from isc.model.inference import torch_network
+from isc.model.inference import torch_inference_model
 from isc.model.load import initial_model, load_model
 from isc.model.pooling import whitening_of
 from isc.photos.folders import list_images
@@ -737,7 +737,7 @@ def test_the_background_is_of_photos_spread_over_the_training_photos(photos, tmp
     listed = list(list_images(photos).values())
     found = model.background.clone()
     model.background.zero_()
-    expected, _ = embed(torch_network(model), [listed[row] for row in (0, 2, 4, 7, 9)])
+    expected, _ = embed(torch_inference_model(model), [listed[row] for row in (0, 2, 4, 7, 9)])
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
@@ -749,7 +749,7 @@ def test_whitening_and_background_are_of_the_same_photos(photos, tmp_path):
     model.center.zero_()
     model.whitening.copy_(torch.eye(16))
     listed = list(list_images(photos).values())
-    plain = torch.from_numpy(embed(torch_network(model), [listed[row] for row in range(0, 12, 2)])[0])
+    plain = torch.from_numpy(embed(torch_inference_model(model), [listed[row] for row in range(0, 12, 2)])[0])
     expected = whitening_of(plain, ridge=0.1)
     torch.testing.assert_close(center, expected[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(whitening @ whitening.T, expected[1] @ expected[1].T, atol=1e-3, rtol=1e-3)

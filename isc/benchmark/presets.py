@@ -67,7 +67,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Made:
+class EditedQuery:
     """A finished query: its pixels, its edits, the region of the source photo in it, and the JPEG quality to write.
 
     `region` holds the photo's corners (x, y), clockwise from the upper left, as fractions of width and height; None if
@@ -96,7 +96,7 @@ def kinds_of(library: Library) -> tuple[str, ...]:
 
 def make_query(
     recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, *, others: Sequence[str], other: Other
-) -> Made:
+) -> EditedQuery:
     """Return a copy of the picture by this recipe; `other` opens any of `others`, the photos for overlays."""
     if recipe.library is Library.augly:
         return _by_augly(recipe, cell, pixels, rng, others=others, other=other)
@@ -106,7 +106,7 @@ def make_query(
 
     copy, edits, matrix = _by_us(recipe, cell, pixels, rng, any_other)
     quality = RECOMPRESSED_QUALITY if edits[-1].name in RECOMPRESSION else QUALITY
-    return Made(copy, edits, region(pixels, copy, matrix), quality)
+    return EditedQuery(copy, edits, region(pixels, copy, matrix), quality)
 
 
 def _by_us(
@@ -122,13 +122,13 @@ def _by_us(
 
 def _by_augly(
     recipe: Recipe, cell: Cell | None, pixels: Pixels, rng: np.random.Generator, *, others: Sequence[str], other: Other
-) -> Made:
+) -> EditedQuery:
     from isc.benchmark.edits.augly_geometry import augly_copy
 
     kind, count = (None, CHAINS[recipe.preset]) if cell is None else (cell[0], (1, 1))
     copy, edits, matrix = augly_copy(pixels, rng, others, other, kind=kind, count=count)
     where = None if matrix is None else region(pixels, copy, matrix)
-    return Made(fit_within(copy, LONGEST), edits, where, QUALITY)
+    return EditedQuery(fit_within(copy, LONGEST), edits, where, QUALITY)
 
 
 def _described(edit: Edit, library: Library) -> dict[str, Any]:

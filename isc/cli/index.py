@@ -68,10 +68,10 @@ def create(arguments: argparse.Namespace) -> None:
         descriptors, provenance = read_set(arguments.descriptors)
         index = Index.create(arguments.index, dim=descriptors.dim, provenance=provenance)
     else:
-        from isc.model.inference import load_network
+        from isc.model.inference import load_inference_model
 
         model = arguments.model or DEFAULT_MODEL
-        network = load_network(model, device="cpu")
+        network = load_inference_model(model, device="cpu")
         provenance = {**network.provenance, "image_size": str(arguments.image_size or network.image_size)}
         name = str(Path(model).resolve()) if Path(model).exists() else model
         index = Index.create(arguments.index, dim=network.dim, provenance=provenance, model=name)

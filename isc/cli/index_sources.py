@@ -67,10 +67,10 @@ def embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
     """Return the function that embeds photos for this index. Raises InputError if the index needs another model."""
     from isc.extract.embedding import embed
     from isc.model.device import keep_freed_memory
-    from isc.model.inference import load_network
+    from isc.model.inference import load_inference_model
 
     name = arguments.model or manifest.model or DEFAULT_MODEL
-    network = load_network(name, device=arguments.device)
+    network = load_inference_model(name, device=arguments.device)
     size = manifest.image_size or network.image_size
     manifest.check(f"--model {name}", network.dim, {**network.provenance, "image_size": str(size)})
     keep_freed_memory()

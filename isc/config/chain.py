@@ -105,7 +105,7 @@ class Stretch(Step):
 
 
 @dataclass(frozen=True)
-class Ssquare(Step):
+class SSquare(Step):
     """S-square's shift of queries away from their `neighbours` nearest training vectors.
 
     The size of the shift is `push` × the square root of the mean cosine to the `nearest` ones.
@@ -130,7 +130,7 @@ class Subtract(Step):
 
 
 STEPS: dict[str, type[Step]] = {
-    kind.__name__.lower(): kind for kind in (Pca, Whiten, Score, Stretch, Ssquare, Subtract)
+    kind.__name__.lower(): kind for kind in (Pca, Whiten, Score, Stretch, SSquare, Subtract)
 }
 
 

@@ -1,4 +1,4 @@
 from .embedding import embed as embed
 from .embedding import embed_photos as embed_photos
 from .run import extract as extract
-from .view_plan import Looks as Looks
+from .view_plan import ViewPlan as ViewPlan

@@ -17,7 +17,7 @@ from isc.errors import InputError
 from isc.extract.blocks import Block
 from isc.extract.gpu_jpeg import Jpeg, decoded
 from isc.extract.loaders import loader_options
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.photos.decode import Pixels, jpeg_orientation, read_bytes, read_image
 from isc.photos.views import Region
 
@@ -76,7 +76,7 @@ class Batch:
         return replace(self, pictures=[part.pin_memory() for part in self.pictures])
 
 
-def read_batch(photos: PhotoSource, rows: Iterable[int], looks: Looks, *, jpegs: bool = False) -> Batch:
+def read_batch(photos: PhotoSource, rows: Iterable[int], looks: ViewPlan, *, jpegs: bool = False) -> Batch:
     """Read the photos of these numbers as input of the network; with `jpegs`, JPEG files stay encoded."""
     shown: dict[int, list[Pixels]] = {}
     failures: dict[int, str] = {}
@@ -98,7 +98,7 @@ def read_batch(photos: PhotoSource, rows: Iterable[int], looks: Looks, *, jpegs:
     return Batch(pictures, list(shown), failures, files, regions)
 
 
-def with_jpegs(batch: Batch, photos: PhotoSource, looks: Looks, device: torch.device) -> Batch:
+def with_jpegs(batch: Batch, photos: PhotoSource, looks: ViewPlan, device: torch.device) -> Batch:
     """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
     if not batch.jpegs:
         return batch
@@ -118,7 +118,7 @@ def with_jpegs(batch: Batch, photos: PhotoSource, looks: Looks, device: torch.de
 class BatchDataset(Dataset[Batch]):
     """Dataset of batches of pictures, made in the processes of the loader."""
 
-    def __init__(self, photos: PhotoSource, rows: Rows, looks: Looks, *, size: int, jpegs: bool = False) -> None:
+    def __init__(self, photos: PhotoSource, rows: Rows, looks: ViewPlan, *, size: int, jpegs: bool = False) -> None:
         self.photos, self.rows, self.looks, self.size, self.jpegs = photos, rows, looks, size, jpegs
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def padded(pictures: Tensor, size: int) -> Tensor:
     return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
 
 
-def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], looks: Looks, dim: int) -> Block:
+def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], looks: ViewPlan, dim: int) -> Block:
     """Return the batch's descriptors as a block. Raises InputError if one is not finite."""
     vectors = looks.combined(found) if batch.rows else np.zeros((0, looks.rows, dim), np.float32)
     finite = np.isfinite(vectors).all(axis=(1, 2))

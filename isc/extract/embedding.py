@@ -16,9 +16,9 @@ from isc.extract.batches import Batch, BatchDataset, Files, PhotoSource, Rows, f
 from isc.extract.blocks import Block
 from isc.extract.gpu_pipeline import embed_on_gpu, fitting_batch
 from isc.extract.loaders import worker_count
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.model.device import one_thread
-from isc.model.inference import Network
+from isc.model.inference import InferenceModel
 from isc.runtime.progress import progress
 
 ITEM = 8  # photos that a worker process receives at a time
@@ -30,7 +30,7 @@ class _Blocks(Dataset[Block | InputError]):
     An InputError is returned as an item: raised in a worker process, it would be wrapped in that process's traceback.
     """
 
-    def __init__(self, batches: BatchDataset, network: Network) -> None:
+    def __init__(self, batches: BatchDataset, network: InferenceModel) -> None:
         self.batches, self.network = batches, network
 
     def __len__(self) -> int:
@@ -44,11 +44,11 @@ class _Blocks(Dataset[Block | InputError]):
 
 
 def embed_photos(
-    network: Network,
+    network: InferenceModel,
     photos: PhotoSource,
     rows: Rows,
     *,
-    looks: Looks,
+    looks: ViewPlan,
     batch_size: int | None = None,
     workers: int = 0,
     gpu_jpeg: bool = False,
@@ -70,13 +70,13 @@ def embed_photos(
         yield block
 
 
-def embed_batch(network: Network, batch: Batch, looks: Looks) -> Block:
+def embed_batch(network: InferenceModel, batch: Batch, looks: ViewPlan) -> Block:
     """Return the descriptors of one batch, made on a CPU by one thread, in groups of one size."""
     found = [_in_groups(network, part) for part in batch.pictures]
     return finite_block(batch, found, looks, network.dim)
 
 
-def _in_groups(network: Network, pictures: Tensor) -> npt.NDArray[np.float32]:
+def _in_groups(network: InferenceModel, pictures: Tensor) -> npt.NDArray[np.float32]:
     """Embed uint8 [P, V, 3, S, S] to float32 [P, V, D] in groups of one size.
 
     The last group is padded: kernels of another shape would round differently.
@@ -90,7 +90,7 @@ def _in_groups(network: Network, pictures: Tensor) -> npt.NDArray[np.float32]:
 
 
 def embed(
-    network: Network,
+    network: InferenceModel,
     photos: PhotoSource | Sequence[Path],
     *,
     image_size: int | None = None,
@@ -103,7 +103,7 @@ def embed(
     """
     source = photos if isinstance(photos, PhotoSource) else Files(photos)
     vectors, failures = np.zeros((len(photos), network.dim), np.float32), dict[int, str]()
-    looks, done = Looks(image_size or network.image_size), 0
+    looks, done = ViewPlan(image_size or network.image_size), 0
     with progress("extracting", "photos") as report:
         for block in embed_photos(
             network, source, range(len(photos)), looks=looks, batch_size=batch_size, workers=workers

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from isc.extract.batches import Batch, BatchDataset, finite_block, in_order, padded, with_jpegs
 from isc.extract.blocks import Block
-from isc.extract.view_plan import Looks
-from isc.model.inference import Network
+from isc.extract.view_plan import ViewPlan
+from isc.model.inference import InferenceModel
 
 LARGEST_BATCH = 256  # pictures; larger batches are no faster
 PROBE = 8  # pictures in the measurement of the memory per picture
 USED = 0.6  # share of a GPU's free memory that a batch may take
 
 
-def embed_on_gpu(network: Network, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
+def embed_on_gpu(network: InferenceModel, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
     """Yield the blocks of all batches.
 
     One batch is embedded while the next is copied to the GPU, and the one before is copied back.
@@ -36,7 +36,7 @@ def embed_on_gpu(network: Network, batches: BatchDataset, *, workers: int) -> It
 
 
 def _start(
-    network: Network, batch: Batch, size: int, copies: torch.cuda.Stream | None
+    network: InferenceModel, batch: Batch, size: int, copies: torch.cuda.Stream | None
 ) -> tuple[Batch, list[Tensor], torch.cuda.Event | None]:
     """Queue the copy to the device, the network, and the copy back, without waiting."""
     found = []
@@ -64,14 +64,14 @@ def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | 
     return there
 
 
-def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], looks: Looks, dim: int) -> Block:
+def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], looks: ViewPlan, dim: int) -> Block:
     batch, found, done = waiting
     if done is not None:
         done.synchronize()
     return finite_block(batch, [part.numpy() for part in found], looks, dim)
 
 
-def fitting_batch(network: Network, looks: Looks) -> int:
+def fitting_batch(network: InferenceModel, looks: ViewPlan) -> int:
     """Return the number of photos whose views take at most `USED` of the GPU's free memory, all at once.
 
     It is a power of two, and makes at most `LARGEST_BATCH` pictures, except that it is at least 1.
@@ -85,7 +85,7 @@ def fitting_batch(network: Network, looks: Looks) -> int:
     return 1 << (max(1, most).bit_length() - 1)
 
 
-def _peak(network: Network, count: int, side: int) -> int:
+def _peak(network: InferenceModel, count: int, side: int) -> int:
     """Return the peak memory, in bytes, of `count` pictures on the GPU."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(network.device)

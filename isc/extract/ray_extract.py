@@ -17,9 +17,9 @@ from isc.config.choices import Device, Precision, Runtime
 from isc.errors import InputError
 from isc.extract.blocks import RUN, Block, Run, Store, joined, write_block
 from isc.extract.embedding import embed_photos
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.model.device import keep_freed_memory
-from isc.model.inference import Network, load_network
+from isc.model.inference import InferenceModel, load_inference_model
 from isc.photos.listing import Listing
 from isc.runtime.progress import Report
 from isc.runtime.ray_cluster import (
@@ -40,12 +40,12 @@ Rows = Mapping[str, npt.NDArray[Any]]  # a batch of Ray Data: {column: array}
 class Recipe:
     """Settings of the actors.
 
-    `model` is loaded on the nodes of the actors, as by `isc.model.load_network`; `precision` should not be auto, so
-    that all nodes compute the same.
+    `model` is loaded on the nodes of the actors, as by `load_inference_model`; `precision` should not be auto, so that
+    all nodes compute the same.
     """
 
     model: str
-    looks: Looks
+    looks: ViewPlan
     device: Device = Device.auto
     runtime: Runtime = Runtime.torch
     precision: Precision = Precision.float32
@@ -172,7 +172,7 @@ class Embedder:
 
     def __init__(self, store: Store, recipe: Recipe, place: Place) -> None:
         self._store, self._recipe, self._place = store, recipe, place
-        self._network: Network | None = None
+        self._network: InferenceModel | None = None
 
     def __call__(self, batch: Rows) -> Rows:
         number, photos = int(batch["number"][0]), pickle.loads(batch["photos"][0])
@@ -185,7 +185,7 @@ class Embedder:
             write_block(self._store.folder.absolute(), number, block)
         return {"photos": np.array([len(photos)]), "failures": np.array([len(block.failures)])}
 
-    def _embed(self, network: Network, photos: Listing, first: int) -> Block:
+    def _embed(self, network: InferenceModel, photos: Listing, first: int) -> Block:
         """Return the block of these photos; the first photo has the number `first` in the run."""
         recipe = self._recipe
         parts = list(
@@ -221,10 +221,10 @@ def counted(folder: Path, number: int, photos: Listing) -> Iterator[None]:
     path.unlink(missing_ok=True)
 
 
-def load_checked(recipe: Recipe, place: Place, run: Run) -> Network:
+def load_checked(recipe: Recipe, place: Place, run: Run) -> InferenceModel:
     """Load the recipe's network on a node. Raises InputError if it is not the network that the run began with."""
     keep_freed_memory()
-    network = load_network(
+    network = load_inference_model(
         recipe.model,
         device="cuda" if place.gpus else "cpu",
         runtime=recipe.runtime,

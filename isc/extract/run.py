@@ -21,9 +21,9 @@ from isc.data.hdf5 import read_provenance, write_descriptor_blocks
 from isc.errors import InputError
 from isc.extract.blocks import Block, Run, Store, block_size, clear_finished, joined, open_store, write_block
 from isc.extract.embedding import embed_photos
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.model.device import keep_freed_memory
-from isc.model.inference import Network, load_network
+from isc.model.inference import InferenceModel, load_inference_model
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos
 from isc.photos.views import LONGEST_NAME, View, parse_views, placed, views_text
@@ -48,7 +48,7 @@ def extract(config: ExtractConfig) -> Path:
     views = parse_views(config.views)
     photos = list_photos(config.images)
     network = _network(config)
-    looks = Looks(config.image_size or network.image_size, views, config.combine)
+    looks = ViewPlan(config.image_size or network.image_size, views, config.combine)
     for side in looks.sides:
         network.check_size(side)
     if config.gpu_jpeg:
@@ -67,14 +67,14 @@ def extract(config: ExtractConfig) -> Path:
     return output
 
 
-def _refuse_gpu_jpeg(network: Network, looks: Looks) -> None:
+def _refuse_gpu_jpeg(network: InferenceModel, looks: ViewPlan) -> None:
     if network.device.type != "cuda":
         raise InputError("gpu_jpeg=true: there is no GPU; leave it out")
     if len(looks.views) > 1:
         raise InputError(f"gpu_jpeg=true shows whole photos; views={views_text(looks.views)} does not go with it")
 
 
-def _provenance(network: Network, photos: Listing, looks: Looks) -> dict[str, str]:
+def _provenance(network: InferenceModel, photos: Listing, looks: ViewPlan) -> dict[str, str]:
     """Return the facts that the descriptors depend on."""
     shown = {"views": views_text(looks.views), "combine": looks.combine.value} if len(looks.views) > 1 else {}
     return {
@@ -86,7 +86,9 @@ def _provenance(network: Network, photos: Listing, looks: Looks) -> dict[str, st
     }
 
 
-def _make_blocks(store: Store, network: Network, photos: Listing, looks: Looks, config: ExtractConfig) -> None:
+def _make_blocks(
+    store: Store, network: InferenceModel, photos: Listing, looks: ViewPlan, config: ExtractConfig
+) -> None:
     """Make the missing blocks; finished blocks stay after any error."""
     missing = store.missing()
     there = store.run.count - sum(len(store.run.rows(number)) for number in missing)
@@ -117,10 +119,10 @@ def _make_blocks(store: Store, network: Network, photos: Listing, looks: Looks, 
         raise
 
 
-def _network(config: ExtractConfig) -> Network:
+def _network(config: ExtractConfig) -> InferenceModel:
     """Load the network that embeds the photos; for a cluster, a network on the CPU that only describes it."""
     on_cluster = config.engine is Where.ray
-    network = load_network(
+    network = load_inference_model(
         config.model,
         device="cpu" if on_cluster else config.device.value,
         runtime=config.runtime,
@@ -133,7 +135,9 @@ def _network(config: ExtractConfig) -> Network:
     return network
 
 
-def _embed_on_cluster(store: Store, photos: Listing, looks: Looks, precision: Precision, config: ExtractConfig) -> None:
+def _embed_on_cluster(
+    store: Store, photos: Listing, looks: ViewPlan, precision: Precision, config: ExtractConfig
+) -> None:
     from isc.extract.ray_extract import Recipe, embed_on_cluster
 
     recipe = Recipe(
@@ -199,7 +203,7 @@ def _split(block: Block, stop: int) -> tuple[Block, Block | None]:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _put_together(store: Store, output: Path, photos: Listing, looks: Looks, config: ExtractConfig) -> None:
+def _put_together(store: Store, output: Path, photos: Listing, looks: ViewPlan, config: ExtractConfig) -> None:
     """Write the blocks as one file, list unreadable photos beside it, and remove the blocks.
 
     Raises InputError if no photo is readable, or with config.strict if one is not.

@@ -17,7 +17,7 @@ from isc.photos.views import View, parse_views, placed
 
 
 @dataclass(frozen=True)
-class Looks:
+class ViewPlan:
     """The plan for each photo: its views, the network's input size in pixels, and the combination of the views."""
 
     image_size: int

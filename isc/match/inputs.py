@@ -31,7 +31,7 @@ OUTPUTS = (
 
 
 @dataclass(frozen=True)
-class Sets:
+class DescriptorSets:
     """The queries and references of a run, of the same dimension, with their provenance and notes for the user.
 
     `training` holds training descriptors, normalised like the references.
@@ -56,7 +56,7 @@ class Inputs:
     `notes` are messages for the user, logged after all checks.
     """
 
-    sets: Sets | None
+    sets: DescriptorSets | None
     predictions: Matches | None
     ground_truth: GroundTruth | None
     notes: tuple[str, ...] = ()
@@ -66,7 +66,9 @@ def read_inputs(config: MatchConfig) -> Inputs:
     """Load and cross-check the inputs of match. Raises InputError for malformed or inconsistent input."""
     submission = None if config.submission is None else Path(config.submission)
     if submission is not None and _is_hdf5(submission):
-        sets: Sets | None = Sets(*read_submission(submission, strict=config.strict), read_provenance(submission))
+        sets: DescriptorSets | None = DescriptorSets(
+            *read_submission(submission, strict=config.strict), read_provenance(submission)
+        )
         submission = None
     else:
         sets = _read_sets(config)
@@ -107,7 +109,7 @@ def _is_hdf5(path: Path) -> bool:
         return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
-def _read_sets(config: MatchConfig) -> Sets | None:
+def _read_sets(config: MatchConfig) -> DescriptorSets | None:
     """Read and normalise queries and references; return None if they are not given."""
     if config.queries is None or config.references is None:
         return None
@@ -132,18 +134,18 @@ def _read_sets(config: MatchConfig) -> Sets | None:
     return replace(sets, provenance={**sets.provenance, "normalize": str(chain), "code_version": __version__})
 
 
-def read_sides(queries: Path, references: Path) -> Sets:
+def read_sides(queries: Path, references: Path) -> DescriptorSets:
     """Read queries and references of the same model. Raises InputError, with the difference, if models differ."""
     # sorted by id like a submission: with equal distances at the cut, both must keep the same pairs
     one, provenance = read_set(queries)
     two, other = read_set(references, role="reference")
     _refuse_other_dim(references, two, queries, one)
     _refuse_other_model(references, other, queries, provenance)
-    return Sets(one.sorted(), two.sorted(), provenance)
+    return DescriptorSets(one.sorted(), two.sorted(), provenance)
 
 
 def read_training(
-    path: Path, sets: Sets, paths: tuple[Path, Path], *, strict: bool = True
+    path: Path, sets: DescriptorSets, paths: tuple[Path, Path], *, strict: bool = True
 ) -> tuple[Descriptors, tuple[str, ...]]:
     """Read training descriptors of the same model as the queries and references of `paths`, and notes for the user.
 
@@ -171,7 +173,9 @@ def read_training(
     return training, tuple(notes)
 
 
-def _normalized(sets: Sets, paths: tuple[Path, Path], chain: Chain, training_path: Path, training: Descriptors) -> Sets:
+def _normalized(
+    sets: DescriptorSets, paths: tuple[Path, Path], chain: Chain, training_path: Path, training: Descriptors
+) -> DescriptorSets:
     if not chain.steps:
         return replace(sets, training=training)
     from isc.search.normalize.fitted import fit
@@ -194,7 +198,7 @@ def named(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from error
 
 
-def _refuse_views(paths: tuple[Path, Path], sets: Sets) -> None:
+def _refuse_views(paths: tuple[Path, Path], sets: DescriptorSets) -> None:
     for path, one in zip(paths, (sets.queries, sets.references), strict=True):
         if one.views is not None:
             raise InputError(f"{path}: {one_row_each(one)}")

@@ -16,14 +16,14 @@ from isc.data.files import atomic_folder, write_json
 from isc.data.hdf5 import MAX_DIM, write_submission
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.bootstrap import Resampled, bootstrap, intervals
-from isc.evaluate.calibration.score_origin import FILE, FORMAT, Made
+from isc.evaluate.calibration.score_origin import FILE, FORMAT, ScoreOrigin
 from isc.evaluate.metrics import Metrics, evaluate
 from isc.evaluate.report.comparison import Comparison, OtherRun, compare
 from isc.evaluate.report.page import write_report
 from isc.evaluate.report.pair_outcomes import apart
 from isc.evaluate.report.thumbnails import Pictures
-from isc.match.inputs import OUTPUTS, Sets
-from isc.match.search import Found
+from isc.match.inputs import OUTPUTS, DescriptorSets
+from isc.match.search import SearchResult
 
 if TYPE_CHECKING:
     from isc.evaluate.calibration.apply import Applied
@@ -57,8 +57,8 @@ class Results:
     """The results of a run, to be written; `found` and `made` are None unless descriptors were searched."""
 
     matches: Matches
-    found: Found | None
-    made: Made | None
+    found: SearchResult | None
+    made: ScoreOrigin | None
     judgement: Judgement | None
     calibrated: Applied | None
 
@@ -75,7 +75,7 @@ def write_results(
     results: Results,
     config: MatchConfig,
     *,
-    sets: Sets | None,
+    sets: DescriptorSets | None,
     pictures: Pictures | None,
     edits: Mapping[str, Sequence[str]] | None,
 ) -> None:
@@ -111,7 +111,7 @@ def write_results(
         )
 
 
-def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) -> None:
+def _write_found(folder: Path, found: SearchResult, sets: DescriptorSets, *, submission: bool) -> None:
     """Write the results of the search, and with `submission` the descriptor track's file, if the sets allow it."""
     write_predictions(folder / "predictions.csv", found.pairs.matches)
     if found.evidence:
@@ -130,7 +130,7 @@ def _write_found(folder: Path, found: Found, sets: Sets, *, submission: bool) ->
         write_submission(folder / "submission.h5", sets.queries, sets.references, sets.provenance)
 
 
-def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
+def write_views(path: Path, found: ImagePairs, sets: DescriptorSets) -> None:
     """Write `query_id,reference_id,query_view,reference_view`: the views that gave the distance of each pair.
 
     The order is that of predictions.csv; a side without views has an empty column.
@@ -147,13 +147,13 @@ def write_views(path: Path, found: ImagePairs, sets: Sets) -> None:
     write_csv(path, VIEW_COLUMNS, zip(*(column[order] for column in columns), strict=True))
 
 
-def _provenance(config: MatchConfig, sets: Sets | None) -> dict[str, str]:
+def _provenance(config: MatchConfig, sets: DescriptorSets | None) -> dict[str, str]:
     """Return the provenance in the report: the given options, then the attributes of the descriptors."""
     options = {key: str(getattr(value, "value", value)) for key, value in vars(config).items() if value is not None}
     return options | dict(sets.provenance if sets else {})
 
 
-def tell(results: Results, config: MatchConfig) -> None:
+def print_summary(results: Results, config: MatchConfig) -> None:
     """Print the result to stdout, and log notes and warnings."""
     log.info("%d pairs; see %s", len(results.matches), Path(config.output) / "report" / "index.html")
     if results.judgement:

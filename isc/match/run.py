@@ -12,19 +12,19 @@ from isc.config.choices import Track
 from isc.config.match import MatchConfig
 from isc.errors import InputError
 from isc.evaluate.calibration.files import MODEL, NONE
-from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, Made
+from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.metrics import Metrics
 from isc.evaluate.report.comparison import read_run
 from isc.evaluate.report.edit_texts import read_edit_texts
 from isc.evaluate.report.thumbnails import Pictures
-from isc.match.inputs import Sets, read_inputs
-from isc.match.outputs import Results, judge, tell, write_results
+from isc.match.inputs import DescriptorSets, read_inputs
+from isc.match.outputs import Results, judge, print_summary, write_results
 from isc.match.search import find
 
 if TYPE_CHECKING:
     from isc.data.matches import Matches
     from isc.evaluate.calibration.apply import Applied
-    from isc.evaluate.calibration.files import Stored
+    from isc.evaluate.calibration.files import CalibrationFile
     from isc.match.verification.fusion import Fusion
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def match(config: MatchConfig) -> Metrics | None:
         log.warning("%s", note)
     results = Results(matches, found, made, judgement, _calibrated(stored, matches))
     write_results(results, config, sets=sets, pictures=pictures, edits=edits)
-    tell(results, config)
+    print_summary(results, config)
     return judgement.metrics if judgement else None
 
 
@@ -75,7 +75,7 @@ def _pictures(config: MatchConfig) -> Pictures | None:
     )
 
 
-def _fusion(config: MatchConfig, sets: Sets | None) -> Fusion | None:
+def _fusion(config: MatchConfig, sets: DescriptorSets | None) -> Fusion | None:
     """Return the fusion of distance and pixels into a probability; None if the pixels are not compared."""
     if config.track is not Track.matching or sets is None:
         return None
@@ -87,11 +87,11 @@ def _fusion(config: MatchConfig, sets: Sets | None) -> Fusion | None:
     return fusion
 
 
-def _made(config: MatchConfig, sets: Sets, fusion: Fusion | None) -> Made:
+def _made(config: MatchConfig, sets: DescriptorSets, fusion: Fusion | None) -> ScoreOrigin:
     if config.track is Track.matching and fusion is None:
         log.info("track=matching without query_images= and reference_images=: the scores are the distances alone")
     text = json.dumps(fusion.as_dict(), sort_keys=True) if fusion else ""
-    return Made(
+    return ScoreOrigin(
         track=config.track.value,
         scores=PROBABILITY if fusion else DISTANCE,
         normalize=sets.provenance.get("normalize", "none"),
@@ -103,7 +103,7 @@ def _made(config: MatchConfig, sets: Sets, fusion: Fusion | None) -> Made:
     )
 
 
-def _calibration(config: MatchConfig, made: Made | None) -> Stored | None:
+def _calibration(config: MatchConfig, made: ScoreOrigin | None) -> CalibrationFile | None:
     """Return the requested calibration if it holds for scores of the origin `made`, else None."""
     if made is None:
         if config.calibration not in (MODEL, NONE):
@@ -120,7 +120,7 @@ def _calibration(config: MatchConfig, made: Made | None) -> Stored | None:
     return stored
 
 
-def _calibrated(stored: Stored | None, matches: Matches) -> Applied | None:
+def _calibrated(stored: CalibrationFile | None, matches: Matches) -> Applied | None:
     if stored is None:
         return None
     from isc.evaluate.calibration.apply import apply

@@ -18,7 +18,7 @@ from isc.data.descriptors import Descriptors
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.evaluate.report.thumbnails import Pictures
-from isc.match.inputs import Sets
+from isc.match.inputs import DescriptorSets
 from isc.runtime.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -34,20 +34,20 @@ PAIRS_PER_QUERY = 10  # default of num_pairs for each query; 500,000 pairs for t
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The best pairs of `sets`; if pixels were compared, also the evidence by (query, reference) id, and problems."""
 
     pairs: ImagePairs
-    sets: Sets
+    sets: DescriptorSets
     evidence: Mapping[tuple[str, str], PairEvidence] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
 
 
-def find(sets: Sets, config: MatchConfig, pictures: Pictures | None, fusion: Fusion | None) -> Found:
+def find(sets: DescriptorSets, config: MatchConfig, pictures: Pictures | None, fusion: Fusion | None) -> SearchResult:
     """Find the best pairs by distance; with a fusion and pictures, the likeliest copies by all evidence."""
     with _cluster(config):
         if pictures is None or fusion is None:
-            return Found(_nearest_pairs(sets, config, _searching(sets, config)), sets)
+            return SearchResult(_nearest_pairs(sets, config, _searching(sets, config)), sets)
         return _likeliest(sets, config, pictures, fusion)
 
 
@@ -60,7 +60,7 @@ def _cluster(config: MatchConfig) -> AbstractContextManager[None]:
     return connected(config.address)
 
 
-def _likeliest(sets: Sets, config: MatchConfig, pictures: Pictures, fusion: Fusion) -> Found:
+def _likeliest(sets: DescriptorSets, config: MatchConfig, pictures: Pictures, fusion: Fusion) -> SearchResult:
     from isc.match.verification.compare import verify
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
@@ -78,10 +78,10 @@ def _likeliest(sets: Sets, config: MatchConfig, pictures: Pictures, fusion: Fusi
     verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=config.workers)
     pairs, evidence = scored(found, candidates, verified, fusion=fusion, k=config.k)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
-    return Found(pairs, sets, evidence, verified.problems)
+    return SearchResult(pairs, sets, evidence, verified.problems)
 
 
-def _with_looks(sets: Sets, config: MatchConfig, pictures: Pictures) -> Sets:
+def _with_looks(sets: DescriptorSets, config: MatchConfig, pictures: Pictures) -> DescriptorSets:
     """Add rows of further views to the queries, if they have one row each and their model is available."""
     if config.looks == WHOLE_ALONE or sets.queries.views is not None:
         return sets
@@ -124,7 +124,7 @@ class Searches:
     nearest: RowSearch
 
 
-def _searching(sets: Sets, config: MatchConfig) -> Callable[[Report], Searches]:
+def _searching(sets: DescriptorSets, config: MatchConfig) -> Callable[[Report], Searches]:
     """Return a function from a progress report to the searches, exact or by the requested index."""
     if config.index is not None:
         return _open_index(sets, config.index, config.index_search or "")
@@ -163,7 +163,7 @@ def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
     return Searches(lambda q, r, count: search(q, r, count, None), lambda q, r, count: search(q, r, None, count))
 
 
-def _nearest_pairs(sets: Sets, config: MatchConfig, searching: Callable[[Report], Searches]) -> ImagePairs:
+def _nearest_pairs(sets: DescriptorSets, config: MatchConfig, searching: Callable[[Report], Searches]) -> ImagePairs:
     """Find the requested pairs of images, by distance only."""
     from isc.search.multi_view import best_image_pairs, nearest_images
 
@@ -182,7 +182,7 @@ def _nearest_pairs(sets: Sets, config: MatchConfig, searching: Callable[[Report]
     return one_more.take(np.arange(num_pairs))
 
 
-def _open_index(sets: Sets, name: str, search: str) -> Callable[[Report], Searches]:
+def _open_index(sets: DescriptorSets, name: str, search: str) -> Callable[[Report], Searches]:
     """Open an approximate index, and return a function from a progress report to its searches."""
     from isc.search.approximate.faiss_adapter import parse_search
     from isc.search.approximate.files import open_index

@@ -36,7 +36,7 @@ TRIED = 16  # sample photos that this cosine is measured on
 
 
 @dataclass(frozen=True)
-class Network:
+class InferenceModel:
     """A network that turns pictures into descriptors.
 
     call: uint8 [B, 3, S, S] RGB in 0…255 → float32 [B, dim] of unit length, both on the device.
@@ -69,7 +69,7 @@ class Network:
         return small if side <= SMALL else large
 
 
-def load_network(
+def load_inference_model(
     name: str,
     *,
     device: torch.device | str = "auto",
@@ -77,7 +77,7 @@ def load_network(
     precision: Precision = Precision.float32,
     compile: bool = False,
     image_size: int | None = None,
-) -> Network:
+) -> InferenceModel:
     """Load the network of an ONNX file, or of anything that `isc.model.load.load_model` takes, with this runtime.
 
     `device` is `auto`, `cpu`, `cuda` or a device of torch. `image_size` is the side in pixels of the pictures to come,
@@ -89,7 +89,7 @@ def load_network(
         return _by_runtime(Path(path), runtime, precision, device)
     model = place(load_model(path), device)
     if runtime is Runtime.torch:
-        network = torch_network(model, precision=precision, image_size=image_size, compile=compile)
+        network = torch_inference_model(model, precision=precision, image_size=image_size, compile=compile)
         return replace(network, provenance=describe(model))
     _refuse_reduced(runtime, precision)
     from isc.model.export import to_runtime
@@ -100,7 +100,7 @@ def load_network(
     return replace(network, provenance=describe(model))
 
 
-def _by_runtime(path: Path, runtime: Runtime, precision: Precision, device: torch.device) -> Network:
+def _by_runtime(path: Path, runtime: Runtime, precision: Precision, device: torch.device) -> InferenceModel:
     """Load the network of an ONNX file with OpenVINO if it is requested, else with ONNX Runtime."""
     _refuse_reduced(runtime, precision)
     chosen = Runtime.onnxruntime if runtime is Runtime.torch else runtime
@@ -110,9 +110,9 @@ def _by_runtime(path: Path, runtime: Runtime, precision: Precision, device: torc
     return _of_onnx(model, model.image_size or UNSAID, model.image_size if model.size else None)
 
 
-def _of_onnx(model: OnnxModel, size: int, only_size: int | None) -> Network:
+def _of_onnx(model: OnnxModel, size: int, only_size: int | None) -> InferenceModel:
     cpu = torch.device("cpu")
-    return Network(model, model.dim, size, cpu, provenance=model.describe(), only_size=only_size)
+    return InferenceModel(model, model.dim, size, cpu, provenance=model.describe(), only_size=only_size)
 
 
 def _refuse_reduced(runtime: Runtime, precision: Precision) -> None:
@@ -120,13 +120,13 @@ def _refuse_reduced(runtime: Runtime, precision: Precision) -> None:
         raise InputError(f"precision={precision.value}: runtime={runtime.value} computes in float32; leave it out")
 
 
-def torch_network(
+def torch_inference_model(
     model: CopyModel,
     *,
     precision: Precision = Precision.float32,
     image_size: int | None = None,
     compile: bool = False,
-) -> Network:
+) -> InferenceModel:
     """Return the network of a model that is already on its device; the model itself is not changed.
 
     precision auto is the fastest there (float16 on a GPU, bfloat16 on a CPU that multiplies it) if the descriptors of
@@ -136,7 +136,7 @@ def torch_network(
     device = next(model.parameters()).device
     if precision is Precision.float16 and device.type == "cpu":
         raise InputError("precision=float16 is for GPUs; on a CPU use auto, bfloat16 or float32")
-    exact = Network(place(model.eval(), device), model.config.dim, model.config.image_size, device)
+    exact = InferenceModel(place(model.eval(), device), model.config.dim, model.config.image_size, device)
     chosen = reduced_precision(device) if precision is Precision.auto else precision
     network = exact if chosen is Precision.float32 else _reduced(exact, model, chosen)
     if precision is Precision.auto and network is not exact:
@@ -149,7 +149,7 @@ def torch_network(
     return replace(network, forward=compiled(network.forward, device, key="compile"), plain=network.forward)
 
 
-def least_cosine(one: Network, other: Network, image_size: int) -> float:
+def least_cosine(one: InferenceModel, other: InferenceModel, image_size: int) -> float:
     """Return the smallest cosine between the two networks' descriptors of `TRIED` photos."""
     paths = sorted(SAMPLE.glob("*.jpg"))[:TRIED]
     pictures = torch.from_numpy(np.stack([resize(read_image(path), image_size) for path in paths])).permute(0, 3, 1, 2)
@@ -158,7 +158,7 @@ def least_cosine(one: Network, other: Network, image_size: int) -> float:
     return float(F.cosine_similarity(a, b).min())
 
 
-def _reduced(exact: Network, model: CopyModel, precision: Precision) -> Network:
+def _reduced(exact: InferenceModel, model: CopyModel, precision: Precision) -> InferenceModel:
     """Return the network in float16 or bfloat16; with bfloat16 its first layers stay in float32."""
     dtype = torch.float16 if precision is Precision.float16 else torch.bfloat16
     reduced = copy.deepcopy(model).eval()

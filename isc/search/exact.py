@@ -32,7 +32,7 @@ from isc.runtime.progress import Report
 from isc.search.kernels.faiss_kernel import FaissKernel, faiss_gpus
 from isc.search.kernels.numpy_kernel import Kernel, NumpyKernel
 from isc.search.kernels.torch_kernel import TorchKernel, cuda_devices
-from isc.search.running_best import BestOfEach, BestPairs, Kept
+from isc.search.running_best import BestOfEach, BestPairs, RunningBest
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -172,7 +172,7 @@ class _Work:
                 self.report(self.done, self.total)
 
 
-def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: Kept, report: Report | None) -> None:
+def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: RunningBest, report: Report | None) -> None:
     """Score all pairs, and offer to `best` those that may belong to the answer."""
     kernel.load(queries)
     columns = min(kernel.columns, len(references))

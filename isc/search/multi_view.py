@@ -95,7 +95,7 @@ def best_image_pairs(
     check_same_dim(queries, references)
     if queries.views is None and references.views is None:
         return _of_rows(find(queries, references, num_pairs))
-    q, r = _Side.of(queries), _Side.of(references)
+    q, r = ImageRows.of(queries), ImageRows.of(references)
     require_existing("num_pairs", num_pairs, len(q.images) * len(r.images), "pairs")
     exist = len(q.rows) * len(r.rows)
     ask = min(exist, num_pairs * min(MOST_AT_FIRST, q.rows_an_image * r.rows_an_image) + MARGIN)
@@ -126,7 +126,7 @@ def nearest_images(
     check_same_dim(queries, references)
     if queries.views is None and references.views is None:
         return _of_rows(find(queries, references, k))
-    q, r = _Side.of(queries), _Side.of(references)
+    q, r = ImageRows.of(queries), ImageRows.of(references)
     require_existing("k", k, len(r.images), "references")
     ask, unfinished = min(len(r.rows), k * r.rows_an_image + MARGIN), np.arange(len(q.images))
     done: list[_RowPairs] = []
@@ -150,7 +150,7 @@ def nearest_images(
 
 
 @dataclass(frozen=True)
-class _Side:
+class ImageRows:
     """The rows of a set, grouped by image.
 
     `rows` are the descriptors without views; `image` [N] is the position in `images` of each row's image, `row` [N] its
@@ -164,7 +164,7 @@ class _Side:
     last: IntArray
 
     @classmethod
-    def of(cls, descriptors: Descriptors) -> _Side:
+    def of(cls, descriptors: Descriptors) -> ImageRows:
         row = np.arange(len(descriptors))
         if descriptors.views is None:
             return cls(descriptors, descriptors.ids, row, row, row)
@@ -194,20 +194,20 @@ class _RowPairs:
         return _RowPairs(self.query[at], self.reference[at], self.distance[at])
 
 
-def _in_order(q: _Side, r: _Side, query: IntArray, reference: IntArray) -> _RowPairs:
+def _in_order(q: ImageRows, r: ImageRows, query: IntArray, reference: IntArray) -> _RowPairs:
     """Return these row pairs sorted by distance, query row, reference row."""
     distance = squared_distances(q.rows.vectors, r.rows.vectors, query, reference)
     return _RowPairs(query, reference, distance).take(np.lexsort((reference, query, distance)))
 
 
-def _best_of_images(q: _Side, r: _Side, rows: _RowPairs) -> _RowPairs:
+def _best_of_images(q: ImageRows, r: ImageRows, rows: _RowPairs) -> _RowPairs:
     """Return the first row pair of each image pair, sorted by distance, query image, reference image."""
     _, first = np.unique(q.image[rows.query] * len(r.images) + r.image[rows.reference], return_index=True)
     best = rows.take(first)
     return best.take(np.lexsort((r.image[best.reference], q.image[best.query], best.distance)))
 
 
-def _settled(q: _Side, rows: _RowPairs, best: _RowPairs) -> Flags:
+def _settled(q: ImageRows, rows: _RowPairs, best: _RowPairs) -> Flags:
     """Return for each best pair whether all image pairs that may precede it are known."""
     query, reference, end = rows.query[-1], rows.reference[-1], rows.distance[-1]
     last = q.last[q.image[best.query]]
@@ -215,7 +215,9 @@ def _settled(q: _Side, rows: _RowPairs, best: _RowPairs) -> Flags:
     return np.asarray((best.distance < end) | ((best.distance == end) & in_order))
 
 
-def _settled_of_each(q: _Side, r: _Side, rows: _RowPairs, best: _RowPairs, *, asked: int) -> tuple[Flags, Flags]:
+def _settled_of_each(
+    q: ImageRows, r: ImageRows, rows: _RowPairs, best: _RowPairs, *, asked: int
+) -> tuple[Flags, Flags]:
     """Return for each best pair whether it is settled, and for each query image [images] whether a list of it was cut.
 
     A pair is settled if all pairs of its query image that may precede it are known.
@@ -241,7 +243,7 @@ def _first_of_each(group: IntArray, k: int) -> IntArray:
     return order[rank < k]
 
 
-def _image_pairs(q: _Side, r: _Side, best: _RowPairs) -> ImagePairs:
+def _image_pairs(q: ImageRows, r: ImageRows, best: _RowPairs) -> ImagePairs:
     score = (0.0 - best.distance).astype(np.float32)
     matches = Matches(q.images, r.images, q.image[best.query], r.image[best.reference], score)
     return ImagePairs(matches, q.row[best.query], r.row[best.reference])

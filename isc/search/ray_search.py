@@ -43,15 +43,15 @@ ROOM = 0.5  # share of the nodes' memory that shards may fill at the same time
 
 
 @dataclass(frozen=True)
-class Found:
+class ShardAnswer:
     """Pairs [M]: query rows, rows of all references, and ‖q − r‖²."""
 
     query: Indices
     reference: Indices
     distance: Distances
 
-    def take(self, rows: Indices) -> Found:
-        return Found(self.query[rows], self.reference[rows], self.distance[rows])
+    def take(self, rows: Indices) -> ShardAnswer:
+        return ShardAnswer(self.query[rows], self.reference[rows], self.distance[rows])
 
 
 def cluster_pairs(
@@ -96,7 +96,7 @@ def cluster_pairs(
     return Matches(queries.ids, ids, best.query, best.reference, (0.0 - best.distance).astype(np.float32))
 
 
-def merge(one: Found, other: Found, *, num_pairs: int | None, k: int | None) -> Found:
+def merge(one: ShardAnswer, other: ShardAnswer, *, num_pairs: int | None, k: int | None) -> ShardAnswer:
     """Return the best `num_pairs`, or the best `k` of each query, of pairs with two disjoint sets of references.
 
     The best pairs of each shard are enough. Pairs are ordered by (distance, query, reference), without ties, and a
@@ -105,7 +105,7 @@ def merge(one: Found, other: Found, *, num_pairs: int | None, k: int | None) -> 
     its shard. The same holds for each query with k instead of N, and for merged shards instead of one, so shards may be
     merged in any order.
     """
-    both = Found(
+    both = ShardAnswer(
         np.r_[one.query, other.query], np.r_[one.reference, other.reference], np.r_[one.distance, other.distance]
     )
     if k is None:
@@ -221,7 +221,9 @@ class Searcher:
         """Return the number of pairs compared so far."""
         return self._done
 
-    def search(self, queries: Descriptors, references: Path | Descriptors, shard: Shard, wanted: _Wanted) -> Found:
+    def search(
+        self, queries: Descriptors, references: Path | Descriptors, shard: Shard, wanted: _Wanted
+    ) -> ShardAnswer:
         """Return the best pairs of the shard; `references` is the file of all references, or the shard's own."""
         _stay_on(shard.core, shard.cores)
         with named_node():
@@ -229,7 +231,7 @@ class Searcher:
                 references = read_shard(references, shard.number, rows=shard.rows)
             best = self._best(queries, references, wanted)
             distance = squared_distances(queries.vectors, references.vectors, best.query, best.reference)
-        return Found(best.query, best.reference + shard.first, distance)
+        return ShardAnswer(best.query, best.reference + shard.first, distance)
 
     def _best(self, queries: Descriptors, references: Descriptors, wanted: _Wanted) -> Matches:
         def report(done: int, _total: int) -> None:
@@ -262,7 +264,7 @@ def _search_shards(
     shards: list[Shard],
     wanted: _Wanted,
     done: _Done,
-) -> Found:
+) -> ShardAnswer:
     """Return the best pairs of all shards, merged as the shards finish."""
     ray = require_ray()
     told, waiting = ray.put(queries), {}
@@ -279,7 +281,7 @@ def _search_shards(
             .remote()
         )
         waiting[actor.search.remote(told, _part(references, shard), shard, wanted)] = (shard, actor)
-    best = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    best = ShardAnswer(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     try:
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=POLL)

@@ -16,7 +16,7 @@ Distances = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-class Kept(abc.ABC):
+class RunningBest(abc.ABC):
     """Pairs that may belong to the answer: settled pairs with exact distances, and waiting pairs with computed scores.
 
     Settled pairs are in the order of the answer. At most `capacity` pairs wait; all are of the current queries.
@@ -85,7 +85,7 @@ class Kept(abc.ABC):
         return self._waiting[0]
 
 
-class BestPairs(Kept):
+class BestPairs(RunningBest):
     """The best pairs over all queries together."""
 
     def __init__(self, num_pairs: int, capacity: int) -> None:
@@ -131,7 +131,7 @@ class BestPairs(Kept):
             self._score = max(self._score, float(distance[order[-1]]) * -0.5)
 
 
-class BestOfEach(Kept):
+class BestOfEach(RunningBest):
     """The best k pairs of each of `num_queries` queries; once settled, sorted by query, distance, reference."""
 
     def __init__(self, k: int, capacity: int, num_queries: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from isc.config.choices import Precision
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
-from isc.model.inference import torch_network
+from isc.model.inference import torch_inference_model
 from isc.model.pooling import whitening_of
 
 
@@ -28,7 +28,7 @@ def fit_background(
     if whiten:
         model.center.zero_()
         model.whitening.copy_(torch.eye(model.config.dim))
-    network = torch_network(model, precision=precision)
+    network = torch_inference_model(model, precision=precision)
     vectors, _ = embed(network, chosen, image_size=model.config.image_size, workers=workers)
     found = torch.from_numpy(vectors).to(model.background.device)
     read = found.any(dim=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 
 from isc.config.train import TrainConfig
@@ -61,3 +64,9 @@ def check_sizes(model: CopyModel, config: TrainConfig) -> None:
                 f"loss.copy_nce_weight={config.loss.copy_nce_weight:g}: {config.model.backbone} has no map of cells; "
                 "expected 0, or a convolutional backbone"
             )
+
+
+def check_finite(what: str, value: float, photos: Callable[[], str], *, step: int) -> None:
+    """Raise InputError if the loss or the gradient norm of a step is not finite, before it spoils the weights."""
+    if not math.isfinite(value):
+        raise InputError(f"step {step}: the {what} is {value}; lower train.lr. Photos of the batch: {photos()}")

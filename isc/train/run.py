@@ -51,7 +51,7 @@ def train(config: TrainConfig) -> Path:
         if checkpoint:
             trainer.load(checkpoint)
         log.info("training %s on %d photos, %s × %d", config.model.backbone, len(photos), device, world_size())
-        with trainer.telling_what_is_kept():
+        with trainer.report_last_checkpoint():
             trainer.run_steps()
             return trainer.finish()
     finally:

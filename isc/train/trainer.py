@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from isc.extract.loaders import worker_count
 from isc.model.copy_model import CopyModel
 from isc.model.device import arithmetic, compiled, depthwise_in_float32, place
 from isc.model.files import MODEL_FILE, describe, save_model
-from isc.model.inference import torch_network
+from isc.model.inference import torch_inference_model
 from isc.model.load import initial_model
 from isc.photos.folders import list_hash
 from isc.runtime.progress import progress
@@ -35,7 +35,7 @@ from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.fonts import fonts_used
 from isc.train.background import fit_background
 from isc.train.checkpoint import CHECKPOINT_FILE, flat_config, write_checkpoint
-from isc.train.checks import check_background, check_sizes
+from isc.train.checks import check_background, check_finite, check_sizes
 from isc.train.dataset import Batch, Source, TrainingViews, training_loader
 from isc.train.distillation import load_teacher
 from isc.train.distributed import (
@@ -105,7 +105,7 @@ class Trainer:
         return module.requires_grad_(False).eval()
 
     @contextmanager
-    def telling_what_is_kept(self) -> Iterator[None]:
+    def report_last_checkpoint(self) -> Iterator[None]:
         """Append the step of the last saved checkpoint to an InputError that stops the training."""
         try:
             yield
@@ -154,10 +154,10 @@ class Trainer:
             self.rows.append([self.step, *values.values()])
             board.write(values, self.step)
             report(self.step, options.steps)
-            self._look_up(values, board)
+            self._validate_and_save(values, board)
             before = time.monotonic()
 
-    def _look_up(self, values: dict[str, float], board: Board) -> None:
+    def _validate_and_save(self, values: dict[str, float], board: Board) -> None:
         """Validate and save at the configured steps, and after the last step."""
         options, last = self.config.train, self.step == self.config.train.steps
         if self.config.validation and (self.step % options.validate_every == 0 or last):
@@ -176,12 +176,12 @@ class Trainer:
         memory = self.memory.contents() if self.step >= loss_options.memory_after * options.steps else None
         loss, terms = total_loss(rows, loss_options, memory=memory)
         instances = rows.instances
-        self._check_finite("loss", terms["loss"], instances)
+        check_finite("loss", terms["loss"], partial(self._names, instances), step=self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         average_gradients(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
-        self._check_finite("gradient's norm", norm.item(), instances)
+        check_finite("gradient's norm", norm.item(), partial(self._names, instances), step=self.step + 1)
         self.optimizer.step()
         self.average.update(self.model, self.step)
         if self.keys is None:
@@ -222,14 +222,10 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)
 
-    def _check_finite(self, what: str, value: float, instances: Tensor) -> None:
-        """Raise InputError if the loss or the gradient norm is not finite, before it changes the weights."""
-        if not math.isfinite(value):
-            shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
-            names = ", ".join(self.source.paths[number].name for number in shown)
-            raise InputError(
-                f"step {self.step + 1}: the {what} is {value}; lower train.lr. Photos of the batch: {names}"
-            )
+    def _names(self, instances: Tensor) -> str:
+        """Return the file names of the photos of a batch, for messages."""
+        shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
+        return ", ".join(self.source.paths[number].name for number in shown)
 
     def averaged(self) -> CopyModel:
         """Return a model with the averaged weights, in evaluation mode; fit its background if the photos suffice."""
@@ -251,7 +247,7 @@ class Trainer:
         """Return the k = hard_negatives nearest other photos [N, k] of each photo, by the current averaged weights."""
         paths = list(self.source.paths)
         part = paths[rank() :: world_size()]
-        network = torch_network(self.averaged(), precision=self.precision)
+        network = torch_inference_model(self.averaged(), precision=self.precision)
         mine, failures = embed(network, part, image_size=image_size, workers=self.config.workers)
         self.unreadable.note((str(part[row]), reason) for row, reason in failures.items())
         vectors = torch.zeros(len(paths), mine.shape[1])

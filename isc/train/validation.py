@@ -17,7 +17,7 @@ from isc.errors import InputError
 from isc.evaluate.metrics import Metrics, evaluate
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
-from isc.model.inference import torch_network
+from isc.model.inference import torch_inference_model
 from isc.photos.folders import list_images
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Validation:
     def judge(self, model: CopyModel, *, image_size: int, workers: int, precision: Precision) -> Metrics:
         """Return the metrics of the model's descriptors on the benchmark, without unreadable queries and references."""
         sides = []
-        network = torch_network(model, precision=precision)
+        network = torch_inference_model(model, precision=precision)
         for photos in (self.queries, self.references):
             vectors, failures = embed(network, list(photos.values()), image_size=image_size, workers=workers)
             for reason in failures.values():

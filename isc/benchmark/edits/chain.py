@@ -16,24 +16,9 @@ import numpy as np
 from isc.benchmark.edits.composition import COMPOSITION
 from isc.benchmark.edits.geometry import GEOMETRY
 from isc.benchmark.edits.pixels import DEGRADATION, RECOMPRESSION
-from isc.benchmark.edits.values import Edited, EditFunction, Matrix, Other, Param, resize_matrix, resized
+from isc.benchmark.edits.values import EditFunction, Matrix, Other, Param, resize_matrix, resized
 from isc.errors import InputError
 from isc.photos.decode import Pixels
-
-__all__ = [
-    "DESCRIPTIONS",
-    "EDITS",
-    "RECOMPRESSION",
-    "Edit",
-    "Edited",
-    "Matrix",
-    "Other",
-    "Param",
-    "apply_edits",
-    "can_be_found",
-    "edit_chain",
-    "region",
-]
 
 EDITS: Mapping[str, EditFunction] = MappingProxyType(GEOMETRY | COMPOSITION | DEGRADATION | RECOMPRESSION)
 

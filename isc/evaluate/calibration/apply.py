@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from isc.data.csv_files import write_csv
 from isc.data.matches import GroundTruth, Matches
-from isc.evaluate.calibration.files import Stored
-from isc.evaluate.calibration.score_origin import Made
+from isc.evaluate.calibration.files import CalibrationFile
+from isc.evaluate.calibration.score_origin import ScoreOrigin
 from isc.evaluate.calibration.shift import LEAST_QUERIES, TIMES, best_scores, shift
 from isc.evaluate.metrics import reliability
 
@@ -24,13 +24,13 @@ COLUMNS = ("query_id", "reference_id", "score", "probability", "accepted")
 class Applied:
     """The pairs of a run, their probabilities [M], and `accepted` [M]: those at or above the wanted threshold."""
 
-    stored: Stored
+    stored: CalibrationFile
     matches: Matches
     probability: npt.NDArray[np.float64]
     accepted: npt.NDArray[np.bool_]
 
 
-def apply(stored: Stored, matches: Matches) -> Applied:
+def apply(stored: CalibrationFile, matches: Matches) -> Applied:
     """Apply the calibration to the matches. No pair is accepted if the wanted precision was never reached."""
     calibration = stored.calibration
     cut = calibration.wanted.threshold
@@ -86,7 +86,7 @@ def judged(applied: Applied, truth: GroundTruth) -> str:
     )
 
 
-def warnings(applied: Applied, made: Made) -> Iterator[str]:
+def warnings(applied: Applied, made: ScoreOrigin) -> Iterator[str]:
     """Yield a message for each sign that the run differs from that of the fit; its probabilities may then be wrong."""
     calibration = applied.stored.calibration
     fitted, name = calibration.made.references, applied.stored.path

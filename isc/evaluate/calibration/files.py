@@ -10,7 +10,7 @@ from typing import Any
 from isc import __version__
 from isc.data.model_files import beside_model, reading
 from isc.evaluate.calibration.maps import Map, read_map
-from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, Made
+from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.shift import Best
 from isc.evaluate.calibration.thresholds import Threshold
 from isc.evaluate.metrics import Bin
@@ -30,7 +30,7 @@ class Calibration:
     """
 
     map: Map
-    made: Made
+    made: ScoreOrigin
     wanted: Threshold
     thresholds: tuple[Threshold, ...]
     best: Best
@@ -65,7 +65,7 @@ class Calibration:
         """Build a calibration from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         return cls(
             map=read_map(values["map"]),
-            made=Made.from_dict(values["made"]),
+            made=ScoreOrigin.from_dict(values["made"]),
             wanted=Threshold.from_dict(values["wanted"]),
             thresholds=tuple(map(Threshold.from_dict, values["thresholds"])),
             best=Best.from_dict(values["best_scores"]),
@@ -79,20 +79,20 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Stored:
+class CalibrationFile:
     """A calibration and its file."""
 
     path: Path
     calibration: Calibration
 
 
-def read_calibration(path: Path) -> Stored:
+def read_calibration(path: Path) -> CalibrationFile:
     """Read a file of `isc-calibrate`. Raises InputError for any other file."""
     with reading(path, format=FORMAT, writer="isc-calibrate") as values:
-        return Stored(path, Calibration.from_dict(values))
+        return CalibrationFile(path, Calibration.from_dict(values))
 
 
-def calibration_for(text: str, made: Made) -> tuple[Stored | None, str | None]:
+def calibration_for(text: str, made: ScoreOrigin) -> tuple[CalibrationFile | None, str | None]:
     """Return the calibration of calibration=`text` for scores of the origin `made`, or None, and a note or None.
 
     `text` is `model`, `none` or a FILE.json. The note says why an existing calibration does not hold for these scores;

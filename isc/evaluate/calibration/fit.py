@@ -9,7 +9,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.calibration.files import Calibration
 from isc.evaluate.calibration.maps import choose, folds
-from isc.evaluate.calibration.score_origin import PROBABILITY, Made
+from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.shift import best_scores
 from isc.evaluate.calibration.thresholds import PRECISIONS, find_threshold
 from isc.evaluate.metrics import reliability
@@ -20,7 +20,13 @@ EDGES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
 def fit(
-    matches: Matches, truth: GroundTruth, made: Made, *, precision: float, seed: int = 0, report: Report | None = None
+    matches: Matches,
+    truth: GroundTruth,
+    made: ScoreOrigin,
+    *,
+    precision: float,
+    seed: int = 0,
+    report: Report | None = None,
 ) -> Calibration:
     """Fit a calibration on these predictions; queries that the ground truth does not judge are left out.
 
@@ -55,7 +61,7 @@ def fit(
     )
 
 
-def _check(matches: Matches, right: npt.NDArray[np.bool_], made: Made) -> None:
+def _check(matches: Matches, right: npt.NDArray[np.bool_], made: ScoreOrigin) -> None:
     copies = int(right.sum())
     for count, what in ((copies, "copies"), (len(right) - copies, "wrong pairs")):
         if count < LEAST:

@@ -19,7 +19,7 @@ VIEWS = ("views", "combine")  # absent if each image has one view, the whole
 
 
 @dataclass(frozen=True)
-class Made:
+class ScoreOrigin:
     """The origin of the scores of a run.
 
     `scores` are negative squared distances, or probabilities by the fusion with the hash `fusion_sha256`; `k` is None
@@ -48,7 +48,7 @@ class Made:
         return asdict(self) | {"descriptors": dict(self.descriptors)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Made:
+    def from_dict(cls, values: Mapping[str, Any]) -> ScoreOrigin:
         """Build an origin from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
         return cls(
             track=str(values["track"]),
@@ -61,7 +61,7 @@ class Made:
             descriptors={str(name): str(value) for name, value in values["descriptors"].items()},
         )
 
-    def differences(self, fitted: Made) -> Iterator[str]:
+    def differences(self, fitted: ScoreOrigin) -> Iterator[str]:
         """Yield, in words, the differences from the `fitted` origin that change the meaning of a score, worst first."""
         for name in (*SAME_IN_BOTH, *VIEWS):
             here, there = self.descriptors.get(name), fitted.descriptors.get(name)
@@ -74,7 +74,7 @@ class Made:
                 yield f"{name} {_short(there)}, this run's {_short(here)}"
 
 
-def read_made(folder: Path) -> Made:
+def read_made(folder: Path) -> ScoreOrigin:
     """Read match.json of a folder that match.py wrote. Raises InputError if it is missing or malformed."""
     path = folder / FILE
     if not path.is_file():
@@ -83,7 +83,7 @@ def read_made(folder: Path) -> Made:
             "version, or that judged a CSV, does not say what made its scores: run it again)"
         )
     with reading(path, format=FORMAT, writer="match.py") as values:
-        return Made.from_dict(values)
+        return ScoreOrigin.from_dict(values)
 
 
 def _short(value: object) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from isc.data.ids import IntArray
 from isc.evaluate.metrics import wilson
-from isc.evaluate.report.pair_outcomes import Flags, Judged
+from isc.evaluate.report.pair_outcomes import Flags, PairOutcomes
 
 Interval = tuple[float, float]
 ANY = "any edit"
@@ -58,14 +58,14 @@ def edit_kind(name: str) -> str:
     return re.sub(r"(\s+(to|by|at|of|with|[^\W\d_]|\W+))*\s*$", "", start) or name
 
 
-def edit_table(judged: Judged, edits: Mapping[str, Sequence[str]]) -> list[EditRow]:
+def edit_table(judged: PairOutcomes, edits: Mapping[str, Sequence[str]]) -> list[EditRow]:
     """Return a row for all true pairs with named edits, then one per kind, hardest first; empty if none is named."""
     kinds = copies_by_kind(judged, edits)
     rows = [_edit_row(judged, kind, at) for kind, at in kinds.items()]
     return sorted(rows, key=lambda row: (row.kind != ANY, row.found, row.first, row.kind))
 
 
-def copies_by_kind(judged: Judged, edits: Mapping[str, Sequence[str]]) -> dict[str, IntArray]:
+def copies_by_kind(judged: PairOutcomes, edits: Mapping[str, Sequence[str]]) -> dict[str, IntArray]:
     """Return the positions of the true pairs with each kind of edit, and with any; empty if no edit is named."""
     having: dict[str, list[int]] = {}
     for i, (query, _) in enumerate(judged.pairs):
@@ -77,12 +77,12 @@ def copies_by_kind(judged: Judged, edits: Mapping[str, Sequence[str]]) -> dict[s
     return {ANY: np.array(sorted(every))} | {kind: np.array(copies) for kind, copies in having.items()}
 
 
-def _edit_row(judged: Judged, kind: str, at: IntArray) -> EditRow:
+def _edit_row(judged: PairOutcomes, kind: str, at: IntArray) -> EditRow:
     found, first, of = int(judged.found[at].sum()), int((judged.rank[at] == 0).sum()), len(at)
     return EditRow(kind, of, found / of, wilson(found, of), first / of, wilson(first, of))
 
 
-def edit_changes(judged: Judged, before: Judged, edits: Mapping[str, Sequence[str]]) -> list[EditChange]:
+def edit_changes(judged: PairOutcomes, before: PairOutcomes, edits: Mapping[str, Sequence[str]]) -> list[EditChange]:
     """Return a row for all true pairs with named edits, then one per kind with changes, the largest loss first.
 
     The list is empty if no edit is named.

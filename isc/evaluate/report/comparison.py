@@ -19,7 +19,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.bootstrap import Resampled, Values, bootstrap, interval, intervals, p_value
 from isc.evaluate.metrics import Metrics, evaluate
-from isc.evaluate.report.pair_outcomes import Judged, as_score, judge
+from isc.evaluate.report.pair_outcomes import PairOutcomes, as_score, judge
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
 SIGNIFICANT = 0.05  # p-value below which a difference counts as significant
@@ -86,8 +86,8 @@ class Comparison:
     metrics: Metrics
     resampled: Resampled
     differences: tuple[Difference, ...]
-    judged: Judged
-    before: Judged
+    judged: PairOutcomes
+    before: PairOutcomes
 
     @property
     def gained(self) -> list[tuple[str, str]]:
@@ -97,7 +97,7 @@ class Comparison:
     def lost(self) -> list[tuple[str, str]]:
         return self._found(self.before, self.judged)
 
-    def _found(self, one: Judged, other: Judged) -> list[tuple[str, str]]:
+    def _found(self, one: PairOutcomes, other: PairOutcomes) -> list[tuple[str, str]]:
         return [one.pairs[int(i)] for i in np.flatnonzero(one.found & ~other.found)]
 
     def as_dict(self) -> dict[str, Any]:

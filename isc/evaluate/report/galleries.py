@@ -10,14 +10,14 @@ import numpy as np
 from isc.data.ids import IntArray
 from isc.data.matches import Matches
 from isc.evaluate.report.charts import number
-from isc.evaluate.report.pair_outcomes import Judged, rivals, spread, top
+from isc.evaluate.report.pair_outcomes import PairOutcomes, rivals, spread, top
 
 SHOWN = 24  # pairs of a sheet that have pictures
 LISTED = 200  # pairs of a sheet in total; those without pictures are rows of a table
 
 
 @dataclass(frozen=True)
-class Beside:
+class RivalPair:
     """Another reference for the query of a shown pair; `said` describes it in words."""
 
     reference: str
@@ -26,7 +26,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Shown:
+class PairCard:
     """One pair of a sheet.
 
     `score` is None if it was never predicted; `rank` counts from 0 within its query, None if unknown; `before` is the
@@ -38,7 +38,7 @@ class Shown:
     reference: str
     score: float | None
     note: str = ""
-    beside: Beside | None = None
+    beside: RivalPair | None = None
     rank: int | None = None
     before: str = ""
 
@@ -55,16 +55,16 @@ class Sheet:
     title: str
     note: str
     total: int
-    pairs: Sequence[Shown]
-    more: Sequence[Shown] = ()
+    pairs: Sequence[PairCard]
+    more: Sequence[PairCard] = ()
 
 
-def sheets(judged: Judged, threshold: float | None) -> list[Sheet]:
+def sheets(judged: PairOutcomes, threshold: float | None) -> list[Sheet]:
     """Return the sheets of the hardest finds, of the misses, the nearest first, and of the highest wrong pairs."""
     return [_found_sheet(judged, threshold), _missed_sheet(judged), _wrong_sheet(judged, threshold)]
 
 
-def _found_sheet(judged: Judged, threshold: float | None) -> Sheet:
+def _found_sheet(judged: PairOutcomes, threshold: float | None) -> Sheet:
     found = np.flatnonzero(judged.found)
     found = found[np.argsort(judged.score[found], kind="stable")]
     note = "Right pairs at or above the threshold, lowest score first: the hardest copies that were found."
@@ -74,7 +74,7 @@ def _found_sheet(judged: Judged, threshold: float | None) -> Sheet:
     return Sheet("found", "Found", note, len(found), shown[:SHOWN], shown[SHOWN:])
 
 
-def _missed_sheet(judged: Judged) -> Sheet:
+def _missed_sheet(judged: PairOutcomes) -> Sheet:
     missed = np.flatnonzero(~judged.found)
     missed = missed[np.argsort(-judged.score[missed], kind="stable")]
     note = "True pairs below the threshold or never predicted, from the nearest miss to the farthest"
@@ -85,7 +85,7 @@ def _missed_sheet(judged: Judged) -> Sheet:
     return Sheet("missed", "Missed", note, len(missed), [show(i) for i in pictured], [show(i) for i in listed])
 
 
-def _wrong_sheet(judged: Judged, threshold: float | None) -> Sheet:
+def _wrong_sheet(judged: PairOutcomes, threshold: float | None) -> Sheet:
     wrong = np.flatnonzero(~judged.right)
     note = "Predicted pairs that are not in the ground truth, highest score first."
     rows = top(judged.matches, wrong, LISTED)
@@ -94,15 +94,15 @@ def _wrong_sheet(judged: Judged, threshold: float | None) -> Sheet:
     return Sheet("wrong", "Wrong", note, len(wrong), shown[:SHOWN], shown[SHOWN:])
 
 
-def _right_ones(judged: Judged, queries: set[str]) -> dict[str, Beside]:
+def _right_ones(judged: PairOutcomes, queries: set[str]) -> dict[str, RivalPair]:
     """Return the correct reference of each query that has one; of several the one with the highest score."""
     at = [i for i, (query, _) in enumerate(judged.pairs) if query in queries]
     rising = sorted(at, key=lambda i: judged.score[i])
     scores = {i: float(judged.score[i]) if judged.row[i] >= 0 else None for i in at}
-    return {judged.pairs[i][0]: Beside(judged.pairs[i][1], scores[i], "the right one") for i in rising}
+    return {judged.pairs[i][0]: RivalPair(judged.pairs[i][1], scores[i], "the right one") for i in rising}
 
 
-def _wrong_pair(pair: Shown, right: dict[str, Beside]) -> Shown:
+def _wrong_pair(pair: PairCard, right: dict[str, RivalPair]) -> PairCard:
     if pair.query in right:
         return replace(pair, beside=right[pair.query])
     distractor = "its query is a copy of no reference"
@@ -116,7 +116,7 @@ def best_sheet(matches: Matches) -> Sheet:
     return Sheet("best", "Best pairs", note, len(matches), shown[:SHOWN], shown[SHOWN:])
 
 
-def changed_sheets(judged: Judged, before: Judged, name: str) -> list[Sheet]:
+def changed_sheets(judged: PairOutcomes, before: PairOutcomes, name: str) -> list[Sheet]:
     """Return the sheets of the true pairs that only one run finds at its own threshold, the highest score first."""
     gained, lost = (np.flatnonzero(a.found & ~b.found) for a, b in ((judged, before), (before, judged)))
     gained = gained[np.argsort(-judged.score[gained], kind="stable")]
@@ -132,41 +132,41 @@ def changed_sheets(judged: Judged, before: Judged, name: str) -> list[Sheet]:
     return made
 
 
-def _true_pair(judged: Judged, i: int) -> Shown:
+def _true_pair(judged: PairOutcomes, i: int) -> PairCard:
     note = "" if judged.rank[i] == 0 else f"rank {judged.rank[i] + 1} of its query"
-    return Shown(*judged.pairs[i], score=float(judged.score[i]), note=note, rank=int(judged.rank[i]))
+    return PairCard(*judged.pairs[i], score=float(judged.score[i]), note=note, rank=int(judged.rank[i]))
 
 
-def _missed_pair(judged: Judged, positions: IntArray) -> Callable[[int], Shown]:
-    """Return a function from a missed pair's position to its `Shown`; the rivals of all are found together."""
+def _missed_pair(judged: PairOutcomes, positions: IntArray) -> Callable[[int], PairCard]:
+    """Return a function from a missed pair's position to its `PairCard`; the rivals of all are found together."""
     matches, first = judged.matches, rivals(judged, positions)
 
-    def show(i: int) -> Shown:
+    def show(i: int) -> PairCard:
         query, reference = judged.pairs[i]
         score, rank = float(judged.score[i]), int(judged.rank[i])
         if rank == 0:
-            return Shown(query, reference, score, "ranked first, but its score is below the threshold", rank=0)
+            return PairCard(query, reference, score, "ranked first, but its score is below the threshold", rank=0)
         if i not in first:
-            return Shown(query, reference, None, "never predicted; its query has no prediction at all")
+            return PairCard(query, reference, None, "never predicted; its query has no prediction at all")
         other = str(matches.reference_ids[matches.reference[first[i]]])
-        instead = Beside(other, float(matches.score[first[i]]), "ranked first instead")
+        instead = RivalPair(other, float(matches.score[first[i]]), "ranked first instead")
         if rank < 0:
-            return Shown(query, reference, None, "never predicted", instead)
-        return Shown(query, reference, score, f"rank {rank + 1} of its query", instead, rank)
+            return PairCard(query, reference, None, "never predicted", instead)
+        return PairCard(query, reference, score, f"rank {rank + 1} of its query", instead, rank)
 
     return show
 
 
-def _predicted_pair(matches: Matches, row: int, threshold: float | None) -> Shown:
+def _predicted_pair(matches: Matches, row: int, threshold: float | None) -> PairCard:
     score = float(matches.score[row])
     note = "above the threshold" if threshold is not None and score >= threshold else ""
-    return Shown(matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]], score, note)
+    return PairCard(matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]], score, note)
 
 
-def _changed_pair(judged: Judged, before: Judged, i: int, name: str) -> Shown:
+def _changed_pair(judged: PairOutcomes, before: PairOutcomes, i: int, name: str) -> PairCard:
     score, rank = (float(judged.score[i]), int(judged.rank[i])) if judged.row[i] >= 0 else (None, None)
     said = f"{name}: never predicted"
     if before.row[i] >= 0:
         said = f"{name}: score {number(float(before.score[i]))}, rank {before.rank[i] + 1} of its query"
     note = "never predicted here" if rank is None else f"rank {rank + 1} of its query"
-    return Shown(*judged.pairs[i], score=score, note=note, rank=rank, before=said)
+    return PairCard(*judged.pairs[i], score=score, note=note, rank=rank, before=said)

@@ -23,7 +23,7 @@ from isc.evaluate.report.by_edit import edit_changes, edit_kind, edit_table
 from isc.evaluate.report.charts import Chart, curve_chart, histogram_chart, number, reliability_chart
 from isc.evaluate.report.comparison import Comparison, p_text, signed
 from isc.evaluate.report.galleries import Sheet, best_sheet, changed_sheets, sheets
-from isc.evaluate.report.pair_outcomes import Judged, apart, as_score, judge
+from isc.evaluate.report.pair_outcomes import PairOutcomes, apart, as_score, judge
 from isc.evaluate.report.thumbnails import Evidence, Pictures, picture_maker
 
 Edits = Mapping[str, Sequence[str]]
@@ -35,7 +35,7 @@ class Judgement:
 
     metrics: Metrics
     resampled: Resampled
-    judged: Judged
+    judged: PairOutcomes
     threshold: float | None
 
 
@@ -112,7 +112,7 @@ def _curve(judgement: Judgement, compare: Comparison | None) -> Chart:
     return curve_chart(_whole_curve(judgement.judged), recall, band=judgement.resampled.curve, other=before)
 
 
-def _whole_curve(judged: Judged) -> Curve:
+def _whole_curve(judged: PairOutcomes) -> Curve:
     return precision_recall(judged.matches.score, judged.right, len(judged.pairs))
 
 

@@ -16,7 +16,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Judged:
+class PairOutcomes:
     """The predictions of the judged queries (`matches`, with `right` [M]) and the true pairs (all other fields, [P]).
 
     `row` is a true pair's position among the matches, `rank` its rank from 0; a pair that was never predicted has row
@@ -45,7 +45,7 @@ def as_score(threshold: float | None, matches: Matches) -> float | None:
     return None if threshold is None else float(matches.score.dtype.type(threshold))
 
 
-def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) -> Judged:
+def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) -> PairOutcomes:
     """Return every prediction of a judged query, and every true pair with its row, rank and score."""
     kept = matches.take(ground_truth.judged(matches))
     right = ground_truth.right(kept)
@@ -57,10 +57,10 @@ def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) 
     score = np.full(len(pairs), -np.inf)
     score[row >= 0] = kept.score[row[row >= 0]]
     found = score >= threshold if threshold is not None else np.zeros(len(pairs), bool)
-    return Judged(kept, right, pairs, row, rank, score, found)
+    return PairOutcomes(kept, right, pairs, row, rank, score, found)
 
 
-def rivals(judged: Judged, positions: IntArray) -> dict[int, int]:
+def rivals(judged: PairOutcomes, positions: IntArray) -> dict[int, int]:
     """Return, for each true pair of `positions`, the row of its query's best other prediction, if there is one."""
     matches = judged.matches
     place = {name: i for i, name in enumerate(matches.query_ids.tolist())}

@@ -23,24 +23,10 @@ from isc.data.descriptors import Descriptors
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.runtime.progress import Report
-from isc.search.index.manifest import Manifest, read_manifest, require_one_row_each, write_manifest
+from isc.search.index.manifest import Manifest, read_manifest, write_manifest
 from isc.search.index.snapshot import Snapshot, snapshot
 from isc.search.index.storage import MANIFEST, create_database, named, sync, vectors_path
-from isc.search.index.writer import BATCH, Added, Writer, already_there, writing
-
-__all__ = [
-    "BATCH",
-    "Added",
-    "Index",
-    "Manifest",
-    "Snapshot",
-    "Stats",
-    "Writer",
-    "already_there",
-    "is_index",
-    "read_index",
-    "require_one_row_each",
-]
+from isc.search.index.writer import Writer, writing
 
 
 @dataclass(frozen=True)

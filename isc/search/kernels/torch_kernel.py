@@ -61,22 +61,22 @@ class TorchKernel:
                 setattr(flags, name, value)
 
     def load(self, queries: Vectors) -> None:
-        self._queries = [_Side.of(self._torch, queries, device, self._type, +1) for device in self._devices]
+        self._queries = [Operand.of(self._torch, queries, device, self._type, +1) for device in self._devices]
 
     def rows(self, columns: int) -> int:
         return max(1, self._cells // (-(-columns // CHUNK) * CHUNK))
 
-    def prepare(self, references: Vectors, worker: int) -> _Side:
-        return _Side.of(self._torch, references, self._devices[worker], self._type, -1)
+    def prepare(self, references: Vectors, worker: int) -> Operand:
+        return Operand.of(self._torch, references, self._devices[worker], self._type, -1)
 
-    def tile(self, queries: slice, prepared: _Side, worker: int) -> Tile:
+    def tile(self, queries: slice, prepared: Operand, worker: int) -> Tile:
         torch, side = self._torch, self._queries[worker].take(queries)
         error = expansion_error(side.vectors.shape[1], side.length, prepared.length)
         return TorchTile(torch, side.operand @ prepared.operand.T, side, prepared, error, _rounding(side, prepared))
 
 
 @dataclass
-class _Side:
+class Operand:
     """Vectors [N, D] on a device, and their operand [N, D + 4] in a product that gives complete scores.
 
     The operand is (q, h, h', 1, 1) for queries and (r, −1, −1, −h, −h') for references, with ‖·‖²/2 = h + h', each in
@@ -91,7 +91,7 @@ class _Side:
     lost: float  # the largest error of h + h'
 
     @classmethod
-    def of(cls, torch: ModuleType, vectors: Vectors, device: Any, kind: Any, sign: int) -> _Side:
+    def of(cls, torch: ModuleType, vectors: Vectors, device: Any, kind: Any, sign: int) -> Operand:
         values = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).to(
             device
         )  # torch warns about read-only memory maps
@@ -113,12 +113,12 @@ class _Side:
         lost = (half - high.float() - low.float()).abs().max()
         return cls(values, half, operand, length, 1.001 * float(residue), 1.001 * float(lost))
 
-    def take(self, rows: slice) -> _Side:
+    def take(self, rows: slice) -> Operand:
         part = self.vectors[rows], self.half[rows], self.operand[rows]
-        return _Side(*part, self.length, self.residue, self.lost)
+        return Operand(*part, self.length, self.residue, self.lost)
 
 
-def _rounding(queries: _Side, references: _Side) -> float:
+def _rounding(queries: Operand, references: Operand) -> float:
     """Return a bound on |product of rounded operands − float32 score|, before the product itself is rounded.
 
     |q·r − q̃·r̃| ≤ ‖q − q̃‖ ‖r‖ + ‖q̃‖ ‖r − r̃‖ by Cauchy and Schwarz; plus the error of h + h'; plus the error of a
@@ -136,8 +136,8 @@ class TorchTile:
 
     torch: ModuleType
     scores: Tensor
-    queries: _Side
-    references: _Side
+    queries: Operand
+    references: Operand
     error: float
     rounding: float
 

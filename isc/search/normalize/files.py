@@ -15,7 +15,7 @@ FILE = "normalize.json"  # the name of the file in a run folder
 
 
 @dataclass(frozen=True)
-class Stored:
+class NormalizationFile:
     """A stored chain: its file, the weights of its descriptors, and the number of photos it was selected with."""
 
     path: Path
@@ -24,13 +24,15 @@ class Stored:
     training_rows: int
 
 
-def read_stored(path: Path) -> Stored:
+def read_stored(path: Path) -> NormalizationFile:
     """Read a stored chain. Raises InputError if `isc-normalize search` did not write the file."""
     with reading(path, format=FORMAT, writer="isc-normalize search") as values:
-        return Stored(path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"]))
+        return NormalizationFile(
+            path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"])
+        )
 
 
-def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Stored:
+def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> NormalizationFile:
     """Return the chain of normalize=`text`, which is a FILE.json or `model`, for the descriptors of the file `made`.
 
     Raises InputError if there is no such chain, or it was selected for descriptors of another model.

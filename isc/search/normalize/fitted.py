@@ -15,10 +15,7 @@ import numpy as np
 from isc.config.chain import Chain
 from isc.data.descriptors import Descriptors
 from isc.errors import InputError
-from isc.search.normalize.files import Stored, stored_for
-from isc.search.normalize.transforms import Form, Training, dim_of, form
-
-__all__ = ["Fitted", "Stored", "dim_of", "fit", "require_unit", "stored_for"]
+from isc.search.normalize.transforms import FittedStep, Training, form
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Fitted:
     """A chain fitted on a training set; it transforms each query and each reference alone."""
 
     chain: Chain
-    forms: tuple[Form, ...]
+    forms: tuple[FittedStep, ...]
 
     def queries(self, descriptors: Descriptors) -> Descriptors:
         self._check(descriptors)
@@ -51,7 +48,7 @@ def fit(chain: Chain, training: Descriptors) -> Fitted:
     """
     if chain.needs_unit:
         require_unit(training)
-    forms: list[Form] = []
+    forms: list[FittedStep] = []
     left = Training(training.vectors)
     for step in chain.steps:
         left = forms[-1].training() if forms else left

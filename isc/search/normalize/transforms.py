@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from isc.config.chain import Chain, Pca, Score, Ssquare, Step, Stretch, Subtract, Whiten
+from isc.config.chain import Chain, Pca, Score, SSquare, Step, Stretch, Subtract, Whiten
 from isc.data.hdf5 import MAX_DIM
 from isc.errors import InputError
 from isc.runtime.progress import progress
@@ -92,7 +92,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Form:
+class FittedStep:
     """A fitted step: its maps of queries and of references [N, D], and the training set for the next step.
 
     The result of a row does not depend on the other rows.
@@ -103,7 +103,7 @@ class Form:
     training: Callable[[], Training]
 
 
-def form(step: Step, training: Training) -> Form:
+def form(step: Step, training: Training) -> FittedStep:
     """Fit `step` on `training`. Raises InputError if the training set is too small for it."""
     training.require(max(getattr(step, "nearest", 0), getattr(step, "neighbours", 0)))
     match step:
@@ -114,18 +114,20 @@ def form(step: Step, training: Training) -> Form:
         case Subtract():
             negatives = training.smoothed if step.smooth else training
             away = subtract(step, negatives)
-            return Form(away, away, lambda: training.left(subtract(step, negatives, unseen=True)(training.vectors)))
+            return FittedStep(
+                away, away, lambda: training.left(subtract(step, negatives, unseen=True)(training.vectors))
+            )
         case Score():
-            return Form(score(step, training), lambda r: np.pad(r, ((0, 0), (0, 1))), lambda: training)
+            return FittedStep(score(step, training), lambda r: np.pad(r, ((0, 0), (0, 1))), lambda: training)
         case Stretch():
-            return Form(stretch(step, training), lambda r: r, lambda: training)
-        case Ssquare():
-            return Form(ssquare(step, training), lambda r: r, lambda: training)
+            return FittedStep(stretch(step, training), lambda r: r, lambda: training)
+        case SSquare():
+            return FittedStep(ssquare(step, training), lambda r: r, lambda: training)
     raise NotImplementedError(step)
 
 
-def _alike(change: Callable[[Vectors], Vectors], training: Training) -> Form:
-    return Form(change, change, lambda: training.left(change(training.vectors)))
+def _alike(change: Callable[[Vectors], Vectors], training: Training) -> FittedStep:
+    return FittedStep(change, change, lambda: training.left(change(training.vectors)))
 
 
 def dim_after(step: Step, dim: int) -> int:
@@ -181,7 +183,7 @@ def stretch(step: Stretch, training: Training) -> Callable[[Vectors], Vectors]:
     return lambda q: _float32(q * (step.factor * _bias(q, training, step.neighbours).clip(min=1e-3))[:, None])
 
 
-def ssquare(step: Ssquare, training: Training) -> Callable[[Vectors], Vectors]:
+def ssquare(step: SSquare, training: Training) -> Callable[[Vectors], Vectors]:
     """Return q ← q + λ √b(q) u(q), the normalisation of S-square (Papadakis and Addicam, arXiv:2112.03415).
 
     u = unit(mean of unit(q − t) over the query's neighbours). ‖q' − r‖² = ‖q − r‖² + λ² b(q) + 2λ √b(q) u·(q − r). The

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isc.config.chain import Chain, Pca, Score, Ssquare, Step, Stretch, Subtract, Whiten, parse
+from isc.config.chain import Chain, Pca, Score, SSquare, Step, Stretch, Subtract, Whiten, parse
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import MAX_DIM
 from isc.data.matches import GroundTruth, Matches
@@ -40,7 +40,7 @@ LADDERS: dict[type[Step], dict[str, tuple[Any, ...]]] = {
     Whiten: {"ridge": (1e-3, 1e-2, 0.1, 0.3, 1.0)},
     Score: {"weight": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), "neighbours": NEIGHBOURS},
     Stretch: {"factor": (1.0, 1.5, 2.0, 2.5, 3.5, 5.0), "neighbours": NEIGHBOURS},
-    Ssquare: {"push": (0.5, 1.0, 1.4, 1.8, 2.5), "nearest": NEIGHBOURS, "neighbours": (10, 30, 100)},
+    SSquare: {"push": (0.5, 1.0, 1.4, 1.8, 2.5), "nearest": NEIGHBOURS, "neighbours": (10, 30, 100)},
     Subtract: {"weight": (0.1, 0.2, 0.35, 0.5, 0.7), "neighbours": NEIGHBOURS, "smooth": (True, False)},
 }
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of the largest possible dimension

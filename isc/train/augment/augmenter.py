@@ -21,11 +21,9 @@ import numpy.typing as npt
 
 from isc.config.train import AugmentConfig
 from isc.photos.decode import Pixels
-from isc.train.augment.attack import Attack, Composition, OtherPhoto
+from isc.train.augment.attack import OtherPhoto
 from isc.train.augment.composition import Emoji, Meme, PasteOnPhoto, PastePhotoOn, Stripes, Text, Veil
-from isc.train.augment.fonts import fonts_used
 from isc.train.augment.geometry import Border, Pad, QuarterTurn, Squeeze, Tilt, Tiny, Turn, cut, random_frame
-from isc.train.augment.mix import cutmix, mixup
 from isc.train.augment.patterns import COARSE as COARSE_PATTERNS
 from isc.train.augment.patterns import TRACED as TRACED_PATTERNS
 from isc.train.augment.patterns import patterns
@@ -41,8 +39,6 @@ from isc.train.augment.pixels import (
 )
 from isc.train.augment.screens import Screenshot
 from isc.train.augment.trace import Frame, Trace
-
-__all__ = ["Attack", "Augmenter", "Composition", "cutmix", "families", "fonts_used", "mixup"]
 
 LEVELS = 20  # number of strength steps; the transforms of each step are made once
 MILD_CROP, MILD_STRETCH, MILD_FLIP = 0.7, 1.25, 0.5
