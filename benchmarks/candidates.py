@@ -1,4 +1,4 @@
-"""What more looks at the queries add to the share of copies whose original is among the first candidates.
+"""What more views of the queries add to the share of copies whose original is among the first candidates.
 
     python -m benchmarks.candidates FOLDER … --work DIR
 
@@ -38,7 +38,7 @@ EVERY = "flip+rotate:90+rotate:180+rotate:270+crop:0.7+crop:0.5+tiles:2+regions:
 TILES = "tiles:2"  # of the references
 TURNS = "rotate:90+rotate:180+rotate:270"
 CHOSEN = "flip+rotate:180+regions:1"
-LOOKS = (  # at a query, at a reference
+VIEWS = (  # at a query, at a reference
     ("whole", "whole"),
     ("flip", "whole"),
     ("rotate:180", "whole"),
@@ -111,7 +111,7 @@ def ranks(queries: Rows, references: Rows, truth: GroundTruth) -> dict[tuple[str
     originals: dict[str, list[int]] = {}
     for query, reference in truth.pairs:
         originals.setdefault(query, []).append(place[reference])
-    looks = {(q, r): (queries.places(q), references.places(r)) for q, r in LOOKS}
+    looks = {(q, r): (queries.places(q), references.places(r)) for q, r in VIEWS}
     found: dict[tuple[str, str], list[int]] = {look: [] for look in looks}
     for name, vectors in zip(queries.ids, queries.vectors, strict=True):
         cosines = np.einsum("vd,nwd->vnw", vectors, references.vectors, optimize=True)
@@ -122,12 +122,12 @@ def ranks(queries: Rows, references: Rows, truth: GroundTruth) -> dict[tuple[str
 
 
 def table(name: str, found: Mapping[tuple[str, str], Ints]) -> list[Row]:
-    """Recall at some ranks by the looks taken."""
+    """Recall at some ranks by the views."""
     return [
         {
             "benchmark": name,
-            "looks at a query": _short(seen),
-            "at a reference": shown,
+            "views of a query": _short(seen),
+            "of a reference": shown,
             "rows a query": len(parse_views(seen)),
             "rows a reference": len(parse_views(shown)),
         }
@@ -194,7 +194,7 @@ def _environment(row: Row, cost: float, given: argparse.Namespace) -> Row:
         f"{platform.python_version()}, OpenCV {cv2.__version__}, NumPy {np.__version__}"
     )
     empty: Row = dict.fromkeys(row, "")
-    return empty | {"benchmark": "environment", "looks at a query": what}
+    return empty | {"benchmark": "environment", "views of a query": what}
 
 
 def _parser() -> argparse.ArgumentParser:

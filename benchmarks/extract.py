@@ -57,14 +57,14 @@ USUAL = 32  # pictures in a batch of the usual loop
 class Ready(Dataset[Block]):
     """The same pictures over and over, embedded by the loader's processes."""
 
-    def __init__(self, network: InferenceModel, batch: Batch, looks: ViewPlan, *, count: int) -> None:
-        self.network, self.batch, self.looks, self.count = network, batch, looks, count
+    def __init__(self, network: InferenceModel, batch: Batch, view_plan: ViewPlan, *, count: int) -> None:
+        self.network, self.batch, self.view_plan, self.count = network, batch, view_plan, count
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, _: int) -> Block:
-        return embed_batch(self.network, self.batch, self.looks)
+        return embed_batch(self.network, self.batch, self.view_plan)
 
 
 def rate(items: Iterable[object], *, each: int, skip: int) -> float:
@@ -81,22 +81,22 @@ def loader(dataset: Dataset[object]) -> DataLoader[object]:
     return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **loader_options(cores()))
 
 
-def reading(photos: Listing, looks: ViewPlan) -> float:
-    return rate(loader(BatchDataset(photos, range(len(photos)), looks, size=ITEM)), each=ITEM, skip=cores() * 2)
+def reading(photos: Listing, view_plan: ViewPlan) -> float:
+    return rate(loader(BatchDataset(photos, range(len(photos)), view_plan, size=ITEM)), each=ITEM, skip=cores() * 2)
 
 
-def network_alone(network: InferenceModel, photos: Listing, looks: ViewPlan, *, count: int) -> float:
+def network_alone(network: InferenceModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
     """Of about so many pictures."""
     if network.device.type == "cuda":
-        return _on_gpu(network, photos, looks, count=count)
-    batch, skip = read_batch(photos, range(ITEM), looks), 2 * cores()
-    return rate(loader(Ready(network, batch, looks, count=count // ITEM + skip)), each=ITEM, skip=skip)
+        return _on_gpu(network, photos, view_plan, count=count)
+    batch, skip = read_batch(photos, range(ITEM), view_plan), 2 * cores()
+    return rate(loader(Ready(network, batch, view_plan, count=count // ITEM + skip)), each=ITEM, skip=skip)
 
 
-def _on_gpu(network: InferenceModel, photos: Listing, looks: ViewPlan, *, count: int) -> float:
+def _on_gpu(network: InferenceModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
     """Batches that are there already."""
-    size = fitting_batch(network, looks)
-    batch = read_batch(photos, range(size), looks).pictures[0].flatten(0, 1).to(network.device)
+    size = fitting_batch(network, view_plan)
+    batch = read_batch(photos, range(size), view_plan).pictures[0].flatten(0, 1).to(network.device)
     for _ in range(3):
         network(batch)
     torch.cuda.synchronize()
@@ -107,11 +107,11 @@ def _on_gpu(network: InferenceModel, photos: Listing, looks: ViewPlan, *, count:
     return turns * size / (time.perf_counter() - started)
 
 
-def usual_loop(model: str, photos: Listing, looks: ViewPlan, device: torch.device) -> float:
+def usual_loop(model: str, photos: Listing, view_plan: ViewPlan, device: torch.device) -> float:
     network = place(load_model(model), device)
 
     def batches() -> Iterable[None]:
-        for batch in loader(BatchDataset(photos, range(len(photos)), looks, size=USUAL)):
+        for batch in loader(BatchDataset(photos, range(len(photos)), view_plan, size=USUAL)):
             with torch.inference_mode():
                 network(batch.pictures[0].flatten(0, 1).to(device)).cpu()
             yield None
@@ -161,20 +161,20 @@ def measure(arguments: argparse.Namespace, size: int, folder: Path, device: torc
     medians count."""
     original = list_photos(arguments.images)
     names = [original.file(row) for row in range(len(original))]
-    looks, few = ViewPlan(size), listed(folder, names, FIRST)
+    view_plan, few = ViewPlan(size), listed(folder, names, FIRST)
     some = list_photos(listed(folder, names, SOME))
-    read, usual = reading(some, looks), list[float]()
+    read, usual = reading(some, view_plan), list[float]()
     rows: list[dict[str, object]] = []
     for runtime, precision in ways(device):
         options: dict[str, object] = {"image_size": size, "runtime": runtime, "precision": precision}
         network = load_inference_model(arguments.model, device=device, **options)  # type: ignore[arg-type]
         options["model"] = arguments.model
-        count = max(64, int(network_alone(network, some, looks, count=32) * arguments.seconds))
+        count = max(64, int(network_alone(network, some, view_plan, count=32) * arguments.seconds))
         many, alone, took = listed(folder, names, count), [], []
         for _ in range(ROUNDS):
             if not rows:
-                usual.append(usual_loop(arguments.model, some, looks, device))
-            alone.append(network_alone(network, some, looks, count=count))
+                usual.append(usual_loop(arguments.model, some, view_plan, device))
+            alone.append(network_alone(network, some, view_plan, count=count))
             took.append(extracted(many, options, network) - extracted(few, options, network))
         starting = extracted(few, options)
         rates = {"network": statistics.median(alone), "whole": (count - FIRST) / statistics.median(took)}

@@ -1,6 +1,6 @@
 """What each part of the matching track adds, on an outside judge.
 
-    python -m benchmarks.matching JUDGE --work DIR [--model isc_small] [--looks VIEWS] [--publish]
+    python -m benchmarks.matching JUDGE --work DIR [--model isc_small] [--query-views VIEWS] [--publish]
 
 JUDGE is a folder of `python -m benchmarks.judge make`: photos kept out of training, edited by AugLy. Descriptors are
 made by extract.py and kept in --work. All candidate pairs are compared once; the rows are what can be known of them,
@@ -34,7 +34,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.metrics import Metrics, evaluate, reliability
 from isc.match.inputs import read_sides
-from isc.match.query_views import with_looks
+from isc.match.query_views import with_query_views
 from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
@@ -185,7 +185,7 @@ def parts(
     if more is None:
         return rows, one, probability
     probability = fusion.probability(more.distance, evidence(more).astype(np.float32))
-    rows += [row("fusion of all, and more looks", more, probability, number=number) for number in NUMBERS]
+    rows += [row("fusion of all, and more query views", more, probability, number=number) for number in NUMBERS]
     return rows, more, probability
 
 
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("judge", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="keeps descriptors and local features")
     parser.add_argument("--model", default="isc_small")
-    parser.add_argument("--looks", default=MatchConfig.looks)
+    parser.add_argument("--query-views", default=MatchConfig.query_views)
     parser.add_argument("--publish", action="store_true", help="keep the tables for docs/results.md")
     try:
         measure(parser.parse_args(arguments))
@@ -268,8 +268,8 @@ def measure(given: argparse.Namespace) -> None:
     sets = read_sides(*files)
     one = bench(given.judge, sets.queries, sets.references, number=NUMBERS[-1])
     more = None
-    if given.looks != "whole":
-        looked = with_looks(sets.queries, one.queries, views=given.looks, provenance=sets.provenance)
+    if given.query_views != "whole":
+        looked = with_query_views(sets.queries, one.queries, views=given.query_views, provenance=sets.provenance)
         more = bench(given.judge, looked, sets.references, number=NUMBERS[-1])
     store = FeatureStore(given.work / "features")
     kept: dict[int, Floats] = {}

@@ -32,7 +32,7 @@ TITLES = {
     "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
     "matching_edits": "Which copies it finds and why it misses the others: the same command",
     "matching_reliability": "How far its probabilities may be believed: the same command",
-    "candidates": "What more looks at the queries add: `python -m benchmarks.candidates FOLDER … --work DIR`",
+    "candidates": "What more views of the queries add: `python -m benchmarks.candidates FOLDER … --work DIR`",
     "candidates_edits": "Copies among the ten nearest, by edit: the same command",
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
     "verify_cores": "The same on several cores: the same command",

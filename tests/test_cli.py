@@ -227,6 +227,10 @@ def test_the_scripts_refuse_in_one_line_on_stderr(place, verb):
     place.refused(verb, *GIVEN[verb], "no_such=1", naming=("unknown key 'no_such'",), script=True)
 
 
+def test_a_renamed_key_is_refused_with_its_new_name(place):
+    place.refused("match", *GIVEN["match"], "looks=whole", naming=("looks= is now query_views=",))
+
+
 EXCLUDING = {
     "num_pairs and k": ([*GIVEN["match"], "num_pairs=3", "k=2"], ("num_pairs=3", "k=2")),
     "submission and normalize": (

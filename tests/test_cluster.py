@@ -289,9 +289,12 @@ def test_blocks_are_those_of_one_process_and_a_killed_actor_costs_time_alone(
 def test_regions_found_by_actors_are_those_of_one_process(
     cluster: str, store: Store, photos: Listing, network: InferenceModel
 ) -> None:
-    looks = ViewPlan(SIDE, parse_views("regions:2"), Combine.rows)
-    embed_on_cluster(store, photos, Recipe("isc_small", looks))
-    made, alone = joined(list(store.blocks())), joined(list(embed_photos(network, photos, range(48), looks=looks)))
+    view_plan = ViewPlan(SIDE, parse_views("regions:2"), Combine.rows)
+    embed_on_cluster(store, photos, Recipe("isc_small", view_plan))
+    made, alone = (
+        joined(list(store.blocks())),
+        joined(list(embed_photos(network, photos, range(48), view_plan=view_plan))),
+    )
     assert made.regions is not None
     assert alone.regions is not None
     assert made.rows.tolist() == alone.rows.tolist()

@@ -140,7 +140,7 @@ def run_as_written(challenge, command):
     verb = words[0].removesuffix(".py")
     extra = [] if any(word.startswith("submission=") for word in words) else list(QUICK[verb])
     if "matching_phase" in command and "submission=" not in command:
-        extra.append("looks=whole")  # dev I's are looked at in the way of the page
+        extra.append("query_views=whole")  # dev I's are looked at in the way of the page
     challenge.done(verb, *words[1:], *extra, script=False)
 
 

@@ -40,7 +40,7 @@ PATHS = sorted((Path(isc.__file__).parent / "sample").glob("*.jpg"))
 CPU = torch.device("cpu")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SIZE = 64
-LOOKS = ViewPlan(SIZE)
+VIEW_PLAN = ViewPlan(SIZE)
 REDUCED = [
     Precision.float32,
     pytest.param(Precision.bfloat16, marks=pytest.mark.skipif(not native_bfloat16(CPU), reason="emulated: slow")),
@@ -57,10 +57,10 @@ def network(model):
     return torch_inference_model(model)
 
 
-def everything(network, photos, rows=None, *, looks=LOOKS, **options):
+def everything(network, photos, rows=None, *, view_plan=VIEW_PLAN, **options):
     """One block of all photos."""
     rows = range(len(photos)) if rows is None else rows
-    return joined(list(embed_photos(network, photos, rows, looks=looks, **options)))
+    return joined(list(embed_photos(network, photos, rows, view_plan=view_plan, **options)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def test_the_way_to_a_gpu_gives_the_same_descriptors(network):
     plain = everything(network, photos)
     for size in (1, 4, 21, 50):
         for workers in (0, 2):
-            batches = BatchDataset(photos, range(len(photos)), LOOKS, size=size)
+            batches = BatchDataset(photos, range(len(photos)), VIEW_PLAN, size=size)
             found = joined(list(embed_on_gpu(network, batches, workers=workers)))
             np.testing.assert_array_equal(found.rows, plain.rows)
             assert found.failures == plain.failures
@@ -153,11 +153,14 @@ def test_the_way_to_a_gpu_gives_the_same_descriptors(network):
 @pytest.mark.parametrize("precision", [Precision.float32, Precision.float16, Precision.bfloat16, Precision.auto])
 def test_a_gpu_gives_the_same_descriptors(model, network, precision):
     there = load_inference_model("isc_small", device=torch.device("cuda"), precision=precision, image_size=192)
-    photos, looks = Files(PATHS), ViewPlan(192)
-    plain, found = everything(network, photos, looks=looks), everything(there, photos, looks=looks, workers=2)
+    photos, view_plan = Files(PATHS), ViewPlan(192)
+    plain, found = (
+        everything(network, photos, view_plan=view_plan),
+        everything(there, photos, view_plan=view_plan, workers=2),
+    )
     least = FAITHFUL if precision is not Precision.bfloat16 else 0.999
     assert (plain.vectors * found.vectors).sum(axis=2).min() >= least
-    small = everything(there, photos, looks=looks, batch_size=7)
+    small = everything(there, photos, view_plan=view_plan, batch_size=7)
     assert (small.vectors * found.vectors).sum(axis=2).min() >= FAITHFUL
 
 
@@ -185,7 +188,7 @@ def test_jpegs_decoded_beside_the_network_give_the_same_descriptors(network, siz
     counted = lambda data, **options: sent.extend(data) or decode(data, **options)  # noqa: E731
     monkeypatch.setattr(isc.extract.gpu_jpeg, "decode_jpeg", counted)
     found = joined(
-        list(embed_on_gpu(network, BatchDataset(photos, range(21), LOOKS, size=size, jpegs=True), workers=0))
+        list(embed_on_gpu(network, BatchDataset(photos, range(21), VIEW_PLAN, size=size, jpegs=True), workers=0))
     )
     assert len(sent) >= 18, "all that look like sound JPEGs"
     np.testing.assert_array_equal(found.rows, plain.rows)
@@ -202,7 +205,7 @@ def test_bfloat16_stays_near_float32(network):
     """At the model's own size. Without the first layers in float32 the least cosine is 0.992."""
     there = load_inference_model("isc_small", device=CPU, precision=Precision.bfloat16)
     assert there.precision is Precision.bfloat16
-    plain, found = (everything(one, Files(PATHS), looks=ViewPlan(192)).vectors[:, 0] for one in (network, there))
+    plain, found = (everything(one, Files(PATHS), view_plan=ViewPlan(192)).vectors[:, 0] for one in (network, there))
     least = (plain * found).sum(axis=1).min()
     assert FAITHFUL <= least < 1 - 1e-6, "the same to rounding: was it bfloat16 at all?"
 
@@ -313,12 +316,12 @@ def slow_views(model, path):
 
 @pytest.mark.parametrize("gpu_way", [False, True])
 def test_each_view_has_a_row_of_its_own_in_the_order_asked_for(model, network, gpu_way):
-    looks, photos = ViewPlan(SIZE, VIEWS, Combine.rows), Torn(frozenset({1}), count=4)
-    assert looks.sides == {64: [0, 1, 3], 96: [2]}
+    view_plan, photos = ViewPlan(SIZE, VIEWS, Combine.rows), Torn(frozenset({1}), count=4)
+    assert view_plan.sides == {64: [0, 1, 3], 96: [2]}
     if gpu_way:
-        found = joined(list(embed_on_gpu(network, BatchDataset(photos, range(4), looks, size=3), workers=0)))
+        found = joined(list(embed_on_gpu(network, BatchDataset(photos, range(4), view_plan, size=3), workers=0)))
     else:
-        found = everything(network, photos, looks=looks)
+        found = everything(network, photos, view_plan=view_plan)
     assert found.rows.tolist() == [0, 2, 3]
     assert found.vectors.shape == (3, 4, 256)
     for row, vectors in zip(found.rows, found.vectors, strict=True):
@@ -326,7 +329,7 @@ def test_each_view_has_a_row_of_its_own_in_the_order_asked_for(model, network, g
 
 
 def test_averaged_views_are_one_row_of_unit_length(model, network):
-    found = everything(network, Files(PATHS[:3]), looks=ViewPlan(SIZE, VIEWS)).vectors
+    found = everything(network, Files(PATHS[:3]), view_plan=ViewPlan(SIZE, VIEWS)).vectors
     assert found.shape == (3, 1, 256)
     for path, vector in zip(PATHS, found[:, 0], strict=False):
         mean = slow_views(model, path).mean(axis=0)
@@ -344,7 +347,7 @@ def test_each_region_has_a_row_and_the_block_says_where_it_lies(model, network, 
     if gpu_way:
         found = joined(list(embed_on_gpu(network, BatchDataset(photos, range(4), REGIONS, size=3), workers=0)))
     else:
-        found = everything(network, photos, looks=REGIONS)
+        found = everything(network, photos, view_plan=REGIONS)
     assert found.rows.tolist() == [0, 2, 3]
     assert found.regions.shape == (3, 3, 4)
     for row, regions, vectors in zip(found.rows, found.regions.tolist(), found.vectors, strict=True):
@@ -358,9 +361,9 @@ def test_each_region_has_a_row_and_the_block_says_where_it_lies(model, network, 
 
 
 def test_regions_depend_on_their_photo_alone(network):
-    plain = everything(network, Files(PATHS[:11]), looks=REGIONS)
+    plain = everything(network, Files(PATHS[:11]), view_plan=REGIONS)
     order = np.random.default_rng(0).permutation(11)
-    shuffled = everything(network, Files([PATHS[row] for row in order]), looks=REGIONS, workers=2)
+    shuffled = everything(network, Files([PATHS[row] for row in order]), view_plan=REGIONS, workers=2)
     np.testing.assert_array_equal(shuffled.vectors, plain.vectors[order])
     np.testing.assert_array_equal(shuffled.regions, plain.regions[order])
     assert everything(network, Files(PATHS[:2])).regions is None
@@ -371,13 +374,13 @@ def test_regions_are_looked_for_once_a_photo(network, monkeypatch):
     monkeypatch.setattr(
         "isc.extract.view_plan.propose", lambda picture, count: asked.append(count) or propose(picture, count=1)
     )
-    found = everything(network, Files(PATHS[:3]), looks=REGIONS)
+    found = everything(network, Files(PATHS[:3]), view_plan=REGIONS)
     assert asked == [3, 3, 3]
     assert found.regions[:, 1:].tolist() == 3 * [[[0.15, 0.15, 0.85, 0.85], [0.25, 0.25, 0.75, 0.75]]]
 
 
 def test_no_photo_that_can_be_read_has_no_regions(network):
-    found = everything(network, Torn(frozenset({0, 1}), count=2), looks=REGIONS)
+    found = everything(network, Torn(frozenset({0, 1}), count=2), view_plan=REGIONS)
     assert (found.vectors.shape, found.regions.shape) == ((0, 5, 256), (0, 3, 4))
 
 
@@ -388,7 +391,7 @@ def test_no_photo_that_can_be_read_has_no_regions(network):
 @pytest.mark.parametrize("size", [1, 8, 21, 100])
 def test_pictures_come_in_order_and_failures_by_row(workers, size):
     photos = Torn(frozenset({2, 3, 20}))
-    found = list(in_order(BatchDataset(photos, range(21), LOOKS, size=size), workers))
+    found = list(in_order(BatchDataset(photos, range(21), VIEW_PLAN, size=size), workers))
     assert len(found) == -(-21 // size)
     assert [row for batch in found for row in batch.rows] == [row for row in range(21) if row not in photos.torn]
     assert [row for batch in found for row in batch.failures] == [2, 3, 20]
@@ -427,7 +430,7 @@ with torch.inference_mode():
 resize(np.zeros((3000, 3000, 3), np.uint8), 500)
 photos = Files([Path(path) for path in sys.argv[1:]])
 for _ in range(5):
-    found = list(embed_photos(network, photos, range(len(photos)), looks=Looks(32), workers=2))
+    found = list(embed_photos(network, photos, range(len(photos)), view_plan=ViewPlan(32), workers=2))
     assert sum(len(block.rows) for block in found) == len(photos)
 """
 
@@ -457,27 +460,27 @@ def test_a_cpu_is_used_whole_and_readers_before_a_gpu_are_bounded(monkeypatch):
 
 def _told(data, queue):
     network, batch = pickle.loads(data)
-    queue.put(embed_batch(network, batch, LOOKS).vectors)
+    queue.put(embed_batch(network, batch, VIEW_PLAN).vectors)
 
 
 @pytest.mark.parametrize("precision", REDUCED)
 def test_a_network_can_be_sent_to_a_process_that_shares_nothing(model, precision):
-    network, batch = torch_inference_model(model, precision=precision), read_batch(Files(PATHS), [3, 5], LOOKS)
+    network, batch = torch_inference_model(model, precision=precision), read_batch(Files(PATHS), [3, 5], VIEW_PLAN)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_told, args=(pickle.dumps((network, batch)), queue))
     process.start()
     try:
-        np.testing.assert_array_equal(queue.get(timeout=60), embed_batch(network, batch, LOOKS).vectors)
+        np.testing.assert_array_equal(queue.get(timeout=60), embed_batch(network, batch, VIEW_PLAN).vectors)
     finally:
         process.join(timeout=20)
 
 
 def test_a_network_may_be_used_by_several_threads(network):
-    batch = read_batch(Files(PATHS), range(6), LOOKS)
-    plain, found = embed_batch(network, batch, LOOKS).vectors, []
+    batch = read_batch(Files(PATHS), range(6), VIEW_PLAN)
+    plain, found = embed_batch(network, batch, VIEW_PLAN).vectors, []
     threads = [
-        threading.Thread(target=lambda: found.append(embed_batch(network, batch, LOOKS).vectors)) for _ in "abcd"
+        threading.Thread(target=lambda: found.append(embed_batch(network, batch, VIEW_PLAN).vectors)) for _ in "abcd"
     ]
     for thread in threads:
         thread.start()

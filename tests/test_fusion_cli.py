@@ -222,7 +222,7 @@ def test_match_takes_what_was_fitted(scene, asked, option):
     fitted(scene, "--model", "run")
     done = scene.done(
         "match", "queries=q.h5", "references=r.h5", "track=matching", "query_images=photos", "reference_images=photos",
-        "looks=whole", "features=none", "candidates=2", "num_pairs=300", option, "output=out",
+        "query_views=whole", "features=none", "candidates=2", "num_pairs=300", option, "output=out",
     )  # fmt: skip
     assert "rough" not in done.err
     rows = [line.split(",") for line in (scene / "out" / "predictions.csv").read_text().splitlines()[1:]]

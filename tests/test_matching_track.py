@@ -23,7 +23,7 @@ from isc.data.matches import Matches
 from isc.data.model_files import SHIPPED
 from isc.errors import InputError
 from isc.match import query_views as looks_module
-from isc.match.query_views import with_looks
+from isc.match.query_views import with_query_views
 from isc.match.run import match
 from isc.match.verification.alignment import EVIDENCE, Alignment, compare
 from isc.match.verification.features import local_features
@@ -46,7 +46,7 @@ MATCHING = (
     "queries=q.h5",
     "references=r.h5",
     "track=matching",
-    "looks=whole",
+    "query_views=whole",
     "features=none",
     "calibration=none",
     *FOLDERS,
@@ -98,10 +98,16 @@ class Result:
 
 
 def matched(place, *, output="out", **options) -> Result:
-    """A run inside this process, without more looks and without stored features where not asked for."""
+    """A run inside this process, without more query views and without stored features where not asked for."""
     given = {"queries": "q.h5", "references": "r.h5", "query_images": "queries", "reference_images": "references"}
     paths = {key: str(place / name) for key, name in given.items()}
-    defaults = {"track": Track.matching, "looks": "whole", "features": "none", "calibration": "none", "workers": 1}
+    defaults = {
+        "track": Track.matching,
+        "query_views": "whole",
+        "features": "none",
+        "calibration": "none",
+        "workers": 1,
+    }
     match(MatchConfig(output=str(place / output), **paths | defaults | options))
     return Result(place / output)
 
@@ -651,7 +657,7 @@ def test_the_shipped_fusion_is_for_the_shipped_model():
     assert read_fusion(SHIPPED_FUSION).weights_sha256 == describe(load_model("isc_small"))["weights_sha256"]
 
 
-# --- more looks ------------------------------------------------------------------------------------------------------
+# --- more query views -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -677,7 +683,7 @@ def extracted(monkeypatch):
 
 
 def test_more_looks_find_more_candidates(scene, extracted, fusion, every_pair):
-    result = matched(scene, candidates=2, num_pairs=60, looks="flip")
+    result = matched(scene, candidates=2, num_pairs=60, query_views="flip")
     assert len(extracted) == 1
     assert (extracted[0]["model"], extracted[0]["views"], extracted[0]["combine"]) == ("isc_small", "flip", "rows")
     assert extracted[0]["listing"].count("\n") == 41
@@ -708,13 +714,13 @@ def test_the_default_looks_are_taken_and_whole_ones_are_not(scene, extracted):
     plain = matched(scene, candidates=2, num_pairs=20)
     assert extracted == []
     assert plain.files == FILES
-    matched(scene, candidates=2, num_pairs=20, output="more", looks=MatchConfig.looks)
-    assert [one["views"] for one in extracted] == [MatchConfig.looks]
+    matched(scene, candidates=2, num_pairs=20, output="more", query_views=MatchConfig.query_views)
+    assert [one["views"] for one in extracted] == [MatchConfig.query_views]
 
 
 def test_looks_are_of_those_that_have_a_picture(scene, extracted):
     list_images(scene / "queries")["Q00003"].unlink()
-    result = matched(scene, candidates=2, num_pairs=400, looks="flip")
+    result = matched(scene, candidates=2, num_pairs=400, query_views="flip")
     assert "Q00003" not in extracted[0]["listing"]
     assert extracted[0]["listing"].count("\n") == 40
     with (result.folder / "views.csv").open(newline="") as file:
@@ -737,7 +743,7 @@ def test_looks_of_what_cannot_be_read_are_left_out(scene, monkeypatch):
 
     torn.write_bytes(b"no picture")
     monkeypatch.setattr(looks_module, "run_extract", instead)
-    result = matched(scene, candidates=2, num_pairs=400, looks="flip")
+    result = matched(scene, candidates=2, num_pairs=400, query_views="flip")
     assert [(one["side"], one["id"]) for one in result.not_compared] == [("query", "Q00003")]
     assert len(result.scores) == 400
     assert {"evidence.jsonl", "views.csv"} <= result.files
@@ -746,7 +752,7 @@ def test_looks_of_what_cannot_be_read_are_left_out(scene, monkeypatch):
 def test_looks_are_taken_at_the_size_of_the_descriptors(scene, extracted):
     described(scene, "q.h5", scene / "queries", MADE_BY | {"image_size": "64"})
     described(scene, "r.h5", scene / "references", MADE_BY | {"image_size": "64"})
-    matched(scene, candidates=2, num_pairs=20, looks="flip")
+    matched(scene, candidates=2, num_pairs=20, query_views="flip")
     assert extracted[0]["image_size"] == "64"
 
 
@@ -763,10 +769,10 @@ def test_looks_without_their_model_are_left_out(scene, monkeypatch, caplog, requ
         request.getfixturevalue("extracted")
     for name, folder in (("q.h5", "queries"), ("r.h5", "references")):
         described(scene, name, scene / folder, attributes)
-    result = matched(scene, candidates=2, num_pairs=20, looks="flip")
-    told = [record.getMessage() for record in caplog.records if "looks=flip" in record.getMessage()]
+    result = matched(scene, candidates=2, num_pairs=20, query_views="flip")
+    told = [record.getMessage() for record in caplog.records if "query_views=flip" in record.getMessage()]
     assert len(told) == 1
-    assert told[0].startswith("looks=flip: left out, candidates are those of whole queries: ")
+    assert told[0].startswith("query_views=flip: left out, candidates are those of whole queries: ")
     assert why in told[0]
     assert "\n" not in told[0]
     assert result.bytes == matched(scene, candidates=2, num_pairs=20, output="whole").bytes
@@ -776,7 +782,7 @@ def test_other_dimensions_are_no_looks_of_these_descriptors(scene, extracted):
     queries = read_descriptors(scene / "q.h5")
     short = type(queries)(queries.ids, queries.vectors[:, :20])
     with pytest.raises(InputError, match="isc_small gives 75 dimensions, the queries have 20"):
-        with_looks(short, list_images(scene / "queries"), views="flip", provenance=MADE_BY)
+        with_query_views(short, list_images(scene / "queries"), views="flip", provenance=MADE_BY)
 
 
 def test_normalised_descriptors_get_no_more_looks(scene, extracted, caplog):
@@ -786,10 +792,10 @@ def test_normalised_descriptors_get_no_more_looks(scene, extracted, caplog):
     training /= np.linalg.norm(training, axis=1, keepdims=True)
     scene.hdf5("t.h5", MADE_BY, vectors=training, image_names=[f"T{i}" for i in range(60)])
     result = matched(
-        scene, candidates=2, num_pairs=20, looks="flip", normalize="subtract", training=str(scene / "t.h5")
+        scene, candidates=2, num_pairs=20, query_views="flip", normalize="subtract", training=str(scene / "t.h5")
     )
     assert extracted == []
-    assert "looks=flip: left out, as normalize=subtract is not fitted for them" in caplog.text
+    assert "query_views=flip: left out, as normalize=subtract is not fitted for them" in caplog.text
     assert "was fitted on descriptors of normalize none, these have subtract" in caplog.text
     assert result.files == FILES
 
@@ -806,11 +812,11 @@ def test_queries_that_have_views_get_no_more(scene, extracted, fusion, every_pai
         image_names=ids * 2,
         views=[view for view in ("whole", "flip") for _ in ids],
     )
-    result = matched(scene, candidates=2, num_pairs=60, looks="flip")
+    result = matched(scene, candidates=2, num_pairs=60, query_views="flip")
     assert extracted == []
     assert result.files == FILES - {"submission.h5"} | {"views.csv"}
     scene.hdf5("q.h5", MADE_BY, vectors=queries.vectors, image_names=ids)
-    again = matched(scene, candidates=2, num_pairs=60, looks="flip", output="again")
+    again = matched(scene, candidates=2, num_pairs=60, query_views="flip", output="again")
     assert len(extracted) == 1
     for name in ("predictions.csv", "evidence.jsonl", "views.csv"):
         assert again.bytes[name] == result.bytes[name]
@@ -830,7 +836,7 @@ def test_the_model_itself_takes_the_looks(place, edited):
     images = {"query_images": str(edited / "queries"), "reference_images": str(edited / "references")}
     score = {}
     for looks in ("whole", "flip"):
-        result = matched(place, candidates=1, num_pairs=49, output=looks, looks=looks, **images)
+        result = matched(place, candidates=1, num_pairs=49, output=looks, query_views=looks, **images)
         score[looks] = result.scores["mirrored", "mirrored"]
     assert score["whole"] < 0.5 < 0.9 < score["flip"]
     rows = (place / "flip" / "views.csv").read_text().splitlines()

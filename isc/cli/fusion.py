@@ -38,7 +38,7 @@ examples:
   isc-match track=matching queries=q2.h5 references=r2.h5 query_images=… reference_images=… output=matched
 
 The photos should be training photos and the copies made of them, as isc.benchmark makes them: report figures on others.
-Extract the queries with views=regions:1 combine=rows, as match.py looks at them.
+Extract the queries with views=regions:1 combine=rows, as match.py describes them.
 What is printed of probabilities is of queries that they were not fitted on: each half's by what the other half says.
 """
 

@@ -31,6 +31,7 @@ from isc.config.match import MatchConfig
 from isc.config.train import TrainConfig
 from isc.errors import InputError
 
+RENAMED_KEYS = {"looks": "query_views"}  # of the release before this one
 CONF = Path(__file__).parents[1] / "conf"
 WITH_EXPERIMENTS: dict[str, type[Any]] = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
 
@@ -163,6 +164,8 @@ def explain(error: Exception, schema: type[Any]) -> str:
 
 def _unknown(key: str, holder: str, schema: type[Any]) -> str:
     """Return a one-line message for an unknown key of the dataclass `holder`, the configuration or a list item."""
+    if key in RENAMED_KEYS:
+        return f"{key}= is now {RENAMED_KEYS[key]}="
     items = _keys_of_items(schema).get(holder)
     if items:
         key = f"{items[0].rpartition('.')[0]}.{key}"

@@ -12,7 +12,7 @@ from isc.data.limits import MAX_PREDICTIONS
 from isc.errors import InputError
 from isc.photos.views import parse_views
 
-WHOLE_ALONE = "whole"  # value of looks=: find candidates with whole queries only
+WHOLE_ALONE = "whole"  # value of query_views=: find candidates with whole queries only
 NO_FEATURES = "none"  # value of features=: keep no local features
 
 
@@ -37,7 +37,7 @@ class MatchConfig:
     strict: bool = True  # refuse a submission.h5 with unsorted rows, and ids that the other files do not have
     max_predictions: int = MAX_PREDICTIONS  # largest number of rows of a submission.csv
     candidates: int = 50  # references per query whose pixels are compared (track=matching with both image folders)
-    looks: str = "regions:1"  # further views of the queries to find candidates with, as views= of extract.py
+    query_views: str = "regions:1"  # further views of the queries to find candidates with, as views= of extract.py
     fusion: str = "model"  # map from distance and pixels to a probability: FILE.json of isc-fusion, or the model's
     calibration: str = "model"  # map from scores to probabilities: FILE.json of isc-calibrate, the model's, or none
     compare: str | None = None  # folder of another run, or its predictions.csv, judged by the same ground_truth=
@@ -54,7 +54,7 @@ class MatchConfig:
         check_texts(self)
         if not is_stored(self.normalize):
             parse(self.normalize)
-        parse_views(self.looks)
+        parse_views(self.query_views)
         for name, value in {"num_pairs": self.num_pairs, "k": self.k}.items():
             if value is not None:
                 check_at_least(1, **{name: value})

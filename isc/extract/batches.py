@@ -76,7 +76,7 @@ class Batch:
         return replace(self, pictures=[part.pin_memory() for part in self.pictures])
 
 
-def read_batch(photos: PhotoSource, rows: Iterable[int], looks: ViewPlan, *, jpegs: bool = False) -> Batch:
+def read_batch(photos: PhotoSource, rows: Iterable[int], view_plan: ViewPlan, *, jpegs: bool = False) -> Batch:
     """Read the photos of these numbers as input of the network; with `jpegs`, JPEG files stay encoded."""
     shown: dict[int, list[Pixels]] = {}
     failures: dict[int, str] = {}
@@ -88,22 +88,22 @@ def read_batch(photos: PhotoSource, rows: Iterable[int], looks: ViewPlan, *, jpe
                 files[row] = Jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), orientation)
             else:
                 picture = photos.read(row)
-                views = looks.views_of(picture)
-                shown[row] = looks.pictures(picture, views)
-                found.append([view.region for view, asked in zip(views, looks.views, strict=True) if asked.found])
+                views = view_plan.views_of(picture)
+                shown[row] = view_plan.pictures(picture, views)
+                found.append([view.region for view, asked in zip(views, view_plan.views, strict=True) if asked.found])
         except InputError as error:
             failures[row] = str(error)
     pictures = [torch.from_numpy(np.stack(part)).permute(0, 1, 4, 2, 3) for part in zip(*shown.values(), strict=True)]
-    regions = np.array(found, np.float64).reshape(len(shown), looks.regions, 4) if looks.regions else None
+    regions = np.array(found, np.float64).reshape(len(shown), view_plan.regions, 4) if view_plan.regions else None
     return Batch(pictures, list(shown), failures, files, regions)
 
 
-def with_jpegs(batch: Batch, photos: PhotoSource, looks: ViewPlan, device: torch.device) -> Batch:
+def with_jpegs(batch: Batch, photos: PhotoSource, view_plan: ViewPlan, device: torch.device) -> Batch:
     """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
     if not batch.jpegs:
         return batch
-    found = dict(zip(batch.jpegs, decoded(list(batch.jpegs.values()), looks.image_size, device), strict=True))
-    others = read_batch(photos, [row for row, picture in found.items() if picture is None], looks)
+    found = dict(zip(batch.jpegs, decoded(list(batch.jpegs.values()), view_plan.image_size, device), strict=True))
+    others = read_batch(photos, [row for row, picture in found.items() if picture is None], view_plan)
     there = {row: picture for row, picture in found.items() if picture is not None}
     parts = [part[0][:, 0].to(device) for part in (batch.pictures, others.pictures) if part]
     pictures = torch.cat([*parts, *(picture[None] for picture in there.values())]) if parts or there else None
@@ -118,15 +118,15 @@ def with_jpegs(batch: Batch, photos: PhotoSource, looks: ViewPlan, device: torch
 class BatchDataset(Dataset[Batch]):
     """Dataset of batches of pictures, made in the processes of the loader."""
 
-    def __init__(self, photos: PhotoSource, rows: Rows, looks: ViewPlan, *, size: int, jpegs: bool = False) -> None:
-        self.photos, self.rows, self.looks, self.size, self.jpegs = photos, rows, looks, size, jpegs
+    def __init__(self, photos: PhotoSource, rows: Rows, view_plan: ViewPlan, *, size: int, jpegs: bool = False) -> None:
+        self.photos, self.rows, self.view_plan, self.size, self.jpegs = photos, rows, view_plan, size, jpegs
 
     def __len__(self) -> int:
         return (len(self.rows) + self.size - 1) // self.size
 
     def __getitem__(self, number: int) -> Batch:
         rows = self.rows[number * self.size : (number + 1) * self.size]
-        return read_batch(self.photos, rows, self.looks, jpegs=self.jpegs)
+        return read_batch(self.photos, rows, self.view_plan, jpegs=self.jpegs)
 
 
 def in_order(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
@@ -150,9 +150,9 @@ def padded(pictures: Tensor, size: int) -> Tensor:
     return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
 
 
-def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], looks: ViewPlan, dim: int) -> Block:
+def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], view_plan: ViewPlan, dim: int) -> Block:
     """Return the batch's descriptors as a block. Raises InputError if one is not finite."""
-    vectors = looks.combined(found) if batch.rows else np.zeros((0, looks.rows, dim), np.float32)
+    vectors = view_plan.combined(found) if batch.rows else np.zeros((0, view_plan.rows, dim), np.float32)
     finite = np.isfinite(vectors).all(axis=(1, 2))
     if not finite.all():
         raise InputError(

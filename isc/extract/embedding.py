@@ -38,7 +38,7 @@ class _Blocks(Dataset[Block | InputError]):
 
     def __getitem__(self, number: int) -> Block | InputError:
         try:
-            return embed_batch(self.network, self.batches[number], self.batches.looks)
+            return embed_batch(self.network, self.batches[number], self.batches.view_plan)
         except InputError as error:
             return error
 
@@ -48,7 +48,7 @@ def embed_photos(
     photos: PhotoSource,
     rows: Rows,
     *,
-    looks: ViewPlan,
+    view_plan: ViewPlan,
     batch_size: int | None = None,
     workers: int = 0,
     gpu_jpeg: bool = False,
@@ -59,21 +59,21 @@ def embed_photos(
     at once, and with `gpu_jpeg` it also decodes JPEGs. Raises InputError for descriptors that are not finite.
     """
     if network.device.type == "cuda":
-        size = batch_size or fitting_batch(network, looks)
-        batches = BatchDataset(photos, rows, looks, size=size, jpegs=gpu_jpeg)
+        size = batch_size or fitting_batch(network, view_plan)
+        batches = BatchDataset(photos, rows, view_plan, size=size, jpegs=gpu_jpeg)
         yield from embed_on_gpu(network, batches, workers=worker_count(workers))
         return
-    blocks = _Blocks(BatchDataset(photos, rows, looks, size=ITEM), network)
+    blocks = _Blocks(BatchDataset(photos, rows, view_plan, size=ITEM), network)
     for block in in_order(blocks, worker_count(workers, most=None)):
         if isinstance(block, InputError):
             raise block
         yield block
 
 
-def embed_batch(network: InferenceModel, batch: Batch, looks: ViewPlan) -> Block:
+def embed_batch(network: InferenceModel, batch: Batch, view_plan: ViewPlan) -> Block:
     """Return the descriptors of one batch, made on a CPU by one thread, in groups of one size."""
     found = [_in_groups(network, part) for part in batch.pictures]
-    return finite_block(batch, found, looks, network.dim)
+    return finite_block(batch, found, view_plan, network.dim)
 
 
 def _in_groups(network: InferenceModel, pictures: Tensor) -> npt.NDArray[np.float32]:
@@ -103,10 +103,10 @@ def embed(
     """
     source = photos if isinstance(photos, PhotoSource) else Files(photos)
     vectors, failures = np.zeros((len(photos), network.dim), np.float32), dict[int, str]()
-    looks, done = ViewPlan(image_size or network.image_size), 0
+    view_plan, done = ViewPlan(image_size or network.image_size), 0
     with progress("extracting", "photos") as report:
         for block in embed_photos(
-            network, source, range(len(photos)), looks=looks, batch_size=batch_size, workers=workers
+            network, source, range(len(photos)), view_plan=view_plan, batch_size=batch_size, workers=workers
         ):
             vectors[block.rows] = block.vectors[:, 0]
             failures |= block.failures

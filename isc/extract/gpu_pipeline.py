@@ -26,13 +26,13 @@ def embed_on_gpu(network: InferenceModel, batches: BatchDataset, *, workers: int
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
     copies = torch.cuda.Stream() if network.device.type == "cuda" else None  # type: ignore[no-untyped-call]
     for read in in_order(batches, workers):
-        batch = with_jpegs(read, batches.photos, batches.looks, network.device)
+        batch = with_jpegs(read, batches.photos, batches.view_plan, network.device)
         started = _start(network, batch, batches.size, copies)
         if waiting:
-            yield _finished(waiting, batches.looks, network.dim)
+            yield _finished(waiting, batches.view_plan, network.dim)
         waiting = started
     if waiting:
-        yield _finished(waiting, batches.looks, network.dim)
+        yield _finished(waiting, batches.view_plan, network.dim)
 
 
 def _start(
@@ -64,19 +64,19 @@ def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | 
     return there
 
 
-def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], looks: ViewPlan, dim: int) -> Block:
+def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], view_plan: ViewPlan, dim: int) -> Block:
     batch, found, done = waiting
     if done is not None:
         done.synchronize()
-    return finite_block(batch, [part.numpy() for part in found], looks, dim)
+    return finite_block(batch, [part.numpy() for part in found], view_plan, dim)
 
 
-def fitting_batch(network: InferenceModel, looks: ViewPlan) -> int:
+def fitting_batch(network: InferenceModel, view_plan: ViewPlan) -> int:
     """Return the number of photos whose views take at most `USED` of the GPU's free memory, all at once.
 
     It is a power of two, and makes at most `LARGEST_BATCH` pictures, except that it is at least 1.
     """
-    side, views = max(looks.sides), max(len(numbers) for numbers in looks.sides.values())
+    side, views = max(view_plan.sides), max(len(numbers) for numbers in view_plan.sides.values())
     plain = replace(network, forward=network.plain or network.forward)  # not compiled for shapes that do not recur
     needed = [_peak(plain, count, side) for count in (PROBE, 2 * PROBE)]
     each = max(1, (needed[1] - needed[0]) // PROBE)

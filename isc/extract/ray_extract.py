@@ -45,7 +45,7 @@ class Recipe:
     """
 
     model: str
-    looks: ViewPlan
+    view_plan: ViewPlan
     device: Device = Device.auto
     runtime: Runtime = Runtime.torch
     precision: Precision = Precision.float32
@@ -193,7 +193,7 @@ class Embedder:
                 network,
                 photos,
                 range(len(photos)),
-                looks=recipe.looks,
+                view_plan=recipe.view_plan,
                 batch_size=recipe.batch_size,
                 workers=self._place.cpus if self._place.gpus else 0,
             )
@@ -230,7 +230,7 @@ def load_checked(recipe: Recipe, place: Place, run: Run) -> InferenceModel:
         runtime=recipe.runtime,
         precision=recipe.precision,
         compile=recipe.compile,
-        image_size=recipe.looks.image_size,
+        image_size=recipe.view_plan.image_size,
     )
     for name, value in network.provenance.items():
         if run.provenance.get(name, value) != value:

@@ -48,38 +48,40 @@ def extract(config: ExtractConfig) -> Path:
     views = parse_views(config.views)
     photos = list_photos(config.images)
     network = _network(config)
-    looks = ViewPlan(config.image_size or network.image_size, views, config.combine)
-    for side in looks.sides:
+    view_plan = ViewPlan(config.image_size or network.image_size, views, config.combine)
+    for side in view_plan.sides:
         network.check_size(side)
     if config.gpu_jpeg:
-        _refuse_gpu_jpeg(network, looks)
+        _refuse_gpu_jpeg(network, view_plan)
     decoder = {"decoder": "GPU"} if config.gpu_jpeg else {}
-    run = Run(len(photos), block_size(len(photos)), _provenance(network, photos, looks) | decoder)
+    run = Run(len(photos), block_size(len(photos)), _provenance(network, photos, view_plan) | decoder)
     if output.exists() and not config.overwrite:
         _refuse_other(output, run, strict=config.strict)
         clear_finished(output, run)
         log.info("%s is there already, made the same way; overwrite=true makes it again", output)
         return output
-    row_bytes = looks.rows * (4 * network.dim + ID_BYTES)
+    row_bytes = view_plan.rows * (4 * network.dim + ID_BYTES)
     with open_store(output, run, row_bytes=row_bytes, overwrite=config.overwrite) as store:
-        _make_blocks(store, network, photos, looks, config)
-        _put_together(store, output, photos, looks, config)
+        _make_blocks(store, network, photos, view_plan, config)
+        _put_together(store, output, photos, view_plan, config)
     return output
 
 
-def _refuse_gpu_jpeg(network: InferenceModel, looks: ViewPlan) -> None:
+def _refuse_gpu_jpeg(network: InferenceModel, view_plan: ViewPlan) -> None:
     if network.device.type != "cuda":
         raise InputError("gpu_jpeg=true: there is no GPU; leave it out")
-    if len(looks.views) > 1:
-        raise InputError(f"gpu_jpeg=true shows whole photos; views={views_text(looks.views)} does not go with it")
+    if len(view_plan.views) > 1:
+        raise InputError(f"gpu_jpeg=true shows whole photos; views={views_text(view_plan.views)} does not go with it")
 
 
-def _provenance(network: InferenceModel, photos: Listing, looks: ViewPlan) -> dict[str, str]:
+def _provenance(network: InferenceModel, photos: Listing, view_plan: ViewPlan) -> dict[str, str]:
     """Return the facts that the descriptors depend on."""
-    shown = {"views": views_text(looks.views), "combine": looks.combine.value} if len(looks.views) > 1 else {}
+    shown = (
+        {"views": views_text(view_plan.views), "combine": view_plan.combine.value} if len(view_plan.views) > 1 else {}
+    )
     return {
         **network.provenance,
-        "image_size": str(looks.image_size),
+        "image_size": str(view_plan.image_size),
         "precision": network.precision.value,
         "image_list_sha256": photos.sha256(),
         **shown,
@@ -87,17 +89,17 @@ def _provenance(network: InferenceModel, photos: Listing, looks: ViewPlan) -> di
 
 
 def _make_blocks(
-    store: Store, network: InferenceModel, photos: Listing, looks: ViewPlan, config: ExtractConfig
+    store: Store, network: InferenceModel, photos: Listing, view_plan: ViewPlan, config: ExtractConfig
 ) -> None:
     """Make the missing blocks; finished blocks stay after any error."""
     missing = store.missing()
     there = store.run.count - sum(len(store.run.rows(number)) for number in missing)
-    what = f"{store.run.count:,} photos at {looks.image_size} px on {network.device}, {network.precision.value}"
+    what = f"{store.run.count:,} photos at {view_plan.image_size} px on {network.device}, {network.precision.value}"
     log.info("extracting %s%s", what, f"; {there:,} are done already" if there else "")
     if not missing:
         return
     if config.engine is Where.ray:
-        _embed_on_cluster(store, photos, looks, network.precision, config)
+        _embed_on_cluster(store, photos, view_plan, network.precision, config)
         return
     keep_freed_memory()
     rows = np.concatenate([np.array(store.run.rows(number)) for number in missing])
@@ -105,7 +107,7 @@ def _make_blocks(
         network,
         photos,
         rows,
-        looks=looks,
+        view_plan=view_plan,
         batch_size=config.batch_size,
         workers=config.workers,
         gpu_jpeg=config.gpu_jpeg,
@@ -136,13 +138,13 @@ def _network(config: ExtractConfig) -> InferenceModel:
 
 
 def _embed_on_cluster(
-    store: Store, photos: Listing, looks: ViewPlan, precision: Precision, config: ExtractConfig
+    store: Store, photos: Listing, view_plan: ViewPlan, precision: Precision, config: ExtractConfig
 ) -> None:
     from isc.extract.ray_extract import Recipe, embed_on_cluster
 
     recipe = Recipe(
         config.model,
-        looks,
+        view_plan,
         device=config.device,
         runtime=config.runtime,
         precision=precision,
@@ -203,7 +205,7 @@ def _split(block: Block, stop: int) -> tuple[Block, Block | None]:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _put_together(store: Store, output: Path, photos: Listing, looks: ViewPlan, config: ExtractConfig) -> None:
+def _put_together(store: Store, output: Path, photos: Listing, view_plan: ViewPlan, config: ExtractConfig) -> None:
     """Write the blocks as one file, list unreadable photos beside it, and remove the blocks.
 
     Raises InputError if no photo is readable, or with config.strict if one is not.
@@ -218,12 +220,16 @@ def _put_together(store: Store, output: Path, photos: Listing, looks: ViewPlan, 
             f"images={config.images}: none of {len(photos):,} photos can be read; the first: {failures[min(failures)]}"
         )
     whole = store.folder / WHOLE
-    several = looks.rows > 1
-    longest = LONGEST_NAME if looks.regions else max(len(view.name) for view in looks.views)
+    several = view_plan.rows > 1
+    longest = LONGEST_NAME if view_plan.regions else max(len(view.name) for view in view_plan.views)
     write_descriptor_blocks(
         whole,
-        (_described(block, photos, looks.views if several else None) for block in store.blocks() if len(block.rows)),
-        rows=kept * looks.rows,
+        (
+            _described(block, photos, view_plan.views if several else None)
+            for block in store.blocks()
+            if len(block.rows)
+        ),
+        rows=kept * view_plan.rows,
         id_bytes=photos.longest_id,
         view_bytes=longest if several else 0,
         provenance={
@@ -237,7 +243,7 @@ def _put_together(store: Store, output: Path, photos: Listing, looks: ViewPlan, 
     _list_failures(output, photos, failures)
     whole.replace(output)
     store.remove()
-    log.info("wrote %s: %d photos, %d descriptors", output, kept, kept * looks.rows)
+    log.info("wrote %s: %d photos, %d descriptors", output, kept, kept * view_plan.rows)
 
 
 def _described(block: Block, photos: Listing, views: Sequence[View] | None) -> Descriptors:

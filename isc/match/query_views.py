@@ -22,7 +22,7 @@ PROGRESS = " extracting "  # part of each progress line of extract.py
 EXTRACT = "import sys; from isc.cli.verbs import extract; sys.argv[0] = 'isc-extract'; extract()"
 
 
-def with_looks(
+def with_query_views(
     queries: Descriptors, images: Mapping[str, Path], *, views: str, provenance: Mapping[str, str]
 ) -> Descriptors:
     """Return the descriptors of `queries`, one row each, with further rows for the `views` of those with an image.
@@ -35,7 +35,7 @@ def with_looks(
     ids = [name for name in queries.ids if name in images]
     if not ids:
         raise InputError("no query has an image")
-    with tempfile.TemporaryDirectory(prefix="isc-looks-") as folder:
+    with tempfile.TemporaryDirectory(prefix="isc-views-") as folder:
         listing, made = Path(folder) / "queries.csv", Path(folder) / "queries.h5"
         write_csv(listing, ("id", "file"), ((name, images[name].absolute()) for name in ids))
         size = [f"image_size={provenance['image_size']}"] if "image_size" in provenance else []

@@ -69,7 +69,7 @@ def _likeliest(sets: DescriptorSets, config: MatchConfig, pictures: Pictures, fu
     store = None if config.features == NO_FEATURES else FeatureStore(_features_folder(config.features))
     if store:
         store.check()
-    sets = _with_looks(sets, config, pictures)
+    sets = _with_query_views(sets, config, pictures)
     searching = _searching(sets, config)
     found = _nearest_pairs(sets, config, searching)
     k = min(config.candidates, len(sets.references.images))
@@ -81,19 +81,21 @@ def _likeliest(sets: DescriptorSets, config: MatchConfig, pictures: Pictures, fu
     return SearchResult(pairs, sets, evidence, verified.problems)
 
 
-def _with_looks(sets: DescriptorSets, config: MatchConfig, pictures: Pictures) -> DescriptorSets:
+def _with_query_views(sets: DescriptorSets, config: MatchConfig, pictures: Pictures) -> DescriptorSets:
     """Add rows of further views to the queries, if they have one row each and their model is available."""
-    if config.looks == WHOLE_ALONE or sets.queries.views is not None:
+    if config.query_views == WHOLE_ALONE or sets.queries.views is not None:
         return sets
     if config.normalize != "none":
-        log.info("looks=%s: left out, as normalize=%s is not fitted for them", config.looks, config.normalize)
+        log.info(
+            "query_views=%s: left out, as normalize=%s is not fitted for them", config.query_views, config.normalize
+        )
         return sets
-    from isc.match.query_views import with_looks
+    from isc.match.query_views import with_query_views
 
     try:
-        queries = with_looks(sets.queries, pictures.queries, views=config.looks, provenance=sets.provenance)
+        queries = with_query_views(sets.queries, pictures.queries, views=config.query_views, provenance=sets.provenance)
     except InputError as error:
-        log.warning("looks=%s: left out, candidates are those of whole queries: %s", config.looks, error)
+        log.warning("query_views=%s: left out, candidates are those of whole queries: %s", config.query_views, error)
         return sets
     return replace(sets, queries=queries)
 
