@@ -41,6 +41,7 @@ from isc.data.ids import Ids, IntArray, numbered
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.search.exact import best_pairs, knn, require_existing
+from isc.search.groups import rank_in_group
 from isc.search.kernels.numpy_kernel import squared_distances
 
 Distances = npt.NDArray[np.float64]
@@ -238,9 +239,7 @@ def _settled_of_each(
 def _first_of_each(group: IntArray, k: int) -> IntArray:
     """Return the positions of the first k of each group, group by group."""
     order = np.argsort(group, kind="stable")
-    count = np.bincount(group)
-    rank = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
-    return order[rank < k]
+    return order[rank_in_group(group)[order] < k]
 
 
 def _image_pairs(q: ImageRows, r: ImageRows, best: _RowPairs) -> ImagePairs:

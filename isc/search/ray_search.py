@@ -31,6 +31,7 @@ from isc.runtime.ray_cluster import (
     working_nodes,
 )
 from isc.search.exact import best_pairs, knn, require_existing
+from isc.search.groups import rank_in_group
 from isc.search.kernels.numpy_kernel import squared_distances
 
 Indices = npt.NDArray[np.int64]
@@ -111,9 +112,7 @@ def merge(one: ShardAnswer, other: ShardAnswer, *, num_pairs: int | None, k: int
     if k is None:
         return both.take(np.lexsort((both.reference, both.query, both.distance))[:num_pairs])
     both = both.take(np.lexsort((both.reference, both.distance, both.query)))
-    count = np.bincount(both.query)
-    rank = np.arange(len(both.query)) - np.repeat(np.cumsum(count) - count, count)
-    return both.take(np.flatnonzero(rank < k))
+    return both.take(np.flatnonzero(rank_in_group(both.query) < k))
 
 
 def _ids_of(references: Path | Descriptors) -> tuple[Ids, int]:

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
+from isc.search.groups import rank_in_group
 from isc.search.kernels.numpy_kernel import Scores, Tile, squared_distances
 
 Vectors = npt.NDArray[np.float32]
@@ -163,8 +164,7 @@ class BestOfEach(RunningBest):
     def _select(self, query: Indices, reference: Indices, distance: Distances) -> None:
         order = np.lexsort((reference, distance, query))
         query, reference, distance = query[order], reference[order], distance[order]
-        count = np.bincount(query, minlength=len(self._score))
-        rank = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+        rank = rank_in_group(query)
         stays = rank < self._k
         full = stays & (rank == self._k - 1) & (distance == 0)
         self._last[query[full]] = reference[full]

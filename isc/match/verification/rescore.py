@@ -15,6 +15,7 @@ from isc.data.matches import Matches
 from isc.match.verification.alignment import EVIDENCE, Alignment
 from isc.match.verification.compare import Verified
 from isc.match.verification.fusion import Fusion
+from isc.search.groups import rank_in_group
 from isc.search.multi_view import ImagePairs
 
 SURPRISE, AGREEMENT = EVIDENCE.index("surprise"), EVIDENCE.index("agreement")
@@ -90,10 +91,7 @@ def replaced(matches: Matches, better: Matches) -> Matches:
 
 def best_of_each(matches: Matches, k: int) -> npt.NDArray[np.int64]:
     """Return the rows of the first `k` pairs of each query."""
-    order = np.argsort(matches.query, kind="stable")
-    starts = np.flatnonzero(np.diff(matches.query[order], prepend=-1))
-    place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return np.sort(order[place < k])
+    return np.flatnonzero(rank_in_group(matches.query) < k)
 
 
 def write_evidence(path: Path, evidence: Mapping[tuple[str, str], PairEvidence]) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from isc.data.descriptors import non_finite_row
 from isc.errors import InputError
+from isc.search.groups import rank_in_group
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -55,7 +56,5 @@ def k_nearest_of_each(query: Indices, row: Indices, distance: Distances, k: int)
     """Return the k nearest of each query, query by query; at equal distances the earlier row comes first."""
     order = np.lexsort((row, distance, query))
     query, row, distance = query[order], row[order], distance[order]
-    count = np.bincount(query)
-    rank = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
-    first = rank < k
+    first = rank_in_group(query) < k
     return query[first], row[first], distance[first]
