@@ -1,4 +1,4 @@
-"""Programs that measure, each beside a bound or a peer in the same run; they write benchmarks/results/NAME.json."""
+"""Benchmark programs; each measures next to a bound or a peer and writes benchmarks/results/NAME.json."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def seconds(action: Callable[[], object], *, repeats: int = 5) -> float:
-    """The median wall-clock time of `repeats` calls."""
+    """Return the median wall-clock time of `repeats` calls, in seconds."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -20,7 +20,7 @@ def seconds(action: Callable[[], object], *, repeats: int = 5) -> float:
 
 
 def save(name: str, rows: list[dict[str, object]]) -> None:
-    """Print the rows and keep them for docs/results.md."""
+    """Print the rows and write them to benchmarks/results/NAME.json, for docs/results.md."""
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     RESULTS.mkdir(exist_ok=True)

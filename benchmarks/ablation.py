@@ -1,12 +1,12 @@
-"""What each part of the recipe is worth: short trainings that differ in one thing, judged on two benchmarks.
+"""Ablation of the recipe: short trainings that differ in one option, judged on two benchmarks.
 
     python -m benchmarks.ablation PHOTOS RUNS JUDGE JUDGE [--steps 100] [--start imagenet] [--only NAME …]
 
-PHOTOS is SPLIT/training and each JUDGE a dev half of `python -m benchmarks.judge`, one of AugLy's edits and one of
-other tools'. Every run lives in RUNS and is not made again when it is finished; its row then takes its place in the
-table. The runs go on from one start at equal cost: where a step costs more, fewer are made (Variant.steps). The start
-is ImageNet's network: from a trained one, a hundred steps move nothing that can be measured. Short runs say what
-matters early; differences below about 0.01 may be chance.
+PHOTOS is SPLIT/training. Each JUDGE is a dev half of `python -m benchmarks.judge`: one with AugLy's edits, one with
+those of other tools. Every run is a folder in RUNS. A finished run is not trained again; its row is added to the table.
+All runs start from the same weights and cost the same: if a step costs more, fewer steps are made (Variant.steps). The
+start is ImageNet's network: from a trained one, a hundred steps change nothing that can be measured. Short runs show
+early what matters; differences below about 0.01 may be chance.
 """
 
 import argparse
@@ -38,11 +38,11 @@ KEYS = "train.momentum_keys=true loss.memory=8192"
 
 @dataclass(frozen=True)
 class Variant:
-    """Options on top of BASE, and its steps as a share of BASE's, so that all cost the same."""
+    """Options on top of BASE, and the steps as a share of BASE's, so that all variants cost the same."""
 
     options: str = ""
     steps: float = 1.0
-    photos_below: int | None = None  # only photos whose number is below this: those of the archives 0 to 2
+    photos_below: int | None = None  # use only photos with a lower number: those of archives 0 to 2
 
 
 VARIANTS = {
@@ -70,7 +70,7 @@ VARIANTS = {
 
 
 def command(name: str, given: argparse.Namespace, folder: Path) -> list[str]:
-    """train.py's arguments for a variant."""
+    """Return train.py's arguments for a variant."""
     variant = VARIANTS[name]
     options = dict(BASE, **{"model.weights": given.start, "images": str(given.photos), "output": str(folder)})
     options["train.steps"] = str(max(1, round(variant.steps * given.steps)))
@@ -83,7 +83,7 @@ def command(name: str, given: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def _linked(photos: Path, folder: Path, below: int) -> Path:
-    """A folder of links to the photos whose number is below this."""
+    """Return a folder of links to the photos whose number is lower than `below`."""
     folder.mkdir(parents=True, exist_ok=True)
     for photo in photos.iterdir():
         link = folder / photo.name
@@ -93,7 +93,7 @@ def _linked(photos: Path, folder: Path, below: int) -> Path:
 
 
 def row(name: str, given: argparse.Namespace) -> dict[str, object]:
-    """Train one variant, or find it trained, and judge it."""
+    """Train one variant unless it is trained already, judge it, and return its row."""
     folder = given.runs / f"{list(VARIANTS).index(name):02d}-{given.steps}"
     if not (folder / "model.safetensors").exists():
         subprocess.run([sys.executable, "train.py", *command(name, given, folder)], check=True)

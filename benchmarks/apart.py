@@ -1,11 +1,12 @@
-"""Whether the judges' photos show anything that the training photos show: no photo of one part may lie in another.
+"""Search for photos of dev and test that show the same as a training photo.
 
     python -m benchmarks.apart SPLIT WORK
 
-SPLIT is made by `python -m benchmarks.judge split`. By number the parts are apart already; this finds photos that show
-the same (a second file, a crop, another shot of the same scene a moment later) by the descriptors of isc_small, and
-decides by pixels, as isc-benchmark does. Kept in benchmarks/results/apart.csv: `judge_photo,training_photo,distance,
-inliers,agreement`. `judge split` leaves the photos of the first column out of dev and test. Descriptors lie in WORK.
+SPLIT is made by `python -m benchmarks.judge split`; its parts hold different files. This program finds photos that show
+the same nevertheless (a second file, a crop, another shot of the same scene a moment later): first by the descriptors
+of isc_small, then by a comparison of the pixels, as in isc-benchmark. It writes benchmarks/results/apart.csv with the
+columns `judge_photo,training_photo,distance,inliers,agreement`. `judge split` leaves the photos of the first column out
+of dev and test. Descriptors are kept in WORK.
 """
 
 import argparse
@@ -29,7 +30,7 @@ COLUMNS = ("judge_photo", "training_photo", "distance", "inliers", "agreement")
 
 
 def left_out() -> frozenset[str]:
-    """The ids of the judges' photos that show what a training photo shows."""
+    """Return the ids of the judges' photos that show the same as a training photo."""
     if not KEPT.exists():
         return frozenset()
     with KEPT.open(newline="", encoding="utf-8") as file:
@@ -37,7 +38,7 @@ def left_out() -> frozenset[str]:
 
 
 def same_in(split: Path, part: str, work: Path) -> Iterator[tuple[str, str, str, int, str]]:
-    """A row for each photo of the part and training photo that show the same, in the order of the ids."""
+    """Yield a row of COLUMNS for each pair of a photo of `part` and a training photo that show the same, by id."""
     photos = {name: list_images(split / name) for name in (part, "training")}
     described = {}
     for name, images in photos.items():

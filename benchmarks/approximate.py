@@ -1,9 +1,9 @@
-"""Approximate search beside the exact one on the same vectors: what is found, how fast, in how many bytes.
+"""Approximate search compared with exact search on the same vectors: recall, time and bytes.
 
     python -m benchmarks.approximate [--descriptors PHOTOS.h5] [--references 200000]
 
-Recall on random vectors means nothing, and a million photos are not at hand: `Photos` makes any number of descriptors
-out of real ones, and copies as far from their photos as AugLy's edits were.
+Recall on random vectors means nothing, and a million photos are not available. So `Photos` makes any number of
+descriptors from real ones, and copies that are as far from their photos as AugLy's edits were.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from isc.search.exact import best_pairs, nearest
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(isc.__file__).parent / "sample"
 NUM_QUERIES, K = 1000, 10
-SPREAD = (
-    0.75  # at which made descriptors are as far from their nearest as the 17,381 real ones: 0.9 squared at the median
-)
-# squared distances of 600 copies by AugLy from their photos, isc_small: (share of the copies, distance)
+# with this value, made descriptors are as far from their nearest neighbour as the 17,381 real ones: the median of the
+# squared distance is 0.9
+SPREAD = 0.75
+# squared distances between 600 of AugLy's copies and their photos, by isc_small: (share of the copies, distance)
 COPIES = ((0, 0.01), (0.05, 0.09), (0.1, 0.15), (0.25, 0.31), (0.5, 0.62), (0.75, 0.97), (0.9, 1.31), (1, 1.82))
 PART = {"training": slice(0, 2), "references": slice(2, 9), "distractors": slice(9, 10)}  # tenths of the real photos
 
@@ -50,10 +50,11 @@ def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
 
 @dataclass(frozen=True)
 class Photos:
-    """Real descriptors of unit length [n, D] and the neighbours [n, 16] of each, to make others of.
+    """Real descriptors [n, D] of unit length and the 16 neighbours of each [n, 16], from which others are made.
 
-    A made descriptor lies between a real one and one of its 16 neighbours, up to half way, and is then moved by SPREAD
-    times the difference of two random real ones over √2, which has the covariance of the real set; its length is 1.
+    A made descriptor lies between a real one and one of its 16 neighbours, at most half way. It is then moved by SPREAD
+    times the difference of two random real descriptors divided by √2, which has the covariance of the real set, and
+    scaled to length 1.
     """
 
     vectors: Vectors
@@ -66,7 +67,10 @@ class Photos:
         return cls(chosen, nearest(chosen, chosen, k=min(17, len(chosen)))[0][:, 1:])
 
     def make(self, rows: int, *, seed: int) -> Iterator[Vectors]:
-        """Blocks of at most 65,536 rows, `rows` in all; the first rows of a longer run are those of a shorter one."""
+        """Yield blocks of at most 65,536 made descriptors, `rows` in all.
+
+        With the same seed, the first rows of a longer run are those of a shorter one.
+        """
         for number, start in enumerate(range(0, rows, 1 << 16)):
             rng = np.random.default_rng([seed, number])
             count = 1 << 16
@@ -77,11 +81,14 @@ class Photos:
             yield unit((1 - share) * self.vectors[near] + share * self.vectors[other] + moved)[: rows - start]
 
     def copies(self, originals: Vectors, *, seed: int) -> Vectors:
-        """One copy of each [n, D], at a distance drawn as COPIES has it, in the direction of a difference of photos."""
+        """Return one copy of each original [n, D].
+
+        Its squared distance is drawn from COPIES; its direction is the difference of two random real descriptors.
+        """
         rng = np.random.default_rng(seed)
         distance = np.interp(rng.uniform(size=(len(originals), 1)), *zip(*COPIES, strict=True))
         one = rng.integers(len(self.vectors), size=len(originals))
-        two = (one + rng.integers(1, len(self.vectors), size=len(originals))) % len(self.vectors)  # another
+        two = (one + rng.integers(1, len(self.vectors), size=len(originals))) % len(self.vectors)  # another photo
         away = (self.vectors[one] - self.vectors[two]).astype(np.float64)
         away = unit(away - np.einsum("nd,nd->n", away, originals)[:, None] * originals)
         cosine = 1 - distance / 2  # ‖q − r‖² = 2 − 2 cos
@@ -89,7 +96,7 @@ class Photos:
 
 
 def real_descriptors(path: Path | None) -> Vectors:
-    """Of a file, or of the sample photos in the package, by its model."""
+    """Return the descriptors of a file; without a path, those of the sample photos by isc_small."""
     if path is not None:
         return read_descriptors(path).vectors
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +107,10 @@ def real_descriptors(path: Path | None) -> Vectors:
 
 
 def queries_of(real: Vectors, references: Vectors, number: int = NUM_QUERIES) -> tuple[Vectors, Pairs]:
-    """Half of them copies of evenly spaced references, whose rows come with them, half of photos that have none."""
+    """Return `number` queries, and the reference rows of the copies among them.
+
+    The first half are copies of evenly spaced references, the others are photos without a copy.
+    """
     photos = Photos.of(real, "distractors")
     originals = np.linspace(0, len(references) - 1, number // 2).astype(np.int64)
     others = np.concatenate(list(photos.make(number - len(originals), seed=3)))
@@ -116,8 +126,10 @@ def say(what: str, since: float) -> None:
 
 
 def trials(lists: int) -> dict[str, list[tuple[str, int]]]:
-    """For each factory text the searches, each with how many candidates for each neighbour are ranked again, 0 for
-    none: the distances are then those of the codes."""
+    """Return the searches for each factory text of faiss: (search options, candidates ranked again per neighbour).
+
+    With 0 candidates nothing is ranked again, and the distances are those of the codes.
+    """
     few, more, many = (f"nprobe={max(1, lists // share)}" for share in (64, 16, 4))
     return {
         f"IVF{lists},Flat": [(few, 0), (more, 0), (many, 0)],
@@ -133,7 +145,7 @@ def trials(lists: int) -> dict[str, list[tuple[str, int]]]:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What one search gave: shares of what there is, and seconds."""
+    """The shares (0…1) of the exact answers that one search found, and its time in seconds."""
 
     first: float
     first_k: float
@@ -144,7 +156,10 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Trial:
-    """What every index is asked, the rows of the copies' photos [C], and the exact answers: rows [Q, K], best pairs."""
+    """Queries and references of all searches, the rows of the copies' originals [C], and the exact answers.
+
+    `row` [Q, K] holds the nearest references of each query, `best` the best pairs of all queries together.
+    """
 
     queries: Descriptors
     references: Descriptors
@@ -172,7 +187,7 @@ class Trial:
         query, row, _ = once()
         found, offset = query * len(references) + row, np.arange(len(queries)) * len(references)
         first = found[np.r_[True, query[1:] != query[:-1]]]
-        factor = max(1, again)  # these are always ranked again
+        factor = max(1, again)  # the best pairs are always ranked again
         pairs = approximate_pairs(
             self.queries, self.references, index=index, num_pairs=len(self.best), search=search, factor=factor
         )
@@ -185,7 +200,7 @@ class Trial:
         )
 
     def told(self, found: SearchResult, *, size: float) -> dict[str, object]:
-        """The columns of the table that were measured; `size` in bytes."""
+        """Return the measured columns of the table; `size` is in bytes."""
         return {
             "recall@1": f"{found.first:.3f}",
             f"recall@{K}": f"{found.first_k:.3f}",
@@ -198,7 +213,10 @@ class Trial:
 
 
 def measured(trial: Trial, training: Vectors, lists: int, began: float) -> Iterator[dict[str, object]]:
-    """A row for every search of every index, each loaded as a memory map; that with PQ also of lists on disk."""
+    """Yield a row for each search of each index, loaded as a memory map.
+
+    IVF…,PQ32np is measured a second time, with its lists on disk.
+    """
     references = trial.references.vectors
     for factory, searches in trials(lists).items():
         start = time.perf_counter()
@@ -225,8 +243,10 @@ def measured(trial: Trial, training: Vectors, lists: int, began: float) -> Itera
 
 
 def made_beside_real(real: Vectors) -> list[dict[str, object]]:
-    """The same question to the same index of real descriptors, and of as many made ones: of the ten nearest references
-    of photos that have no copy, how many are found."""
+    """Return the recall on real descriptors and on as many made ones, in indexes of the same kind.
+
+    The queries are photos without a copy; recall counts the ten nearest references of each.
+    """
     parts = {part: Photos.of(real, part) for part in PART}
     made = {
         part: np.concatenate(list(photos.make(len(photos.vectors), seed=seed)))

@@ -1,12 +1,12 @@
-"""How far calibrated probabilities and cuts hold: fitted on one half of a run's queries, judged on the other and on
-other runs, beside what is to be had without.
+"""Quality of calibrated probabilities and thresholds on queries and runs that they were not fitted on.
 
 python -m benchmarks.calibration NAME=RUN_DIR:GT.csv … [--precision 0.9]
 
-Each RUN_DIR is an output of match.py. Runs of the same kind of score are judged by one another's calibrations. Beside
-them stand, of distances, the probabilities of the shipped fusion by distance alone (of copies of training photos), and
-of the matching track its own probabilities as they are; the cut without a calibration is the lowest score from which on
-the mean of these reaches the wanted precision.
+Each RUN_DIR is an output of match.py. A calibration is fitted on one half of a run's queries and judged on the other
+half, and it is fitted on whole runs and judged on others with the same kind of score. For comparison, each run is also
+judged without a calibration. Its probabilities are then those of the shipped fusion from the distance alone (fitted on
+copies of training photos), or on the matching track its own scores; its threshold is the lowest score at which the mean
+probability of the pairs at or above it reaches the wanted precision.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from isc.evaluate.calibration.shift import best_scores, shift
 from isc.evaluate.metrics import reliability, wilson
 from isc.match.verification.fusion_files import read_fusion
 
-HALVES = 10  # divisions of a run's queries into two halves, at random
+HALVES = 10  # random divisions of a run's queries into two halves
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Predictions of judged queries with their true pairs, and what made them."""
+    """Predictions of judged queries, their ground truth, and the origin of the scores."""
 
     name: str
     matches: Matches
@@ -47,8 +47,11 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """How probabilities and a cut did: calibration error, mean log-likelihood of a pair, and of the pairs at or above
-    the cut how many, how many of them copies, of how many in all; the shift of the queries' best scores."""
+    """The quality of probabilities and of a threshold on one run.
+
+    It has the calibration error, the mean log-likelihood of a pair, the pairs at or above the threshold (`accepted`)
+    and the correct ones among them (`copies`), all true pairs (`positives`), and the shift of the queries' best scores.
+    """
 
     error: float
     likelihood: float
@@ -83,7 +86,7 @@ def read(text: str) -> Run:
 
 
 def uncalibrated(run: Run, precision: float) -> Judged:
-    """By the probabilities that there are without a calibration."""
+    """Judge a run by the probabilities that exist without a calibration."""
     score = run.matches.score.astype(np.float64)
     if run.made.scores != PROBABILITY:
         score = read_fusion(SHIPPED / "isc_small.fusion.json").fusion.probability(-score)
@@ -94,7 +97,7 @@ def uncalibrated(run: Run, precision: float) -> Judged:
 
 
 def halves(run: Run, precision: float) -> list[Judged]:
-    """Both halves of several divisions, each by what was fitted on the other."""
+    """Judge both halves of HALVES random divisions, each by the calibration fitted on the other half."""
     names = np.array(sorted(run.truth.queries), object)
     found = []
     for seed in range(HALVES):
@@ -105,7 +108,7 @@ def halves(run: Run, precision: float) -> list[Judged]:
 
 
 def crossed(fitted: Run, run: Run, precision: float) -> Judged:
-    """`run` judged by what is fitted on `fitted`."""
+    """Judge `run` by the calibration fitted on `fitted`."""
     calibration = fit(fitted.matches, fitted.truth, fitted.made, precision=precision)
     cut = calibration.wanted.threshold
     score = run.matches.score

@@ -1,8 +1,8 @@
-"""What more views of the queries add to the share of copies whose original is among the first candidates.
+"""Candidate recall by views: the share of copies whose original is among the first candidates.
 
     python -m benchmarks.candidates FOLDER … --work DIR
 
-A FOLDER is one that `benchmarks.judge make` wrote. Descriptors are kept in DIR. An image's distance to another is that
+Each FOLDER is one that `benchmarks.judge make` wrote. Descriptors are kept in DIR. The distance of two images is that
 of their nearest rows, as in match.py track=matching.
 """
 
@@ -38,7 +38,7 @@ EVERY = "flip+rotate:90+rotate:180+rotate:270+crop:0.7+crop:0.5+tiles:2+regions:
 TILES = "tiles:2"  # of the references
 TURNS = "rotate:90+rotate:180+rotate:270"
 CHOSEN = "flip+rotate:180+regions:1"
-VIEWS = (  # at a query, at a reference
+VIEWS = (  # of a query, of a reference
     ("whole", "whole"),
     ("flip", "whole"),
     ("rotate:180", "whole"),
@@ -58,8 +58,8 @@ VIEWS = (  # at a query, at a reference
     (EVERY, TILES),
 )
 AMONG = (1, 5, 10, 20, 50, 100)
-BY_EDIT = (("whole", "whole"), ("regions:1", "whole"), (CHOSEN, "whole"), (CHOSEN, TILES))  # of these a share by edit
-FIRST = 10  # candidates, of the table by edit
+BY_EDIT = (("whole", "whole"), ("regions:1", "whole"), (CHOSEN, "whole"), (CHOSEN, TILES))  # views of the table by edit
+FIRST = 10  # candidates that count in the table by edit
 
 Row = dict[str, object]
 Vectors = npt.NDArray[np.float32]
@@ -68,19 +68,19 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Descriptors [N, V, D] of N images, a row for each of the views of `text`."""
+    """Descriptors [N, V, D] of N images, one row for each of the V views in `text`."""
 
     ids: tuple[str, ...]
     vectors: Vectors
     text: str
 
     def places(self, text: str) -> list[int]:
-        """Where the views of another text, all of which are among these, stand."""
+        """Return the positions of the views of another text; this set must have all of them."""
         return [parse_views(self.text).index(view) for view in parse_views(text)]
 
 
 def described(images: Path, output: Path, views: str, given: argparse.Namespace) -> Rows:
-    """By extract.py, which leaves a file that is there alone."""
+    """Return the descriptors of a folder's images by extract.py, which reuses an existing file."""
     combine = Combine.average if views == "whole" else Combine.rows
     config = ExtractConfig(
         images=[str(images)],
@@ -97,7 +97,7 @@ def described(images: Path, output: Path, views: str, given: argparse.Namespace)
 
 
 def list_copies(folder: Path, truth: GroundTruth, output: Path) -> Path:
-    """A list of the queries that are copies, for extract.py: the others have no original to be found."""
+    """Write a list of the queries that are copies, for extract.py; the other queries have no original."""
     copies = {query for query, _ in truth.pairs}
     images = list_images(folder / "queries")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def list_copies(folder: Path, truth: GroundTruth, output: Path) -> Path:
 
 
 def ranks(queries: Rows, references: Rows, truth: GroundTruth) -> dict[tuple[str, str], Ints]:
-    """For each of LOOKS the reference images [N] that are nearer to a query than its nearest original."""
+    """Return for each of VIEWS how many references are nearer to each query [N] than its nearest original."""
     place = {name: number for number, name in enumerate(references.ids)}
     originals: dict[str, list[int]] = {}
     for query, reference in truth.pairs:
@@ -122,7 +122,7 @@ def ranks(queries: Rows, references: Rows, truth: GroundTruth) -> dict[tuple[str
 
 
 def table(name: str, found: Mapping[tuple[str, str], Ints]) -> list[Row]:
-    """Recall at some ranks by the views."""
+    """Return one row per combination of views: the recall at the ranks of AMONG."""
     return [
         {
             "benchmark": name,
@@ -137,7 +137,7 @@ def table(name: str, found: Mapping[tuple[str, str], Ints]) -> list[Row]:
 
 
 def edit_table(name: str, folder: Path, ids: Sequence[str], found: Mapping[tuple[str, str], Ints]) -> list[Row]:
-    """For every edit the copies that have it in their chain, and the share whose original is among the first ten."""
+    """Return one row per edit: the copies with it in their chain, and their recall among the first ten."""
     lines = map(json.loads, (folder / "edits.jsonl").read_text(encoding="utf-8").splitlines())
     chains = {line["query_id"]: {edit["name"] for edit in line["edits"]} for line in lines}
     rows: list[Row] = []
@@ -153,7 +153,7 @@ def _short(text: str) -> str:
 
 
 def proposal_ms(folder: Path) -> float:
-    """Processor time of looking for regions in one query, milliseconds; the median of 200."""
+    """Return the processor time of proposing regions in one query, in ms: the median of 200 queries."""
     cv2.setNumThreads(1)
     times = []
     for path in list(list_images(folder / "queries").values())[:200]:
@@ -165,7 +165,7 @@ def proposal_ms(folder: Path) -> float:
 
 
 def measured(folder: Path, given: argparse.Namespace) -> tuple[list[Row], list[Row]]:
-    """Both tables of one benchmark."""
+    """Return both tables of one benchmark."""
     truth = read_ground_truth(folder / "ground_truth.csv")
     work = given.work / folder.name
     copies = list_copies(folder, truth, work / "copies.csv")
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _environment(row: Row, cost: float, given: argparse.Namespace) -> Row:
-    """The last row: what it was measured with."""
+    """Return the last row: model, runtime, versions, and the cost of proposing regions."""
     what = (
         f"{given.model}, {given.runtime}; regions: {cost:.1f} ms of one core a query; Python "
         f"{platform.python_version()}, OpenCV {cv2.__version__}, NumPy {np.__version__}"

@@ -1,9 +1,10 @@
-"""Extraction and exact search by Ray actors on this machine, beside one process; and what N photos would take.
+"""Extraction and exact search by Ray actors on this machine, compared with one process; estimates for N photos.
 
     python -m benchmarks.cluster
 
-Each is timed with few and with many photos (or references), and the difference counts, so that what starting costs
-stands by itself. The sums take the constants measured here, of actors of one core: arithmetic, not measurements.
+Each is timed with few and with many photos (or references). Only the difference of the two times gives the rate, so
+that the cost of starting is separate. The estimates use the rates measured here, per actor of one core: they are
+arithmetic, not measurements.
 """
 
 import tempfile
@@ -28,7 +29,7 @@ QUERIES, REFERENCES = 1000, (20_000, 200_000)
 DIM = 256
 SUMS = (10**6, 10**8, 10**9)
 MACHINES = {"1 × 16 cores": 16, "16 × 64 cores": 1024}
-ASKED = 50_000  # queries of the sums
+ASKED = 50_000  # queries of the estimates
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -38,7 +39,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def extraction(folder: Path, engine: Where) -> tuple[float, float, float]:
-    """Photos a second, seconds before the first, and bytes a photo in the file."""
+    """Return photos per second, seconds before the first photo, and bytes per photo in the file."""
     sample = list_photos(SAMPLE)
     files = [sample.file(row) for row in range(len(sample))]
     took = []
@@ -53,7 +54,7 @@ def extraction(folder: Path, engine: Where) -> tuple[float, float, float]:
 
 
 def search(find: Callable[[Descriptors, Descriptors], object]) -> tuple[float, float]:
-    """Pairs a second, and seconds before the first."""
+    """Return pairs per second, and seconds before the first pair."""
     queries = made("q", QUERIES)
     took = []
     for count in REFERENCES:
@@ -80,7 +81,7 @@ def beside(what: str, one: tuple[float, float], many: tuple[float, float], unit:
 
 
 def sums(photos: float, pairs: float, size: float) -> list[dict[str, object]]:
-    """Of one core each: photos and pairs a second; bytes a photo."""
+    """Return the table of estimates from photos and pairs per second of one core, and bytes per photo."""
     rows: list[dict[str, object]] = []
     for count in SUMS:
         row: dict[str, object] = {"photos": f"{count:,}"}

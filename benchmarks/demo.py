@@ -1,4 +1,4 @@
-"""The whole demo: its time and its memory, beside what was promised: 300 s and 4 GB on two cores. Linux alone."""
+"""Time and memory of the whole demo, compared with the promised 300 s and 4 GB on two cores. Linux only."""
 
 import subprocess
 import sys
@@ -12,20 +12,20 @@ SECONDS, GIGABYTES = 300, 4.0
 
 
 def family(pid: int) -> list[int]:
-    """The process and all below it."""
+    """Return the ids of the process and of all its descendants."""
     try:
         children = [
             int(child)
             for tasks in Path(f"/proc/{pid}/task").iterdir()
             for child in (tasks / "children").read_text().split()
         ]
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return [pid]
     return [pid, *(member for child in children for member in family(child))]
 
 
 def memory(pid: int) -> int:
-    """Bytes of its own and its share of what it shares (PSS); 0 once it has ended."""
+    """Return the proportional set size (PSS) of a process in bytes; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -1,14 +1,15 @@
-"""How fast photos become descriptors, beside reading alone, the network alone, and the usual loop, in one run.
+"""Extraction speed, compared with reading alone, the network alone and the usual loop in the same run.
 
     python -m benchmarks.extract [--images DIR] [--model NAME] [--seconds S]
     python -m benchmarks.extract --groups       what made isc.model.inference's GROUP and _keep_early_layers as they are
     python -m benchmarks.extract --names 10000000     what it takes to list so many photos
 
-`whole` is `isc.extract.run.extract` to the finished file, `starting` what its first photos cost before that. `reading`
-reads and resizes the same photos in as many processes and does nothing else. `network` embeds ready pictures, in the
-same number of processes on a CPU, in the batches of the extraction on a GPU. Where reading and the network share the
-cores, as on a CPU, `possible` is 1 / (1 / reading + 1 / network), and on a GPU the slower of the two. `usual loop` is
-what most programs do: a loader's processes before batches of 32, with the machine's threads, in float32.
+`whole` is `isc.extract.run.extract` to the finished file, without the time of the first 16 photos; `starting` is the
+time of a run with these 16 photos alone. `reading` only reads and resizes the same photos, in the same number of
+processes. `network` embeds prepared pictures: on a CPU in the same number of processes, on a GPU in the batches of the
+extraction. `possible` is the highest rate that could be reached: 1 / (1 / reading + 1 / network) on a CPU, where both
+share the cores, and the slower of the two on a GPU. `usual loop` is what most programs do: a loader's processes,
+batches of 32, the machine's threads, float32.
 """
 
 import argparse
@@ -47,7 +48,7 @@ from isc.photos.sources import list_photos
 from isc.runtime.cpus import cores
 
 SIZES = (224, 288, 512)  # pixels
-FIRST = 16  # photos that show what starting costs
+FIRST = 16  # photos of the run that measures the start
 SOME = 160  # photos of the quick measurements
 ROUNDS = 3
 GROUPS = (1, 2, 4, 8, 16)
@@ -55,7 +56,7 @@ USUAL = 32  # pictures in a batch of the usual loop
 
 
 class Ready(Dataset[Block]):
-    """The same pictures over and over, embedded by the loader's processes."""
+    """A dataset that embeds the same pictures again and again, in the loader's processes."""
 
     def __init__(self, network: InferenceModel, batch: Batch, view_plan: ViewPlan, *, count: int) -> None:
         self.network, self.batch, self.view_plan, self.count = network, batch, view_plan, count
@@ -68,7 +69,7 @@ class Ready(Dataset[Block]):
 
 
 def rate(items: Iterable[object], *, each: int, skip: int) -> float:
-    """Photos a second of a loader whose items stand for `each` photos, from after the first `skip` on."""
+    """Return the photos per second of a loader whose items hold `each` photos, after the first `skip` items."""
     started, count = 0.0, -skip
     for _ in items:
         count += 1
@@ -86,7 +87,7 @@ def reading(photos: Listing, view_plan: ViewPlan) -> float:
 
 
 def network_alone(network: InferenceModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
-    """Of about so many pictures."""
+    """Return the photos per second of the network alone, measured on about `count` pictures."""
     if network.device.type == "cuda":
         return _on_gpu(network, photos, view_plan, count=count)
     batch, skip = read_batch(photos, range(ITEM), view_plan), 2 * cores()
@@ -94,7 +95,7 @@ def network_alone(network: InferenceModel, photos: Listing, view_plan: ViewPlan,
 
 
 def _on_gpu(network: InferenceModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
-    """Batches that are there already."""
+    """Return the photos per second of the network on a batch that is on the GPU already."""
     size = fitting_batch(network, view_plan)
     batch = read_batch(photos, range(size), view_plan).pictures[0].flatten(0, 1).to(network.device)
     for _ in range(3):
@@ -120,7 +121,7 @@ def usual_loop(model: str, photos: Listing, view_plan: ViewPlan, device: torch.d
 
 
 def extracted(images: Path, options: dict[str, object], network: InferenceModel | None = None) -> float:
-    """Seconds to the finished file; of a network that is there already, if one is given."""
+    """Return the seconds of a whole extraction; a given `network` is used instead of loading one."""
     there = (
         mock.patch("isc.model.inference.load_network", return_value=network) if network else contextlib.nullcontext()
     )
@@ -131,7 +132,7 @@ def extracted(images: Path, options: dict[str, object], network: InferenceModel 
 
 
 def listed(folder: Path, photos: list[str], count: int) -> Path:
-    """A list that gives the photos so many ids."""
+    """Write a list of `count` ids that uses the photos in turn, and return its path."""
     path = folder / f"{count}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -141,7 +142,7 @@ def listed(folder: Path, photos: list[str], count: int) -> Path:
 
 
 def ways(device: torch.device) -> list[tuple[Runtime, Precision]]:
-    """What this machine can do."""
+    """Return the combinations of runtime and precision that this machine supports."""
     if device.type == "cuda":
         return [(Runtime.torch, precision) for precision in (Precision.float32, Precision.float16)]
     found = [(Runtime.torch, Precision.float32)]
@@ -157,8 +158,10 @@ def ways(device: torch.device) -> list[tuple[Runtime, Precision]]:
 
 
 def measure(arguments: argparse.Namespace, size: int, folder: Path, device: torch.device) -> list[dict[str, object]]:
-    """The rows of one size. Turns of the network alone, of the whole and, the first time, of the usual loop alternate;
-    medians count."""
+    """Return the rows of one image size.
+
+    Rounds of the network alone, of the whole, and (for the first row) of the usual loop alternate; the medians count.
+    """
     original = list_photos(arguments.images)
     names = [original.file(row) for row in range(len(original))]
     view_plan, few = ViewPlan(size), listed(folder, names, FIRST)
@@ -201,7 +204,7 @@ def told(
 
 
 def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
-    """Photos a second of the network alone, by how many pictures a core embeds at a time."""
+    """Return the photos per second of the network alone, by the number of pictures that a core embeds at once."""
     photos, rows = list_photos(arguments.images), []
     for size in SIZES:
         batch = read_batch(photos, range(max(GROUPS)), ViewPlan(size))
@@ -217,7 +220,7 @@ def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str
 
 
 def precisions(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
-    """The least cosine with float32's descriptors, of the photos given."""
+    """Return the lowest cosine between bfloat16 and float32 descriptors of the given photos."""
     model = load_model(arguments.model)
     plain = InferenceModel(_Autocast(model, torch.bfloat16), model.config.dim, model.config.image_size, device)
     kept = load_inference_model(arguments.model, device=device, precision=Precision.bfloat16)
@@ -231,7 +234,7 @@ def precisions(arguments: argparse.Namespace, device: torch.device) -> list[dict
 
 
 def names(count: int) -> list[dict[str, object]]:
-    """Time and memory of a list of so many photos that need not exist, beside Python's own list of their names."""
+    """Return time and memory of listing `count` photos that need not exist, next to Python's sorted list of names."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "photos.txt")
         with path.open("w", encoding="utf-8") as file:

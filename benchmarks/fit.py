@@ -1,10 +1,10 @@
-"""All that is kept with the shipped model, fitted anew by the project's own commands, one after another.
+"""All files that are stored with the shipped model, fitted again by the project's own commands.
 
     python -m benchmarks.fit SPLIT JUDGES WORK [--only normalize fusion calibration matching] [--queries 2000]
 
-SPLIT and JUDGES are made by `python -m benchmarks.judge`: SPLIT/training holds what the model may learn from,
-JUDGES/augly-dev and JUDGES/tools-dev copies of others. Fusion is fitted on copies of training photos, normalisation and
-calibration on dev; nothing here sees a test half. What is made lies in WORK, and a run that was broken off goes on.
+SPLIT and JUDGES are made by `python -m benchmarks.judge`: SPLIT/training holds the photos that a model may learn from,
+JUDGES/augly-dev and JUDGES/tools-dev hold copies of other photos. The fusion is fitted on copies of training photos,
+normalisation and calibration on dev; no test half is used. Files are made in WORK, and an interrupted run continues.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SIDES = ("queries", "references")
 
 
 class Fit:
-    """The steps; each leaves alone what it finds made."""
+    """The fitting steps; each skips files that exist already."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.split: Path = given.split
@@ -38,14 +38,14 @@ class Fit:
         return {side: self.descriptors(self.judge / side, f"{self.judge.name}/{side}") for side in SIDES}
 
     def normalize(self) -> None:
-        """The chain of steps that is worth most on the judge, or none."""
+        """Search the chain of normalisation steps that scores best on the judge, or the empty chain."""
         training = self.descriptors(self.split / "training", "training")
         files = {**self.sides(), "training": training, "ground-truth": self.judge / "ground_truth.csv"}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        tool("normalize_cli", "search", *options, "--model", MODEL, "--chains", "whiten", "ssquare", "whiten+ssquare")
+        tool("normalize", "search", *options, "--model", MODEL, "--chains", "whiten", "ssquare", "whiten+ssquare")
 
     def fusion(self) -> None:
-        """Distance and local evidence of copies of training photos as one probability."""
+        """Fit the fusion of distance and local evidence to a probability, on copies of training photos."""
         bench, copied = self.work / "bench", 3 * self.queries // 4
         if not bench.exists():
             sizes = {"references": 2 * copied, "copied": copied, "distractors": self.queries // 4, "training": 1}
@@ -61,14 +61,14 @@ class Fit:
             "ground-truth": bench / "ground_truth.csv",
         }
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        tool("fusion_cli", "fit", *options, "--model", MODEL)
+        tool("fusion", "fit", *options, "--model", MODEL)
 
     def calibration(self) -> None:
-        """Distances to probabilities."""
+        """Fit the calibration of distances to probabilities."""
         self._calibrated("distance")
 
     def matching(self) -> None:
-        """The matching track's scores to probabilities."""
+        """Fit the calibration of the matching track's scores to probabilities."""
         pictures = [
             f"{name}_images={self.judge / side}" for name, side in (("query", SIDES[0]), ("reference", SIDES[1]))
         ]
@@ -79,19 +79,19 @@ class Fit:
         if not (matched / "metrics.json").exists():
             files = [f"{side}={path}" for side, path in self.sides().items()]
             run("match", *files, f"output={matched}", f"ground_truth={truth}", "calibration=none", *options)
-        tool("calibrate_cli", "--run", str(matched), "--ground-truth", str(truth), "--model", MODEL)
+        tool("calibrate", "--run", str(matched), "--ground-truth", str(truth), "--model", MODEL)
 
 
 def run(verb: str, *arguments: str) -> None:
-    """One of the verbs that take KEY=VALUE."""
+    """Run one of the verbs, which take KEY=VALUE arguments."""
     _python(
         f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()", f"isc-{verb}", arguments
     )
 
 
 def tool(module: str, *arguments: str) -> None:
-    """One of the commands that take --options."""
-    _python(f"from isc.{module} import main; main()", f"isc.{module}", arguments)
+    """Run one of the commands that take --options."""
+    _python(f"from isc.cli.{module} import main; main()", f"isc.cli.{module}", arguments)
 
 
 def _python(code: str, called: str, arguments: tuple[str, ...]) -> None:

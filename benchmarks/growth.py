@@ -1,11 +1,11 @@
-"""How search grows: 10 k, 100 k, 1 M, 4 M references, exact and IVF-PQ, time and memory; then a billion, on paper.
+"""Growth of search with 10 k, 100 k, 1 M and 4 M references, exact and IVF-PQ; estimates for up to a billion.
 
     python -m benchmarks.growth [--descriptors PHOTOS.h5] [--sizes 10000 100000 1000000 4000000] [--folder FOLDER]
 
-Every point is a process of its own, so that its peak memory is its own; mapped files, which the system takes back when
-it needs to, are not counted. The vectors lie in one file below FOLDER (1 KB
-each; 10 M take 10 GB), which exact search reads into memory and IVF-PQ block by block. The measured constants go
-through `on_paper`; docs/growth.svg is drawn from them, and `python -m benchmarks.results` fills docs/scale.md.
+Every measurement runs in its own process, so that its peak memory is its own. Memory-mapped files do not count, because
+the system takes their memory back when it needs it. The vectors are in one file below FOLDER (1 KB each; 10 M take 10
+GB). Exact search reads it into memory, IVF-PQ block by block. `on_paper` computes the estimates from the measurements;
+docs/growth.svg shows the measurements, and `python -m benchmarks.results` fills docs/scale.md.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ SIZES = (10_000, 100_000, 1_000_000, 4_000_000)
 DIM = 256
 CODES, AGAIN = "PQ64x4fsr", 16  # 64 × 4 bits, scanned in registers; candidates ranked again for each neighbour wanted
 PAPER = (1_000_000, 100_000_000, 1_000_000_000)
-MACHINE_GB, USABLE = 64, 0.8  # of a machine on paper: its memory, and the share left to descriptors
+MACHINE_GB, USABLE = 64, 0.8  # of a machine in the estimates: its memory, and the share for descriptors
 Row = dict[str, float]
 
 
-# --- one point -------------------------------------------------------------------------------------------------------
+# --- one measurement -------------------------------------------------------------------------------------------------
 
 
 def exact_point(folder: Path, rows: int) -> Row:
@@ -66,7 +66,7 @@ def exact_point(folder: Path, rows: int) -> Row:
 
 
 def pairs_point(folder: Path, rows: int) -> Row:
-    """The best pairs of the whole set, not the best of each query."""
+    """Measure the search for the best pairs of all queries together."""
     references = named(np.fromfile(folder / "references.f32", np.float32, rows * DIM).reshape(rows, DIM), "R")
     queries = named(np.load(folder / f"queries{rows}.npy"), "Q")
     took = seconds(lambda: best_pairs(queries, references, num_pairs=K * len(queries)), repeats=1)
@@ -74,7 +74,10 @@ def pairs_point(folder: Path, rows: int) -> Row:
 
 
 def ivf_pq_point(folder: Path, rows: int) -> Row:
-    """√N lists, 4 √lists of them probed; 160 candidates a query ranked again by vectors that stay on the disk."""
+    """Measure IVF-PQ with √N lists, of which 4 √lists are probed.
+
+    160 candidates per query are ranked again by vectors that stay on the disk.
+    """
     lists = lists_of(rows)
     search = f"nprobe={probes_of(lists)}"
     references = np.memmap(folder / "references.f32", np.float32, "r", shape=(rows, DIM))
@@ -83,7 +86,7 @@ def ivf_pq_point(folder: Path, rows: int) -> Row:
     training = np.fromfile(folder / "training.f32", np.float32, training_of(rows) * DIM).reshape(-1, DIM)
     index = Approximate.train(f"IVF{lists},{CODES}", training)
     trained = time.perf_counter() - start
-    with (folder / "references.f32").open("rb") as file:  # read, not mapped: what is mapped would count as memory
+    with (folder / "references.f32").open("rb") as file:  # read, not mapped: mapped pages would count as memory
         for first in range(0, rows, 1 << 16):
             count = min(1 << 16, rows - first)
             index.add(np.fromfile(file, np.float32, count * DIM).reshape(count, DIM))
@@ -118,7 +121,7 @@ def training_of(rows: int) -> int:
 
 @contextmanager
 def watched() -> Iterator[list[float]]:
-    """A list that ends as the most gigabytes that this process held, looked at a hundred times a second."""
+    """Yield a list whose only value becomes the peak memory of this process in GB, read 100 times a second."""
     status = Path("/proc/self/status")
     held, done = [0.0], threading.Event()
 
@@ -134,7 +137,7 @@ def watched() -> Iterator[list[float]]:
     done.set()
     if status.exists():
         watcher.join()
-    else:  # mapped files included
+    else:  # includes mapped files
         held[0] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
@@ -145,11 +148,11 @@ POINTS: dict[str, Callable[[Path, int], Row]] = {
 }
 
 
-# --- all of them -----------------------------------------------------------------------------------------------------
+# --- all measurements ------------------------------------------------------------------------------------------------
 
 
 def prepare(folder: Path, real: Vectors, sizes: Sequence[int]) -> None:
-    """The vectors of all points: a smaller set is the beginning of a larger one."""
+    """Write the vectors of all measurements; a smaller set is the beginning of a larger one."""
     for name, part, rows, seed in (
         ("training", "training", training_of(max(sizes)), 1),
         ("references", "references", max(sizes), 2),
@@ -188,15 +191,16 @@ def table(points: dict[str, list[Row]]) -> list[dict[str, object]]:
     ]
 
 
-# --- on paper --------------------------------------------------------------------------------------------------------
+# --- estimates -------------------------------------------------------------------------------------------------------
 
 
 def on_paper(points: dict[str, list[Row]]) -> list[dict[str, object]]:
-    """What larger sets take, from the largest points measured, on machines like the one that measured.
+    """Return the estimated cost of larger sets on machines like this one, from the largest measurements.
 
-    Exact: a query takes c seconds a reference. IVF-PQ: it takes f seconds, and s for each of N · probes / lists codes,
-    the line through all points; a reference is compared with every list to be added, at a seconds each. A code is 32
-    bytes and an 8-byte row number; a list takes 1 KB for its centroid and 4 KB for faiss's table of distances.
+    Exact: a query takes c seconds per reference. IVF-PQ: a query takes f seconds, and s seconds for each of N · probes
+    / lists codes; f and s are a line fitted to all measurements. To add a reference, it is compared with every list, a
+    seconds each. A code takes 32 bytes and an 8-byte row number; a list takes 1 KB for its centroid and 4 KB for
+    faiss's table of distances.
     """
     exact, coded = points["exact"][-1], points["IVF-PQ"]
     compare = exact["seconds"] / NUM_QUERIES / exact["rows"]
@@ -239,7 +243,7 @@ def gigabytes(size: float) -> str:
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Height at 0 and slope of the line through the points, neither below 0."""
+    """Return height at 0 and slope of the line through the points; neither is negative."""
     if len(x) == 1:
         return 0.0, y[0] / x[0]
     slope, height = np.polyfit(x, y, 1)
@@ -257,7 +261,7 @@ line { stroke: #dfe1e0 } path { fill: none; stroke-width: 2 }"""
 
 
 def picture(points: dict[str, list[Row]]) -> str:
-    """Time and memory over the number of references, both logarithmic, side by side."""
+    """Return an SVG of time and memory over the number of references, all axes logarithmic."""
     panels = [
         panel(points, "seconds", f"seconds for {NUM_QUERIES:,} queries"),
         panel(points, "gb", "peak memory, GB"),
@@ -310,7 +314,7 @@ def short(count: float) -> str:
 
 
 def publish(points: dict[str, list[Row]]) -> None:
-    """The tables, for `python -m benchmarks.results`, and the picture."""
+    """Write the tables, for `python -m benchmarks.results`, and the picture."""
     save("growth", table(points))
     save("growth_paper", on_paper(points))
     (ROOT / "docs" / "growth.svg").write_text(picture(points), encoding="utf-8")

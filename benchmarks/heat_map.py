@@ -1,4 +1,4 @@
-"""Recall by edit, strength and model as an SVG: a cell's colour and figure are recall at 90 % precision."""
+"""Heat map (SVG) of recall at 90 % precision by edit, strength and model; each cell has a colour and a number."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.peers.tables import ByModel, kinds_by_group, of_kind
 from isc.benchmark.edits.strengths import STRENGTHS
 
 WIDTH, LEFT, ROW, TOP, GAP = 980, 148, 21, 96, 10  # pixels
-LEAST, MOST = 120, 280  # of a model; many make the picture wider, few narrower
+LEAST, MOST = 120, 280  # of a model's column; many models make the picture wider, few make it narrower
 PAPER, INK, FAINT = "#fbfbf9", "#1c2024", "#5c646d"
-# dark blue to yellow by way of green and grey: lightness rises evenly, so that it can be read without telling red from
-# green, or in grey
+# dark blue over grey and green to yellow: lightness rises evenly, so that the map is readable in grey, and for people
+# who do not distinguish red and green
 COLOURS = ((36, 22, 84), (50, 66, 122), (58, 108, 128), (84, 148, 118), (150, 186, 92), (245, 228, 120))
 STYLE = (
     f"text {{ font: 12px system-ui, sans-serif; fill: {FAINT} }} .label {{ fill: {INK} }} .model {{ font-weight: 600 }}"
@@ -23,7 +23,7 @@ STYLE = (
 
 
 def colour(share: float) -> tuple[int, int, int]:
-    """Of a share 0…1, between the nearest two of COLOURS."""
+    """Return the RGB colour of a share 0…1, interpolated between the two nearest of COLOURS."""
     at = min(max(share, 0.0), 1.0) * (len(COLOURS) - 1)
     low = min(int(at), len(COLOURS) - 2)
     pairs = zip(COLOURS[low], COLOURS[low + 1], strict=True)
@@ -32,21 +32,21 @@ def colour(share: float) -> tuple[int, int, int]:
 
 
 def luminance(rgb: tuple[int, int, int]) -> float:
-    """Relative luminance 0…1, as the accessibility guidelines of the web define it (WCAG 2.2)."""
+    """Return the relative luminance 0…1 of an RGB colour (WCAG 2.2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (value / 255 for value in rgb)]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
 def ink_on(rgb: tuple[int, int, int]) -> str:
-    """White or near black, whichever stands out more."""
+    """Return white or near black, whichever has more contrast with the background."""
     behind = luminance(rgb)
     return "#ffffff" if 1.05 / (behind + 0.05) > (behind + 0.05) / 0.06 else "#14171a"
 
 
 def heat_map(found: ByModel, *, title: str) -> str:
-    """Rows are kinds by group, the hardest last; columns are models, each light, medium and strong.
+    """Return the SVG: one row per kind of edit, by group, the hardest last; columns light, medium, strong per model.
 
-    A kind without degrees has one wide cell. What a cell shows, its title says in words.
+    A kind without strengths has one wide cell. The title of a cell gives its content in words.
     """
     groups = kinds_by_group(found)
     wide = min(max((WIDTH - LEFT - GAP) / len(found), LEAST), MOST)
@@ -77,7 +77,7 @@ def _head(names: Sequence[str], wide: float) -> str:
 
 
 def _broken(name: str, wide: float) -> list[str]:
-    """The name on at most two lines of about seven pixels a letter, cut where it is longer still."""
+    """Return the name on at most two lines of about seven pixels a letter; longer lines are cut."""
     fits = max(8, int(wide / 7))
     first, lines = name.split(", "), [name]
     if len(name) > fits and len(first) > 1:
@@ -88,7 +88,7 @@ def _broken(name: str, wide: float) -> list[str]:
 
 
 def _cells(name: str, figures: Sequence[Figures], x: float, y: float, wide: float) -> str:
-    """The cells of a kind and model: thirds by strength, or one over all where there is no strength."""
+    """Return the cells of one kind and model: a third of the width per strength, or one wide cell without strengths."""
     parts = []
     for one in figures:
         place = None if one.strength is None else STRENGTHS.index(one.strength)

@@ -1,4 +1,4 @@
-"""The living index: adding, and answering one query, each beside the bare operation that bounds it in the same run."""
+"""Adding to the living index and answering one query, each compared with the bare operation that limits it."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def unit(rng: np.random.Generator, rows: int, prefix: str) -> Descriptors:
 
 
 def write_and_wait(path: Path, blocks: list[np.ndarray]) -> float:
-    """Seconds to append these blocks to a file, each on the disk before the next."""
+    """Return the seconds to append the blocks to a file, each on the disk before the next."""
     start = time.perf_counter()
     with path.open("wb", buffering=0) as file:
         for block in blocks:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def one_by_one(rng: np.random.Generator, index: Index, bare: Path) -> dict[str, object]:
-    """Images added each by itself, each on the disk before the next."""
+    """Measure adding images one by one, each on the disk before the next."""
     new = unit(rng, ONE_BY_ONE, "n")
     ones = [Descriptors(new.ids[at : at + 1], new.vectors[at : at + 1]) for at in range(ONE_BY_ONE)]
     waited = write_and_wait(bare, [one.vectors for one in ones])

@@ -1,13 +1,14 @@
-"""Outside judges: photos kept out of training, edited by AugLy 1.0.0 or by people's tools, which no training here uses.
+"""Outside judges: photos kept out of training, edited by AugLy 1.0.0 or by other tools that no training here uses.
 
     python -m benchmarks.judge split PHOTOS SPLIT            every twelfth photo to dev, another twelfth to test
     python -m benchmarks.judge make SPLIT/dev DEV --seed 1   references, queries, ground truth, as match.py takes them
     python -m benchmarks.judge make SPLIT/dev DEV2 --seed 3 --edits tools
     python -m benchmarks.judge score DEV MODEL …             PDQ and the models, by extract.py and match.py
 
-PHOTOS holds files that end in a number, such as T000000.webp: 0 mod 12 goes to SPLIT/dev, 1 to SPLIT/test, all others
-to SPLIT/training, which is what a model may learn from. Choose by dev, report test: `score --publish` keeps the tables
-for docs/results.md. AugLy is installed as isc/benchmark/edits/augly.py says, the tools as benchmarks/tool_judge says.
+The names of the files in PHOTOS end in a number, such as T000000.webp: 0 mod 12 goes to SPLIT/dev, 1 to SPLIT/test, all
+others to SPLIT/training, the only photos that a model may learn from. Choose models on dev and report test; `score
+--publish` keeps the tables for docs/results.md. isc/benchmark/edits/augly.py explains how to install AugLy,
+benchmarks/tool_judge how to install the tools.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MODULUS = 12
 
 
 def part_of(photo_id: str) -> str:
-    """dev, test or training, by the number that the id ends in. Raises InputError where it ends in none."""
+    """Return dev, test or training, by the number at the end of the id. Raises InputError if there is none."""
     found = re.search(r"(\d+)$", photo_id)
     if found is None:
         raise InputError(f"photo {photo_id!r}: its name ends in no number; expected names such as T000000")
@@ -39,9 +40,9 @@ def part_of(photo_id: str) -> str:
 
 
 def split(photos: Path, output: Path) -> dict[str, int]:
-    """Link every photo into output/dev, output/test or output/training; how many each holds.
+    """Link every photo into output/dev, output/test or output/training, and return the number in each.
 
-    The judges' photos of benchmarks.apart, which show what a training photo shows, go nowhere.
+    Photos of dev and test that show the same as a training photo (benchmarks.apart) are left out.
     """
     images = list_images(photos)
     counts: dict[str, int] = {}
@@ -103,7 +104,7 @@ def _score(given: argparse.Namespace) -> None:
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Columns side by side, the first to the left, the others to the right."""
+    """Return the rows as text in aligned columns, the first column to the left, the others to the right."""
     columns = list(rows[0])
     width = {column: max(len(column), *(len(str(row[column])) for row in rows)) for column in columns}
     lines = [dict(zip(columns, columns, strict=True)), *rows]

@@ -1,15 +1,15 @@
-"""A benchmark in the challenge's layout out of photos, edited by AugLy or by the tools of benchmarks/tool_judge.
+"""Benchmarks in the challenge's layout from photos, edited by AugLy or by the tools of benchmarks/tool_judge.
 
 references/R000000.jpg …   queries/Q00000.jpg …
-ground_truth.csv   query_id,reference_id; a distractor's reference id is empty
-edits.jsonl        a line a query: AugLy's functions and what was handed to them, or the tools' kinds, in their order
+ground_truth.csv   query_id,reference_id; the reference id of a distractor is empty
+edits.jsonl        one line per query: AugLy's functions or the tools' kinds in their order, with their parameters
 photos.csv         the photo of every reference
-judge.json         what it was made with
+judge.json         how the benchmark was made
 
-isc-benchmark edits=augly makes such benchmarks for everyone, with a training split, regions and photos shrunk before
-they are edited. This one divides the photos otherwise and edits them at full size; it stays, byte for byte, because
-published figures come from it. What is drawn is the same, from isc.benchmark.edits.augly. The tools' judge divides them
-alike.
+isc-benchmark edits=augly makes such benchmarks for users, with a training split, regions, and photos that are shrunk
+before editing. This module divides the photos differently and edits them at full size. Its output must stay the same,
+byte for byte, because published figures come from it. Both draw the same edits, from isc.benchmark.edits.augly. The
+judge of the tools divides the photos in the same way.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from isc.photos.resizing import fit_within
 from isc.runtime.cpus import cores
 
 VERSION = 1  # raise it whenever the same seed and photos give other files
-REFERENCES, DISTRACTORS = 0.66, 0.24  # shares of the photos; those left are what others are combined with
+REFERENCES, DISTRACTORS = 0.66, 0.24  # shares of the photos; the rest is for combinations with other photos
 MAX_SIDE = 320  # pixels
 PHOTO_QUALITY, QUERY_QUALITIES = 92, (85, 95)  # of JPEG
 
 
 @dataclass(frozen=True)
 class _Editor:
-    """Who edits: a check that it is installed, the chain of edits of one picture, and what judge.json says of it."""
+    """A set of edits: the check that it is installed, its chain for one picture, and its entry in judge.json."""
 
     require: Callable[[], None]
-    edit_chain: Callable[..., tuple[Image.Image, tuple[Any, ...]]]  # picture, stream, ids of other photos, how to open
+    edit_chain: Callable[..., tuple[Image.Image, tuple[Any, ...]]]  # picture, stream, ids of other photos, opener
     made_with: Callable[[], Mapping[str, str]]
 
 
@@ -65,7 +65,7 @@ EDITORS: Mapping[str, _Editor] = MappingProxyType(
 
 @dataclass(frozen=True)
 class _Query:
-    """A query to make of a photo: `number` is that of its id and of its random stream."""
+    """A query to make from a photo; `number` gives its id and its random stream."""
 
     number: int
     source: str
@@ -78,8 +78,11 @@ class _Query:
 
 @dataclass(frozen=True)
 class _Run:
-    """What all queries share: photos by id, the ids of those that others are pasted on, where to write, the seed, and
-    who edits, one of EDITORS."""
+    """The values that all queries share.
+
+    They are the photos by id, the ids of photos that others are pasted on, the output folder, the seed, and a key of
+    EDITORS.
+    """
 
     images: Mapping[str, Path]
     backgrounds: tuple[str, ...]
@@ -94,12 +97,12 @@ class _Run:
 def make(
     photos: Path, output: Path, *, seed: int, queries: int = 1200, workers: int | None = None, edits: str = "augly"
 ) -> None:
-    """Write a benchmark in the challenge's layout, half of its queries copies of references, half of other photos.
+    """Write a benchmark in the challenge's layout: half of the queries are copies of references, half distractors.
 
-    references/, queries/, ground_truth.csv; edits.jsonl with the edits of every query, parameters and all; photos.csv
-    with the photo of every reference; judge.json with what it was made of. No photo is used in two roles. The same
-    photos, seed, number and `edits`, one of EDITORS, give the same files. Raises InputError where the output is not
-    empty.
+    Files: references/, queries/ and ground_truth.csv; edits.jsonl has the edits of every query with their parameters,
+    photos.csv the photo of every reference, judge.json how the benchmark was made. No photo has two roles. The same
+    photos, seed, number of queries and `edits` (a key of EDITORS) give the same files. Raises InputError if the tools
+    are not installed, an argument is out of range, the output folder is not empty, or there are too few photos.
     """
     EDITORS[edits].require()
     if queries < 2 or seed < 0:
@@ -136,7 +139,7 @@ def make(
 def _plan(
     references: Sequence[str], distractors: Sequence[str], queries: int, rng: np.random.Generator
 ) -> list[_Query]:
-    """All queries in the order of their ids, copies and distractors mixed, each photo used about equally often."""
+    """Return all queries by id: copies and distractors mixed, each photo used about equally often."""
     copies = queries // 2
     order = rng.permutation(len(references))
     sources = [(references[order[i % len(order)]], f"R{order[i % len(order)]:06d}") for i in range(copies)]
@@ -145,7 +148,7 @@ def _plan(
 
 
 def _make_query(run: _Run, query: _Query) -> str:
-    """Write one query; its line of edits.jsonl."""
+    """Write one query and return its line of edits.jsonl."""
     rng = np.random.default_rng(np.random.SeedSequence([run.seed, query.number]))
     copy, edits = EDITORS[run.edits].edit_chain(run.photo(query.source), rng, run.backgrounds, run.photo)
     low, high = QUERY_QUALITIES

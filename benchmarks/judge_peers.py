@@ -1,11 +1,12 @@
-"""A published ONNX network of pictures [B, H, W, 3], made to take [B, 3, H, W], as `model=` wants it.
+"""Conversion of a published ONNX network from input [B, H, W, 3] to [B, 3, H, W], as `model=` expects.
 
     python -m benchmarks.judge_peers SSCD.onnx OUT.onnx --size 288
     python -m benchmarks.judge score JUDGE isc_small SSCD=OUT.onnx
 
-What is written is the same network with a Transpose in front, its picture's side fixed, and `mean` 0 and `std` 1 in its
-metadata, as it normalises for itself. extract.py then squeezes every photo to a square of that side, as for any model.
-It is for measuring beside ours alone: nothing is trained by it, and its file is not part of this repository.
+The output is the same network with a Transpose in front, a fixed side of its pictures, and `mean` 0 and `std` 1 in its
+metadata, because it normalises its input itself. extract.py then resizes every photo to a square of that side, as for
+any model. The file is only for comparison with our models: nothing is trained with it, and it is not part of this
+repository.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ PICTURES = "pictures"  # the name of the new input
 def wrap(source: Path, output: Path, *, size: int) -> None:
     """Write the network of `source` for pictures [B, 3, size, size] of the same element type.
 
-    Raises InputError where it has another input than one [B, H, W, 3], or fixes another size.
+    Raises InputError if the file has another input than one [B, H, W, 3], or fixes another size.
     """
     import onnx
     from onnx import helper
 
     try:
         model = onnx.load(source)
-    except Exception as error:  # of kinds of its own
+    except Exception as error:  # onnx has its own exception classes
         raise InputError(f"{source}: cannot be read as an ONNX file ({error})") from error
     weights = {initial.name for initial in model.graph.initializer}
     inputs = [given for given in model.graph.input if given.name not in weights]
@@ -56,7 +57,7 @@ def wrap(source: Path, output: Path, *, size: int) -> None:
 
 
 def _shape(given: Any) -> list[int | None]:
-    """None for a side that it leaves open."""
+    """Return the sides of an input; None for a side that is not fixed."""
     return [side.dim_value or None for side in given.type.tensor_type.shape.dim]
 
 

@@ -1,4 +1,4 @@
-"""Models judged by the verbs themselves, with what a figure is worth and which edits it comes from."""
+"""Scores of models on a judge by the project's own commands, with standard errors and recall by edit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODEL_FILE = "model.safetensors"  # of a run folder
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's row: the metrics of match.py, and the folder with its predictions."""
+    """A model's metrics by match.py, and the folder with its predictions."""
 
     name: str
     metrics: Mapping[str, Any]
@@ -43,11 +43,11 @@ def score(
     training: Path | None = None,
     verified: str | None = None,
 ) -> list[Scored]:
-    """PDQ, where it is installed, and every model, each MODEL or NAME=MODEL.
+    """Return a row for PDQ, if it is installed, and for every model, each given as MODEL or NAME=MODEL.
 
-    Descriptors are kept in judge/descriptors, by model and size. `normalize` is match.py's, fitted on the photos of the
-    folder `training`; both or neither. The model `verified` gets a second row, of the matching track with both sides'
-    pictures. Raises InputError with a verb's own words where it fails.
+    Descriptors are kept in judge/descriptors, by model and size. `normalize` is match.py's option, fitted on the photos
+    of the folder `training`; give both or neither. The model with the name `verified` gets a second row: the matching
+    track with the pictures of both sides. Raises InputError with the error message of a command that fails.
     """
     if (normalize is None) != (training is None):
         raise InputError(f"--normalize={normalize}, --training={training}: they go together; give both or neither")
@@ -77,7 +77,7 @@ def score(
 
 
 def _named(argument: str) -> tuple[str, str]:
-    """Name and model of NAME=MODEL; a MODEL alone is called by the last part of its path."""
+    """Return name and model of NAME=MODEL; the name of a MODEL alone is the last part of its path."""
     name, _, model = argument.partition("=")
     if not model or Path(argument).exists():
         return Path(argument).name, argument
@@ -85,28 +85,27 @@ def _named(argument: str) -> tuple[str, str]:
 
 
 def _key(model: str) -> str:
-    """A folder's name for a model's descriptors: by the file's bytes, so that one that was trained on gets another."""
+    """Return a folder name for a model's descriptors: a hash of its file, which changes with further training."""
     path = Path(model) / MODEL_FILE if Path(model).is_dir() else Path(model)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else re.sub(r"\W", "_", model)
 
 
 def _extract(images: Path, output: Path, model: str, size: Sequence[str]) -> None:
-    """A file that is there is left alone by the verb, which compares how it was made."""
+    """Run extract.py, which keeps an existing file if it was made in the same way."""
     _command("extract", f"images={images}", f"output={output}", f"model={model}", "strict=true", *size)
 
 
 def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: str) -> Scored:
     files = [f"{role}={descriptors / f'{role}.h5'}" for role in ROLES]
-    if (
-        read_descriptors(descriptors / f"{ROLES[0]}.h5").dim > MAX_DIM
-    ):  # of others; without photos it is the distance too
+    # wider than the descriptor track allows; without photos the matching track scores by distance too
+    if read_descriptors(descriptors / f"{ROLES[0]}.h5").dim > MAX_DIM:
         options = ("track=matching", *options)
     _command("match", *files, f"ground_truth={judge / 'ground_truth.csv'}", f"output={output}", *options)
     return Scored(name, json.loads((output / "metrics.json").read_text(encoding="utf-8")), output)
 
 
 def _command(verb: str, *arguments: str) -> None:
-    """One of the verbs in a process of its own, quietly; what it complains of is raised."""
+    """Run a verb quietly in its own process. Raises InputError with its error message if it fails."""
     code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
@@ -114,9 +113,9 @@ def _command(verb: str, *arguments: str) -> None:
 
 
 def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300) -> float:
-    """Of μAP, by drawing the queries anew, with repetition (the bootstrap).
+    """Return the standard error of μAP: queries are drawn again, with repetition (the bootstrap).
 
-    It holds for one model on other queries of this kind; two models on the same queries differ less by chance.
+    It holds for one model on other queries of this kind; the difference of two models on the same queries varies less.
     """
     order = np.lexsort((truth.right(matches), -matches.score))
     right, query = truth.right(matches)[order], matches.query[order]
@@ -136,15 +135,17 @@ def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300
 
 
 def judge_name(judge: Path) -> str:
-    """What its tables are called: `judge` where AugLy edited, `judge_tools` where the tools did."""
+    """Return the name of a judge's tables: `judge` for AugLy's edits, `judge_tools` for those of the tools."""
     made = judge / "judge.json"
     edits = json.loads(made.read_text(encoding="utf-8")).get("edits", "augly") if made.exists() else "augly"
     return "judge" if edits == "augly" else f"judge_{edits}"
 
 
 def recall_by_edit(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object]]:
-    """For every edit the copies that have it in their chain, and what share of them each model finds: with a score at
-    or above the one that 90 % precision takes."""
+    """Return one row per edit: the copies with it in their chain, and the share that each model finds.
+
+    A copy is found if its score reaches the threshold of 90 % precision.
+    """
     truth = read_ground_truth(judge / "ground_truth.csv")
     chains = {
         line["query_id"]: [edit["name"] for edit in line["edits"]]
@@ -170,7 +171,7 @@ def _edits(number: int) -> str:
 
 
 def _found(row: Scored, truth: GroundTruth) -> set[str]:
-    """The queries whose copy has a score at or above the threshold."""
+    """Return the queries whose correct pair scores at or above the threshold of 90 % precision."""
     threshold = row.metrics["threshold_at_p90"]
     if threshold is None:
         return set()

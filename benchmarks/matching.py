@@ -1,11 +1,12 @@
-"""What each part of the matching track adds, on an outside judge.
+"""Gain from each part of the matching track, measured on an outside judge.
 
     python -m benchmarks.matching JUDGE --work DIR [--model isc_small] [--query-views VIEWS] [--publish]
 
 JUDGE is a folder of `python -m benchmarks.judge make`: photos kept out of training, edited by AugLy. Descriptors are
-made by extract.py and kept in --work. All candidate pairs are compared once; the rows are what can be known of them,
-one part after another, and a plain prototype beside them: twice SIFT, one affine map by RANSAC, its agreeing points
-added to the cosine. Choose by a judge that you do not report; --publish keeps the tables for docs/results.md.
+made by extract.py and kept in --work. All candidate pairs are compared once. The rows score them by one part of the
+evidence after another, and by a simple prototype: SIFT on the query and on its mirror image, one affine map by RANSAC,
+the number of agreeing points added to the cosine. Choose settings on a judge that you do not report; --publish keeps
+the tables for docs/results.md.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ Floats = npt.NDArray[np.float64]
 
 NUMBERS = (10, 20, 50, 100)  # of candidates
 PROTOTYPE_CANDIDATES, PROTOTYPE_SIDE, PROTOTYPE_FEATURES, PROTOTYPE_GAIN = 10, 320, 500, 0.02
-SURPRISING = 4.0  # an alignment that chance gives once in 10,000 pairs
+SURPRISING = 4.0  # an alignment that occurs by chance in one of 10,000 pairs
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A judge: its images, its truth, and the pairs of every query with its nearest references, nearest first."""
+    """A judge's images and ground truth, and the pairs of each query with its nearest references, nearest first."""
 
     queries: Mapping[str, Path]
     references: Mapping[str, Path]
@@ -71,7 +72,7 @@ class Bench:
         return self.rank < number
 
     def judged(self, score: Floats, number: int) -> tuple[Matches, Metrics]:
-        """The metrics of these scores [P] of each query's nearest `number`."""
+        """Return matches and metrics by the scores [P], of the nearest `number` references of each query."""
         rows, all_of = self.nearest(number), self.candidates
         matches = Matches(
             all_of.query_ids, all_of.reference_ids, all_of.query[rows], all_of.reference[rows], score[rows]
@@ -116,7 +117,7 @@ def _sift(path: Path, mirror: bool) -> tuple[npt.NDArray[np.float32], npt.NDArra
 
 
 def prototype(query: Path, references: Sequence[Path]) -> list[int]:
-    """Agreeing points of a query with each reference, the mirrored query's where it has more."""
+    """Return the agreeing points with each reference, the larger number of the query and its mirror image."""
     cv2.setNumThreads(1)
     return [max(_agreeing(_sift(query, mirror), _sift(path, False)) for mirror in (False, True)) for path in references]
 
@@ -139,7 +140,7 @@ def _agreeing(
 
 
 def prototype_inliers(one: Bench) -> Floats:
-    """[P]; 0 beyond the prototype's candidates."""
+    """Return the prototype's agreeing points [P]; 0 for pairs that are not its candidates."""
     inliers = np.zeros(len(one.candidates))
     rows = np.flatnonzero(one.nearest(PROTOTYPE_CANDIDATES))
     groups = np.split(rows, np.flatnonzero(np.diff(one.candidates.query[rows])) + 1)
@@ -164,7 +165,7 @@ def prototype_inliers(one: Bench) -> Floats:
 def parts(
     one: Bench, more: Bench | None, evidence: Callable[[Bench], Floats], provenance: Mapping[str, str]
 ) -> tuple[list[dict[str, object]], Bench, Floats]:
-    """The rows, and the bench and the probabilities of the last of them, which is what match.py does."""
+    """Return the table, and the bench and probabilities [P] of its last row, which does the same as match.py."""
     fusion, _ = fusion_for(MODEL, provenance)
     known = evidence(one)
     named = {name: known[:, at].astype(np.float64) for at, name in enumerate(EVIDENCE)}
@@ -190,8 +191,11 @@ def parts(
 
 
 def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, number: int) -> list[dict[str, object]]:
-    """For every edit the copies that have it in their chain: what share distance and probability find at 90 %
-    precision, and of those missed by the latter, how many were no candidates, had no alignment, or scored too low."""
+    """Return one row per edit: the copies with it in their chain, and the shares found at 90 % precision.
+
+    The shares are by distance and by probability. The copies missed by probability are counted by reason: the reference
+    was no candidate, it had no alignment, or it scored too low.
+    """
     chains = {}
     for line in map(json.loads, (judge / "edits.jsonl").read_text(encoding="utf-8").splitlines()):
         if line["reference_id"]:
@@ -224,7 +228,7 @@ def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, numb
 
 
 def believed(one: Bench, probability: Floats, *, number: int) -> list[dict[str, object]]:
-    """How far the probabilities may be believed, on edits and photos that they were not fitted on."""
+    """Return the reliability of the probabilities, on edits and photos that they were not fitted on."""
     rows = one.nearest(number)
     right = one.truth.right(one.candidates)[rows]
     return [
@@ -239,7 +243,7 @@ def believed(one: Bench, probability: Floats, *, number: int) -> list[dict[str, 
 
 
 def _found(one: Bench, score: Floats, number: int) -> set[str]:
-    """The queries whose copy scores at or above the threshold of 90 % precision."""
+    """Return the queries whose correct pair scores at or above the threshold of 90 % precision."""
     matches, metrics = one.judged(score, number)
     if metrics.threshold_at_p90 is None:
         return set()

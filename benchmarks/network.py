@@ -1,4 +1,4 @@
-"""Forward and forward + backward of the network on ready tensors, with and without keeping freed memory."""
+"""Speed of the network on prepared tensors, forward and forward + backward, with and without keeping freed memory."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ FORWARD_SIZE, TRAIN_SIZE = 224, 128  # pixels
 
 
 def measure() -> dict[str, float]:
-    """Pictures a second of each, the best of five rounds."""
+    """Return the pictures per second of both passes, the best of five rounds."""
     model = place(load_model("imagenet"), torch.device("cpu"))
 
     def forward() -> None:
@@ -44,7 +44,7 @@ def _rate(action: object) -> float:
 
 def main() -> None:
     found = {}
-    for kept in ("no", "yes"):  # malloc is told once a process
+    for kept in ("no", "yes"):  # malloc can be configured only once per process
         run = subprocess.run([sys.executable, "-m", "benchmarks.network", kept], check=True, capture_output=True)
         found[kept] = json.loads(run.stdout)
     names = {"forward": f"forward, {FORWARD_SIZE} px", "train": f"forward + backward, {TRAIN_SIZE} px"}

@@ -1,10 +1,10 @@
-"""What each normalisation is worth, with its published values and as isc-normalize finds them, beside none.
+"""Gain from each normalisation over none, with its published options and with those that isc-normalize finds.
 
     python -m benchmarks.normalize FOLDER …
 
-A FOLDER is named after a model and holds what extract.py made with it: training.h5, and in dev and in test queries.h5,
-references.h5 and ground_truth.csv (of `benchmarks.judge`). Options are found on dev and kept in FOLDER/found.json; test
-is only reported.
+Each FOLDER is named after a model and holds its descriptors by extract.py: training.h5, and in dev and in test
+queries.h5, references.h5 and ground_truth.csv (of `benchmarks.judge`). Options are searched on dev and kept in
+FOLDER/found.json; test is only reported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_bench(folder: Path, part: str) -> Bench:
 
 
 def found_on_dev(folder: Path) -> Chain:
-    """The chain that the command chose, now or before."""
+    """Return the chain that isc-normalize finds on dev, or found before."""
     if not (folder / "found.json").exists():
         files = {name: folder / "dev" / f"{name}.h5" for name in ("queries", "references")}
         files |= {"training": folder / "training.h5", "ground-truth": folder / "dev" / "ground_truth.csv"}

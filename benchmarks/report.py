@@ -1,8 +1,8 @@
-"""The report on 1,000, 100,000 and 500,000 predictions: writing it, its size, and opening it in Chromium.
+"""The report on 1,000, 100,000 and 500,000 predictions: time to write it, its size, and time to open it in Chromium.
 
-Each beside a peer of the same run: the resamples beside judging as often, the page beside the resamples that it needs,
-and a large run's page beside that of 1,000 predictions. Without playwright or Chromium the opening is left out, and it
-says so.
+Each figure has a peer in the same run: resampling is compared with judging as often, writing the page with the
+resampling that it needs, and the page of a large run with that of 1,000 predictions. Opening needs playwright and
+Chromium; without them it is skipped, and a message says so.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ Run = tuple[Matches, GroundTruth]
 
 
 def run_of(predictions: int) -> Run:
-    """Ten references a query; of every fifth query one is right, as a rule with a higher score than the others."""
+    """Return ten predictions per query; every fifth query has a correct one, usually with a higher score."""
     rng = np.random.default_rng(0)
     number = predictions // PER_QUERY
     queries = np.array([f"Q{i:05d}" for i in range(number)], dtype=object)
@@ -48,7 +48,7 @@ def run_of(predictions: int) -> Run:
 
 
 def pictures_of(matches: Matches) -> Pictures:
-    """One of the shipped photos for each id, in turn."""
+    """Return pictures that give one of the shipped photos to each id, in turn."""
     photos = list(list_images(SAMPLE).values())
     sides = ({name: photos[i % len(photos)] for i, name in enumerate(ids.tolist())} for ids in
              (matches.query_ids, matches.reference_ids))  # fmt: skip
@@ -62,8 +62,10 @@ def write(path: Path, run: Run, *, pictures: Pictures) -> None:
 
 
 def opening(paths: list[Path]) -> list[tuple[float, float]] | None:
-    """The median seconds that Chromium takes to load each page, and to show what one letter typed leaves of its pairs;
-    the pages in turn, so that all meet the same machine. None where there is no browser."""
+    """Return for each page the median seconds to load it, and to filter its pairs by one typed letter.
+
+    The pages take turns, so that all meet the same load of the machine. Returns None without playwright or a browser.
+    """
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None or importlib.util.find_spec("playwright") is None:
         print("opening is left out: it needs playwright (pip install isc[dev]) and chromium on PATH")

@@ -1,7 +1,7 @@
-"""benchmarks/results/*.json → docs/results.md, and the tables and figures of the other pages: none is typed by hand.
+"""docs/results.md, and the tables and figures of other pages, filled from benchmarks/results/*.json.
 
 A page has a table between `<!-- NAME -->` and `<!-- /NAME -->`, and a figure in a sentence between `<!--=NAME-->` and
-`<!--/-->`. `python -m benchmarks.results` fills them all; a test says where a page holds anything else.
+`<!--/-->`. `python -m benchmarks.results` fills them all. A test fails if a page shows anything else.
 """
 
 import json
@@ -86,7 +86,7 @@ BEFORE_NOTE = "*With the weights of release 0.1.0, on its judge of 956 reference
 
 
 def _found(edits: str) -> Callable[[Mapping[str, Rows]], str]:
-    """The share of the copies with so many edits that the shipped model finds."""
+    """Return a figure: the share of the copies with this number of edits that the shipped model finds."""
     return lambda tables: f"{float(_row(tables['judge_edits'], edits)[SHIPPED]):.0%}".replace("%", " %")
 
 
@@ -95,7 +95,7 @@ def _size(name: str) -> Callable[[Mapping[str, Rows]], str]:
 
 
 def _peers(what: str) -> Callable[[Mapping[str, Rows]], str]:
-    """How many copies, or kinds and strengths of edits, the robustness table is of."""
+    """Return a figure of the robustness table: its copies, or its kinds and strengths of edits."""
 
     def figure(tables: Mapping[str, Rows]) -> str:
         cells = [row for row in tables["peers"] if row["model"] == tables["peers"][0]["model"]]
@@ -119,12 +119,12 @@ FIGURES: dict[str, Callable[[Mapping[str, Rows]], str]] = {
 
 
 def _row(rows: Rows, name: str) -> Mapping[str, Any]:
-    """The row whose first column says `name`."""
+    """Return the row whose first column is `name`."""
     return next(row for row in rows if next(iter(row.values())) == name)
 
 
 def headline(tables: Mapping[str, Rows]) -> Rows:
-    """Both outside judges' figures side by side: descriptors alone, then with the pixels of 50 candidates."""
+    """Return both judges' figures side by side: descriptors alone, then with the pixels of 50 candidates."""
     other = {row[""]: row for row in tables["judge_tools"]}
     return [
         {
@@ -149,7 +149,7 @@ def markdown_table(rows: Rows) -> str:
 
 
 def adopt(folder: Path) -> dict[str, Rows]:
-    """The tables of a finished demo: what it printed, and the sizes of its benchmark."""
+    """Return the tables of a finished demo: its metrics, and the sizes of its benchmark."""
     rows = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
     table = [
         {
@@ -166,7 +166,7 @@ def adopt(folder: Path) -> dict[str, Rows]:
 
 
 def pages(tables: Mapping[str, Rows]) -> dict[Path, str]:
-    """Every page that shows figures, below the repository, with what the tables say now."""
+    """Return every page with figures, by its path in the repository, filled from the tables."""
     parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
     parts += [
         f"## {title}\n\n{BEFORE_NOTE * (name in BEFORE)}{markdown_table(tables[name])}"
@@ -186,7 +186,7 @@ def pages(tables: Mapping[str, Rows]) -> dict[Path, str]:
 
 
 def fill(text: str, start: str, value: str, end: str) -> str:
-    """The text with `value` between each pair of marks."""
+    """Return the text with `value` between each pair of marks."""
     pattern = rf"({re.escape(start)}).*?({re.escape(end)})"
     return re.sub(pattern, lambda found: found.group(1) + value + found.group(2), text, flags=re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""Judging 500,000 predictions, beside plain Python; reading them, beside one second; and the whole command."""
+"""Time to judge 500,000 predictions, compared with plain Python; to read them; and of the whole command."""
 
 import csv
 import subprocess
@@ -24,7 +24,7 @@ Prediction = tuple[str, str, float]
 
 
 def predictions(rng: np.random.Generator) -> tuple[Matches, GroundTruth]:
-    """Ten references a query; of the first queries one is right, and as a rule scores higher than the others."""
+    """Return ten predictions per query; the first queries have a correct one, usually with a higher score."""
     query = np.repeat(np.arange(QUERIES), ROWS // QUERIES)
     reference = rng.choice(REFERENCES, ROWS, replace=False)
     right = np.arange(POSITIVES) * (ROWS // QUERIES)
@@ -45,7 +45,7 @@ def predictions(rng: np.random.Generator) -> tuple[Matches, GroundTruth]:
 def plain_evaluate(
     predictions: Sequence[Prediction], queries: Collection[str], pairs: Collection[tuple[str, str]]
 ) -> dict[str, object]:
-    """The figures of `evaluate` by the definition, without numpy."""
+    """Return the figures of `evaluate`, computed by their definition without numpy."""
     kept = [prediction for prediction in predictions if prediction[0] in queries]
     worst = sorted((-score, (query, reference) in pairs) for query, reference, score in kept)
     average_precision, recall, threshold, num_right = 0.0, 0.0, None, 0

@@ -1,10 +1,11 @@
-"""The best pairs over all queries, exact, beside faiss and beside the matrix product that no exact search can avoid.
+"""Exact search for the best pairs of all queries, compared with faiss and with the matrix product alone.
 
     python -m benchmarks.search [--shape QUERIES REFERENCES PAIRS]...
 
-Random unit vectors of 256 numbers. `faiss.knn` with k = 10 gives each query its ten best, which is less than the
-answer. `range_search_max_results` is faiss's own way to the best pairs, a radius that shrinks; it starts here with a
-radius that a sample of the queries suggests for twice the pairs wanted.
+The vectors are random, of unit length, with 256 numbers. No exact search can avoid the matrix product. `faiss.knn` with
+k = 10 gives the ten best references of each query, which is less than the answer. `range_search_max_results` is faiss's
+own way to the best pairs, with a radius that shrinks; here its first radius comes from a sample of the queries, for
+twice the pairs wanted.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def unit(rng: np.random.Generator, rows: int, prefix: str) -> Descriptors:
 
 
 def products(queries: Descriptors, references: Descriptors) -> None:
-    """Every q·r, kept nowhere."""
+    """Compute every q·r and keep none."""
     out = np.empty((len(queries), BLOCK), np.float32)
     for start in range(0, len(references), BLOCK):
         block = references.vectors[start : start + BLOCK]
@@ -56,7 +57,7 @@ def shrinking_radius(queries: Descriptors, references: Descriptors, num_pairs: i
 def measure(queries: Descriptors, references: Descriptors, num_pairs: int, *, repeats: int) -> list[Row]:
     shape = f"{len(queries):,} × {len(references):,} × {DIM}"
     time = functools.partial(seconds, repeats=repeats)
-    faiss.knn(queries.vectors[:1000], references.vectors[:10000], 10)  # warm
+    faiss.knn(queries.vectors[:1000], references.vectors[:10000], 10)  # warm up
     bare = time(lambda: faiss.knn(queries.vectors, references.vectors, 10))
     bound = time(lambda: products(queries, references))
     ours = time(lambda: best_pairs(queries, references, num_pairs=num_pairs))
@@ -72,7 +73,7 @@ def measure(queries: Descriptors, references: Descriptors, num_pairs: int, *, re
 
 
 def engines(queries: Descriptors, references: Descriptors, num_pairs: int) -> list[Row]:
-    """The other engines on this CPU."""
+    """Measure the other engines on this CPU."""
     shape = f"best {num_pairs:,} of {len(queries):,} × {len(references):,} × {DIM}"
     time = {
         engine: seconds(lambda e=engine: best_pairs(queries, references, num_pairs=num_pairs, engine=e), repeats=3)

@@ -1,10 +1,10 @@
-"""A finished run → the weights in the package, and their model card.
+"""Conversion of a finished run to the weights in the package, and to their model card.
 
     python -m benchmarks.ship RUN_DIR
 
-Writes isc/model/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model promises: at
-most 20 MB, the same descriptors as the run's own float32 weights on the sample photos (cosine ≥ 0.9995), and measures
-the milliseconds an image takes on one core.
+The program writes isc/model/weights/isc_small.safetensors (float16) and docs/isc_small.md. It checks what the model
+promises: at most 20 MB, and on the sample photos the same descriptors as by the run's float32 weights (cosine ≥
+0.9995). It also measures the milliseconds per image on one core.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def _milliseconds(model: torch.nn.Module) -> float:
 
 
 def card(run: Path, provenance: dict[str, str]) -> str:
-    """The model card; every figure in it is read from the run."""
+    """Return the model card; every figure in it is read from the run."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     rows = _rows(run / "log.csv")
     views = 2 * int(config["train.batch_size"]) * int(provenance["steps"])
@@ -108,7 +108,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _means(rows: list[dict[str, str]], *, parts: int = 14) -> list[dict[str, str]]:
-    """`parts` rows, each the mean over a run of steps, the step its last."""
+    """Return `parts` rows, each the mean of consecutive steps, with the last of them as its step."""
     found = []
     for chunk in np.array_split(np.arange(len(rows)), parts):
         names = [name for name in rows[0] if name != "step"]

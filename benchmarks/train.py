@@ -1,7 +1,7 @@
-"""The training loop, beside its network alone and its loader alone; and what each measure of speed is worth.
+"""Speed of the training loop, compared with its network alone and its loader alone; gain from each measure of speed.
 
-A photo gives two views. `forward + backward + optimiser` has no memory, no clipping and no averaged weights in it: what
-the trainer does beyond the network counts against the loop.
+A photo gives two views. `forward + backward + optimiser` has no memory, no clipping and no averaged weights: the
+trainer's extra work counts against the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as isc.cli.verbs does, before torch is there
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in isc.cli.verbs, before torch is loaded
 
 import torch
 import torch.nn.functional as F
@@ -40,16 +40,16 @@ from isc.train.tensorboard_log import Board
 from isc.train.trainer import Trainer
 
 EXPERIMENT = "isc_small"
-WINDOWS = 5  # of which the median is given
-AHEAD = 4  # batches that a process of the loader may be ahead; the loop is timed when they are made
-ROUNDS, ROUND_SECONDS = 7, 0.5  # each measure's turn, and how long at least
-FOREVER = 1_000_000  # steps: neither a checkpoint nor the end falls into the timing
+WINDOWS = 5  # the median of them is reported
+AHEAD = 4  # batches that a loader process may prepare in advance; the loop is timed only after them
+ROUNDS, ROUND_SECONDS = 7, 0.5  # turns of each measure, and their minimum length
+FOREVER = 1_000_000  # steps, so that no checkpoint and no end is timed
 
 Step = Callable[[Batch], object]
 
 
 class LoaderAlone(Trainer):
-    """The trainer's loop, its batches thrown away but for the last."""
+    """The trainer's loop without training; only the last batch is kept."""
 
     batch: Batch
 
@@ -62,7 +62,7 @@ class LoaderAlone(Trainer):
 
 @dataclass(frozen=True)
 class Measures:
-    """What makes a step faster, or not."""
+    """Settings that may make a step faster."""
 
     precision: Precision
     depthwise: bool = False  # depthwise_in_float32
@@ -72,27 +72,27 @@ class Measures:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Photos a second."""
+    """Speeds in photos per second."""
 
     loop: float
     network: float  # forward + backward + optimiser on ready tensors
     loader: float  # all its processes
-    one_core: float  # the loader's work by the time that it keeps a core busy
+    one_core: float  # the loader's work per second of processor time
 
     @property
     def slower(self) -> float:
-        """What the loop could make if network and loader shared nothing."""
+        """The speed that the loop could reach if network and loader shared nothing."""
         return min(self.network, self.loader)
 
     @property
     def shared(self) -> float:
-        """What it could make where both need the same cores: a photo takes core seconds of each."""
+        """The speed that the loop could reach on shared cores: a photo takes core seconds of network and loader."""
         core_seconds = torch.get_num_threads() / self.network + 1 / self.one_core
         return min(self.slower, cores() / core_seconds)
 
 
 class _Enough(Exception):  # noqa: N818  no error
-    """All windows are timed."""
+    """Signal that all windows are timed."""
 
 
 def main() -> None:
@@ -114,9 +114,9 @@ def main() -> None:
 
 
 def configured(images: Path, run: Path, overrides: list[str]) -> TrainConfig:
-    """The experiment with these overrides, without end, checkpoints, or a time before the memory is used.
+    """Return the experiment with the overrides, without an end or checkpoints, and with the memory always in use.
 
-    The background, which costs nothing while training, would need more photos than are shipped.
+    The background costs nothing during training and needs more photos than are shipped, so it is off.
     """
     ConfigStore.instance().store(name="train_defaults", node=TrainConfig)
     given = ["images=-", "output=-", f"experiment={EXPERIMENT}", "model.background=0", "model.whiten=0", *overrides]
@@ -134,7 +134,7 @@ def configured(images: Path, run: Path, overrides: list[str]) -> TrainConfig:
 def measure(config: TrainConfig, stage: Stage, *, steps: int) -> None:
     """Print and save both tables."""
     device = choose_device(config.device.value)
-    turn = max(1, worker_count(config.workers))  # a window holds as many batches of each process
+    turn = max(1, worker_count(config.workers))  # a window has the same number of batches of each process
     each = turn * -(-steps // (WINDOWS * turn))
     trainer = _trainer(Trainer, config, device)
     _fill_memory(trainer)
@@ -185,7 +185,7 @@ def measure(config: TrainConfig, stage: Stage, *, steps: int) -> None:
 
 
 def comparison(device: torch.device) -> dict[Measures, str]:
-    """What is compared on this device, float32 first; a line with + has what the one before it has."""
+    """Return the settings to compare on this device, float32 first; a + adds to the settings before."""
     best = Measures(Precision.float32)
     found = {best: "float32"}
     if native_bfloat16(device):
@@ -215,7 +215,7 @@ def _trainer(kind: type[Trainer], config: TrainConfig, device: torch.device) -> 
 
 
 def _fill_memory(trainer: Trainer) -> None:
-    """With embeddings of no photo, so that it costs what it costs in a long run."""
+    """Fill the memory with random embeddings, so that it costs as much as in a long run."""
     rows = torch.randn(trainer.memory.embeddings.shape, device=trainer.device)
     trainer.memory.push(F.normalize(rows), trainer.memory.instances.clone())
 
@@ -223,7 +223,7 @@ def _fill_memory(trainer: Trainer) -> None:
 def rates(
     trainer: Trainer, stage: Stage, *, warm: int, each: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Photos a second of the trainer's own loop in WINDOWS windows of `each` steps, after `warm` steps."""
+    """Return the photos per second of the trainer's loop in WINDOWS windows of `each` steps, after `warm` steps."""
     marks: list[float] = []
 
     def report(step: int, _total: int) -> None:
@@ -239,7 +239,7 @@ def rates(
 
 
 def network_step(config: TrainConfig, device: torch.device, measures: Measures) -> Step:
-    """Forward, loss, backward and optimiser, and nothing else."""
+    """Return a step of forward, loss, backward and optimiser, and nothing else."""
     model = place(initial_model(config.model, seed=config.seed), device)
     optimizer = make_optimizer(model, config.train)
     if measures.depthwise:
@@ -260,7 +260,10 @@ def network_step(config: TrainConfig, device: torch.device, measures: Measures) 
 
 
 def seconds_in_turns(actions: Mapping[object, Step], batch: Batch, device: torch.device) -> dict[object, list[float]]:
-    """Seconds a step of each action in ROUNDS rounds; they take turns, so that a slower minute slows them all."""
+    """Return the seconds per step of each action in ROUNDS rounds.
+
+    The actions take turns, so that a slow minute slows all of them.
+    """
 
     def seconds(action: Step, times: int) -> float:
         _finish(device)
@@ -272,7 +275,7 @@ def seconds_in_turns(actions: Mapping[object, Step], batch: Batch, device: torch
 
     times = {}
     for key, action in actions.items():
-        action(batch)  # chooses its kernels
+        action(batch)  # the first call chooses the kernels
         times[key] = max(1, round(ROUND_SECONDS / seconds(action, 1)))
     took: dict[object, list[float]] = {key: [] for key in actions}
     for _ in range(ROUNDS):
@@ -287,7 +290,7 @@ def _finish(device: torch.device) -> None:
 
 
 def _ratio(took: list[float], beside: list[float]) -> float:
-    """Of the speeds, in the median round."""
+    """Return the speed of `took` divided by that of `beside`, in the median round."""
     return statistics.median(other / own for own, other in zip(took, beside, strict=True))
 
 

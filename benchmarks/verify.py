@@ -1,12 +1,13 @@
-"""What it takes to compare a query's pixels with ten candidates, step by step, on one core and on all.
+"""Time to compare a query's pixels with ten candidates: its steps on one core, and queries per second on all cores.
 
     python -m benchmarks.verify [--judge FOLDER | --images FOLDER] [--queries N]
 
-Sample photos, or those of --images, enlarged or shrunk to 384 pixels, and edited copies of them; with --judge the
-queries and references of that benchmark, as they are. A copy's candidates are its reference and nine others. The
-references' features lie in a store. Steps are in milliseconds of one core's time, which other programs on the machine
-hardly lengthen; the speed of several processes is by the clock. Beside the bound of 150 ms stands the plain prototype:
-SIFT of the query and of its mirror image, OpenCV's brute-force matcher and an affine RANSAC fit for both, and no more.
+The pictures are sample photos, or those of --images, scaled to 384 pixels, and edited copies of them; with --judge they
+are the unchanged queries and references of that benchmark. The candidates of a copy are its reference and nine others.
+The features of the references are in a store. Steps are in milliseconds of one core's processor time, which other
+programs on the machine hardly change; the speed of several processes is wall-clock time. The figures are compared with
+the bound of 150 ms and with a simple prototype: SIFT of the query and of its mirror image, OpenCV's brute-force matcher
+and an affine RANSAC fit for both, and nothing else.
 """
 
 import argparse
@@ -54,7 +55,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Queries with their candidates, and where the pictures are."""
+    """Candidate pairs, and the files of their pictures."""
 
     candidates: Matches
     queries: Mapping[str, Path]
@@ -67,7 +68,7 @@ class Pairs:
 
 
 def read_pairs(folder: Path, *, queries: int) -> Pairs:
-    """Of a folder in the challenge's layout: its first queries, each with its reference, if it has one, and others."""
+    """Return the first queries of a benchmark folder, each with its reference, if it has one, and others."""
     images, references = list_images(folder / "queries"), list_images(folder / "references")
     with (folder / "ground_truth.csv").open(newline="") as file:
         true = {row["query_id"]: row["reference_id"] for row in csv.DictReader(file)}
@@ -80,7 +81,7 @@ def read_pairs(folder: Path, *, queries: int) -> Pairs:
 
 
 def make_pairs(photos: Path, folder: Path, *, queries: int) -> Pairs:
-    """Photos of 384 pixels, half of which are edited into queries."""
+    """Make a benchmark of 384-pixel photos and edited copies of them, and return its pairs."""
     large = folder / "photos"
     large.mkdir()
     for number, path in enumerate(list(list_images(photos).values())[:400]):
@@ -104,7 +105,7 @@ def make_pairs(photos: Path, folder: Path, *, queries: int) -> Pairs:
 
 @dataclass
 class Clock:
-    """Milliseconds of this thread for each step of each query."""
+    """Processor time of this thread in milliseconds, for each step of each query."""
 
     queries: list[dict[str, float]] = field(default_factory=list)
     _now: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -122,7 +123,7 @@ class Clock:
 
     @contextmanager
     def bars(self, _what: str, _units: str) -> Iterator[Report]:
-        """Instead of a progress bar: each report ends a query."""
+        """Replace the progress bar; each report ends a query."""
         self.queries.clear()
         self._now.clear()
         self._since = time.thread_time()
@@ -136,14 +137,14 @@ class Clock:
 
 
 def whole(pairs: Pairs, store: FeatureStore) -> list[float]:
-    """Of each query in ms, nothing in its way."""
+    """Return the milliseconds of each query, without timers in its steps."""
     clock = Clock()
     pairs.verified(store, workers=1, bars=clock.bars)
     return [query["whole"] for query in clock.queries]
 
 
 def steps(pairs: Pairs, store: FeatureStore) -> dict[str, list[float]]:
-    """The steps of each query in ms; a function that calls another has its time less the other's."""
+    """Return the milliseconds of each step, by query; a step that calls another is given without it."""
     clock = Clock()
     with ExitStack() as patched:
         for where, name in (
@@ -168,7 +169,7 @@ def steps(pairs: Pairs, store: FeatureStore) -> dict[str, list[float]]:
 
 
 def prototype(pairs: Pairs) -> list[float]:
-    """The same pairs by the plain prototype, each query in ms."""
+    """Return the milliseconds of each query by the simple prototype, on the same pairs."""
     sift, matcher = cv2.SIFT.create(nfeatures=MAX_FEATURES), cv2.BFMatcher(cv2.NORM_L2)
 
     def described(gray: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], Any]:
@@ -219,7 +220,7 @@ def table(found: Mapping[str, Sequence[float]], plain: Sequence[float]) -> list[
 
 
 def _environment(rows: list[Row], pairs: Pairs) -> Row:
-    """A last row in the same columns."""
+    """Return a last row in the same columns, with machine and versions."""
     images = len(np.unique(pairs.candidates.query))
     what = (
         f"{images} queries on {_processor()}, Python {platform.python_version()}, OpenCV {cv2.__version__}, "
@@ -234,12 +235,12 @@ def _silent(_what: str, _units: str) -> Iterator[Report]:
 
 
 def on_all_cores(pairs: Pairs, store: FeatureStore) -> list[Row]:
-    """Queries a second by the clock, the best of some runs: by processes, and by threads of one process."""
+    """Return queries per second (wall-clock, best of REPEATS) by processes, and by threads of one process."""
     count = cores()
 
     def threads(number: int) -> None:
         plan = _planned(pairs.candidates, pairs.queries, pairs.references)
-        own = [FeatureStore(store.folder) for _ in range(number)]  # one for each, as a connection serves one thread
+        own = [FeatureStore(store.folder) for _ in range(number)]  # a connection serves only one thread
         shares = [list(plan.comparisons({}))[start::number] for start in range(number)]
         with threadpool_limits(1), ThreadPoolExecutor(number) as pool:
             list(pool.map(lambda one, share: [PairWork(one)(item) for item in share], own, shares))
@@ -250,7 +251,7 @@ def on_all_cores(pairs: Pairs, store: FeatureStore) -> list[Row]:
         f"{count} threads": lambda: threads(count),
     }
     best: dict[str, float] = defaultdict(lambda: float("inf"))
-    for _ in range(REPEATS):  # in turns, as the machine may have other work
+    for _ in range(REPEATS):  # in turns, because the machine may have other work
         for what, way in ways.items():
             start = time.perf_counter()
             way()
@@ -283,7 +284,7 @@ def main() -> None:
         else:
             pairs = make_pairs(given.images, Path(name), queries=given.queries)
         store = FeatureStore(Path(name) / "store")
-        pairs.verified(store, workers=cores(), bars=_silent)  # the references' features are ready from here on
+        pairs.verified(store, workers=cores(), bars=_silent)  # fills the store with the references' features
         plain = prototype(pairs)
         found = {**steps(pairs, store), "all of it": whole(pairs, store), "the plain prototype": plain}
         rows = table(found, plain)

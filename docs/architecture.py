@@ -1,4 +1,4 @@
-"""docs/architecture.svg: the rooms of isc/ by floor, and which room imports which, read from the sources.
+"""Generator of docs/architecture.svg: the rooms of isc/ by floor, and the imports between them, from the sources.
 
 python docs/architecture.py
 """
@@ -26,7 +26,7 @@ text { fill: #a5adb5 } .room { fill: #f0f2f4 } path { stroke: #6db3ee } }"""
 
 
 def room_imports() -> dict[str, set[str]]:
-    """The rooms that the files of each room import."""
+    """Return for each room the other rooms that its files import."""
     found: dict[str, set[str]] = {room: set() for floor in FLOORS for room in floor}
     for path in (ROOT / "isc").rglob("*.py"):
         room = path.relative_to(ROOT / "isc").parts[0].removesuffix(".py")
@@ -37,7 +37,7 @@ def room_imports() -> dict[str, set[str]]:
 
 
 def without_detours(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The imports (from, to) that no other way through the rooms leads along."""
+    """Return the imports (from, to) that no longer path through other rooms implies."""
 
     def reached(room: str) -> set[str]:
         return imports[room].union(*(reached(other) for other in imports[room]))
@@ -52,7 +52,7 @@ def without_detours(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def svg() -> str:
-    """The picture: floor 8 at the top; each line runs from a room down to one that it imports."""
+    """Return the picture: floor 8 at the top; each line runs from a room down to one that it imports."""
     place: dict[str, tuple[float, int]] = {}
     for number, rooms in enumerate(FLOORS, 1):
         y = (len(FLOORS) - number) * ROW + 20

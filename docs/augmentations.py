@@ -1,8 +1,8 @@
-"""docs/augmentations.jpg: every attack of the training on the same photos, then whole chains, mixup and cutmix.
+"""Generator of docs/augmentations.jpg: every attack of the training on the same photos, whole chains, mixup, cutmix.
 
 python -m docs.augmentations
 
-Text and emoji come from the fonts of the machine, so another machine's sheet differs there.
+Text and emoji use the fonts of the machine, so the sheet of another machine differs there.
 """
 
 import random
@@ -28,7 +28,7 @@ SEED, QUALITY, MOST_BYTES = 4, 60, 650_000
 
 
 def by_class() -> dict[str, list[A.BasicTransform]]:
-    """The different attacks of each kind, by the probability they belong to and their class."""
+    """Return the different attacks, grouped by their option of probability and their class."""
     found: dict[str, list[A.BasicTransform]] = {}
     for family, attacks in families().items():
         for attack in dict.fromkeys(attacks):
@@ -37,7 +37,7 @@ def by_class() -> dict[str, list[A.BasicTransform]]:
 
 
 def labelled(label: str, pictures: list[Pixels]) -> Pixels:
-    """The pictures side by side with the label above."""
+    """Return the pictures side by side, with the label above."""
     row = np.hstack(pictures)
     image = Image.new("RGB", (row.shape[1] + GAP, SIDE + LABEL), "white")
     image.paste(Image.fromarray(row), (0, LABEL))

@@ -1,4 +1,4 @@
-"""docs/figure.jpg from a finished demo: a hard copy with the region found, and the nearest wrong pair, rejected.
+"""Generator of docs/figure.jpg from a finished demo: a hard copy and its region, and the best wrong pair, rejected.
 
 python docs/figure.py [DEMO_FOLDER]
 """
@@ -20,7 +20,7 @@ HEIGHT, GAP, INK, MARK = 240, 16, (40, 40, 40), (0, 200, 120)
 
 
 def panel(path: Path, region: list[list[float]] | None) -> Image.Image:
-    """The picture HEIGHT pixels high, the region outlined."""
+    """Return the picture, HEIGHT pixels high, with the region outlined."""
     picture = Image.fromarray(read_image(path))
     picture = picture.resize((round(picture.width * HEIGHT / picture.height), HEIGHT), Image.Resampling.LANCZOS)
     if region:

@@ -1,8 +1,8 @@
-"""docs/report.jpg: the page of the demo's matching run beside a phone's view of its misses.
+"""Generator of docs/report.jpg: the page of the demo's matching run beside a phone's view of its misses.
 
     python docs/report.py demo/matching/report/index.html
 
-Needs playwright and chromium on PATH. The run is that of isc-demo with compare=demo/finetuned.
+It needs playwright, and chromium on PATH. The run is that of isc-demo with compare=demo/finetuned.
 """
 
 import io
@@ -19,7 +19,7 @@ GREY = (208, 211, 214)
 
 
 def view(browser: Any, page_file: Path, *, width: int, scheme: str, part: str) -> Image.Image:
-    """The page from this part on, `HEIGHT` of its pixels high."""
+    """Return a screenshot of the page from `part` on, HEIGHT of its pixels high."""
     context = browser.new_context(
         viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, device_scale_factor=SCALE
     )

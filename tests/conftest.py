@@ -1,10 +1,10 @@
-"""What several test files share: a workplace to run the three verbs in, and one small real benchmark."""
+"""Shared fixtures: a workplace to run the three verbs in, and one small real benchmark."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: sums keep one order, here and in subprocesses
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: sums have one order, here and in subprocesses
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import contextlib
@@ -32,7 +32,7 @@ from isc.cli import verbs as cli
 from tests import forked
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-GROUPS = {"test_readme": "demo", "test_demo": "demo"}  # files that one worker runs, since they share a slow fixture
+GROUPS = {"test_readme": "demo", "test_demo": "demo"}  # files that one worker runs, because they share a slow fixture
 SAMPLE = Path(isc.__file__).parent / "sample"
 SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
 
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _end(process: ForkServerProcess) -> None:
-    """Kill what is left of a command's session."""
+    """Kill the process group of a command that still runs."""
     if process.is_alive():
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
@@ -58,7 +58,7 @@ def _status(process: ForkServerProcess) -> int:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -67,7 +67,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder that the verbs are run in, as a user would."""
+    """A folder in which the verbs run, as a user would run them."""
 
     folder: Path
 
@@ -75,10 +75,10 @@ class Workplace:
         return self.folder / name
 
     def run(self, verb: str, *arguments: str, script: bool = True, cold: bool = False) -> Finished:
-        """`python verb.py arguments…` with the folder as working directory.
+        """Run `python verb.py arguments…` with the folder as working directory.
 
-        The process is forked from one that has loaded the libraries, unless it is to start `cold`. Without `script`
-        the same entry point is called inside this process; warnings that are logged are then not part of `err`.
+        The process is forked from one that has loaded the libraries; with `cold` it is a new one. Without `script` the
+        same entry point is called inside this process; warnings that are logged are then not part of `err`.
         """
         if not script:
             return self._call(verb, *arguments)
@@ -92,7 +92,7 @@ class Workplace:
         return Finished(_status(process), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
     def _started(self, verb: str, *arguments: str) -> tuple[ForkServerProcess, Path, Path]:
-        # the files lie outside, so that they do not count as litter
+        # outside the folder, so that they are not part of its contents
         out, err = (self.folder.parent / f"{self.folder.name}.{name}" for name in ("stdout", "stderr"))
         for path in (out, err):
             path.write_text("", encoding="utf-8")
@@ -107,7 +107,7 @@ class Workplace:
             return Finished(*self.called(lambda _: getattr(cli, verb)()))
 
     def called(self, main: Callable[[Sequence[str]], None], *arguments: str) -> tuple[int, str, str]:
-        """(status, stdout, stderr) of a command's function in this process, with the folder as working directory."""
+        """Return (status, stdout, stderr) of a command's function, called in this process inside the folder."""
         out, err, status = io.StringIO(), io.StringIO(), 0
         with (
             contextlib.chdir(self.folder),
@@ -122,13 +122,16 @@ class Workplace:
         return status, out.getvalue(), err.getvalue()
 
     def done(self, verb: str, *arguments: str, script: bool = True) -> Finished:
-        """The same for a command that must succeed."""
+        """Run a command that must succeed."""
         finished = self.run(verb, *arguments, script=script)
         assert finished.status == 0, finished.err
         return finished
 
     def refused(self, verb: str, *arguments: str, naming: Sequence[str] = (), script: bool = False) -> str:
-        """The one line with which a command is refused: status 2, no output of any kind, every file as it was."""
+        """Run a command that must be refused, and return its error line.
+
+        The command exits with status 2, prints only this line, and leaves every file as it was.
+        """
         before = self.contents()
         finished = self.run(verb, *arguments, script=script, cold=True)
         assert finished.status == 2, (finished.out, finished.err)
@@ -145,9 +148,9 @@ class Workplace:
     def signalled(
         self, which: signal.Signals, verb: str, *arguments: str, when: Callable[[str], bool], expected: bool = True
     ) -> Finished:
-        """The command after `which` reached its whole process group as soon as `when(all printed so far)` held.
+        """Run a command, and send `which` to its process group as soon as `when(all printed so far)` is true.
 
-        With `expected` it fails where the command ended before that moment came.
+        With `expected`, fail if the command ends before that moment.
         """
         process, told, log = self._started(verb, *arguments)
         try:
@@ -164,7 +167,7 @@ class Workplace:
         return Finished(_status(process), told.read_text(), log.read_text(encoding="utf-8"))
 
     def contents(self) -> dict[str, bytes | None]:
-        """Every file below the folder with its bytes, and every folder with None; hidden ones too."""
+        """Return every file below the folder with its bytes, and every folder with None; hidden ones too."""
         return {
             path.relative_to(self.folder).as_posix(): path.read_bytes() if path.is_file() else None
             for path in self.folder.rglob("*")
@@ -179,7 +182,7 @@ class Workplace:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
 
     def hdf5(self, name: str, attributes: Mapping[str, str] | None = None, **datasets: Any) -> Path:
-        """An HDF5 file, written past the library's own checks; lists of str become byte strings."""
+        """Write an HDF5 file without the library's own checks; lists of str become byte strings."""
         path = self.folder / name
         with h5py.File(path, "w") as file:
             for key, values in datasets.items():
@@ -190,7 +193,7 @@ class Workplace:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing is kept in the user's cache, nor taken from there."""
+    """Use a temporary cache folder instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -213,7 +216,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def descriptors(benchmark: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """queries.h5, references.h5 and training.h5 of the benchmark, by the untrained start at 64 pixels."""
+    """A folder with queries.h5, references.h5 and training.h5 of the benchmark, by `imagenet` at 64 pixels."""
     from isc.config.extract import ExtractConfig
     from isc.extract.run import extract
 

@@ -1,4 +1,4 @@
-"""Commands as processes of their own that need not load their libraries: each is forked from a server that has.
+"""Commands as processes that need not load their libraries: each is forked from a server that has loaded them.
 
 A cold start of a verb takes seconds of CPU; a fork takes milliseconds. Signals, working directory, environment,
 standard streams and exit codes are those of a process started by a shell.
@@ -36,9 +36,9 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, er
 
 
 def _run(argv: Sequence[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
-    with contextlib.suppress(PermissionError):  # a session leader already
+    with contextlib.suppress(PermissionError):  # it is a session leader already
         os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell started
+    multiprocessing.set_start_method("fork", force=True)  # the default in a process that a shell started
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -67,7 +67,7 @@ def _run(argv: Sequence[str], folder: str, environment: dict[str, str], out: str
 
 
 def _status_of(script: str) -> int | None:
-    """Run the script; return its exit status, None if Ctrl-C ended it."""
+    """Run the script and return its exit status; None if Ctrl-C ended it."""
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:

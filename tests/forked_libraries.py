@@ -1,4 +1,4 @@
-"""What the server of `tests.forked` loads before it forks; nothing of it may start a thread."""
+"""Libraries that the server of `tests.forked` loads before it forks; none of them may start a thread."""
 
 import isc.cli.verbs
 import isc.extract.run

@@ -4,8 +4,8 @@
     python -m benchmarks.disc21 --work DIR --rates
     python -m benchmarks.disc21 --costs
 
-A fifth of the queries are planted copies, as far from their references as AugLy's edits were (benchmarks.approximate).
-Every part is a process of its own, so that its peak memory is its own; what is done stays in DIR, and the same command
-goes on after Ctrl-C or a kill. DIR needs 3 GB at the full size. `--rates` measures the extraction of photos as large as
-the challenge's; `--costs` adds up what the challenge takes on this kind of machine, from benchmarks/results.
+Every fifth query is a copy of a reference, as far from it as AugLy's edits were (benchmarks.approximate). Every part
+runs in its own process, so that its peak memory is its own. Finished parts stay in DIR, and the same command continues
+after Ctrl-C or a kill. DIR needs 3 GB at the full size. `--rates` measures the extraction of photos as large as the
+challenge's; `--costs` adds up the hours of the challenge on this kind of machine, from benchmarks/results.
 """

@@ -1,4 +1,4 @@
-"""Runs the parts one after another, each once, and makes the tables."""
+"""Command line of the DISC21 measurement: all parts in order, each only once, and the tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from isc.errors import InputError
 from isc.runtime.locks import sole_writer
 
 FULL = Size(50_000, 1_000_000)
-BOUND = 2.0  # seconds in which half a million predictions are judged
+BOUND = 2.0  # seconds allowed to judge half a million predictions
 SAME = 1e-12
 OWN: dict[str, Callable[[Path, Size], None]] = {
     "check_descriptor": parts.check_descriptor,
@@ -30,7 +30,7 @@ OWN: dict[str, Callable[[Path, Size], None]] = {
     "rescore": parts.rescore,
     "check_matching": parts.check_matching,
 }
-ALIKE = {  # whose figures must be those of plain Python
+ALIKE = {  # runs whose figures must equal those of plain Python
     "check_descriptor": ("descriptor", "judge_submission", "judge_predictions"),
     "check_matching": ("judge_matching",),
 }
@@ -44,7 +44,7 @@ TOLD = {
 
 
 def commands(work: Path, size: Size, descriptors: Path | None) -> dict[str, list[str]]:
-    """The parts in their order, by name, and how each is started."""
+    """Return the command of each part, by name, in the order in which the parts run."""
     match = [sys.executable, str(ROOT / "match.py")]
     truth = f"ground_truth={work / GROUND_TRUTH}"
     sets = [f"queries={work / QUERIES}", f"references={work / REFERENCES}"]
@@ -71,7 +71,7 @@ def commands(work: Path, size: Size, descriptors: Path | None) -> dict[str, list
 
 
 def run_parts(work: Path, size: Size, descriptors: Path | None) -> dict[str, Cost]:
-    """What each part took. One that is recorded as done for this size and these descriptors is not run again."""
+    """Return the cost of each part; parts recorded as done for this size and descriptors do not run again."""
     made_of = {**asdict(size), "descriptors": str(descriptors)}
     done = _read_record(work / "done.json")
     if done.get("of") != made_of:
@@ -90,7 +90,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def figures(work: Path) -> dict[str, dict[str, Any]]:
-    """metrics.json of every run, and what plain Python made of the same files. SystemExit where they differ."""
+    """Return the metrics of every run, and those of plain Python. Raises SystemExit if they differ."""
     folders = {"descriptor": "descriptor", "judge_submission": "judged/submission"}
     folders |= {"judge_predictions": "judged/predictions", "judge_matching": "judged/matching"}
     found = {name: _read_record(work / folder / "metrics.json") for name, folder in folders.items()}
@@ -197,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check_at_size(work: Path, size: Size, descriptors: Path | None) -> None:
-    """Run what is not done yet, hold all figures against one another, and make the tables."""
+    """Run the parts that are not done yet, compare all figures, and publish the tables."""
     work.mkdir(parents=True, exist_ok=True)
     with sole_writer(work / "lock"):
         cost = run_parts(work, size, descriptors)
@@ -218,7 +218,7 @@ def main() -> None:
         fail("--work DIR, 10 to 100,000 --queries, and --references from a fifth of the queries to 1,000,000")
     work, descriptors = options.work.absolute(), options.descriptors and options.descriptors.absolute()
     if options.rates:
-        from benchmarks.disc21 import rates  # with torch, whose memory every child would be held to have
+        from benchmarks.disc21 import rates  # loads torch, whose memory would count for every child
 
         save("disc21_rates", rates.table(work))
     elif options.part == "make":

@@ -1,6 +1,6 @@
-"""What the challenge's evaluators ask of both files, read by h5py and csv alone; and the best pairs by brute force.
+"""Checks of both submission files by h5py and csv alone, as the challenge requires them; the best pairs by brute force.
 
-None of this uses `isc`, so that a mistake there cannot hide itself.
+Nothing here uses `isc`, so that a mistake there cannot hide itself.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 MAX_ROWS, MAX_DIM = 500_000, 256
 HEADER = ["query_id", "reference_id", "score"]
-SIDES = {"query": (rb"Q\d{5}", 6), "reference": (rb"R\d{6}", 7)}  # the ids of each, and their bytes
-ROUNDING = 1e-5  # of a squared distance of unit vectors in float32, amply
+SIDES = {"query": (rb"Q\d{5}", 6), "reference": (rb"R\d{6}", 7)}  # pattern of the ids, and their length in bytes
+ROUNDING = 1e-5  # generous bound for a squared distance of float32 unit vectors
 Prediction = tuple[str, str, float]
 
 
@@ -27,7 +27,7 @@ Prediction = tuple[str, str, float]
 
 
 def problems_of_submission(path: Path, *, queries: Sequence[str], references: Sequence[str]) -> list[str]:
-    """What is wrong with a submission.h5 for these official ids, which are sorted; nothing, if all is well."""
+    """Return the errors of a submission.h5 for the official ids (sorted); an empty list if it is valid."""
     with h5py.File(path, "r") as file:
         wanted = {"query", "reference", "query_ids", "reference_ids"}
         if set(file) != wanted:
@@ -70,7 +70,7 @@ def _id_problems(file: h5py.File, side: str, official: Sequence[str]) -> Iterato
 
 
 def read_rows(path: Path) -> tuple[list[list[str]], list[str]]:
-    """All rows but the header as they stand, and what is wrong with the file as a file."""
+    """Return all rows without the header, and the errors of the file's format."""
     data = path.read_bytes()
     problems = [what for mark, what in ((b"\xef\xbb\xbf", "a byte-order mark"), (b"\r", "a CR")) if mark in data]
     if not data.endswith(b"\n"):
@@ -83,7 +83,7 @@ def read_rows(path: Path) -> tuple[list[list[str]], list[str]]:
 
 
 def problems_of_predictions(path: Path, *, queries: Sequence[str], references: Sequence[str]) -> list[str]:
-    """What is wrong with a predictions.csv for these official ids."""
+    """Return the errors of a predictions.csv for the official ids; an empty list if it is valid."""
     rows, found = read_rows(path)
     known = set(queries), set(references)
     if not 0 < len(rows) <= MAX_ROWS:
@@ -111,7 +111,7 @@ def predictions_of(path: Path) -> list[Prediction]:
 
 
 def ground_truth_of(path: Path) -> tuple[set[str], set[tuple[str, str]]]:
-    """The queries that are judged, and the true pairs."""
+    """Return the judged queries and the true pairs."""
     with path.open(newline="", encoding="ascii") as file:
         rows = [row for row in csv.reader(file, strict=True) if row != HEADER[:2]]
     return {query for query, _ in rows}, {(query, reference) for query, reference in rows if reference}
@@ -121,8 +121,10 @@ def ground_truth_of(path: Path) -> tuple[set[str], set[tuple[str, str]]]:
 
 
 def problems_of_search(submission: Path, predictions: Sequence[Prediction], *, sample: int, seed: int) -> list[str]:
-    """Every distance of `sample` random queries in float64, held against the predictions: which are missing because
-    they beat the last one kept, which are kept though they don't, which scores differ."""
+    """Return the differences between the predictions and brute force in float64, for `sample` random queries.
+
+    A difference is a missing pair that is better than the last one kept, a wrong score, or an unknown reference.
+    """
     last = min(score for _, _, score in predictions)
     with h5py.File(submission, "r") as file:
         names, references = file["query_ids"][:], file["reference_ids"][:].astype(str)
@@ -150,7 +152,7 @@ def _squared(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> np
 def _differences(
     told: dict[str, dict[str, float]], references: npt.NDArray[np.str_], scores: npt.NDArray[np.float64], last: float
 ) -> Iterator[str]:
-    """For one block of references; what was told of them is taken out."""
+    """Yield the differences in one block of references, and remove its pairs from `told`."""
     place = {name: at for at, name in enumerate(references.tolist())}
     for (query, pairs), row in zip(told.items(), scores, strict=True):
         here = {name: pairs.pop(name) for name in list(pairs) if name in place}

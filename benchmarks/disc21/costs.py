@@ -1,6 +1,6 @@
-"""What the whole challenge takes on a machine like the one that measured: sums of measured rates, nothing else.
+"""Estimated hours of the whole challenge on a machine like this one, from measured rates alone.
 
-Times grow in proportion to photos, pairs and queries, which is an assumption: only the last row was measured as it is.
+Times are assumed to grow in proportion to photos, pairs and queries. Only the last row was measured as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 def table() -> list[dict[str, object]]:
-    from benchmarks.ship import _processor  # with torch, whose memory every child would be held to have
+    from benchmarks.ship import _processor  # loads torch, whose memory would count for every child
 
     machine = f"{cores()} cores of {_processor()}"
     pairs = _pairs_a_second()
@@ -36,7 +36,7 @@ Line = tuple[str, str, str, str, float | None]
 
 
 def _train() -> Line:
-    """A photo's cost by stage; at a larger size it grows with the pixels."""
+    """Return the row of the training; the cost of a photo grows with its pixels."""
     loop = _rows("train_cpu")[0]["photos a second"]
     seconds = sum(share * TRAINING / (loop * (128 / side) ** 2) for share, side in STAGES)
     told = f"{loop:g} photos/s at 128 px"
@@ -44,7 +44,7 @@ def _train() -> Line:
 
 
 def _extractions() -> list[Line]:
-    """Of both million photos and the 100,000 queries."""
+    """Return the rows for the extraction of both million photos and the 100,000 queries."""
     photos = TRAINING + REFERENCES + 2 * QUERIES
     return [
         (
@@ -64,7 +64,7 @@ def _search(pairs: float) -> Line:
 
 
 def _normalise(pairs: float) -> list[Line]:
-    """Neighbours among the training descriptors are searched as references are."""
+    """Return the rows of normalisation; neighbours among training descriptors are searched like references."""
     queries, all_rows = QUERIES * TRAINING, (QUERIES + REFERENCES) * TRAINING
     smooth = TRAINING * TRAINING
     trials, part = 1_100, 25_000 * 100_000 * 2
@@ -79,7 +79,10 @@ def _normalise(pairs: float) -> list[Line]:
 
 
 def _matching(pairs: float) -> list[Line]:
-    """Every reference is taken to be some query's candidate, which is the most that there can be."""
+    """Return the rows of the matching track.
+
+    Every reference is assumed to be a candidate of some query, which is the most expensive case.
+    """
     two = _one("verify_cores", "a second, with 10 candidates", "2 processes")["times one process"]
     ms = {row["ms of one core a query"]: row["mean"] for row in _rows("verify") if row["mean"] != ""}
     read, features, mirrored = (
@@ -101,7 +104,7 @@ def _matching(pairs: float) -> list[Line]:
 
 
 def _measured() -> Line:
-    """The one row that was measured at the full size, where it was."""
+    """Return the only row measured as a whole at the full size, or a row that says how to measure it."""
     what = "measured as a whole: match.py, both files, figures and report"
     if not (RESULTS / "disc21.json").exists():
         return what, f"{QUERIES:,} × {REFERENCES:,}", "", "python -m benchmarks.disc21 --work DIR", None
@@ -111,7 +114,7 @@ def _measured() -> Line:
 
 
 def _pairs_a_second() -> float:
-    """Of the largest exact search measured."""
+    """Return the pairs per second of the largest exact search measured."""
     row = _rows("search")[-4]
     count = [int(number.replace(",", "")) for number in row["what"].split(" of ")[1].split(",  ")[0].split(" × ")[:2]]
     return count[0] * count[1] / float(row["seconds"])

@@ -1,4 +1,4 @@
-"""Descriptors with the challenge's ids, and a ground truth, in the files that match.py takes."""
+"""Made descriptors with the challenge's ids, and their ground truth, in the files that match.py takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUND_TRUTH = "ground_truth.csv"
 
 @dataclass(frozen=True)
 class Size:
-    """Of the queries every fifth, in random places, is a copy of a reference; no two of the same, as in DISC21."""
+    """Numbers of queries and references; a fifth of the queries, at random places, copy different references."""
 
     queries: int
     references: int
@@ -33,7 +33,7 @@ class Size:
 
     @property
     def pairs(self) -> int:
-        """Predictions of either track: ten a query, 500,000 in the challenge, if there are as many."""
+        """The predictions of either track: ten per query (500,000 in the challenge), or all pairs if fewer."""
         return min(10 * self.queries, self.queries * self.references)
 
 
@@ -47,7 +47,7 @@ def reference_ids(rows: range) -> list[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which query [C] is a copy of which reference [C]; references rise."""
+    """The copied pairs: rows of queries [C] and of references [C], in the order of the references."""
 
     query: Pairs
     reference: Pairs
@@ -83,7 +83,7 @@ def reference_ids_of(rows: npt.NDArray[np.int64]) -> list[str]:
 
 
 def _references(size: Size, real: Vectors, copied: Pairs, originals: Vectors) -> Iterator[Descriptors]:
-    """Blocks of them; the vectors of the `copied` rows go into `originals` on the way."""
+    """Yield the references in blocks, and write the vectors of the `copied` rows into `originals`."""
     start = 0
     for vectors in Photos.of(real, "references").make(size.references, seed=SEED):
         rows = range(start, start + len(vectors))
@@ -94,7 +94,7 @@ def _references(size: Size, real: Vectors, copied: Pairs, originals: Vectors) ->
 
 
 def _queries(size: Size, real: Vectors, places: Pairs, originals: Vectors) -> Iterator[Descriptors]:
-    """One block: the copies in their places, photos that have no copy in all others."""
+    """Yield one block: the copies at `places`, and photos without a copy at all others."""
     photos = Photos.of(real, "distractors")
     vectors = np.concatenate(list(photos.make(size.queries, seed=SEED + 1)))
     vectors[places] = photos.copies(originals, seed=SEED + 2)

@@ -1,4 +1,4 @@
-"""The parts that run in processes of their own, besides match.py."""
+"""Parts of the DISC21 measurement that run in their own processes, besides match.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MATCHING = "matching.csv"
 
 
 def check_descriptor(work: Path, size: Size) -> None:
-    """Both files of the descriptor track's run, and its figures by plain Python."""
+    """Check both files of the descriptor track, and write their figures by plain Python."""
     folder, official = work / "descriptor", _official(size)
     found = checks.problems_of_submission(folder / "submission.h5", **official)
     found += checks.problems_of_predictions(folder / "predictions.csv", **official)
@@ -37,7 +37,7 @@ def check_descriptor(work: Path, size: Size) -> None:
 
 
 def _same_vectors(work: Path, submission: Path) -> list[str]:
-    """The made descriptors are sorted by id, so that a submission holds them as they are."""
+    """Return where a submission differs from the made descriptors, which are sorted by id already."""
     with h5py.File(submission, "r") as ours, h5py.File(work / QUERIES) as queries, h5py.File(work / REFERENCES) as refs:
         return [
             f"{side}: other values than were given from row {start} on"
@@ -48,8 +48,10 @@ def _same_vectors(work: Path, submission: Path) -> list[str]:
 
 
 def rescore(work: Path, size: Size) -> None:
-    """A matching submission of the same pairs: a probability for each, by its distance and by made evidence, which
-    speaks for most of the copies, and now and then for another pair."""
+    """Write a matching submission of the same pairs, with a made probability for each.
+
+    It combines the distance with made evidence, which supports most of the copies and a few other pairs.
+    """
     matches = read_predictions(work / "descriptor" / "predictions.csv", max_rows=size.pairs)
     _, pairs = checks.ground_truth_of(work / GROUND_TRUTH)
     names = zip(matches.query_ids[matches.query], matches.reference_ids[matches.reference], strict=True)
@@ -70,7 +72,7 @@ def check_matching(work: Path, size: Size) -> None:
 
 
 def products(work: Path, size: Size) -> None:
-    """Seconds that the matrix products of all pairs would take alone, by those of a part of the queries."""
+    """Write the seconds that the matrix products of all pairs would take alone, estimated from PRODUCTS queries."""
     with h5py.File(work / QUERIES) as queries, h5py.File(work / REFERENCES) as references:
         some: Vectors = queries["vectors"][:PRODUCTS]
         every: Vectors = references["vectors"][:]
@@ -88,7 +90,7 @@ def _official(size: Size) -> dict[str, list[str]]:
 
 
 def _tell(work: Path, name: str, found: list[str], predictions: list[checks.Prediction]) -> None:
-    """SystemExit for what was found wrong; else the figures, computed without numpy, for the table."""
+    """Write the figures, computed without numpy. Raises SystemExit if problems were found."""
     if found:
         raise SystemExit("\n".join([f"{name}: {len(found)} problems", *found[:20]]))
     queries, pairs = checks.ground_truth_of(work / GROUND_TRUTH)

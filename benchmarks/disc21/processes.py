@@ -1,4 +1,4 @@
-"""Running a part in a process of its own, and what that took."""
+"""Parts in processes of their own, and their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.approximate import ROOT
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process took: wall-clock and core seconds, and the most memory that it, or one of its children, held."""
+    """The cost of a process: wall-clock and core seconds, and the peak memory (GB) of it or its largest child."""
 
     seconds: float
     core_seconds: float
@@ -22,7 +22,10 @@ class Cost:
 
 
 def measured(command: Sequence[str]) -> Cost:
-    """Run it; SystemExit where it fails. Ctrl-C reaches it too, and is waited for."""
+    """Run a command and return its cost. Raises SystemExit if it fails.
+
+    Ctrl-C is passed on to the command, and its end is awaited.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)
     try:

@@ -1,4 +1,4 @@
-"""How many photos of the challenge's size a second three models turn into descriptors, by the real command."""
+"""Extraction speed of three models on photos of the challenge's size, by extract.py itself."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from isc.model.device import choose_device, native_bfloat16
 from isc.photos.decode import encode_jpeg, read_image
 from isc.photos.folders import SAMPLE, list_images
 
-SIDE, QUALITY = 1024, 90  # of the photos: about as many bytes as the challenge's, 350 GB for 2.1 million
-FILES = 60  # different ones, which are read again and again
+SIDE, QUALITY = 1024, 90  # pixels, and JPEG quality; bytes as in the challenge, 350 GB for 2.1 million photos
+FILES = 60  # different photos, which are read again and again
 
 
 @dataclass(frozen=True)
 class Model:
-    """One whose speed matters, whatever its weights: they are random, but for isc_small's."""
+    """A model whose speed is measured; its weights are random, except those of isc_small."""
 
     name: str
     size: int  # pixels
@@ -67,7 +67,7 @@ def table(work: Path) -> list[dict[str, object]]:
 
 
 def _photos(folder: Path) -> list[Path]:
-    """The sample's photos, enlarged, with grain, so that they have as many bytes as photos of that size."""
+    """Write enlarged sample photos with grain, so that they have as many bytes as photos of that size."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     made: list[Path] = []
@@ -99,12 +99,12 @@ def _command(work: Path, files: list[Path], weights: str, count: int) -> list[st
     listed.write_text("".join(_lines(files, count)), encoding="utf-8")
     output.unlink(missing_ok=True)
     command = [sys.executable, str(ROOT / "extract.py"), f"images={listed}", f"output={output}", f"model={weights}"]
-    # auto asks whether the descriptors stay what they are, which those of random weights don't
+    # precision=auto tests whether the descriptors stay the same, which fails with random weights
     return command if weights == "isc_small" else [*command, f"precision={_quick().value}"]
 
 
 def _quick() -> Precision:
-    """The arithmetic that auto takes where a trained model's descriptors bear it."""
+    """Return the precision that `auto` takes if a trained model's descriptors allow it."""
     if choose_device("auto").type == "cuda":
         return Precision.float16
     return Precision.bfloat16 if native_bfloat16(choose_device("cpu")) else Precision.float32

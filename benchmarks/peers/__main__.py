@@ -1,4 +1,4 @@
-"""The command: see this package's docstring."""
+"""Command line of the robustness table."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(folder: Path, arguments: Sequence[str], *, matching: bool, work: Path, publish: bool) -> None:
-    """Judge the models, print the tables, and write them and the picture below `work`, and with `publish` where
-    docs/results.md and docs/robustness.md show them."""
+    """Judge the models, print the tables, and write them and the picture below `work`.
+
+    With `publish`, write them also to the places from which docs/results.md and docs/robustness.md show them.
+    """
     bench = read_bench(folder)
     judged = _judge_all(arguments, folder, work, matching=matching)
     found = {one.name: figures_by_cell(one.matches, bench) for one in judged}

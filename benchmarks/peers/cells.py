@@ -1,4 +1,4 @@
-"""A benchmark of single edits, cut into cells by kind and strength, and a model's figures in each."""
+"""Cells of a benchmark of single edits, by kind and strength, and a model's figures in each cell."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from isc.evaluate.metrics import ranks
 Flags = npt.NDArray[np.bool_]
 Cell = tuple[str, str | None]  # kind and strength
 
-TENTHS_WANTED = 9  # precision, of 10
+TENTHS_WANTED = 9  # the precision wanted, in tenths
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A benchmark's truth, and the cell of every query that is a copy."""
+    """A benchmark's ground truth, and the cell of every query that is a copy."""
 
     folder: Path
     truth: GroundTruth
@@ -33,7 +33,7 @@ class Bench:
 
 
 def read_bench(folder: Path) -> Bench:
-    """A folder that isc-benchmark wrote with one edit a query. Raises InputError for any other."""
+    """Read a folder that isc-benchmark wrote with one edit per query. Raises InputError for any other."""
     truth = read_ground_truth(folder / "ground_truth.csv")
     edits = read_edits(folder / "edits.jsonl")
     cells: dict[str, Cell] = {}
@@ -50,7 +50,7 @@ def read_bench(folder: Path) -> Bench:
 
 @dataclass(frozen=True)
 class Figures:
-    """A model's figures in one cell, 0…1, and how many true pairs that cell has."""
+    """A model's figures (0…1) in one cell, and the number of true pairs in it."""
 
     kind: str
     strength: str | None
@@ -61,11 +61,11 @@ class Figures:
 
 
 def figures_by_cell(matches: Matches, bench: Bench) -> list[Figures]:
-    """The figures of every cell, kinds by name and strengths as they come.
+    """Return the figures of every cell, sorted by kind and strength.
 
-    In a cell are its own copies and all distractors. There are as many distractors for a few copies as for all, so a
-    distractor's wrong pair counts copies of the cell ÷ copies of all: the share of copies is then that of the whole
-    benchmark, and so is the meaning of a precision.
+    A cell has its own copies and all distractors. Since its few copies have as many distractors as all copies together,
+    a distractor's wrong pair counts only (copies of the cell) / (all copies). So the share of copies is that of the
+    whole benchmark, and a precision has the same meaning.
     """
     kept = matches.take(bench.truth.judged(matches))
     right = bench.truth.right(kept)
@@ -87,10 +87,11 @@ def figures_by_cell(matches: Matches, bench: Bench) -> list[Figures]:
 
 
 def judged(score: FloatArray, right: Flags, distractor: Flags, *, copies: int, of: int) -> tuple[float, float]:
-    """μAP and recall at 90 % precision of predictions [M], of which those of a `distractor` count copies / of each.
+    """Return μAP and recall at 90 % precision of predictions [M]; those of a `distractor` count `copies` / `of` each.
 
-    Wrong pairs stand before right ones of the same score. With copies = of this is what `isc.evaluate.metrics.evaluate`
-    says.     Counts are kept in units of 1 / of, so that nothing is rounded where 90 % is just reached.
+    Of equal scores, wrong pairs come before correct ones. With copies = of, the result is that of
+    `isc.evaluate.metrics.evaluate`. Counts are in units of 1 / of, so that nothing is rounded if 90 % is reached
+    exactly.
     """
     order = np.lexsort((right, -score))
     right, distractor = right[order], distractor[order]

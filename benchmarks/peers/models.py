@@ -1,4 +1,4 @@
-"""What a model finds in a benchmark, by the verbs' own commands; made once."""
+"""A model's predictions on a benchmark, made once by the verbs' own commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEAREST = 10  # references of each query
 
 @dataclass(frozen=True)
 class Model:
-    """A row's name and what stands for the model: see this package's docstring."""
+    """A row's name, and its model: a value of extract.py's model=, timm:NAME, PDQ, pHash or dHash."""
 
     name: str
     model: str
@@ -33,7 +33,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a model found, and the figures of match.py over all queries."""
+    """A model's predictions, and the metrics of match.py over all queries."""
 
     name: str
     matches: Matches
@@ -41,7 +41,10 @@ class Judged:
 
 
 def named(argument: str) -> Model:
-    """Of NAME=MODEL, or a MODEL alone, which is called by the last part of its path."""
+    """Return the model of NAME=MODEL, or of a MODEL alone, whose name is the last part of its path.
+
+    Raises InputError if the name or the model is empty.
+    """
     name, equals, model = argument.partition("=")
     if not equals or "://" in name or Path(argument).exists():
         return Model(Path(argument.partition("#")[0]).name, argument)
@@ -51,7 +54,7 @@ def named(argument: str) -> Model:
 
 
 def models(arguments: Sequence[str]) -> list[Model]:
-    """Raises InputError where two have one name."""
+    """Return the models of the arguments. Raises InputError if two have the same name."""
     found = [named(argument) for argument in arguments]
     for at, one in enumerate(found):
         for other in found[:at]:
@@ -61,12 +64,12 @@ def models(arguments: Sequence[str]) -> list[Model]:
 
 
 def has_fusion(model: Model) -> bool:
-    """Whether the weights of local evidence are stored with it."""
+    """Return whether a fusion of local evidence is stored with the model."""
     return beside_model(model.model, FUSION).is_file()
 
 
 def judge(model: Model, bench: Path, work: Path) -> Judged:
-    """The ten nearest references of each query by its descriptors, which are kept below `work`."""
+    """Return the ten nearest references of each query by descriptors, which are kept below `work`."""
     descriptors = work / _key(model.model)
     if model.model in HASHES:
         by = hasher(model.model)
@@ -80,9 +83,9 @@ def judge(model: Model, bench: Path, work: Path) -> Judged:
 
 
 def judge_matching(model: Model, bench: Path, work: Path) -> Judged:
-    """The ten likeliest references of each query by the matching track; `judge` comes first.
+    """Return the ten best references of each query by the matching track; call `judge` first.
 
-    What is there already, by this model and these weights of its evidence, is not made again.
+    An existing result by the same model and the same fusion is used again.
     """
     descriptors, name = work / _key(model.model), f"{model.name}, local verification"
     fusion = hashlib.sha256(beside_model(model.model, FUSION).read_bytes()).hexdigest()[:16]
@@ -104,7 +107,7 @@ def _read(scored: Scored) -> Judged:
 
 
 def _key(model: str) -> str:
-    """A folder's name for what a model finds: by the bytes of its weights where they are a file."""
+    """Return a folder name for a model's results, by a hash of its weights if they are a file."""
     shipped, path = SHIPPED / f"{model}.safetensors", Path(model)
     path = shipped if shipped.is_file() else path / MODEL_FILE if path.is_dir() else path
     readable = re.sub(r"\W+", "_", path.stem if path.is_file() else model)[-60:]
@@ -112,8 +115,11 @@ def _key(model: str) -> str:
 
 
 def _timm_file(model: str, work: Path) -> str:
-    """A file of ours with timm's backbone and weights: features pooled by GeM with p = 3, and a random orthogonal
-    projection to 256 numbers, which nearly keeps their angles; what `imagenet` is for the default backbone."""
+    """Return a model file with a backbone and weights of timm; write it if it does not exist.
+
+    Features are pooled by GeM with p = 3 and projected to 256 numbers by a random orthogonal matrix, which nearly keeps
+    their angles. For the default backbone this is the model `imagenet`.
+    """
     path = work / "timm" / f"{re.sub(r'[^-.0-9A-Za-z]+', '_', model.removeprefix(TIMM))}.safetensors"
     if not path.is_file():
         from isc.config.train import ModelConfig

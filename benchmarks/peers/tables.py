@@ -1,4 +1,4 @@
-"""The figures as rows: every cell, a row a kind, a row a model."""
+"""Tables of the figures: one row per cell, per kind, or per model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def group_of(kind: str) -> str:
 
 
 def kinds_by_group(found: ByModel) -> dict[str, list[str]]:
-    """The kinds of each group that has any, the easiest first: by mean recall over models and strengths."""
+    """Return the kinds of each group, the easiest first by mean recall over models and strengths."""
     recall: dict[str, list[float]] = {}
     for figures in found.values():
         for one in figures:
@@ -40,7 +40,7 @@ def kinds_by_group(found: ByModel) -> dict[str, list[str]]:
 
 
 def long_form(found: ByModel) -> Rows:
-    """A row a model, kind and strength."""
+    """Return one row per model, kind and strength."""
     return [
         {
             "model": name,
@@ -57,7 +57,7 @@ def long_form(found: ByModel) -> Rows:
 
 
 def by_kind(found: ByModel) -> Rows:
-    """A row a kind: recall at 90 % precision of each model, per cent, light · medium · strong where it has degrees."""
+    """Return one row per kind: each model's recall at 90 % precision in per cent, light · medium · strong."""
     rows: Rows = []
     for group, kinds in kinds_by_group(found).items():
         for kind in kinds:
@@ -70,14 +70,17 @@ def by_kind(found: ByModel) -> Rows:
 
 
 def of_kind(figures: Sequence[Figures], kind: str) -> list[Figures]:
-    """The cells of a kind, light to strong."""
+    """Return the cells of a kind, light to strong."""
     order = (*STRENGTHS, None)
     return sorted((one for one in figures if one.kind == kind), key=lambda one: order.index(one.strength))
 
 
 def by_model(judged: Sequence[Judged], bench: Bench, found: ByModel, *, resamples: int = 1000) -> Rows:
-    """A row a model: the figures over all queries with 95 % intervals, by drawing the queries anew, and the means of
-    recall at 90 % precision over the cells of each strength and group."""
+    """Return one row per model: figures over all queries, and mean recalls.
+
+    The 95 % intervals come from drawing the queries again; the means are of recall at 90 % precision over the cells of
+    each strength and group.
+    """
     return [_overall(one, bench, resamples) | _means(found[one.name]) for one in judged]
 
 

@@ -1,4 +1,4 @@
-"""Which edits a copy gets, in which order, and when it is drawn anew."""
+"""Random chains of edits: their kinds, their order, and the check that enough is left to see."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ EDITS: Mapping[str, Callable[[Image.Image, Draws], Made]] = MappingProxyType(
 )
 KINDS = tuple(sorted(EDITS))
 FREQUENT = frozenset({*PARTS, *COMBINED, *LAYOUTS, *SCENES, "resaves", "video_frame"})  # drawn twice as often
-RARE = frozenset({"negative", "solarize"})  # half as often
-ALTERNATIVES = (  # of each group a chain holds at most one: two would leave nothing to see
+RARE = frozenset({"negative", "solarize"})  # drawn half as often
+ALTERNATIVES = (  # a chain has at most one edit of each group: two would leave nothing to see
     frozenset({"charcoal", "sketch", "emboss", "pencil", "halftone", "solarize", "negative", "few_colours"}),
     frozenset({"painting", "oil_paint", "smoothed", "motion", "scaled_small", "spread", "pencil", "sketch"}),
     frozenset({"strip", "mirrored_crop", "collage", "inset", "screenshot", "story", "cut_strips", "two_panels"}),
@@ -35,18 +35,18 @@ ALTERNATIVES = (  # of each group a chain holds at most one: two would leave not
     frozenset({*CODECS, "charcoal", "emboss"}),
     frozenset({"scaled_small", *SCENES, "collage", "inset"}),
 )
-COUNTS, SHARES = (1, 2, 3), (0.6, 0.3, 0.1)  # edits of a copy, and how many copies have so many
+COUNTS, SHARES = (1, 2, 3), (0.6, 0.3, 0.1)  # edits of a copy, and the share of copies with that number
 
-SIDE = 360  # pixels of the longest side that a photo is brought to, so that a radius is the same for all
-MAX_SIDE, MIN_SIDE = 640, 48  # after every edit
-MIN_CONTRAST = 12.0  # standard deviation of the levels; half of the photo's for one that has little itself
-BLANK = 2.0  # a photo with less is refused: nobody could tell it from another
-MAX_DRAWS = 100  # of a chain, until one leaves enough to see
+SIDE = 360  # pixels of a photo's longest side before editing, so that a radius means the same for all
+MAX_SIDE, MIN_SIDE = 640, 48  # pixels, after every edit
+MIN_CONTRAST = 12.0  # standard deviation of the levels; for a photo of low contrast, half of its own
+BLANK = 2.0  # a photo with less contrast is refused: nobody could distinguish it from another
+MAX_DRAWS = 100  # attempts to draw a chain that leaves enough to see
 
 
 @dataclass(frozen=True)
 class Edit:
-    """The name of an edit, one of KINDS, and what was drawn for it."""
+    """The name of an edit, one of KINDS, and its drawn parameters."""
 
     name: str
     params: Params
@@ -55,10 +55,10 @@ class Edit:
 def edit_chain(
     image: Image.Image, rng: np.random.Generator, photos: Sequence[str], photo: Callable[[str], Image.Image]
 ) -> tuple[Image.Image, tuple[Edit, ...]]:
-    """A copy of the RGB picture by one to three edits, and these in their order.
+    """Return a copy of the RGB picture by one to three edits, and these edits in their order.
 
-    `photos` are the ids that `photo` opens. A chain of which one edit leaves a blank picture is drawn again. Raises
-    InputError where none is found, as for a picture that is blank itself.
+    `photos` are the ids that `photo` opens. If an edit leaves a blank picture, the chain is drawn again. Raises
+    InputError if no chain is found, for example because the picture itself is blank.
     """
     draws = Draws(rng, photos, lambda name: brought_to_size(photo(name)))
     for _ in range(MAX_DRAWS):
@@ -69,7 +69,7 @@ def edit_chain(
 
 
 def draw_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
-    """So many different kinds that go together, in the order in which they are done."""
+    """Return `number` different kinds that may be combined, in the order in which they are applied."""
     weight = np.array([2.0 if name in FREQUENT else 0.5 if name in RARE else 1.0 for name in KINDS])
     while True:
         chosen = {str(name) for name in rng.choice(KINDS, number, replace=False, p=weight / weight.sum())}
@@ -78,7 +78,7 @@ def draw_names(rng: np.random.Generator, number: int) -> tuple[str, ...]:
 
 
 def apply(image: Image.Image, names: Sequence[str], draws: Draws) -> tuple[Image.Image, tuple[Edit, ...]] | None:
-    """These edits one after another; None where one of them leaves too little to see."""
+    """Apply the edits one after another; return None if one of them leaves too little to see."""
     cv2.setNumThreads(1)
     copy, edits = brought_to_size(image), []
     if _contrast(copy) < BLANK:
@@ -95,12 +95,12 @@ def apply(image: Image.Image, names: Sequence[str], draws: Draws) -> tuple[Image
 
 
 def brought_to_size(image: Image.Image) -> Image.Image:
-    """The picture with a longest side of SIDE pixels."""
+    """Return the picture with a longest side of SIDE pixels."""
     scale = SIDE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _contrast(image: Image.Image) -> float:
-    """The standard deviation of the levels within a channel, averaged over the channels."""
+    """Return the standard deviation of the levels within a channel, averaged over the channels."""
     return float(np.asarray(image, np.float32).std((0, 1)).mean())

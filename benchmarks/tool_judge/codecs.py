@@ -1,4 +1,4 @@
-"""What is lost on the way: video codecs and filters of ffmpeg, saving again and again, painting filters of OpenCV."""
+"""Edits with loss: video codecs and filters of ffmpeg, repeated saving, painting filters of OpenCV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.tool_judge.tools import ffmpeg_codec, ffmpeg_filter
 
 
 def _video_frame(image: Image.Image, draws: Draws) -> Made:
-    """One frame of a video at a very low rate."""
+    """Encode the picture as one frame of a video at a very low rate."""
     h264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", f"{draws.whole(36, 48)}")
     vp9 = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "0", "-crf", f"{draws.whole(54, 63)}")
     mpeg2 = ("-c:v", "mpeg2video", "-q:v", f"{draws.whole(16, 31)}")
@@ -27,7 +27,7 @@ def _video_frame(image: Image.Image, draws: Draws) -> Made:
 
 
 def _video_filter(image: Image.Image, draws: Draws) -> Made:
-    """One or two of the filters that video editors have."""
+    """Apply one or two of the filters of video editors."""
     curve = draws.one_of(("vintage", "cross_process", "color_negative", "darker", "lighter", "strong_contrast"))
     step = draws.one_of((32, 48, 64))
     filters = (
@@ -47,7 +47,7 @@ def _video_filter(image: Image.Image, draws: Draws) -> Made:
 
 
 def _scaled_small(image: Image.Image, draws: Draws) -> Made:
-    """A thumbnail, enlarged again."""
+    """Shrink the picture to a thumbnail and enlarge it again."""
     down, up = (draws.one_of(("neighbor", "bilinear", "bicubic", "lanczos", "area")) for _ in range(2))
     side = draws.whole(44, 110)
     scale = side / max(image.size)
@@ -57,7 +57,7 @@ def _scaled_small(image: Image.Image, draws: Draws) -> Made:
 
 
 def _resaves(image: Image.Image, draws: Draws) -> Made:
-    """Three to eight times saved as JPEG, WebP or GIF, each time at another size."""
+    """Save the picture three to eight times as JPEG, WebP or GIF, each time at another size."""
     saved: list[list[object]] = []
     for _ in range(draws.whole(3, 8)):
         kind = draws.one_of(("JPEG", "JPEG", "WEBP", "GIF"))
@@ -74,14 +74,14 @@ def _resaves(image: Image.Image, draws: Draws) -> Made:
 
 
 def _painting(image: Image.Image, draws: Draws) -> Made:
-    """OpenCV's stylization."""
+    """Apply OpenCV's stylization."""
     spread, edge = draws.number(20, 90), draws.number(0.15, 0.6)
     pixels = cv2.stylization(np.ascontiguousarray(image), sigma_s=spread, sigma_r=edge)
     return Image.fromarray(pixels), {"sigma_s": spread, "sigma_r": edge}
 
 
 def _pencil(image: Image.Image, draws: Draws) -> Made:
-    """OpenCV's pencil sketch, grey or in colours."""
+    """Apply OpenCV's pencil sketch, grey or in colours."""
     spread, edge, shade = draws.number(20, 80), draws.number(0.06, 0.2), draws.number(0.02, 0.07)
     found = cv2.pencilSketch(np.ascontiguousarray(image), sigma_s=spread, sigma_r=edge, shade_factor=shade)
     colours = draws.chance(0.4)
@@ -91,7 +91,7 @@ def _pencil(image: Image.Image, draws: Draws) -> Made:
 
 
 def _smoothed(image: Image.Image, draws: Draws) -> Made:
-    """Flat areas between kept edges: OpenCV's edgePreservingFilter, or mean shift."""
+    """Flatten the areas and keep the edges, by OpenCV's edgePreservingFilter or by mean shift."""
     pixels = np.ascontiguousarray(image)
     if draws.chance(0.5):
         radius, levels = draws.whole(8, 20), draws.whole(20, 50)
@@ -104,7 +104,7 @@ def _smoothed(image: Image.Image, draws: Draws) -> Made:
 
 
 def _detail(image: Image.Image, draws: Draws) -> Made:
-    """OpenCV's detailEnhance, as phones do it."""
+    """Apply OpenCV's detailEnhance once or twice, as phones do."""
     spread, edge, times = draws.number(5, 40), draws.number(0.2, 0.6), draws.whole(1, 2)
     pixels = np.ascontiguousarray(image)
     for _ in range(times):

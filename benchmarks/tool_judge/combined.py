@@ -1,4 +1,4 @@
-"""A photo put together with others, and parts of a photo alone."""
+"""Edits that combine a photo with others, or keep only a part of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GRIDS = ((2, 1), (1, 2), (2, 2), (2, 2), (3, 2), (2, 3), (3, 3))  # columns and 
 
 
 def _collage(image: Image.Image, draws: Draws) -> Made:
-    """One of 2, 4, 6 or 9 tiles, the others from other photos."""
+    """Make a collage of 2, 4, 6 or 9 tiles: the photo and others."""
     columns, rows = draws.one_of(GRIDS)
     side = round(540 / max(columns, rows))
     width, height = side, max(32, round(side * draws.number(0.75, 1.3)))
@@ -31,7 +31,7 @@ def _collage(image: Image.Image, draws: Draws) -> Made:
 
 
 def _inset(image: Image.Image, draws: Draws) -> Made:
-    """The photo small in a corner of another one, with a border."""
+    """Paste the photo, small and with a border, into another one."""
     name, other = draws.other()
     canvas = fitted(other, 480, 480)
     share, border = draws.number(0.35, 0.6), draws.whole(0, 6)
@@ -41,7 +41,7 @@ def _inset(image: Image.Image, draws: Draws) -> Made:
 
 
 def _covered(image: Image.Image, draws: Draws) -> Made:
-    """Another photo inset over it."""
+    """Paste another photo, small and with a border, over the photo."""
     name, other = draws.other()
     share, border = draws.number(0.35, 0.65), draws.whole(0, 6)
     canvas = image.copy()
@@ -51,7 +51,7 @@ def _covered(image: Image.Image, draws: Draws) -> Made:
 
 
 def _paste_in_corner(canvas: Image.Image, small: Image.Image, draws: Draws) -> None:
-    """Near one of the corners, or one time in four anywhere."""
+    """Paste near one of the corners, or one time in four anywhere."""
     room = max(0, canvas.width - small.width), max(0, canvas.height - small.height)
     margin = round(draws.number(0, 0.05) * min(canvas.size))
     at = [draws.one_of((min(margin, free), max(0, free - margin))) for free in room]
@@ -61,7 +61,7 @@ def _paste_in_corner(canvas: Image.Image, small: Image.Image, draws: Draws) -> N
 
 
 def _strip(image: Image.Image, draws: Draws) -> Made:
-    """A strip of it alone, from edge to edge."""
+    """Keep only a strip of the photo, from edge to edge."""
     share, upright = draws.number(0.2, 0.45), draws.chance(0.5)
     start = draws.number(0, 1 - share)
     if upright:
@@ -72,7 +72,7 @@ def _strip(image: Image.Image, draws: Draws) -> Made:
 
 
 def _cut_strips(image: Image.Image, draws: Draws) -> Made:
-    """Cut into strips, with gaps between them or with those of another photo."""
+    """Cut the photo into strips, with gaps or with strips of another photo between them."""
     number, upright, mixed = draws.whole(3, 8), draws.chance(0.5), draws.chance(0.5)
     name, other = draws.other() if mixed else (None, None)
     length = image.width if upright else image.height
@@ -93,7 +93,7 @@ def _cut_strips(image: Image.Image, draws: Draws) -> Made:
 
 
 def _blend(image: Image.Image, draws: Draws) -> Made:
-    """Another photo shines through, everywhere the same or more and more to one side."""
+    """Blend another photo in, evenly or increasing towards one side."""
     name, other = draws.other()
     other, share, way = filling(other, *image.size), draws.number(0.3, 0.6), draws.one_of(("even", "even", "ramp"))
     if way == "even":
@@ -105,7 +105,7 @@ def _blend(image: Image.Image, draws: Draws) -> Made:
 
 
 def _mirrored_crop(image: Image.Image, draws: Draws) -> Made:
-    """A quarter to three fifths of the area, mirrored."""
+    """Keep a quarter to three fifths of the area, mirrored."""
     area, stretch = draws.number(0.25, 0.6), draws.number(0.75, 1.33)
     width, height = (min(1.0, math.sqrt(area) * factor) for factor in (stretch, 1 / stretch))
     x, y = draws.number(0, 1 - width), draws.number(0, 1 - height)

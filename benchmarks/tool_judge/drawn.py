@@ -1,4 +1,4 @@
-"""Text, grounds and stickers, drawn with Pillow."""
+"""Text, backgrounds and stickers, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
-    """As large as the box allows, whole."""
+    """Return the whole picture, as large as the box allows."""
     scale = min(width / image.width, height / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def filling(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of the picture, so large that it fills the box."""
+    """Return the middle of the picture, resized so that it fills the box."""
     scale = max(width / image.width, height / image.height)
     size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
@@ -28,7 +28,7 @@ def filling(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def gradient(width: int, height: int, first: Colour, last: Colour, angle: float) -> Image.Image:
-    """From one colour to another along the angle in degrees."""
+    """Return a gradient from one colour to another, along `angle` in degrees."""
     x, y = np.meshgrid(np.linspace(-0.5, 0.5, width), np.linspace(-0.5, 0.5, height))
     along = np.cos(math.radians(angle)) * x + np.sin(math.radians(angle)) * y
     along = ((along - along.min()) / max(float(np.ptp(along)), 1e-9))[..., None]
@@ -36,7 +36,7 @@ def gradient(width: int, height: int, first: Colour, last: Colour, angle: float)
 
 
 def ground(image: Image.Image, width: int, height: int, draws: Draws) -> tuple[Image.Image, str]:
-    """Behind a photo: its own copy, enlarged and blurred, a gradient, or one colour."""
+    """Return a background for a photo, and its kind: the photo enlarged and blurred, a gradient, or one colour."""
     kind = draws.one_of(("blurred", "blurred", "gradient", "plain"))
     if kind == "blurred":
         behind = filling(image, width, height).filter(ImageFilter.GaussianBlur(draws.number(8, 20)))
@@ -47,7 +47,7 @@ def ground(image: Image.Image, width: int, height: int, draws: Draws) -> tuple[I
 
 
 def text_block(text: str, width: int, size: int, colour: Colour, outline: Colour | None = None) -> Image.Image:
-    """Lines of text in the middle, RGBA, as wide as given and as high as they need."""
+    """Return centred lines of text as an RGBA picture of this width, as high as they need."""
     font, stroke = ImageFont.load_default(size), 0 if outline is None else max(1, size // 14)
     lines: list[str] = []
     for word in text.split():
@@ -66,7 +66,7 @@ def text_block(text: str, width: int, size: int, colour: Colour, outline: Colour
 
 
 def caption(canvas: Image.Image, text: str, draws: Draws, size: int, middle: float) -> None:
-    """Text across the canvas, its middle at this share of the height: bare, outlined or on a box."""
+    """Draw text across the canvas: bare, outlined or on a box; `middle` is its centre as a share of the height."""
     way = draws.one_of(("outlined", "box", "bare"))
     dark = draws.chance(0.5)
     colour, contrary = (BLACK, WHITE) if dark else (WHITE, BLACK)
@@ -79,7 +79,7 @@ def caption(canvas: Image.Image, text: str, draws: Draws, size: int, middle: flo
 
 
 def header(canvas: Image.Image, draws: Draws, *, height: int, top: int = 0, ground: Colour | None = None) -> None:
-    """A bar with a round portrait, a name and a line below it."""
+    """Draw a bar with a round portrait, a name, and a line below the name."""
     pen, name = ImageDraw.Draw(canvas), draws.one_of(NAMES)
     ink = WHITE if ground is None or sum(ground) < 380 else (30, 30, 30)
     if ground is not None:
@@ -92,7 +92,7 @@ def header(canvas: Image.Image, draws: Draws, *, height: int, top: int = 0, grou
 
 
 def sticker(draws: Draws, side: int) -> tuple[Image.Image, str]:
-    """RGBA: a face, a heart, a star, an arrow, a bubble or a label."""
+    """Return an RGBA sticker and its kind: a face, a heart, a star, an arrow, a bubble or a label."""
     kind = draws.one_of(("face", "heart", "star", "arrow", "bubble", "label"))
     layer = Image.new("RGBA", (side, side))
     pen, ink, s = ImageDraw.Draw(layer), draws.colour(), side
@@ -128,7 +128,10 @@ def sticker(draws: Draws, side: int) -> tuple[Image.Image, str]:
 
 
 def stick(canvas: Image.Image, draws: Draws, *, low: float, high: float) -> str:
-    """A sticker of this share of the shorter side, turned, somewhere on the canvas; its kind."""
+    """Paste a rotated sticker somewhere on the canvas, and return its kind.
+
+    Its side is a share of the canvas's shorter side, from `low` to `high`.
+    """
     layer, kind = sticker(draws, max(16, round(draws.number(low, high) * min(canvas.size))))
     layer = layer.rotate(draws.number(-35, 35), Image.Resampling.BICUBIC, expand=True)
     at = draws.whole(0, max(0, canvas.width - layer.width)), draws.whole(0, max(0, canvas.height - layer.height))

@@ -1,4 +1,4 @@
-"""What an edit draws from: numbers, colours, words, and other photos."""
+"""Random draws of an edit: numbers, colours, words, and other photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 Thing = TypeVar("Thing")
 Params = dict[str, Any]  # JSON
-Made = tuple[Image.Image, Params]  # a picture and what was drawn for it
+Made = tuple[Image.Image, Params]  # a picture and its drawn parameters
 Colour = tuple[int, int, int]
 
 WORDS = (
@@ -24,7 +24,7 @@ NAMES = ("mira.k", "old_town", "paul_89", "daily.views", "the.kitchen", "wandere
 
 @dataclass(frozen=True)
 class Draws:
-    """A random stream, the ids of other photos, and how one of them is opened."""
+    """A random stream, the ids of other photos, and the function that opens one of them."""
 
     rng: np.random.Generator
     ids: Sequence[str]
@@ -34,7 +34,7 @@ class Draws:
         return round(float(self.rng.uniform(low, high)), 4)
 
     def whole(self, low: int, high: int) -> int:
-        """Of low…high, both included."""
+        """Return an integer from low…high, both included."""
         return int(self.rng.integers(low, high + 1))
 
     def one_of(self, things: Sequence[Thing]) -> Thing:
@@ -50,7 +50,7 @@ class Draws:
         return self.whole(0, 2**31 - 1)
 
     def colour(self) -> Colour:
-        """Black, white, or anything."""
+        """Return black, white, or any colour."""
         anything = self.whole(0, 255), self.whole(0, 255), self.whole(0, 255)
         return self.one_of(((0, 0, 0), (255, 255, 255), anything, anything))
 
@@ -58,17 +58,17 @@ class Draws:
         return " ".join(self.one_of(WORDS) for _ in range(self.whole(fewest, most)))
 
     def other(self) -> tuple[str, Image.Image]:
-        """Another photo and its id."""
+        """Return the id of another photo, and the photo."""
         name = self.one_of(self.ids)
         return name, self.open(name)
 
     def others(self, number: int) -> tuple[list[str], list[Image.Image]]:
-        """So many other photos, different ones where there are enough."""
+        """Return the ids of `number` other photos, and the photos; all are different if there are enough."""
         drawn = self.rng.choice(len(self.ids), number, replace=len(self.ids) < number)
         names = [self.ids[int(i)] for i in drawn]
         return names, [self.open(name) for name in names]
 
 
 def hexed(colour: Colour) -> str:
-    """As ImageMagick takes it."""
+    """Return the colour as ImageMagick takes it."""
     return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,4 +1,4 @@
-"""Layouts of what people post: stories, memes, screenshots, stickers."""
+"""Layouts of posts in social media: stories, memes, screenshots, stickers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.tool_judge.draws import Draws, Made
 
 
 def _story(image: Image.Image, draws: Draws) -> Made:
-    """The photo on an upright ground, with captions, stickers and a header."""
+    """Put the photo on an upright background, with captions, stickers and a header."""
     width, height = 360, draws.one_of((640, 600, 480))
     canvas, behind = ground(image, width, height, draws)
     share, middle = draws.number(0.65, 1.0), draws.number(0.42, 0.58)
@@ -35,7 +35,7 @@ def _story(image: Image.Image, draws: Draws) -> Made:
 
 
 def _meme(image: Image.Image, draws: Draws) -> Made:
-    """Letters above and below on the photo, or a band of text above it."""
+    """Write text on the photo above and below, or on bands: one above the photo, or one above and one below."""
     way = draws.one_of(("on_photo", "band", "bands"))
     size = round(draws.number(0.07, 0.13) * image.width)
     texts = [draws.words(2, 7) for _ in range(2)]
@@ -56,7 +56,7 @@ def _meme(image: Image.Image, draws: Draws) -> Made:
 
 
 def _two_panels(image: Image.Image, draws: Draws) -> Made:
-    """The photo beside or above another one, each with a caption."""
+    """Put the photo beside or above another one, with or without captions."""
     name, other = draws.other()
     upright, first, text = draws.chance(0.5), draws.chance(0.5), draws.chance(0.6)
     other = filling(other, *image.size)
@@ -72,7 +72,7 @@ def _two_panels(image: Image.Image, draws: Draws) -> Made:
 
 
 def _screenshot(image: Image.Image, draws: Draws) -> Made:
-    """The photo as a post in a program: on a phone, in a chat, or in a browser's window."""
+    """Show the photo as a post in a program: on a phone, in a chat, or in a browser window."""
     way, dark = draws.one_of(("post", "chat", "window")), draws.chance(0.4)
     paper, ink, line = ((18, 18, 20), (235, 235, 235), (60, 60, 64)) if dark else (WHITE, (20, 20, 20), (215, 215, 220))
     width, height = (560, 400) if way == "window" else (360, draws.one_of((560, 640, 700)))
@@ -115,7 +115,7 @@ def _screenshot(image: Image.Image, draws: Draws) -> Made:
 
 
 def _stickers(image: Image.Image, draws: Draws) -> Made:
-    """Two to five stickers and a line of text."""
+    """Put two to five stickers and a line of text on the photo."""
     canvas = image.copy()
     stuck = [stick(canvas, draws, low=0.15, high=0.4) for _ in range(draws.whole(2, 5))]
     text = draws.words(2, 6)

@@ -1,4 +1,4 @@
-"""ImageMagick's filters and distortions. Radii are of pictures whose longest side is about 360 pixels."""
+"""ImageMagick's filters and distortions; radii are for pictures whose longest side is about 360 pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Options = tuple[str, ...]
 
 
 def _filter(draw: Callable[[Draws, Image.Image], Options]) -> Callable[[Image.Image, Draws], Made]:
-    """A kind of edit out of what draws the options of `convert`."""
+    """Return a kind of edit, made from a function that draws the options of `convert`."""
 
     def edit(image: Image.Image, draws: Draws) -> Made:
         options, seed = draw(draws, image), draws.seed()
@@ -34,7 +34,7 @@ def _charcoal(draws: Draws, _: Image.Image) -> Options:
 
 
 def _sketch(draws: Draws, _: Image.Image) -> Options:
-    """The photo divided by its blurred self: lines on white."""
+    """Divide the photo by its blurred copy, which leaves lines on white."""
     grey: Options = ("-colorspace", "Gray") if draws.chance(0.6) else ()
     copy = ("(", "+clone", "-negate", "-blur", f"0x{draws.number(3, 9)}", ")")
     return (*grey, *copy, "-compose", "ColorDodge", "-composite", "-gamma", f"{draws.number(0.4, 0.8)}")
@@ -104,7 +104,7 @@ def _shear(draws: Draws, _: Image.Image) -> Options:
 
 def _rotation(draws: Draws, _: Image.Image) -> Options:
     angle = draws.sign() * draws.number(6, 60 if draws.chance(0.7) else 175)
-    if draws.chance(0.4):  # the picture's size stays
+    if draws.chance(0.4):  # keeps the picture's size
         return ("-virtual-pixel", draws.one_of(("edge", "mirror", "tile", "black")), "-distort", "SRT", f"{angle}")
     return ("-background", hexed(draws.colour()), "-rotate", f"{angle}")
 

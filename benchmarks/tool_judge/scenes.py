@@ -16,13 +16,14 @@ from benchmarks.tool_judge.draws import Draws, Made, Params
 
 Floats = npt.NDArray[np.float32]
 
-CELL = 4  # pixels of the drawn screen for one of the picture
+CELL = 4  # pixels of the drawn screen per pixel of the picture
 
 
 def _photo_of_screen(image: Image.Image, draws: Draws) -> Made:
-    """The screen's grid of points, seen at an angle, with its edge, glare, a colour cast and the camera's noise.
+    """Show the picture on a screen and photograph it: grid, angle, edge, glare, colour cast and noise.
 
-    The camera has fewer pixels than the grid, which is where the moiré comes from."""
+    The camera has fewer pixels than the grid of the screen, which causes the moiré.
+    """
     lit = draws.whole(190, 300)
     shown = fitted(image, lit, lit)
     screen = _grid(np.asarray(shown, np.float32), draws.number(0.25, 0.7))
@@ -48,7 +49,7 @@ def _photo_of_screen(image: Image.Image, draws: Draws) -> Made:
 
 
 def _grid(pixels: Floats, depth: float) -> Floats:
-    """Every pixel as a cell of three coloured bars with a dark line below, as bright on the average."""
+    """Return every pixel as a cell of three coloured bars with a dark line below, at the same mean brightness."""
     height, width = pixels.shape[:2]
     cell = np.full((CELL, CELL, 3), 1 - depth, np.float32)
     for channel in range(3):
@@ -59,7 +60,7 @@ def _grid(pixels: Floats, depth: float) -> Floats:
 
 
 def _corners(width: int, height: int, draws: Draws) -> Floats:
-    """Where the screen's corners are seen: a little turned and askew, the whole of it or nearly."""
+    """Return the screen's corners in the photo [4, 2]: slightly rotated and skewed, wholly or nearly visible."""
     angle, scale = math.radians(draws.number(-9, 9)), draws.number(0.78, 1.05)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     flat = (np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - 0.5) * [width, height] * scale
@@ -68,14 +69,14 @@ def _corners(width: int, height: int, draws: Draws) -> Floats:
 
 
 def _spot(width: int, height: int, draws: Draws) -> Floats:
-    """A soft light somewhere, 0…1."""
+    """Return a soft light spot at a random place [H, W], 0…1."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     at, size = (draws.number(0, 1), draws.number(0, 1)), draws.number(0.15, 0.5)
     return np.asarray(np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * size**2)), np.float32)
 
 
 def _scan_of_print(image: Image.Image, draws: Draws) -> Made:
-    """Printed with a screen of dots on paper, skewed and faded, with margins, dust and scratches."""
+    """Print the picture with a screen of dots and scan it: skew, fading, margins, dust and scratches."""
     grey, halftone = draws.chance(0.4), draws.chance(0.65)
     source = image.convert("L").convert("RGB") if grey else image
     ink = np.asarray(source, np.float32) / 255
@@ -109,7 +110,7 @@ def _scan_of_print(image: Image.Image, draws: Draws) -> Made:
 
 
 def _dots(width: int, height: int, pitch: float, *, grey: bool) -> Floats:
-    """The screens of the three inks, each at its own angle, −0.5…0.5; one for all where it is grey."""
+    """Return the screens of the three inks [H, W, 3], −0.5…0.5, each at its own angle; one angle if grey."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     screens = []
     for degrees in (45, 45, 45) if grey else (15, 75, 45):
@@ -120,7 +121,7 @@ def _dots(width: int, height: int, pitch: float, *, grey: bool) -> Floats:
 
 
 def _dust(sheet: Image.Image, draws: Draws) -> int:
-    """Draw specks and hairs; how many."""
+    """Draw specks and hairs, and return their number."""
     pen, number = ImageDraw.Draw(sheet), draws.whole(0, 40)
     for _ in range(number):
         x, y = draws.whole(0, sheet.width), draws.whole(0, sheet.height)
@@ -134,7 +135,7 @@ def _dust(sheet: Image.Image, draws: Draws) -> int:
 
 
 def _texture(sheet: Image.Image, roughness: float, draws: Draws) -> Floats:
-    """Fibres and clouds of paper [H, W], in levels."""
+    """Return the fibres and clouds of paper [H, W], in levels."""
     rng = np.random.default_rng(draws.seed())
     size = sheet.height, sheet.width
     fine = cv2.GaussianBlur(rng.normal(0, 1, size).astype(np.float32), (0, 0), 0.8)

@@ -1,4 +1,4 @@
-"""ImageMagick and ffmpeg as commands: picture in, picture out, always the same bytes for the same arguments."""
+"""ImageMagick and ffmpeg as functions from picture to picture; the same arguments always give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from PIL import Image
 
 from isc.errors import InputError
 
-# tool → (the names of its command, in the order in which they are looked for; Debian's package)
+# tool → (names of its command, in the order of the search; Debian's package)
 TOOLS = {"ImageMagick": (("convert-im6", "convert"), "imagemagick"), "ffmpeg": (("ffmpeg",), "ffmpeg")}
-ONE_THREAD = {"MAGICK_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "1"}  # else noise depends on the number of cores
-SECONDS = 120  # for one call, which takes less than one
+ONE_THREAD = {"MAGICK_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "1"}  # otherwise noise depends on the number of cores
+SECONDS = 120  # limit for one call, which usually takes less than one
 QUIET = ("-hide_banner", "-loglevel", "error", "-nostdin", "-threads", "1", "-filter_threads", "1")
 
 
 def require_tools() -> None:
-    """InputError, one line that names the Debian package, where a tool is missing."""
+    """Raise InputError, one line that names the Debian package, if a tool is missing."""
     for tool in TOOLS:
         _command(tool)
 
 
 def versions() -> dict[str, str]:
-    """The version of each tool, as it says it itself."""
+    """Return the version that each tool reports."""
     magick = _run([_command("ImageMagick"), "-version"], b"").decode().split()
     ffmpeg = _run([_command("ffmpeg"), "-version"], b"").decode().split()
     return {"imagemagick": magick[magick.index("ImageMagick") + 1], "ffmpeg": ffmpeg[ffmpeg.index("version") + 1]}
 
 
 def magick(image: Image.Image, *options: str, seed: int = 0) -> Image.Image:
-    """`convert` with these options between input and output; `seed` is of what it draws itself.
+    """Run `convert` with these options between input and output; `seed` is for its own random numbers.
 
-    Transparent parts of the result lie on the colour that -background says, white otherwise.
+    Transparent parts of the result get the colour that -background gives, or white.
     """
     command = [_command("ImageMagick"), "-seed", str(seed), "ppm:-", "-background", "white"]
     return _opened(
@@ -45,12 +45,12 @@ def magick(image: Image.Image, *options: str, seed: int = 0) -> Image.Image:
 
 
 def ffmpeg_filter(image: Image.Image, filters: str) -> Image.Image:
-    """The picture after ffmpeg's -vf."""
+    """Return the picture after ffmpeg's -vf."""
     return _opened(_ffmpeg(_ppm(image), ("-f", "ppm_pipe"), ("-vf", filters, *_AS_PPM)))
 
 
 def ffmpeg_codec(image: Image.Image, options: Sequence[str]) -> Image.Image:
-    """The picture as a video of one frame, encoded with these options and decoded again; its sides are made even."""
+    """Return the picture encoded as a video of one frame and decoded again; its sides are made even."""
     even = ("-vf", "scale=trunc(iw/2)*2:trunc(ih/2)*2:flags=bicubic,format=yuv420p")
     exact = ("-fflags", "+bitexact", "-flags", "+bitexact", "-threads", "1")
     video = _ffmpeg(_ppm(image), ("-f", "ppm_pipe"), (*even, "-frames:v", "1", *options, *exact, "-f", "matroska", "-"))
