@@ -123,7 +123,9 @@ def usual_loop(model: str, photos: Listing, view_plan: ViewPlan, device: torch.d
 def extracted(images: Path, options: dict[str, object], network: InferenceModel | None = None) -> float:
     """Return the seconds of a whole extraction; a given `network` is used instead of loading one."""
     there = (
-        mock.patch("isc.model.inference.load_network", return_value=network) if network else contextlib.nullcontext()
+        mock.patch("isc.model.inference.load_inference_model", return_value=network)
+        if network
+        else contextlib.nullcontext()
     )
     with tempfile.TemporaryDirectory() as folder, there:
         started = time.perf_counter()

@@ -37,6 +37,7 @@ SAMPLE = Path(isc.__file__).parent / "sample"
 SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file on one worker of pytest-xdist, so that its module fixtures are made once."""
     for item in items:

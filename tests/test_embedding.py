@@ -419,12 +419,12 @@ import numpy as np
 import torch
 from pathlib import Path
 from isc.extract.batches import Files
-from isc.extract.view_plan import Looks
+from isc.extract.view_plan import ViewPlan
 from isc.extract.embedding import embed_photos
 from isc.photos.resizing import resize
-from isc.model.inference import load_network
+from isc.model.inference import load_inference_model
 torch.set_num_threads(2)
-network = load_network("imagenet", device="cpu")
+network = load_inference_model("imagenet", device="cpu")
 with torch.inference_mode():
     network.forward(torch.zeros(8, 3, 96, 96))
 resize(np.zeros((3000, 3000, 3), np.uint8), 500)

@@ -285,7 +285,7 @@ def test_command_lines_refused(arguments, said, tmp_path, monkeypatch, capsys):
 
 def test_as_a_process_of_its_own(tmp_path):
     (tmp_path / "file").touch()
-    words = [sys.executable, "-m", "isc.model.export", "isc_small", tmp_path / "file" / "n.onnx", "--image-size", "32"]
+    words = [sys.executable, "-m", "isc.cli.export", "isc_small", tmp_path / "file" / "n.onnx", "--image-size", "32"]
     run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, cwd=PAGE.parents[1])
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: ")

@@ -99,12 +99,11 @@ def test_what_a_user_needs_is_among_it(installed):
     assert {line.partition(",")[0] for line in listed} == photos
 
 
-def test_every_subpackage_of_the_tree_is_declared():
-    config = configparser.ConfigParser()
-    config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
-    declared = {name.strip() for name in config["options"]["packages"].split(",")}
-    tree = {p.parent.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "isc").rglob("__init__.py")}
-    assert declared == {name.replace("/", ".") for name in tree}
+def test_every_file_of_the_tree_is_installed(installed):
+    files = {p.relative_to(REPOSITORY) for p in (REPOSITORY / "isc").rglob("*") if p.is_file()}
+    wanted = {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    found = {p.relative_to(installed).as_posix() for p in (installed / "isc").rglob("*") if p.is_file()}
+    assert wanted - found == set()
 
 
 def test_the_commands_are_declared(installed):
