@@ -24,8 +24,12 @@ demo: setup  ## train, extract, match and judge on the sample photos; at most 5 
 test: setup  ## all tests, on all cores
 	$(BIN)/python -m pytest -n logical
 
-test-fast: setup  ## the tests that train nothing and start no command, for every change
-	$(BIN)/python -m pytest -q -n logical -m "not slow"
+# files whose tests load no network and start no command
+FAST := bootstrap calibration compare descriptors edits geometry images imports io local loss metrics normalize \
+	proposals report results search search_views sources views
+
+test-fast: setup  ## the tests that load no network and start no command, for every change
+	$(BIN)/python -m pytest -q -n logical $(FAST:%=tests/test_%.py)
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -32,17 +32,8 @@ from isc.cli import verbs as cli
 from tests import forked
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-GROUPS = {"test_readme": "demo", "test_demo": "demo"}  # files that one worker runs, because they share a slow fixture
 SAMPLE = Path(isc.__file__).parent / "sample"
 SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker of pytest-xdist, so that its module fixtures are made once."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group(GROUPS.get(name, name)))
 
 
 def _end(process: ForkServerProcess) -> None:

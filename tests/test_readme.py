@@ -3,6 +3,7 @@
 Those of docs/training.md, which would take days, are read as the command line reads them: each key and value.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -18,7 +19,6 @@ from torch.distributed.run import get_args_parser
 from isc.cli.verbs import CONF, _quoted, keys, to_config
 from isc.config.extract import ExtractConfig
 from isc.config.train import TrainConfig
-from tests.test_demo import finished_demo  # noqa: F401  the demo's folder is what the README's commands work on
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,11 +41,73 @@ ELSEWHERE = {  # the file that runs it, and how it is written there
     "isc-demo": ("Makefile", r"^demo: setup.*\n\t\$\(BIN\)/isc-demo"),
     "isc-demo my-demo --images my-photos": ("tests/test_demo.py", r'"my-demo", "--images", "my-photos"'),
 }
+SHIPPED, FINETUNED, VERIFIED = (
+    "isc_small, as shipped", "isc_small, fine-tuned here", "fine-tuned + local verification"
+)  # fmt: skip
+COLUMNS = ("average_precision", "recall_at_p90", "recall_at_rank1")
 QUICK = ["train.steps=2", "train.batch_size=4", "train.image_size=64"]  # added to the training command
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, finished_demo):  # noqa: F811
+def finished_demo(tmp_path_factory):
+    """(the demo's folder, what it printed)"""
+    cwd = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "isc.cli.demo", "demo", "--steps", "2"]
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert [path.name for path in cwd.iterdir()] == ["demo"]
+    return cwd / "demo", run.stdout
+
+
+def test_the_printed_table_is_what_the_metrics_say(finished_demo):
+    folder, printed = finished_demo
+    rows = json.loads((folder / "demo.json").read_text())
+    assert {"ImageNet, before any training", SHIPPED, FINETUNED, VERIFIED} <= set(rows)
+    for name, metrics in rows.items():
+        line = next(line for line in printed.splitlines() if line.startswith(name + "  "))
+        assert line.split()[-3:] == [f"{metrics[column]:.3f}" for column in COLUMNS]
+    for made in ("imagenet", "shipped", "finetuned", "matching"):
+        metrics = json.loads((folder / made / "metrics.json").read_text())
+        assert metrics in rows.values()
+        assert metrics["num_positives"] == 120
+
+
+def test_the_report_that_is_named_shows_pictures_and_edits(finished_demo):
+    folder, printed = finished_demo
+    report = folder / "finetuned" / "report" / "index.html"
+    assert str(report.relative_to(folder.parent)) in printed
+    page = report.read_text()
+    assert page.count("data:image/jpeg;base64,") > 40
+    assert "Wrong" in page
+    assert "screenshot" in page
+    assert (folder / "matching" / "evidence.jsonl").read_text().count("\n") > 10
+    verified = (folder / "matching" / "report" / "index.html").read_text()
+    assert verified.count("<polygon") > 20
+    assert 'id="reliability"' in verified
+
+
+def test_what_the_pixels_confirm_finds_more_copies(finished_demo):
+    rows = json.loads((finished_demo[0] / "demo.json").read_text())
+    assert rows[VERIFIED]["average_precision"] > rows[FINETUNED]["average_precision"] + 0.03
+
+
+def test_the_shipped_model_is_well_ahead_of_its_start(finished_demo):
+    rows = json.loads((finished_demo[0] / "demo.json").read_text())
+    assert rows[SHIPPED]["average_precision"] > rows["ImageNet, before any training"]["average_precision"] + 0.1
+
+
+def test_training_photos_are_no_query_and_no_reference(finished_demo):
+    benchmark = finished_demo[0] / "benchmark"
+    split = dict(line.split(",") for line in (benchmark / "photos.csv").read_text().splitlines()[1:])
+    training = {photo for name, photo in split.items() if name.startswith("T")}
+    queried = {json.loads(line)["source"] for line in (benchmark / "edits.jsonl").read_text().splitlines()}
+    assert len(training) == 54
+    assert not training & queried
+    assert not training & {photo for name, photo in split.items() if name.startswith("R")}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, finished_demo):
     """A folder that looks like a checkout after `make demo`."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("train.py", "extract.py", "match.py", "isc"):
