@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: sums have one order, here and in subprocesses
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers beside the tests of another worker
 
 import contextlib
 import io
