@@ -251,7 +251,13 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
-    count = _at_least(1, int, "a whole number ≥ 1")
+    _add_changing(command)
+    _add_reading(command)
+    return parser
+
+
+def _add_changing(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that make or change an index."""
     one = command("create", create, "make an empty index for the descriptors of one model")
     either = one.add_mutually_exclusive_group()
     model_help = f"what describes photos: a NAME, a run folder or a model file (default: {DEFAULT_MODEL})"
@@ -275,6 +281,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--from", dest="file", type=Path, metavar="FILE", help="a text file of ids, one a line")
     one.add_argument("--missing-ok", action="store_true", help="pass over ids that are not in the index")
 
+    command("compact", compact, "give back the space of removed and replaced images")
+
+
+def _add_reading(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that read an index."""
+    count = _at_least(1, int, "a whole number ≥ 1")
     one = command("query", query, "find the nearest images")
     one.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=SOURCES)
     one.add_argument("-k", type=count, default=10, help="nearest images of each query (default: 10)")
@@ -294,7 +306,6 @@ def _parser() -> argparse.ArgumentParser:
     one = command("stats", stats, "say what an index holds")
     one.add_argument("--json", action="store_true")
     command("verify", verify, "read everything once and say whether it is whole")
-    command("compact", compact, "give back the space of removed and replaced images")
     one = command("approximate", approximate, "make an approximate index of the same images, for match.py index=")
     one.add_argument("--factory", required=True, metavar="TEXT", help="faiss's, as OPQ32,IVF4096,PQ32 or HNSW32")
     one.add_argument("--training", type=Path, required=True, metavar="T.h5", help="descriptors of training photos")
@@ -302,7 +313,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--on-disk", action="store_true", help="keep the lists of an IVF index on the disk as they fill")
     room = _at_least(0.001, float, "a number ≥ 0.001")
     one.add_argument("--memory-gb", type=room, default=2.0, metavar="GB", help="with --on-disk: what waits in memory")
-    return parser
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
