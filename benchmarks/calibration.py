@@ -110,20 +110,20 @@ def halves(run: Run, precision: float) -> list[Judged]:
 def crossed(fitted: Run, run: Run, precision: float) -> Judged:
     """Judge `run` by the calibration fitted on `fitted`."""
     calibration = fit(fitted.matches, fitted.truth, fitted.made, precision=precision)
-    cut = calibration.wanted.threshold
+    threshold = calibration.wanted.threshold
     score = run.matches.score
-    accepted = np.zeros(len(score), bool) if cut is None else score >= cut
+    accepted = np.zeros(len(score), bool) if threshold is None else score >= threshold
     best = best_scores(run.matches, len(run.truth.queries))
     distance = shift(best, calibration.best).distance if best else 1.0
     return dataclasses.replace(judge(run, calibration.map(score), accepted), distance=distance)
 
 
 def judge(run: Run, probability: npt.NDArray[np.float64], accepted: npt.NDArray[np.bool_]) -> Judged:
-    right = run.truth.right(run.matches)
-    bins = reliability(probability, right)
-    error = sum(one.pairs * abs(one.mean - one.right) for one in bins) / len(right)
-    copies, positives = int(right[accepted].sum()), len(run.truth.pairs)
-    return Judged(error, log_likelihood(probability, right), int(accepted.sum()), copies, positives)
+    correct = run.truth.correct(run.matches)
+    bins = reliability(probability, correct)
+    error = sum(one.pairs * abs(one.mean - one.correct) for one in bins) / len(correct)
+    copies, positives = int(correct[accepted].sum()), len(run.truth.pairs)
+    return Judged(error, log_likelihood(probability, correct), int(accepted.sum()), copies, positives)
 
 
 def row(run: Run, fitted: str, *judged: Judged) -> dict[str, object]:
@@ -135,8 +135,10 @@ def row(run: Run, fitted: str, *judged: Judged) -> dict[str, object]:
         "fitted on": fitted,
         "log-likelihood of a pair": f"{np.mean([one.likelihood for one in judged]):.5f}",
         "calibration error": f"{np.mean([one.error for one in judged]):.4f}",
-        "precision at the cut": f"{copies / accepted:.3f} ({low:.3f} … {high:.3f})" if accepted else "none accepted",
-        "recall at the cut": f"{copies / sum(one.positives for one in judged):.3f}",
+        "precision at the threshold": f"{copies / accepted:.3f} ({low:.3f} … {high:.3f})"
+        if accepted
+        else "none accepted",
+        "recall at the threshold": f"{copies / sum(one.positives for one in judged):.3f}",
         "shift": f"{np.mean([one.distance for one in judged]):.2f}" if fitted != "nothing: as it is" else "",
     }
 

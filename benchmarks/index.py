@@ -1,4 +1,4 @@
-"""Adding to the living index and answering one query, each compared with the bare operation that limits it."""
+"""Adding to the updatable index and answering one query, each compared with the bare operation that limits it."""
 
 import os
 import sys

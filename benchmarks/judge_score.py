@@ -117,8 +117,8 @@ def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300
 
     It holds for one model on other queries of this kind; the difference of two models on the same queries varies less.
     """
-    order = np.lexsort((truth.right(matches), -matches.score))
-    right, query = truth.right(matches)[order], matches.query[order]
+    order = np.lexsort((truth.correct(matches), -matches.score))
+    correct, query = truth.correct(matches)[order], matches.query[order]
     copies = {query_id for query_id, _ in truth.pairs}
     ids = sorted(truth.queries)
     place = {query_id: i for i, query_id in enumerate(ids)}
@@ -129,8 +129,8 @@ def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300
     for _ in range(resamples):
         times = np.bincount(rng.integers(len(ids), size=len(ids)), minlength=len(ids)).astype(float)
         weight = times[column]
-        precision = np.cumsum(weight * right) / np.maximum(np.cumsum(weight), 1e-12)
-        found.append(float(np.sum(weight * right * precision) / max(times[is_copy].sum(), 1)))
+        precision = np.cumsum(weight * correct) / np.maximum(np.cumsum(weight), 1e-12)
+        found.append(float(np.sum(weight * correct * precision) / max(times[is_copy].sum(), 1)))
     return float(np.std(found))
 
 
@@ -176,7 +176,7 @@ def _found(row: Scored, truth: GroundTruth) -> set[str]:
     if threshold is None:
         return set()
     matches = read_predictions(row.folder / "predictions.csv")
-    kept = matches.take(truth.right(matches) & (matches.score >= np.float32(threshold)))
+    kept = matches.take(truth.correct(matches) & (matches.score >= np.float32(threshold)))
     return {str(matches.query_ids[i]) for i in kept.query}
 
 

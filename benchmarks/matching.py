@@ -51,7 +51,7 @@ Floats = npt.NDArray[np.float64]
 
 NUMBERS = (10, 20, 50, 100)  # of candidates
 PROTOTYPE_CANDIDATES, PROTOTYPE_SIDE, PROTOTYPE_FEATURES, PROTOTYPE_GAIN = 10, 320, 500, 0.02
-SURPRISING = 4.0  # an alignment that occurs by chance in one of 10,000 pairs
+SIGNIFICANT = 4.0  # an alignment that occurs by chance in one of 10,000 pairs
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def bench(judge: Path, queries: Descriptors, references: Descriptors, *, number:
 
 def row(name: str, one: Bench, score: Floats, *, number: int) -> dict[str, object]:
     matches, metrics = one.judged(score, number)
-    held = one.truth.right(one.candidates.take(one.nearest(number))).sum() / len(one.truth.pairs)
+    held = one.truth.correct(one.candidates.take(one.nearest(number))).sum() / len(one.truth.pairs)
     return {
         "": name,
         "candidates": number,
@@ -177,9 +177,9 @@ def parts(
         row("prototype, agreeing points alone", one, agreeing, number=few),
         row("prototype, added to the cosine", one, cosine + PROTOTYPE_GAIN * np.minimum(agreeing, 50), number=few),
         row("agreeing points alone", one, named["inliers"], number=few),
-        row("surprise of the points alone", one, named["surprise"], number=few),
+        row("log NFA of the points alone", one, named["log_nfa"], number=few),
         row("agreement of the pixels alone", one, named["agreement"], number=few),
-        row("distance + surprise", one, cosine + PROTOTYPE_GAIN * np.minimum(named["surprise"], 50), number=few),
+        row("distance + log NFA", one, cosine + PROTOTYPE_GAIN * np.minimum(named["log_nfa"], 50), number=few),
     ]
     probability = fusion.probability(one.distance, known.astype(np.float32))
     rows += [row("fusion of all", one, probability, number=number) for number in NUMBERS]
@@ -201,10 +201,10 @@ def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, numb
         if line["reference_id"]:
             chains[line["query_id"]] = [edit["name"] for edit in line["edits"]]
     near, plain = (_found(one, score, number) for score in (probability, -one.distance))
-    rows = one.nearest(number) & one.truth.right(one.candidates)
+    rows = one.nearest(number) & one.truth.correct(one.candidates)
     names = one.candidates.query_ids[one.candidates.query]
     candidates = set(names[rows])
-    aligned = set(names[rows & (known[:, EVIDENCE.index("surprise")] >= SURPRISING)])
+    aligned = set(names[rows & (known[:, EVIDENCE.index("log_nfa")] >= SIGNIFICANT)])
     kinds = {
         name: {q for q, chain in chains.items() if name in chain}
         for name in sorted(set(itertools.chain(*chains.values())))
@@ -230,15 +230,15 @@ def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, numb
 def believed(one: Bench, probability: Floats, *, number: int) -> list[dict[str, object]]:
     """Return the reliability of the probabilities, on edits and photos that they were not fitted on."""
     rows = one.nearest(number)
-    right = one.truth.right(one.candidates)[rows]
+    correct = one.truth.correct(one.candidates)[rows]
     return [
         {
             "probability": f"{bin.low:.2f} … {bin.high:.2f}",
             "pairs": bin.pairs,
             "mean": f"{bin.mean:.4f}",
-            "copies among them": f"{bin.right:.4f}",
+            "copies among them": f"{bin.correct:.4f}",
         }
-        for bin in reliability(probability[rows], right, edges=BINS)
+        for bin in reliability(probability[rows], correct, edges=BINS)
     ]
 
 
@@ -247,7 +247,7 @@ def _found(one: Bench, score: Floats, number: int) -> set[str]:
     matches, metrics = one.judged(score, number)
     if metrics.threshold_at_p90 is None:
         return set()
-    kept = matches.take(one.truth.right(matches) & (matches.score >= metrics.threshold_at_p90))
+    kept = matches.take(one.truth.correct(matches) & (matches.score >= metrics.threshold_at_p90))
     return set(kept.query_ids[kept.query])
 
 

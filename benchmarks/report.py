@@ -40,10 +40,10 @@ def run_of(predictions: int) -> Run:
     query = np.repeat(np.arange(number), PER_QUERY)
     reference = (query * 7 + np.tile(np.arange(PER_QUERY), number)) % (2 * number)
     score = rng.standard_normal(predictions)
-    right = np.arange(0, predictions, 5 * PER_QUERY)
-    score[right] += 3
+    correct = np.arange(0, predictions, 5 * PER_QUERY)
+    score[correct] += 3
     matches = Matches(queries, references, query, reference, score.astype(np.float32))
-    pairs = {(queries[query[i]], references[reference[i]]) for i in right}
+    pairs = {(queries[query[i]], references[reference[i]]) for i in correct}
     return matches, GroundTruth(frozenset(queries), frozenset(pairs))
 
 

@@ -27,9 +27,9 @@ def predictions(rng: np.random.Generator) -> tuple[Matches, GroundTruth]:
     """Return ten predictions per query; the first queries have a correct one, usually with a higher score."""
     query = np.repeat(np.arange(QUERIES), ROWS // QUERIES)
     reference = rng.choice(REFERENCES, ROWS, replace=False)
-    right = np.arange(POSITIVES) * (ROWS // QUERIES)
+    correct = np.arange(POSITIVES) * (ROWS // QUERIES)
     score = rng.standard_normal(ROWS)
-    score[right] += 3
+    score[correct] += 3
     order = rng.permutation(ROWS)
     matches = Matches(
         np.array([f"Q{i:05d}" for i in range(QUERIES)], dtype=object),
@@ -38,7 +38,7 @@ def predictions(rng: np.random.Generator) -> tuple[Matches, GroundTruth]:
         reference[order],
         score[order].astype(np.float32),
     )
-    pairs = {(f"Q{query[i]:05d}", f"R{reference[i]:06d}") for i in right}
+    pairs = {(f"Q{query[i]:05d}", f"R{reference[i]:06d}") for i in correct}
     return matches, GroundTruth(frozenset(matches.query_ids), frozenset(pairs))
 
 
@@ -49,8 +49,8 @@ def plain_evaluate(
     kept = [prediction for prediction in predictions if prediction[0] in queries]
     worst = sorted((-score, (query, reference) in pairs) for query, reference, score in kept)
     average_precision, recall, threshold, num_right = 0.0, 0.0, None, 0
-    for place, (negative, right) in enumerate(worst, 1):
-        if right:
+    for place, (negative, correct) in enumerate(worst, 1):
+        if correct:
             num_right += 1
             average_precision += num_right / place / len(pairs)
             if num_right / place >= 0.9:

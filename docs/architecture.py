@@ -12,7 +12,7 @@ FLOORS = (
     {"runtime": "CPUs, progress, locks, Ray", "data": "values and their files"},
     {"photos": "listing, decoding, views"},
     {"config": "every key, checked", "evaluate": "metrics, probabilities, report"},
-    {"search": "exact, approximate, living index", "model": "network, weights, ONNX"},
+    {"search": "exact, approximate, updatable index", "model": "network, weights, ONNX"},
     {"extract": "photos → descriptors", "match": "descriptors → pairs"},
     {"train": "photos → a model", "benchmark": "photos → a benchmark"},
     {"cli": "every command"},

@@ -51,14 +51,14 @@ def main(demo: Path) -> None:
     lines = (matching / "evidence.jsonl").read_text(encoding="utf-8").splitlines()
     evidence = {(e["query_id"], e["reference_id"]): e for e in map(json.loads, lines)}
     matches = read_predictions(matching / "predictions.csv")
-    right, order = truth.right(matches), matches.order()
+    correct, order = truth.correct(matches), matches.order()
 
     def pair(at: int) -> tuple[str, str]:
         return str(matches.query_ids[matches.query[at]]), str(matches.reference_ids[matches.reference[at]])
 
-    found = [at for at in order if right[at] and matches.score[at] >= threshold and pair(at) in evidence]
+    found = [at for at in order if correct[at] and matches.score[at] >= threshold and pair(at) in evidence]
     copy = max(found, key=lambda at: (len(edits[pair(at)[0]]), evidence[pair(at)]["inliers"]))
-    miss = next(at for at in order if not right[at] and matches.score[at] < threshold)
+    miss = next(at for at in order if not correct[at] and matches.score[at] < threshold)
     rows = []
     for at, verdict in ((copy, "found"), (miss, "rejected")):
         query, reference = pair(at)

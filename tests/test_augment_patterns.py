@@ -14,7 +14,7 @@ from isc.photos.resizing import fit_within
 from isc.train.augment.artistic import FewColours, Levels, Threshold
 from isc.train.augment.attack import Attack, Composition, plain
 from isc.train.augment.augmenter import families
-from isc.train.augment.fields import grain, rounded, slope, smooth, wave
+from isc.train.augment.fields import grain, linear_gradient, rounded, smooth, wave
 from isc.train.augment.layouts import Collage, Inset, PictureInPicture, TwoPanels
 from isc.train.augment.occlusion import CutOut, Patches, Tiles
 from isc.train.augment.patterns import PATTERNS, TRACED, patterns
@@ -220,7 +220,7 @@ def test_fields_have_the_shape_and_range_asked_for(shape):
     for field in (grain(shape, rng), grain(shape, rng, size=2.5)):
         assert field.shape == shape
         assert field.dtype == np.float32
-    for field in (smooth(shape, rng), wave(shape, 7, 0.4), slope(shape, 2.0), rounded(*shape, 9)):
+    for field in (smooth(shape, rng), wave(shape, 7, 0.4), linear_gradient(shape, 2.0), rounded(*shape, 9)):
         assert field.shape == shape
         assert field.dtype == np.float32
         assert np.abs(field).max() <= 1 + 1e-4

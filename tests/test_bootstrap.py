@@ -52,7 +52,7 @@ def twin(matches: Matches, truth: GroundTruth, *, precision: float, resamples: i
             figures.append([math.nan] * 5)
             continue
         metrics = evaluate(again, of)
-        curve = precision_recall(again.score, of.right(again), len(of.pairs))
+        curve = precision_recall(again.score, of.correct(again), len(of.pairs))
         recall, threshold = recall_at_precision(curve, precision)
         figures.append(
             [

@@ -128,7 +128,7 @@ def test_match_writes_the_probabilities_of_the_model_that_made_the_descriptors(s
     np.testing.assert_allclose([float(row["probability"]) for row in rows], kept.map(predicted.score[order]), rtol=1e-5)
     accepted = predicted.score[order] >= kept.wanted.threshold
     assert [row["accepted"] for row in rows] == ["true" if one else "false" for one in accepted]
-    assert f"{accepted.sum()} of {len(rows):,} pairs reach the cut for 90 % precision" in finished.out
+    assert f"{accepted.sum()} of {len(rows):,} pairs reach the threshold for 90 % precision" in finished.out
     assert f"judged: of {accepted.sum()} accepted" in finished.out
     assert finished.err == ""  # a run like the fitted one
     assert 'id="reliability"' in (scene / "out/report/index.html").read_text(encoding="utf-8")

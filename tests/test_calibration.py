@@ -1,4 +1,4 @@
-"""Scores made probabilities: both forms against slow twins, the cuts and their intervals, and when a run is unlike."""
+"""Scores made probabilities: both forms against slow twins, thresholds with intervals, and when a run is unlike."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def drawn(count: int, seed: int = 0):
 # --- the two forms ---------------------------------------------------------------------------------------------------
 
 
-def max_min(score, right):
+def max_min(score, correct):
     """The slow twin: at each place the largest, of all blocks that begin before, of the least mean of those that end
     after (Barlow et al. 1972, theorem 1.4.4), pseudo pairs included."""
     values = np.unique(score)
-    means = np.r_[1, [right[score == v].mean() for v in values], 0]
+    means = np.r_[1, [correct[score == v].mean() for v in values], 0]
     weights = np.r_[HALF, [np.sum(score == v) for v in values], HALF]
 
     def mean(a, b):
@@ -82,9 +82,9 @@ def max_min(score, right):
 
 @pytest.mark.parametrize(("count", "seed"), [(1, 0), (2, 1), (30, 2), (200, 3)])
 def test_isotonic_is_the_max_min_formula(count, seed):
-    score, right = drawn(count, seed)
-    values, expected = max_min(score, right)
-    np.testing.assert_allclose(fit_isotonic(score, right)(values), expected, atol=1e-12)
+    score, correct = drawn(count, seed)
+    values, expected = max_min(score, correct)
+    np.testing.assert_allclose(fit_isotonic(score, correct)(values), expected, atol=1e-12)
 
 
 def test_isotonic_keeps_the_ends_open_by_half_a_pair():
@@ -96,9 +96,9 @@ def test_isotonic_keeps_the_ends_open_by_half_a_pair():
 
 
 def test_isotonic_never_falls_and_stays_inside():
-    score, right = drawn(500, 4)
+    score, correct = drawn(500, 4)
     at = np.linspace(-9, 9, 1001)
-    probability = fit_isotonic(score, right)(at)
+    probability = fit_isotonic(score, correct)(at)
     assert (np.diff(probability) >= 0).all()
     assert 0 < probability.min() < probability.max() < 1
 
@@ -108,16 +108,16 @@ def test_logistic_finds_the_line_that_made_the_labels(on):
     rng = np.random.default_rng(5)
     odds = rng.normal(0, 2, 40_000)
     score = odds if on == "score" else 1 / (1 + np.exp(-odds))
-    right = rng.random(len(odds)) < 1 / (1 + np.exp(-(-1 + 1.5 * odds)))
-    found = fit_logistic(score, right, on=on)
+    correct = rng.random(len(odds)) < 1 / (1 + np.exp(-(-1 + 1.5 * odds)))
+    found = fit_logistic(score, correct, on=on)
     assert (found.bias, found.slope) == pytest.approx((-1, 1.5), abs=0.06)
 
 
 def test_logistic_is_the_likeliest_line():
-    score, right = drawn(400, 6)
-    found = fit_logistic(score, right, on="score")
-    copies, others = right.sum(), (~right).sum()
-    target = np.where(right, (copies + 1) / (copies + 2), 1 / (others + 2))
+    score, correct = drawn(400, 6)
+    found = fit_logistic(score, correct, on="score")
+    copies, others = correct.sum(), (~correct).sum()
+    target = np.where(correct, (copies + 1) / (copies + 2), 1 / (others + 2))
 
     def likelihood(bias, slope):
         p = Logistic(bias, slope, "score")(score)
@@ -179,8 +179,8 @@ def test_a_map_that_cannot_be_is_refused(wrong):
 
 def test_folds_keep_queries_together_and_share_the_copies():
     matches, truth = labelled(queries=53, copies=12)
-    right = truth.right(matches)
-    fold = folds(matches.query, right)
+    correct = truth.correct(matches)
+    fold = folds(matches.query, correct)
     for query in range(53):
         assert len(set(fold[matches.query == query])) == 1
     of_query = fold[::PER_QUERY]
@@ -190,10 +190,10 @@ def test_folds_keep_queries_together_and_share_the_copies():
 
 def test_a_held_out_probability_does_not_know_its_own_labels():
     matches, truth = labelled()
-    right = truth.right(matches)
-    fold = folds(matches.query, right)
-    before = choose(matches.score, right, fold, on="score").probability
-    other = right ^ (fold == 2)  # all labels of one fold the other way round
+    correct = truth.correct(matches)
+    fold = folds(matches.query, correct)
+    before = choose(matches.score, correct, fold, on="score").probability
+    other = correct ^ (fold == 2)  # all labels of one fold the other way round
     forms = {"isotonic": fit_isotonic, "logistic": lambda s, r: fit_logistic(s, r, on="score")}
     seen = fold != 2
     refitted = {name: one(matches.score[seen], other[seen])(matches.score[~seen]) for name, one in forms.items()}
@@ -201,14 +201,14 @@ def test_a_held_out_probability_does_not_know_its_own_labels():
 
 
 def test_the_form_that_foretells_better_is_chosen():
-    score, right = drawn(300, 8)
+    score, correct = drawn(300, 8)
     fold = np.arange(300) % FOLDS
-    straight = choose(score, right, fold, on="score")
+    straight = choose(score, correct, fold, on="score")
     assert isinstance(straight.map, Logistic)
     steps = np.random.default_rng(9).random(300) < np.where(score > 0.5, 0.9, np.where(score > -0.5, 0.5, 0.45))
     stepped = choose(score, steps, fold, on="score")
     assert isinstance(stepped.map, Isotonic)
-    for one, labels in ((straight, right), (stepped, steps)):
+    for one, labels in ((straight, correct), (stepped, steps)):
         assert max(one.held_out.values()) == log_likelihood(one.probability, labels)
 
 
@@ -219,13 +219,13 @@ def test_log_likelihood_by_hand():
     assert log_likelihood(np.array([0.0]), np.array([True])) == pytest.approx(np.log(NEAR))
 
 
-# --- cuts ------------------------------------------------------------------------------------------------------------
+# --- thresholds -------------------------------------------------------------------------------------------------------
 
 
 def test_the_cut_is_the_one_that_metrics_tell_with_the_interval_of_the_resamples():
     matches, truth = labelled()
-    right = truth.right(matches)
-    fold = folds(matches.query, right)
+    correct = truth.correct(matches)
+    fold = folds(matches.query, correct)
     found = find_threshold(matches, truth, fold, precision=0.9)
     metrics = evaluate(matches, truth)
     assert (found.threshold, found.recall) == (metrics.threshold_at_p90, metrics.recall_at_p90)
@@ -233,34 +233,34 @@ def test_the_cut_is_the_one_that_metrics_tell_with_the_interval_of_the_resamples
     assert found.interval == interval(resampled.threshold)
     assert found.recall_interval == interval(resampled.recall)
     assert found.interval[0] <= found.threshold <= found.interval[1]
-    assert right[matches.score >= found.threshold].mean() >= 0.9
+    assert correct[matches.score >= found.threshold].mean() >= 0.9
     assert found.pairs == np.sum(matches.score >= found.threshold)
     assert Threshold.from_dict(found.as_dict()) == found
 
 
 def test_the_kept_out_precision_counts_pairs_above_the_other_folds_cuts():
     matches, truth = labelled(3)
-    right = truth.right(matches)
-    fold = folds(matches.query, right)
+    correct = truth.correct(matches)
+    fold = folds(matches.query, correct)
     pairs = copies = 0
     for one in range(FOLDS):
         queries = frozenset(matches.query_ids[np.unique(matches.query[fold != one])])
         others = GroundTruth(queries, frozenset(pair for pair in truth.pairs if pair[0] in queries))
-        cut = evaluate(matches, others).threshold_at_p90
-        rows = (fold == one) & (matches.score >= cut)
-        pairs, copies = pairs + rows.sum(), copies + right[rows].sum()
+        threshold = evaluate(matches, others).threshold_at_p90
+        rows = (fold == one) & (matches.score >= threshold)
+        pairs, copies = pairs + rows.sum(), copies + correct[rows].sum()
     found = find_threshold(matches, truth, fold, precision=0.9)
     assert (found.held_out_pairs, found.held_out) == (pairs, copies / pairs)
     assert found.held_out_interval == wilson(int(copies), int(pairs))
-    assert held_out(matches, right, fold, precision=0.9) == (pairs, copies)
+    assert held_out(matches, correct, fold, precision=0.9) == (pairs, copies)
 
 
 def test_a_cut_found_on_chance_is_found_out():
-    """Scores that say nothing: on the pairs themselves some cut reaches 30 %, on others it does not."""
+    """Scores that say nothing: on the pairs themselves some threshold reaches 30 %, on others it does not."""
     precisions = []
     for seed in range(20):
         matches, truth = labelled(seed, copies=QUERIES, parted=0)
-        found = find_threshold(matches, truth, folds(matches.query, truth.right(matches)), precision=0.3)
+        found = find_threshold(matches, truth, folds(matches.query, truth.correct(matches)), precision=0.3)
         if found.threshold is not None and found.held_out_pairs:
             assert found.recall > 0
             precisions.append((found.held_out, found.held_out_pairs))
@@ -279,7 +279,7 @@ def test_a_precision_never_reached_tells_the_best():
 
 
 def test_draws_that_never_reach_the_precision_are_counted():
-    """A wrong pair before two right ones: two thirds at best, and no cut where its query is drawn more than once."""
+    """A wrong pair before two right ones: two thirds at best, no threshold where its query is drawn more than once."""
     matches = Matches.from_ids(list("abc"), ["r"] * 3, [3.0, 2.0, 1.0])
     truth = GroundTruth(frozenset("abc"), frozenset({("b", "r"), ("c", "r")}))
     found = find_threshold(matches, truth, np.array([0, 1, 0]), precision=0.6)
@@ -308,9 +308,9 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov():
 def test_below_the_lowest_score_kept_nothing_is_known():
     """The same 100 best scores, cut at two places: the distance is that of what both know."""
     scores = np.linspace(0, 1, 100)
-    whole, cut = of(scores), of(np.maximum(scores, 0.4), floor=0.4)
-    assert shift(whole, cut).distance == shift(cut, whole).distance == 0
-    assert shift(of(np.maximum(scores, 0.2), floor=0.2), cut).distance == 0
+    whole, threshold = of(scores), of(np.maximum(scores, 0.4), floor=0.4)
+    assert shift(whole, threshold).distance == shift(threshold, whole).distance == 0
+    assert shift(of(np.maximum(scores, 0.2), floor=0.2), threshold).distance == 0
     other = of(np.maximum(scores + 0.2, 0.4), floor=0.4)
     assert shift(whole, other).distance == pytest.approx(0.2, abs=0.011)
 
@@ -382,8 +382,8 @@ def test_a_wanted_precision_beside_the_usual_ones():
 def reasons():
     matches, truth = labelled()
     few = GroundTruth(truth.queries, frozenset(sorted(truth.pairs)[:19]))
-    right = truth.right(matches)
-    alone = matches.take(right | (np.cumsum(~right) <= 19))
+    correct = truth.correct(matches)
+    alone = matches.take(correct | (np.cumsum(~correct) <= 19))
     level = dataclasses.replace(matches, score=np.ones(len(matches)))
     return {
         "few copies": (matches, few, MADE, "19 copies among 900 judged predictions; expected at least 20"),
@@ -476,12 +476,12 @@ def test_what_is_said_of_the_cut_and_of_the_truth(fitted):
     accepted = matches.score >= fitted.wanted.threshold
     low, high = fitted.wanted.held_out_interval
     said = precision_of_cut(applied)
-    assert said.startswith(f"{accepted.sum()} of 900 pairs reach the cut for 90 % precision")
+    assert said.startswith(f"{accepted.sum()} of 900 pairs reach the threshold for 90 % precision")
     assert f"expected precision {fitted.wanted.held_out:.3f} (95 %: {low:.3f} … {high:.3f})" in said
     assert f"by their probabilities {applied.probability[accepted].mean():.3f}" in said
     assert f"of all 900 pairs kept {applied.probability.mean():.3f} are expected" in said
-    right = truth.right(matches)[accepted].mean()
-    assert f"of {accepted.sum()} accepted {right:.3f} are copies, of all 0.100" in judged(applied, truth)
+    correct = truth.correct(matches)[accepted].mean()
+    assert f"of {accepted.sum()} accepted {correct:.3f} are copies, of all 0.100" in judged(applied, truth)
 
 
 def test_what_is_said_where_the_precision_was_never_reached(fitted):
@@ -523,9 +523,9 @@ def test_without_a_calibration_the_cut_is_where_the_mean_probability_reaches_the
     run = measured.Run("run", dataclasses.replace(matches, score=score), truth, MADE)
     made = dataclasses.replace(MADE, scores=PROBABILITY)
     found = measured.uncalibrated(dataclasses.replace(run, made=made), 0.8)
-    cut = min(one for one in score if score[score >= one].mean() >= 0.8)
-    right = truth.right(matches)[score >= cut]
-    assert (found.accepted, found.copies, found.positives) == (len(right), right.sum(), COPIES)
+    threshold = min(one for one in score if score[score >= one].mean() >= 0.8)
+    correct = truth.correct(matches)[score >= threshold]
+    assert (found.accepted, found.copies, found.positives) == (len(correct), correct.sum(), COPIES)
     assert measured.uncalibrated(run, 0.8) != found  # of distances, by the shipped fusion
 
 
@@ -544,8 +544,8 @@ def test_each_half_of_a_run_is_judged_by_what_the_other_says(monkeypatch):
 
 def test_a_run_is_judged_by_the_calibration_of_another():
     one, two = (measured.Run(name, *labelled(seed), MADE) for name, seed in (("one", 0), ("two", 1)))
-    found, cut = measured.crossed(one, two, 0.9), evaluate(one.matches, one.truth).threshold_at_p90
-    right = two.truth.right(two.matches)[two.matches.score >= cut]
-    assert (found.accepted, found.copies) == (len(right), right.sum())
+    found, threshold = measured.crossed(one, two, 0.9), evaluate(one.matches, one.truth).threshold_at_p90
+    correct = two.truth.correct(two.matches)[two.matches.score >= threshold]
+    assert (found.accepted, found.copies) == (len(correct), correct.sum())
     assert 0 < found.distance < 0.2
     assert found.error < 0.05

@@ -45,9 +45,9 @@ def two() -> tuple[Matches, Matches, GroundTruth]:
 def many(seed: int, shift: float, *, copies: int = 300) -> tuple[Matches, GroundTruth]:
     """A query of each copy; its right reference scores `shift` above the wrong one on average."""
     rng = np.random.default_rng(seed)
-    queries, right = [f"q{i}" for i in range(copies)], rng.normal(shift, 1, copies)
+    queries, correct = [f"q{i}" for i in range(copies)], rng.normal(shift, 1, copies)
     wrong = rng.normal(0, 1, copies)
-    matches = Matches.from_ids(queries * 2, ["R"] * copies + ["X"] * copies, np.r_[right, wrong])
+    matches = Matches.from_ids(queries * 2, ["R"] * copies + ["X"] * copies, np.r_[correct, wrong])
     return matches, truth(*((query, "R") for query in queries))
 
 

@@ -368,7 +368,7 @@ def test_the_tables_are_not_looked_through_again_for_rows_of_them(monkeypatch):
 def test_right_and_judged_by_hand():
     pairs = Matches.from_ids(["q", "q", "p", "d", "n"], ["r", "s", "r", "r", "r"], [5, 4, 3, 2, 1])
     truth = GroundTruth(frozenset({"d"}), frozenset({("q", "r"), ("p", "s"), ("absent", "r"), ("p", "absent")}))
-    assert truth.right(pairs).tolist() == [True, False, False, False, False]
+    assert truth.correct(pairs).tolist() == [True, False, False, False, False]
     assert truth.judged(pairs).tolist() == [True, True, True, True, False]
 
 
@@ -381,7 +381,7 @@ def test_every_query_with_a_true_pair_is_judged():
 @pytest.mark.parametrize("pairs", [[], [("q", "r")]])
 def test_right_and_judged_of_no_predictions_are_empty_flags(pairs):
     truth, none = GroundTruth(frozenset({"d"}), frozenset(pairs)), Matches.from_ids([], [], [])
-    for flags in (truth.right(none), truth.judged(none)):
+    for flags in (truth.correct(none), truth.judged(none)):
         assert flags.shape == (0,)
         assert flags.dtype == bool
 
@@ -394,7 +394,7 @@ def test_right_and_judged_are_the_obvious_ones(predicted, true, queries):
     rows = sorted(predicted)
     pairs = Matches.from_ids([q for q, _ in rows], [r for _, r in rows], [0.0] * len(rows))
     truth = GroundTruth(frozenset(queries), frozenset(true))
-    assert truth.right(pairs).tolist() == [row in true for row in rows]
+    assert truth.correct(pairs).tolist() == [row in true for row in rows]
     assert truth.judged(pairs).tolist() == [q in queries or any(q == t for t, _ in true) for q, _ in rows]
 
 
@@ -404,4 +404,4 @@ def test_right_is_found_among_more_rows_than_are_looked_up_at_once():
     true = {tuple(pairs.pair(row).split(",")) for row in range(0, 9000, 7)}
     true |= {(f"{i}", f"{i}") for i in range(9000, 9100)} | {("5", "no such"), ("no such", "5")}
     expected = [tuple(pairs.pair(row).split(",")) in true for row in range(9000)]
-    assert GroundTruth(frozenset(), frozenset(true)).right(pairs).tolist() == expected
+    assert GroundTruth(frozenset(), frozenset(true)).correct(pairs).tolist() == expected

@@ -218,7 +218,7 @@ ROW = st.tuples(
     st.floats(0, 4), st.floats(4, 200), st.floats(0, 900), st.floats(0, 1), st.floats(-1, 1), st.floats(0, 1),
     st.floats(0, 1), st.floats(0, 1),
 )  # fmt: skip
-RISING = ("inliers", "surprise", "inlier_share", "agreement", "agreeing_share", "spread_query", "spread_reference")
+RISING = ("inliers", "log_nfa", "inlier_share", "agreement", "agreeing_share", "spread_query", "spread_reference")
 
 
 def evidence_of(values: tuple[float, ...]) -> np.ndarray:

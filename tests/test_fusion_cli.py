@@ -45,7 +45,7 @@ def drawn(matches: Matches, seed: int = 0) -> np.ndarray:
     aligned = rng.random(len(copy)) < np.where(copy, 0.6, 0.15)
     inliers = np.where(aligned, np.where(copy, rng.integers(5, 80, len(copy)), rng.integers(4, 8, len(copy))), 0)
     values = {name: np.where(aligned, rng.random(len(copy)), 0.0) for name in EVIDENCE}
-    values |= {"inliers": inliers, "surprise": inliers * 2.0, "inlier_share": inliers / 100}
+    values |= {"inliers": inliers, "log_nfa": inliers * 2.0, "inlier_share": inliers / 100}
     values |= {f"features_{side}": rng.integers(20, 500, len(copy)) for side in ("query", "reference")}
     return np.stack([values[name] for name in EVIDENCE], axis=1).astype(np.float32)
 
@@ -163,8 +163,8 @@ def test_what_is_printed_is_of_queries_that_were_not_fitted_on(scene, asked):
     assert all(one["low"] in BINS and one["high"] in BINS for one in said)
     for one in said:  # each bin as it was drawn
         inside = (crossed >= one["low"]) & (crossed < one["high"])
-        assert (one["pairs"], one["right"]) == (inside.sum(), pytest.approx(pairs.copy[inside].mean()))
-        assert f"{one['pairs']:9,} {one['mean']:7.4f} {one['right']:7.4f}" in out
+        assert (one["pairs"], one["correct"]) == (inside.sum(), pytest.approx(pairs.copy[inside].mean()))
+        assert f"{one['pairs']:9,} {one['mean']:7.4f} {one['correct']:7.4f}" in out
 
 
 def test_probabilities_are_near_what_is_true(scene, asked):
@@ -172,7 +172,7 @@ def test_probabilities_are_near_what_is_true(scene, asked):
     said = [one for one in scene.json("f.json")["reliability"] if one["pairs"] >= 40]
     assert len(said) >= 2
     for one in said:
-        assert abs(one["mean"] - one["right"]) < 4 * np.sqrt(0.25 / one["pairs"])
+        assert abs(one["mean"] - one["correct"]) < 4 * np.sqrt(0.25 / one["pairs"])
 
 
 def test_pairs_that_could_not_be_compared_are_left_out_and_said(scene, asked):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isc.match.verification import alignment as geometry
-from isc.match.verification.alignment import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, surprise
+from isc.match.verification.alignment import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, log_nfa
 from isc.match.verification.features import LocalFeatures, local_features, mirrored
 from isc.photos.decode import Pixels, encode_jpeg, read_image
 from isc.photos.folders import SAMPLE, list_images
@@ -223,17 +223,17 @@ def unrelated() -> list[np.ndarray]:
 
 def test_unrelated_photos_are_less_surprising_than_any_copy():
     copies = [compare(copied(edit, name)[1], described(name))[0] for edit in COPIES for name in NAMES]
-    most = max(value(evidence, "surprise") for evidence in unrelated())
-    assert min(value(evidence, "surprise") for evidence in copies) > 2 * most
+    most = max(value(evidence, "log_nfa") for evidence in unrelated())
+    assert min(value(evidence, "log_nfa") for evidence in copies) > 2 * most
 
 
 def test_few_unrelated_photos_have_an_alignment():
     inliers = np.array([value(evidence, "inliers") for evidence in unrelated()])
     assert np.mean(inliers > 0) < 0.02
     assert inliers.max() < 8
-    surprises = np.array([value(evidence, "surprise") for evidence in unrelated()])
-    assert np.mean(surprises > 1) < 0.01  # a bound on chance holds: a surprise of 1 is one in ten at most
-    assert surprises.max() < 3
+    values = np.array([value(evidence, "log_nfa") for evidence in unrelated()])
+    assert np.mean(values > 1) < 0.01  # a bound on chance holds: a log_nfa of 1 is one in ten at most
+    assert values.max() < 3
 
 
 def test_the_whole_of_a_photo_shows_the_whole_of_itself():
@@ -562,35 +562,35 @@ def tail(least: int, count: int, chance: float) -> float:
 
 @settings(deadline=None, max_examples=80)
 @given(tentative=st.integers(4, 200), share=st.floats(0, 1), chance=st.floats(1e-6, 0.05))
-def test_surprise_is_a_bound_of_the_binomial_tail(tentative, share, chance):
+def test_log_nfa_is_a_bound_of_the_binomial_tail(tentative, share, chance):
     inliers = min(tentative, max(4, round(share * tentative)))
-    found = surprise(inliers, tentative, chance)
+    found = log_nfa(inliers, tentative, chance)
     # all others agree by chance, for one of so many choices of the two pairs that are spent on the map
     exact = -(tail(inliers - 2, tentative - 2, chance) + 2 * math.log(tentative)) / math.log(10)
     assert 0 <= found <= max(0.0, exact) + 1e-9
     assert found >= exact - math.log10(tentative) - 1  # by which Chernoff's bound is loose at most
 
 
-def test_surprise_by_hand():
-    assert surprise(12, 12, 0.01) == pytest.approx(20 - 2 * math.log10(12))
+def test_log_nfa_by_hand():
+    assert log_nfa(12, 12, 0.01) == pytest.approx(20 - 2 * math.log10(12))
     apart = 0.5 * math.log(0.5 / 0.1) + 0.5 * math.log(0.5 / 0.9)
-    assert surprise(12, 22, 0.1) == pytest.approx((20 * apart - 2 * math.log(22)) / math.log(10))
+    assert log_nfa(12, 22, 0.1) == pytest.approx((20 * apart - 2 * math.log(22)) / math.log(10))
 
 
 @pytest.mark.parametrize("chance", [1e-5, 1e-3, 0.05])
-def test_surprise_rises_with_inliers_and_falls_with_tentative_pairs_and_chance(chance):
+def test_log_nfa_rises_with_inliers_and_falls_with_tentative_pairs_and_chance(chance):
     for tentative in (4, 10, 50, 200):
-        rising = [surprise(inliers, tentative, chance) for inliers in range(tentative + 1)]
+        rising = [log_nfa(inliers, tentative, chance) for inliers in range(tentative + 1)]
         assert rising == sorted(rising)
     for inliers in (4, 10, 40):
-        falling = [surprise(inliers, tentative, chance) for tentative in range(inliers, 201)]
+        falling = [log_nfa(inliers, tentative, chance) for tentative in range(inliers, 201)]
         assert falling == sorted(falling, reverse=True)
-        assert surprise(inliers, 60, chance / 2) >= surprise(inliers, 60, chance)
+        assert log_nfa(inliers, 60, chance / 2) >= log_nfa(inliers, 60, chance)
 
 
-def test_surprise_is_zero_at_chance():
-    assert surprise(12, 102, 0.1) == 0
-    assert surprise(2, 2, 0.01) == surprise(0, 200, 0.01) == 0
+def test_log_nfa_is_zero_at_chance():
+    assert log_nfa(12, 102, 0.1) == 0
+    assert log_nfa(2, 2, 0.01) == log_nfa(0, 200, 0.01) == 0
 
 
 def gray(name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The living index: beside a dictionary, through real kills, with many readers, and when it is damaged."""
+"""The updatable index: beside a dictionary, through real kills, with many readers, and when it is damaged."""
 
 import contextlib
 import errno

@@ -37,7 +37,7 @@ SHIPPED_FUSION = SHIPPED / "isc_small.fusion.json"
 MADE_BY = {"weights": "isc_small", "weights_sha256": json.loads(SHIPPED_FUSION.read_text())["weights_sha256"]}
 SHIPPED_HASH = f"weights_sha256 {MADE_BY['weights_sha256'][:4]}"
 KEYS = [
-    "query_id", "reference_id", "score", "distance", "inliers", "surprise", "agreement", "mirrored", "query_region",
+    "query_id", "reference_id", "score", "distance", "inliers", "log_nfa", "agreement", "mirrored", "query_region",
     "reference_region", "matrix",
 ]  # fmt: skip
 FILES = {"predictions.csv", "submission.h5", "match.json", "evidence.jsonl", "report"}
@@ -308,7 +308,7 @@ def test_evidence_is_a_line_a_kept_pair_best_first(scene, every_pair):
         assert one["score"] == scores[pair]
         assert one["distance"] == pytest.approx(distance[pair], abs=2e-6)
         assert one["inliers"] == known["inliers"] == alignment.inliers
-        assert one["surprise"] == pytest.approx(known["surprise"], abs=0.006)
+        assert one["log_nfa"] == pytest.approx(known["log_nfa"], abs=0.006)
         assert one["agreement"] == pytest.approx(known["agreement"], abs=6e-5)
         assert one["mirrored"] == alignment.mirrored
         np.testing.assert_allclose(one["matrix"], alignment.matrix[:2], atol=1e-6)
@@ -443,7 +443,7 @@ def test_lines_of_evidence_are_rounded_sorted_and_readable(tmp_path):
         "score": 1 / 3,
         "distance": 0.123457,
         "inliers": 7,
-        "surprise": 3.14,
+        "log_nfa": 3.14,
         "agreement": 0.9876,
         "mirrored": False,
         "query_region": [[0, 0], [0.5, 0], [0.5, 0.3333], [0, 0.3333]],

@@ -57,21 +57,21 @@ class Twin:
 
 def average_precision_of(ordered: Sequence[bool], num_positives: int) -> Fraction:
     """Σ (recall_i − recall_{i−1}) · precision_i over right-or-wrong flags, best first."""
-    total, previous, right = Fraction(0), Fraction(0), 0
+    total, previous, correct = Fraction(0), Fraction(0), 0
     for i, flag in enumerate(ordered, 1):
-        right += flag
-        recall = Fraction(right, num_positives)
-        total += (recall - previous) * Fraction(right, i)
+        correct += flag
+        recall = Fraction(correct, num_positives)
+        total += (recall - previous) * Fraction(correct, i)
         previous = recall
     return total
 
 
 def recall_at_nine_tenths(ordered: Sequence[tuple[float, bool]], num_positives: int) -> tuple[Fraction, float | None]:
-    best, threshold, right = Fraction(0), None, 0
+    best, threshold, correct = Fraction(0), None, 0
     for i, (score, flag) in enumerate(ordered, 1):
-        right += flag
-        if Fraction(right, i) >= NINE_TENTHS and Fraction(right, num_positives) > best:
-            best, threshold = Fraction(right, num_positives), score
+        correct += flag
+        if Fraction(correct, i) >= NINE_TENTHS and Fraction(correct, num_positives) > best:
+            best, threshold = Fraction(correct, num_positives), score
     return best, threshold
 
 
@@ -107,13 +107,13 @@ def challenge_manner(predictions: Sequence[Prediction], lines: Sequence[Line]) -
     judged = [(score, (q, r) in pairs) for q, r, score in predictions if q in queries]
     judged.sort(key=lambda item: (item[0], not item[1]), reverse=True)
     precision, recall, score = [], [], []
-    right = 0
+    correct = 0
     for seen, (value, is_right) in enumerate(judged, 1):
-        right += is_right
-        precision.append(right / seen)
-        recall.append(right / len(pairs))
+        correct += is_right
+        precision.append(correct / seen)
+        recall.append(correct / len(pairs))
         score.append(value)
-        if right == len(pairs):
+        if correct == len(pairs):
             break
     mean = sum((r - before) * p for r, before, p in zip(recall, [0.0, *recall], precision, strict=False))
     masked = [r if p >= 0.9 else 0.0 for r, p in zip(recall, precision, strict=True)]
@@ -287,14 +287,14 @@ def test_a_tie_at_the_threshold_counts_against_us():
     st.integers(0, 5),
     st.sampled_from([1, 4, 1000]),
 )
-def test_recall_at_nine_tenths_is_the_twins(right, missed, levels):
-    num_positives = sum(right) + missed
+def test_recall_at_nine_tenths_is_the_twins(correct, missed, levels):
+    num_positives = sum(correct) + missed
     if num_positives == 0:
         return
-    score = [-float(i * levels // 1000) if levels < 1000 else -float(i) for i in range(len(right))]
-    ordered = sorted(zip(score, right, strict=True), key=lambda item: (-item[0], item[1]))
+    score = [-float(i * levels // 1000) if levels < 1000 else -float(i) for i in range(len(correct))]
+    ordered = sorted(zip(score, correct, strict=True), key=lambda item: (-item[0], item[1]))
     recall, threshold = recall_at_nine_tenths(ordered, num_positives)
-    curve = precision_recall(np.array(score), np.array(right, dtype=bool), num_positives)
+    curve = precision_recall(np.array(score), np.array(correct, dtype=bool), num_positives)
     found, at = recall_at_precision(curve, 0.9)
     assert found == pytest.approx(float(recall), abs=1e-12)
     assert at == threshold
@@ -317,8 +317,8 @@ def test_recall_at_nine_tenths_is_the_twins(right, missed, levels):
 def test_rank_of_the_first_prediction_by_hand(score, rank):
     predictions = [("q", f"r{i}", s) for i, s in enumerate(score)]
     others = [("p", "r0", 7.0), ("s", "r0", 7.0)]  # other queries do not count
-    right = np.array([True] + [False] * (len(score) - 1) + [False] * 2)
-    assert ranks(matches_of(predictions + others), right).tolist() == [rank]
+    correct = np.array([True] + [False] * (len(score) - 1) + [False] * 2)
+    assert ranks(matches_of(predictions + others), correct).tolist() == [rank]
 
 
 def test_ten_predictions_fit_in_rank_ten_and_eleven_do_not():
@@ -332,9 +332,9 @@ def test_ten_predictions_fit_in_rank_ten_and_eleven_do_not():
 def test_ranks_are_the_twins(case):
     predictions, lines = case
     pairs = {line for line in lines if line[1]}
-    right = [(q, r) in pairs for q, r, _ in predictions]
+    correct = [(q, r) in pairs for q, r, _ in predictions]
     slow = [sum(p[0] == q and p[2] >= s for p in predictions) - 1 for q, r, s in predictions if (q, r) in pairs]
-    assert ranks(matches_of(predictions), np.array(right, dtype=bool)).tolist() == slow
+    assert ranks(matches_of(predictions), np.array(correct, dtype=bool)).tolist() == slow
 
 
 # --- the whole judge against its twins -------------------------------------------------------------------------------
@@ -395,8 +395,8 @@ def test_both_twins_agree_on_a_larger_run():
 def test_evaluate_has_the_figures_of_the_whole_curve(case):
     matches, truth = matches_of(case[0]), truth_of(case[1])
     kept = matches.take(truth.judged(matches))
-    metrics, right = evaluate(matches, truth), truth.right(kept)
-    curves = [precision_recall(kept.score, right, len(truth.pairs), ties=ties) for ties in ("worst", "best")]
+    metrics, correct = evaluate(matches, truth), truth.correct(kept)
+    curves = [precision_recall(kept.score, correct, len(truth.pairs), ties=ties) for ties in ("worst", "best")]
     assert metrics.tie_range == tuple(pytest.approx(average_precision(curve), abs=1e-12) for curve in curves)
     assert (metrics.recall_at_p90, metrics.threshold_at_p90) == recall_at_precision(curves[0], 0.9)
     for curve in curves:
@@ -554,8 +554,10 @@ def test_reliability_is_what_counting_gives(pairs, edges):
         if inside:
             means = [pytest.approx(float(np.mean([one[at] for one in inside]))) for at in (0, 1)]
             expected.append(Bin(low, high, len(inside), *means))
-    probability, right = (np.array([pair[at] for pair in pairs], kind) for at, kind in ((0, np.float64), (1, np.bool_)))
-    assert reliability(probability, right, edges=edges) == expected
+    probability, correct = (
+        np.array([pair[at] for pair in pairs], kind) for at, kind in ((0, np.float64), (1, np.bool_))
+    )
+    assert reliability(probability, correct, edges=edges) == expected
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------

@@ -312,7 +312,7 @@ def test_what_is_kept_does_not_depend_on_the_order_of_the_blocks(both, wanted, w
         best.begin(0, queries.vectors, references.vectors)
         for start in starts:
             block = true[:, start : start + width].astype(np.float32)
-            row, column = np.nonzero(block >= best.cuts(slice(0, len(queries)), start)[:, None])
+            row, column = np.nonzero(block >= best.least_scores(slice(0, len(queries)), start)[:, None])
             best.offer(row, column + start, block[row, column])
             best.settle()
         found = list(zip(best.distance.tolist(), best.query.tolist(), best.reference.tolist(), strict=True))

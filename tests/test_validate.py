@@ -41,7 +41,7 @@ def test_best_pairs_are_those_of_the_exact_search(descriptors):
     exact = best_pairs(queries, references, num_pairs=PAIRS_A_QUERY * len(queries))
     assert len(mine) == len(exact) == PAIRS_A_QUERY * len(queries)
     one, two = ({m.pair(row): m.score[row] for row in range(len(m))} for m in (mine, exact))
-    last = min(two.values())  # pairs at the cut may change places within the rounding
+    last = min(two.values())  # pairs at the end may change places within the rounding
     assert {pair for pair in one.keys() ^ two.keys() if {**one, **two}[pair] > last + 1e-5} == set()
     for pair in one.keys() & two.keys():
         assert one[pair] == pytest.approx(two[pair], abs=1e-5)

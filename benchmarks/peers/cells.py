@@ -68,35 +68,35 @@ def figures_by_cell(matches: Matches, bench: Bench) -> list[Figures]:
     whole benchmark, and a precision has the same meaning.
     """
     kept = matches.take(bench.truth.judged(matches))
-    right = bench.truth.right(kept)
+    correct = bench.truth.correct(kept)
     cells = sorted(set(bench.cells.values()), key=str)
     number = {cell: at for at, cell in enumerate(cells)}
     of_query = np.array([number[bench.cells[q]] if q in bench.cells else -1 for q in kept.query_ids], np.int64)
     cell_of_row, first = of_query[kept.query], np.zeros(len(kept), bool)
-    first[np.flatnonzero(right)[ranks(kept, right) < 1]] = True
+    first[np.flatnonzero(correct)[ranks(kept, correct) < 1]] = True
     pairs = np.bincount([number[bench.cells[query]] for query, _ in bench.truth.pairs], minlength=len(cells))
     found = []
     for at, (kind, strength) in enumerate(cells):
         rows, copies = (cell_of_row == at) | (cell_of_row == -1), int(pairs[at])
         precision, recall = judged(
-            kept.score[rows], right[rows], cell_of_row[rows] == -1, copies=copies, of=int(pairs.sum())
+            kept.score[rows], correct[rows], cell_of_row[rows] == -1, copies=copies, of=int(pairs.sum())
         )
         rank1 = float(np.sum(first[cell_of_row == at]) / copies)
         found.append(Figures(kind, strength, copies, precision, recall, rank1))
     return found
 
 
-def judged(score: FloatArray, right: Flags, distractor: Flags, *, copies: int, of: int) -> tuple[float, float]:
+def judged(score: FloatArray, correct: Flags, distractor: Flags, *, copies: int, of: int) -> tuple[float, float]:
     """Return μAP and recall at 90 % precision of predictions [M]; those of a `distractor` count `copies` / `of` each.
 
     Of equal scores, wrong pairs come before correct ones. With copies = of, the result is that of
     `isc.evaluate.metrics.evaluate`. Counts are in units of 1 / of, so that nothing is rounded if 90 % is reached
     exactly.
     """
-    order = np.lexsort((right, -score))
-    right, distractor = right[order], distractor[order]
-    good = (np.cumsum(right) * of)[right]
-    bad = np.cumsum(np.where(right, 0, np.where(distractor, copies, of)))[right]
+    order = np.lexsort((correct, -score))
+    correct, distractor = correct[order], distractor[order]
+    good = (np.cumsum(correct) * of)[correct]
+    bad = np.cumsum(np.where(correct, 0, np.where(distractor, copies, of)))[correct]
     reached = np.flatnonzero(10 * good >= TENTHS_WANTED * (good + bad))
     recall = (int(reached[-1]) + 1) / copies if len(reached) else 0.0
     return float(np.sum(good / (good + bad)) / copies), recall

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 MODEL = "isc_small"
 NEIGHBOURS = 5  # neighbours of each photo taken as candidates
 FARTHEST = 0.9  # largest squared distance of a candidate; unrelated photos have about 2
-LEAST = {"inliers": 12.0, "surprise": 30.0, "agreement": 0.4}  # lower bounds for a near-duplicate pair
+LEAST = {"inliers": 12.0, "log_nfa": 30.0, "agreement": 0.4}  # lower bounds for a near-duplicate pair
 
 
 @dataclass(frozen=True)

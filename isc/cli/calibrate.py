@@ -47,7 +47,7 @@ def calibrate(given: argparse.Namespace) -> None:
     # predictions of match.py may have more rows than the challenge accepts
     matches = read_predictions(predictions, max_rows=max(made.queries * made.references, 1))
     truth = read_ground_truth(given.ground_truth)
-    with progress("fitting", "cuts") as report, named(given.run):
+    with progress("fitting", "thresholds") as report, named(given.run):
         found = fit(matches, truth, made, precision=given.precision, report=report)
     target = given.output or beside_model(given.model, FILES[made.scores])
     print(summary(found))
@@ -56,7 +56,7 @@ def calibrate(given: argparse.Namespace) -> None:
 
 
 def summary(found: Calibration) -> str:
-    """Describe the calibration: its data, its reliability, and its cuts with their precision on held-out queries."""
+    """Describe the calibration: its data, its reliability, its thresholds and their precision on held-out queries."""
     lines = [
         f"{found.pairs:,} pairs, {found.copies:,} of them copies, of {found.queries:,} queries, "
         f"{found.with_copies:,} of which have a copy, among {found.made.references:,} references",
@@ -66,10 +66,10 @@ def summary(found: Calibration) -> str:
         f"{'probability':15} {'pairs':>9} {'mean':>7} {'copies':>7}",
     ]
     lines += [
-        f"{one.low:5.3f} … {one.high:5.3f} {one.pairs:10,} {one.mean:7.4f} {one.right:7.4f}"
+        f"{one.low:5.3f} … {one.high:5.3f} {one.pairs:10,} {one.mean:7.4f} {one.correct:7.4f}"
         for one in found.reliability
     ]
-    lines += ["", f"{'precision':>9}  {'cut: score ≥':>12}  {'95 %':^19}  {'recall':>6}  kept out: precision, 95 %"]
+    lines += ["", f"{'precision':>9}  {'threshold ≥':>12}  {'95 %':^19}  {'recall':>6}  held out: precision, 95 %"]
     return "\n".join([*lines, *(_line(one, wanted=one == found.wanted) for one in found.thresholds)])
 
 

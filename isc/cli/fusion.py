@@ -77,7 +77,7 @@ def fit(given: argparse.Namespace) -> None:
     verified = verify(found, *images, store=store)
     for problem in verified.problems:
         print(f"left out: {problem.side} {problem.id}: {problem.reason}")
-    pairs = Pairs(found, -found.score.astype(np.float64), verified.evidence, truth.right(found))
+    pairs = Pairs(found, -found.score.astype(np.float64), verified.evidence, truth.correct(found))
     pairs = pairs.take(np.asarray(np.isfinite(verified.evidence).all(axis=1), np.bool_))
     try:
         with progress("fitting", "fits") as report:
@@ -116,7 +116,7 @@ def summary(pairs: Pairs, crossed: Floats, truth: GroundTruth) -> str:
         )
     lines += ["", f"{'probability':13} {'pairs':>9} {'mean':>7} {'copies':>7}"]
     lines += [
-        f"{one.low:4.2f} … {one.high:4.2f}   {one.pairs:9,} {one.mean:7.4f} {one.right:7.4f}"
+        f"{one.low:4.2f} … {one.high:4.2f}   {one.pairs:9,} {one.mean:7.4f} {one.correct:7.4f}"
         for one in reliability(crossed, pairs.copy, edges=BINS)
     ]
     return "\n".join(lines)

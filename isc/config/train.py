@@ -105,7 +105,7 @@ class OptimConfig:
         check_at_least(32, train__image_size=self.image_size)
         check(
             self.precision is not Precision.float16, "train.precision", self.precision.value,
-            "float32, bfloat16 or auto: slopes are lost in float16",
+            "float32, bfloat16 or auto: gradients are lost in float16",
         )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ class GroundTruth:
     def __post_init__(self) -> None:
         object.__setattr__(self, "queries", self.queries | {query for query, _ in self.pairs})
 
-    def right(self, matches: Matches) -> npt.NDArray[np.bool_]:
+    def correct(self, matches: Matches) -> npt.NDArray[np.bool_]:
         """Return, for each match [M], whether it is a true pair."""
         queries, query = numbered([query for query, _ in self.pairs])
         references, reference = numbered([reference for _, reference in self.pairs])
@@ -125,9 +125,9 @@ class GroundTruth:
         true_reference[predicted] = positions_in(matches.reference_ids, np.flatnonzero(predicted), references)
         rows = rows[(true_reference >= 0)[matches.reference[rows]]]
         keys = true_query[matches.query[rows]] * len(references) + true_reference[matches.reference[rows]]
-        right = np.zeros(len(matches), bool)
-        right[rows] = np.isin(keys, query * len(references) + reference)
-        return right
+        correct = np.zeros(len(matches), bool)
+        correct[rows] = np.isin(keys, query * len(references) + reference)
+        return correct
 
     def judged(self, matches: Matches) -> npt.NDArray[np.bool_]:
         """Return, for each match [M], whether its query occurs in the ground truth."""

@@ -49,7 +49,7 @@ class _Ordered:
     0 within the query; `positives` [n] is the number of true pairs of each judged query.
     """
 
-    right: IntArray
+    correct: IntArray
     score: Scores
     rank: IntArray
     wrong: IntArray
@@ -131,19 +131,19 @@ def _ordered(matches: Matches, ground_truth: GroundTruth) -> _Ordered:
     place = dict(zip(queries, range(len(queries)), strict=True))
     kept = matches.take(ground_truth.judged(matches))
     table = np.array([place.get(name, -1) for name in kept.query_ids], np.int64)
-    right = ground_truth.right(kept)
-    order = np.argsort(-kept.score[right], kind="stable")
-    query, score = table[kept.query[right]][order], kept.score[right][order]
-    wrong_score = kept.score[~right]
+    correct = ground_truth.correct(kept)
+    order = np.argsort(-kept.score[correct], kind="stable")
+    query, score = table[kept.query[correct]][order], kept.score[correct][order]
+    wrong_score = kept.score[~correct]
     wrong_order = np.argsort(-wrong_score, kind="stable")
     until = len(wrong_order) - np.searchsorted(wrong_score[wrong_order][::-1], score, "left")
     reached = wrong_order[: int(until.max(initial=0))]  # wrong ones after the last correct one change no metric
     positives = np.bincount([place[name] for name, _ in ground_truth.pairs], minlength=len(queries))
     return _Ordered(
-        right=query,
+        correct=query,
         score=score,
-        rank=ranks(kept, right)[order],
-        wrong=table[kept.query[~right][reached]],
+        rank=ranks(kept, correct)[order],
+        wrong=table[kept.query[~correct][reached]],
         wrong_until=until,
         positives=positives,
     )
@@ -154,7 +154,7 @@ def _figures(ordered: _Ordered, weights: IntArray, precision: float) -> tuple[li
     num_positives = int(weights @ ordered.positives)
     if not num_positives:
         return [np.nan] * 5, np.full(len(GRID), np.nan)
-    copies = weights[ordered.right]
+    copies = weights[ordered.correct]
     wrong_before = np.concatenate(([0], np.cumsum(weights[ordered.wrong])))[ordered.wrong_until]
     num_right = np.arange(1, int(copies.sum()) + 1)
     curve = Curve(

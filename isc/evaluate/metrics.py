@@ -61,9 +61,9 @@ class Metrics:
 
 
 def precision_recall(
-    score: Scores, right: Flags, num_positives: int, *, ties: Literal["worst", "best"] = "worst"
+    score: Scores, correct: Flags, num_positives: int, *, ties: Literal["worst", "best"] = "worst"
 ) -> Curve:
-    """Return the curve of predictions in any order; `right` marks the true pairs, both `score` and `right` are [M].
+    """Return the curve of predictions in any order; `correct` marks the true pairs, both `score` and `correct` are [M].
 
     precision_i = right_i / i and recall_i = right_i / P after the i best predictions. Among equal scores the wrong
     pairs come first (`ties="worst"`, the challenge's rule) or last (`ties="best"`). Raises InputError if P is below 1.
@@ -71,7 +71,7 @@ def precision_recall(
     _require_positives(num_positives)
     if ties not in ("worst", "best"):
         raise InputError(f"ties={ties!r}; expected 'worst' or 'best'")
-    every, true = np.sort(score)[::-1], np.sort(score[right])[::-1]
+    every, true = np.sort(score)[::-1], np.sort(score[correct])[::-1]
     is_right = np.zeros(len(every), np.int64)
     is_right[_wrong_before(every, true, ties) + np.arange(len(true))] = 1
     num_right = np.cumsum(is_right)
@@ -126,13 +126,13 @@ def recall_at_precision(curve: Curve, precision: float) -> tuple[float, float | 
     return float(recall[best]), float(str(curve.score[best]))  # the decimals in predictions.csv
 
 
-def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
+def ranks(matches: Matches, correct: Flags) -> npt.NDArray[np.int64]:
     """Return, for each correct prediction [T], how many others of its query score as high or higher (0 = first).
 
     rank = |{predictions of the query with score ≥ the pair's score}| − 1, so ties count against the pair.
     """
     query, score = matches.query, matches.score
-    true = np.flatnonzero(right)
+    true = np.flatnonzero(correct)
     num_right = np.bincount(query[true], minlength=len(matches.query_ids))
     alone = num_right[query[true]] == 1
     rank = np.empty(len(true), np.int64)
@@ -143,7 +143,7 @@ def ranks(matches: Matches, right: Flags) -> npt.NDArray[np.int64]:
     reaches = (num_right == 1)[query] & (score >= least[query])
     rank[alone] = np.bincount(query[reaches], minlength=len(matches.query_ids))[query[one]] - 1
     several = np.flatnonzero((num_right > 1)[query])
-    rank[~alone] = _ranks_in_query(query[several], score[several])[right[several]]
+    rank[~alone] = _ranks_in_query(query[several], score[several])[correct[several]]
     return rank
 
 
@@ -172,13 +172,13 @@ def evaluate(matches: Matches, ground_truth: GroundTruth) -> Metrics:
     """
     judged = ground_truth.judged(matches)
     kept = matches if judged.all() else matches.take(judged)
-    right = ground_truth.right(kept)
+    correct = ground_truth.correct(kept)
     num_positives = len(ground_truth.pairs)
     _require_positives(num_positives)
-    every, true = np.sort(kept.score)[::-1], np.sort(kept.score[right])[::-1]
+    every, true = np.sort(kept.score)[::-1], np.sort(kept.score[correct])[::-1]
     curve = _curve_at_right(every, true, num_positives, ties="worst")
     recall, threshold = recall_at_precision(curve, 0.9)
-    rank = ranks(kept, right)
+    rank = ranks(kept, correct)
     worst = average_precision(curve)
     return Metrics(
         average_precision=worst,
@@ -217,10 +217,10 @@ class Bin:
     high: float
     pairs: int
     mean: float
-    right: float
+    correct: float
 
 
-def reliability(probability: Scores, right: Flags, *, edges: Sequence[float] = TENTHS) -> list[Bin]:
+def reliability(probability: Scores, correct: Flags, *, edges: Sequence[float] = TENTHS) -> list[Bin]:
     """Return the non-empty bins between the `edges`, which rise from 0 to 1.
 
     For good probabilities the mean of each bin is near its share of correct pairs (DeGroot and Fienberg, The
@@ -231,5 +231,5 @@ def reliability(probability: Scores, right: Flags, *, edges: Sequence[float] = T
     for at, (low, high) in enumerate(itertools.pairwise(edges)):
         rows = place == at
         if rows.any():
-            bins.append(Bin(low, high, int(rows.sum()), float(probability[rows].mean()), float(right[rows].mean())))
+            bins.append(Bin(low, high, int(rows.sum()), float(probability[rows].mean()), float(correct[rows].mean())))
     return bins

@@ -136,7 +136,7 @@ def _read_sets(config: MatchConfig) -> DescriptorSets | None:
 
 def read_sides(queries: Path, references: Path) -> DescriptorSets:
     """Read queries and references of the same model. Raises InputError, with the difference, if models differ."""
-    # sorted by id like a submission: with equal distances at the cut, both must keep the same pairs
+    # sorted by id like a submission: with equal distances at the end, both must keep the same pairs
     one, provenance = read_set(queries)
     two, other = read_set(references, role="reference")
     _refuse_other_dim(references, two, queries, one)

@@ -180,7 +180,7 @@ def _nearest_pairs(sets: DescriptorSets, config: MatchConfig, searching: Callabl
             return best_image_pairs(*sides, num_pairs=num_pairs, find=searches.pairs)
         one_more = best_image_pairs(*sides, num_pairs=num_pairs + 1, find=searches.pairs)
     if one_more.matches.score[-1] == one_more.matches.score[-2]:
-        log.warning("equal scores at the cut after %d pairs: those of the first ids are kept", num_pairs)
+        log.warning("equal scores at the end, after %d pairs: those of the first ids are kept", num_pairs)
     return one_more.take(np.arange(num_pairs))
 
 

@@ -188,12 +188,12 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: RunningBe
                 tile = kernel.tile(rows, prepared, number)
                 with best.lock:
                     best.error = max(best.error, tile.error)
-                    cuts = best.cuts(rows, start)
-                if (cuts == -np.inf).any():
+                    least_scores = best.least_scores(rows, start)
+                if (least_scores == -np.inf).any():
                     best.learn(tile, rows)
                     with best.lock:
-                        cuts = best.cuts(rows, start)
-                query, reference, score = tile.above(cuts)
+                        least_scores = best.least_scores(rows, start)
+                query, reference, score = tile.above(least_scores)
                 if len(query):
                     with best.lock:
                         query += first

@@ -136,9 +136,9 @@ def nearest_images(
         found = find(q.rows if len(again) == len(q.row) else q.rows.take(again), r.rows, ask)
         rows = _in_order(q, r, again[found.query], found.reference)
         best = _best_of_images(q, r, rows)
-        settled, cut = _settled_of_each(q, r, rows, best, asked=ask)
+        settled, truncated = _settled_of_each(q, r, rows, best, asked=ask)
         image = q.image[best.query]
-        short = cut & (np.bincount(image[settled], minlength=len(q.images)) < k)
+        short = truncated & (np.bincount(image[settled], minlength=len(q.images)) < k)
         best = best.take(np.flatnonzero(~short[image]))
         done.append(best.take(_first_of_each(q.image[best.query], k)))
         unfinished = np.flatnonzero(short)
@@ -223,10 +223,10 @@ def _settled_of_each(
 
     A pair is settled if all pairs of its query image that may precede it are known.
     """
-    cut = (np.bincount(rows.query, minlength=len(q.row)) == asked) & (asked < len(r.row))
+    truncated = (np.bincount(rows.query, minlength=len(q.row)) == asked) & (asked < len(r.row))
     end, last = np.full(len(q.row), np.inf), np.full(len(q.row), len(r.row))
     end[rows.query], last[rows.query] = rows.distance, rows.reference  # the last pair of each row stays
-    end[~cut], last[~cut] = np.inf, len(r.row)
+    end[~truncated], last[~truncated] = np.inf, len(r.row)
     of_image, reached = np.full(len(q.images), np.inf), np.full(len(q.images), len(r.row))
     np.minimum.at(of_image, q.image, end)
     ends_first = end == of_image[q.image]

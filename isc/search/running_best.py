@@ -38,7 +38,7 @@ class RunningBest(abc.ABC):
         """Find a first score threshold for these queries in a tile of theirs."""
 
     @abc.abstractmethod
-    def cuts(self, rows: slice, column: int) -> Scores:
+    def least_scores(self, rows: slice, column: int) -> Scores:
         """Return for each query the smallest computed score that may matter, for references from `column` on."""
 
     @abc.abstractmethod
@@ -80,7 +80,7 @@ class RunningBest(abc.ABC):
         empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
         query, reference, score = (np.concatenate(part) for part in zip(empty, *self._waiting, strict=True))
         self._learn(query, score)
-        stays = (score >= self.cuts(slice(0, len(self._queries)), 0)[query]) & self._in_time(query, reference)
+        stays = (score >= self.least_scores(slice(0, len(self._queries)), 0)[query]) & self._in_time(query, reference)
         self._waiting = [(query[stays], reference[stays], score[stays])]
         self._number = len(self._waiting[0][0])
         return self._waiting[0]
@@ -98,13 +98,15 @@ class BestPairs(RunningBest):
         if self._score == -np.inf and (score := tile.nth(self._wanted)) is not None:
             self._score = max(self._score, score)
 
-    def cuts(self, rows: slice, column: int) -> Scores:
-        cuts = np.full(rows.stop - rows.start, self._score - 2 * self.error, np.float32)
-        cuts = np.nextafter(cuts, np.float32(-np.inf))
+    def least_scores(self, rows: slice, column: int) -> Scores:
+        least_scores = np.full(rows.stop - rows.start, self._score - 2 * self.error, np.float32)
+        least_scores = np.nextafter(least_scores, np.float32(-np.inf))
         if self._full and self.distance[-1] == 0:  # no pair is nearer, so only an earlier pair can enter
             number = np.arange(rows.start, rows.stop) + self._first
-            cuts[(number > self.query[-1]) | ((number == self.query[-1]) & (column > self.reference[-1]))] = np.inf
-        return cuts
+            least_scores[(number > self.query[-1]) | ((number == self.query[-1]) & (column > self.reference[-1]))] = (
+                np.inf
+            )
+        return least_scores
 
     @property
     def _full(self) -> bool:
@@ -145,10 +147,10 @@ class BestOfEach(RunningBest):
         if (self._score[rows] == -np.inf).any() and (score := tile.nth_of_rows(self._k)) is not None:
             self._score[rows] = np.maximum(self._score[rows], score)
 
-    def cuts(self, rows: slice, column: int) -> Scores:
-        cuts = (self._score[rows].astype(np.float64) - 2 * self.error).astype(np.float32)
-        cuts = np.nextafter(cuts, np.float32(-np.inf))
-        return np.where(self._last[rows] < column, np.float32(np.inf), cuts)
+    def least_scores(self, rows: slice, column: int) -> Scores:
+        least_scores = (self._score[rows].astype(np.float64) - 2 * self.error).astype(np.float32)
+        least_scores = np.nextafter(least_scores, np.float32(-np.inf))
+        return np.where(self._last[rows] < column, np.float32(np.inf), least_scores)
 
     def _learn(self, query: Indices, score: Scores) -> None:
         known, owner = np.r_[score, (self.distance * -0.5).astype(np.float32)], np.r_[query, self.query]

@@ -76,9 +76,9 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         start = rank() * ctx.count
-        return slopes[0][start : start + ctx.count] * world_size()
+        return gradients[0][start : start + ctx.count] * world_size()
 
 
 def gather(rows: Tensor, *, views: int = 2) -> Tensor:
@@ -97,13 +97,13 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the ranks, with a single all-reduce."""
     if world_size() == 1:
         return
-    slopes = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([slope.flatten() for slope in slopes])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= world_size()
-    means = torch.split(flat, [slope.numel() for slope in slopes])
-    for slope, mean in zip(slopes, means, strict=True):
-        slope.copy_(mean.view_as(slope))
+    means = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def gather_objects(value: Any) -> list[Any]:

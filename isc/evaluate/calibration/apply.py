@@ -33,9 +33,11 @@ class Applied:
 def apply(stored: CalibrationFile, matches: Matches) -> Applied:
     """Apply the calibration to the matches. No pair is accepted if the wanted precision was never reached."""
     calibration = stored.calibration
-    cut = calibration.wanted.threshold
+    threshold = calibration.wanted.threshold
     # for float32 scores the stored threshold has the shortest decimals, not the exact number
-    accepted = np.zeros(len(matches), bool) if cut is None else matches.score >= matches.score.dtype.type(cut)
+    accepted = (
+        np.zeros(len(matches), bool) if threshold is None else matches.score >= matches.score.dtype.type(threshold)
+    )
     return Applied(stored, matches, calibration.map(matches.score), accepted)
 
 
@@ -67,7 +69,7 @@ def precision_of_cut(applied: Applied) -> str:
         expected = f"{wanted.held_out:.3f} (95 %: {low:.3f} … {high:.3f})"
     kept = applied.probability[applied.accepted]
     return (
-        f"{len(kept):,} of {total:,} pairs reach the cut for {100 * wanted.precision:g} % precision, score ≥ "
+        f"{len(kept):,} of {total:,} pairs reach the threshold for {100 * wanted.precision:g} % precision, score ≥ "
         f"{wanted.threshold:.4f}: expected precision {expected}, by their probabilities {_mean(kept)}; {everything}"
     )
 
@@ -75,13 +77,13 @@ def precision_of_cut(applied: Applied) -> str:
 def judged(applied: Applied, truth: GroundTruth) -> str:
     """Describe in one line how well the probabilities and the threshold agree with the true pairs."""
     rows = truth.judged(applied.matches)
-    right, probability = truth.right(applied.matches)[rows], applied.probability[rows]
+    correct, probability = truth.correct(applied.matches)[rows], applied.probability[rows]
     accepted = applied.accepted[rows]
-    bins = reliability(probability, right)
-    error = sum(one.pairs * abs(one.mean - one.right) for one in bins) / max(len(right), 1)
-    share = f"{right[accepted].mean():.3f}" if accepted.any() else "none"
+    bins = reliability(probability, correct)
+    error = sum(one.pairs * abs(one.mean - one.correct) for one in bins) / max(len(correct), 1)
+    share = f"{correct[accepted].mean():.3f}" if accepted.any() else "none"
     return (
-        f"judged: of {int(accepted.sum()):,} accepted {share} are copies, of all {_mean(right)}; "
+        f"judged: of {int(accepted.sum()):,} accepted {share} are copies, of all {_mean(correct)}; "
         f"calibration error {error:.4f}"
     )
 

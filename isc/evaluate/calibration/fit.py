@@ -34,10 +34,10 @@ def fit(
     probabilities by `made` lie outside 0…1.
     """
     matches = matches.take(truth.judged(matches))
-    right = truth.right(matches)
-    _check(matches, right, made)
-    fold = folds(matches.query, right, seed=seed)
-    chosen = choose(matches.score, right, fold, on="log-odds" if made.scores == PROBABILITY else "score")
+    correct = truth.correct(matches)
+    _check(matches, correct, made)
+    fold = folds(matches.query, correct, seed=seed)
+    chosen = choose(matches.score, correct, fold, on="log-odds" if made.scores == PROBABILITY else "score")
     found = {}
     precisions = sorted({*PRECISIONS, precision})
     for done, one in enumerate(precisions):
@@ -55,18 +55,18 @@ def fit(
         queries=len(truth.queries),
         with_copies=len({query for query, _ in truth.pairs}),
         pairs=len(matches),
-        copies=int(right.sum()),
+        copies=int(correct.sum()),
         held_out=chosen.held_out,
-        reliability=tuple(reliability(chosen.probability, right, edges=EDGES)),
+        reliability=tuple(reliability(chosen.probability, correct, edges=EDGES)),
     )
 
 
-def _check(matches: Matches, right: npt.NDArray[np.bool_], made: ScoreOrigin) -> None:
-    copies = int(right.sum())
-    for count, what in ((copies, "copies"), (len(right) - copies, "wrong pairs")):
+def _check(matches: Matches, correct: npt.NDArray[np.bool_], made: ScoreOrigin) -> None:
+    copies = int(correct.sum())
+    for count, what in ((copies, "copies"), (len(correct) - copies, "wrong pairs")):
         if count < LEAST:
             raise InputError(
-                f"{count} {what} among {len(right):,} judged predictions; expected at least {LEAST} to fit "
+                f"{count} {what} among {len(correct):,} judged predictions; expected at least {LEAST} to fit "
                 "probabilities on: label more queries, or keep more pairs (num_pairs= or k= of match.py)"
             )
     low, high = float(matches.score.min()), float(matches.score.max())

@@ -104,8 +104,8 @@ class Chosen:
     probability: Floats
 
 
-def choose(score: Scores, right: Flags, fold: npt.NDArray[np.int64], *, on: On) -> Chosen:
-    """Choose and fit the better form for pairs with scores [M]; `right` [M] marks the copies, `fold` [M] the folds.
+def choose(score: Scores, correct: Flags, fold: npt.NDArray[np.int64], *, on: On) -> Chosen:
+    """Choose and fit the better form for pairs with scores [M]; `correct` [M] marks the copies, `fold` [M] the folds.
 
     Whole queries are held out, not single pairs, because the pairs of one query depend on each other.
     """
@@ -117,19 +117,19 @@ def choose(score: Scores, right: Flags, fold: npt.NDArray[np.int64], *, on: On) 
     for one in np.unique(fold):
         seen, unseen = fold != one, fold == one
         for name, fit in forms.items():
-            foretold[name][unseen] = fit(score[seen], right[seen])(score[unseen])
-    held_out = {name: log_likelihood(probability, right) for name, probability in foretold.items()}
+            foretold[name][unseen] = fit(score[seen], correct[seen])(score[unseen])
+    held_out = {name: log_likelihood(probability, correct) for name, probability in foretold.items()}
     best = max(held_out, key=held_out.__getitem__)
-    return Chosen(forms[best](score, right), held_out, foretold[best])
+    return Chosen(forms[best](score, correct), held_out, foretold[best])
 
 
-def folds(query: npt.NDArray[np.int64], right: Flags, *, seed: int = 0) -> npt.NDArray[np.int64]:
+def folds(query: npt.NDArray[np.int64], correct: Flags, *, seed: int = 0) -> npt.NDArray[np.int64]:
     """Return each pair's fold [M], 0…FOLDS − 1, from the position of its query [M].
 
     Queries with a correct pair are spread evenly over the folds, and so are the other queries.
     """
     queries, at = np.unique(query, return_inverse=True)
-    has_copy = np.bincount(at, weights=right, minlength=len(queries)) > 0
+    has_copy = np.bincount(at, weights=correct, minlength=len(queries)) > 0
     shuffled = np.random.default_rng(seed).permutation(len(queries))
     order = shuffled[np.argsort(~has_copy[shuffled], kind="stable")]
     place = np.empty(len(queries), np.int64)
@@ -137,7 +137,7 @@ def folds(query: npt.NDArray[np.int64], right: Flags, *, seed: int = 0) -> npt.N
     return np.asarray(place[at], np.int64)
 
 
-def fit_isotonic(score: Scores, right: Flags) -> Isotonic:
+def fit_isotonic(score: Scores, correct: Flags) -> Isotonic:
     """Fit shares of copies that rise with the score, by maximum likelihood.
 
     HALF a copy below the lowest score and HALF a wrong pair above the highest are added, so that the ends come near 0
@@ -147,7 +147,7 @@ def fit_isotonic(score: Scores, right: Flags) -> Isotonic:
 
     values, at = np.unique(score.astype(np.float64), return_inverse=True)
     pairs = np.bincount(at).astype(np.float64)
-    copies = np.bincount(at, weights=right)
+    copies = np.bincount(at, weights=correct)
     means, weights = np.r_[1.0, copies / pairs, 0.0], np.r_[HALF, pairs, HALF]
     fitted = isotonic_regression(means, weights=weights).x[1:-1].clip(NEAR, 1 - NEAR)
     step = np.diff(fitted) != 0
@@ -155,7 +155,7 @@ def fit_isotonic(score: Scores, right: Flags) -> Isotonic:
     return Isotonic(tuple(values[ends].tolist()), tuple(fitted[ends].tolist()))
 
 
-def fit_logistic(score: Scores, right: Flags, *, on: On) -> Logistic:
+def fit_logistic(score: Scores, correct: Flags, *, on: On) -> Logistic:
     """Fit a line of log-odds by maximum likelihood.
 
     The targets are Platt's (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2) instead of 1 and 0, so that the slope is finite even if a
@@ -166,8 +166,8 @@ def fit_logistic(score: Scores, right: Flags, *, on: On) -> Logistic:
     x = _abscissa(score, on)
     middle, width = float(x.mean()), float(x.std()) or 1.0
     z = (x - middle) / width
-    copies, others = int(right.sum()), int((~right).sum())
-    target = np.where(right, (copies + 1) / (copies + 2), 1 / (others + 2))
+    copies, others = int(correct.sum()), int((~correct).sum())
+    target = np.where(correct, (copies + 1) / (copies + 2), 1 / (others + 2))
 
     def loss(line: Floats) -> tuple[float, Floats]:
         odds = line[0] + line[1] * z
@@ -181,10 +181,10 @@ def fit_logistic(score: Scores, right: Flags, *, on: On) -> Logistic:
     return Logistic(float(found[0] - slope * middle), slope, on)
 
 
-def log_likelihood(probability: Floats, right: Flags) -> float:
+def log_likelihood(probability: Floats, correct: Flags) -> float:
     """Return the mean of ln p of the copies and ln (1 − p) of the wrong pairs; at best 0."""
     p = probability.clip(NEAR, 1 - NEAR)
-    return float(np.where(right, np.log(p), np.log1p(-p)).mean())
+    return float(np.where(correct, np.log(p), np.log1p(-p)).mean())
 
 
 def _abscissa(score: Scores, on: On) -> Floats:

@@ -70,11 +70,11 @@ def find_threshold(
     matches: Matches, truth: GroundTruth, fold: npt.NDArray[np.int64], *, precision: float, seed: int = 0
 ) -> Threshold:
     """Find the threshold on these pairs, all of judged queries; `fold` [M] is the fold of each pair."""
-    right = truth.right(matches)
-    curve = precision_recall(matches.score, right, len(truth.pairs))
+    correct = truth.correct(matches)
+    curve = precision_recall(matches.score, correct, len(truth.pairs))
     recall, threshold = recall_at_precision(curve, precision)
     resampled = bootstrap(matches, truth, precision=precision, resamples=RESAMPLES, seed=seed)
-    accepted, copies = held_out(matches, right, fold, precision=precision)
+    accepted, copies = held_out(matches, correct, fold, precision=precision)
     at = int(np.argmax(np.where(curve.recall > 0, curve.precision, -1)))
     reached = threshold is not None
     return Threshold(
@@ -94,7 +94,7 @@ def find_threshold(
 
 
 def held_out(
-    matches: Matches, right: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64], *, precision: float
+    matches: Matches, correct: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64], *, precision: float
 ) -> tuple[int, int]:
     """Count the pairs at or above the threshold of the other folds' queries, and the copies among them.
 
@@ -103,13 +103,13 @@ def held_out(
     accepted = copies = 0
     for one in np.unique(fold):
         seen = fold != one
-        if not right[seen].any():
+        if not correct[seen].any():
             continue
-        curve = precision_recall(matches.score[seen], right[seen], int(right[seen].sum()))
+        curve = precision_recall(matches.score[seen], correct[seen], int(correct[seen].sum()))
         threshold = recall_at_precision(curve, precision)[1]
         if threshold is not None:
             kept = ~seen & (matches.score >= threshold)
-            accepted, copies = accepted + int(kept.sum()), copies + int(right[kept].sum())
+            accepted, copies = accepted + int(kept.sum()), copies + int(correct[kept].sum())
     return accepted, copies
 
 

@@ -73,11 +73,11 @@ def band_path(resampled: npt.NDArray[np.float64]) -> str:
     return polyline(_x(np.r_[recall, recall[::-1]]), _y(np.r_[high, low[::-1]])) + " Z"
 
 
-def histogram_chart(score: FloatArray, right: Flags | None, threshold: float | None, *, bins: int = 60) -> Chart:
+def histogram_chart(score: FloatArray, correct: Flags | None, threshold: float | None, *, bins: int = 60) -> Chart:
     """Return the histogram of scores, wrong over correct pairs; linear for few pairs, else logarithmic in 1 + n."""
     low, high = score_range(score)
     edges = np.linspace(low, high, bins + 1)
-    groups = [("all", score)] if right is None else [("wrong", score[~right]), ("right", score[right])]
+    groups = [("all", score)] if correct is None else [("wrong", score[~correct]), ("right", score[correct])]
     counts = {name: np.histogram(np.clip(values, low, high), edges)[0] for name, values in groups}
     most = max(int(count.max()) for count in counts.values())
     many = most > 100
@@ -108,7 +108,7 @@ def reliability_chart(bins: Sequence[Bin]) -> Chart:
     A dot is larger if its bin has more pairs; the dashed diagonal shows perfect probabilities.
     """
     tenths = [(value / 10, f"{value / 10:.1f}") for value in range(0, 11, 2)]
-    x, y = _x([one.mean for one in bins]), _y([one.right for one in bins])
+    x, y = _x([one.mean for one in bins]), _y([one.correct for one in bins])
     radii = [2 + 1.5 * math.log10(one.pairs) for one in bins]
     dots = " ".join(
         f"M{a - r:.1f},{b:.1f} a{r:.1f},{r:.1f} 0 1 0 {2 * r:.1f},0 a{r:.1f},{r:.1f} 0 1 0 {-2 * r:.1f},0"

@@ -86,11 +86,11 @@ def _missed_sheet(judged: PairOutcomes) -> Sheet:
 
 
 def _wrong_sheet(judged: PairOutcomes, threshold: float | None) -> Sheet:
-    wrong = np.flatnonzero(~judged.right)
+    wrong = np.flatnonzero(~judged.correct)
     note = "Predicted pairs that are not in the ground truth, highest score first."
     rows = top(judged.matches, wrong, LISTED)
-    right = _right_ones(judged, {str(judged.matches.query_ids[judged.matches.query[row]]) for row in rows})
-    shown = [_wrong_pair(_predicted_pair(judged.matches, row, threshold), right) for row in rows]
+    correct = _right_ones(judged, {str(judged.matches.query_ids[judged.matches.query[row]]) for row in rows})
+    shown = [_wrong_pair(_predicted_pair(judged.matches, row, threshold), correct) for row in rows]
     return Sheet("wrong", "Wrong", note, len(wrong), shown[:SHOWN], shown[SHOWN:])
 
 
@@ -102,9 +102,9 @@ def _right_ones(judged: PairOutcomes, queries: set[str]) -> dict[str, RivalPair]
     return {judged.pairs[i][0]: RivalPair(judged.pairs[i][1], scores[i], "the right one") for i in rising}
 
 
-def _wrong_pair(pair: PairCard, right: dict[str, RivalPair]) -> PairCard:
-    if pair.query in right:
-        return replace(pair, beside=right[pair.query])
+def _wrong_pair(pair: PairCard, correct: dict[str, RivalPair]) -> PairCard:
+    if pair.query in correct:
+        return replace(pair, beside=correct[pair.query])
     distractor = "its query is a copy of no reference"
     return replace(pair, note=f"{pair.note}; {distractor}" if pair.note else distractor)
 

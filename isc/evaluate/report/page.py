@@ -113,18 +113,18 @@ def _curve(judgement: Judgement, compare: Comparison | None) -> Chart:
 
 
 def _whole_curve(judged: PairOutcomes) -> Curve:
-    return precision_recall(judged.matches.score, judged.right, len(judged.pairs))
+    return precision_recall(judged.matches.score, judged.correct, len(judged.pairs))
 
 
 def _histogram(matches: Matches, judgement: Judgement | None) -> Chart:
     if judgement is None:
         return histogram_chart(matches.score, None, None)
-    return histogram_chart(judgement.judged.matches.score, judgement.judged.right, judgement.threshold)
+    return histogram_chart(judgement.judged.matches.score, judgement.judged.correct, judgement.threshold)
 
 
 def _reliability(matches: Matches, ground_truth: GroundTruth, probability: Scores) -> Chart | None:
     rows = ground_truth.judged(matches)
-    believed = reliability(probability[rows], ground_truth.right(matches)[rows])
+    believed = reliability(probability[rows], ground_truth.correct(matches)[rows])
     return reliability_chart(believed) if believed else None
 
 

@@ -17,7 +17,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PairOutcomes:
-    """The predictions of the judged queries (`matches`, with `right` [M]) and the true pairs (all other fields, [P]).
+    """The predictions of the judged queries (`matches`, with `correct` [M]) and the true pairs (all other fields, [P]).
 
     `row` is a true pair's position among the matches, `rank` its rank from 0; a pair that was never predicted has row
     and rank −1 and score −inf. `found` marks the pairs at or above the threshold: as equal scores count against the
@@ -26,7 +26,7 @@ class PairOutcomes:
     """
 
     matches: Matches
-    right: Flags
+    correct: Flags
     pairs: Sequence[tuple[str, str]]
     row: IntArray
     rank: IntArray
@@ -48,16 +48,16 @@ def as_score(threshold: float | None, matches: Matches) -> float | None:
 def judge(matches: Matches, ground_truth: GroundTruth, threshold: float | None) -> PairOutcomes:
     """Return every prediction of a judged query, and every true pair with its row, rank and score."""
     kept = matches.take(ground_truth.judged(matches))
-    right = ground_truth.right(kept)
-    rows = np.flatnonzero(right)
+    correct = ground_truth.correct(kept)
+    rows = np.flatnonzero(correct)
     names = zip(kept.query_ids[kept.query[rows]], kept.reference_ids[kept.reference[rows]], strict=True)
-    place = dict(zip(names, zip(rows.tolist(), ranks(kept, right).tolist(), strict=True), strict=True))
+    place = dict(zip(names, zip(rows.tolist(), ranks(kept, correct).tolist(), strict=True), strict=True))
     pairs = sorted(ground_truth.pairs)
     row, rank = np.array([place.get(pair, (-1, -1)) for pair in pairs], np.int64).reshape(-1, 2).T
     score = np.full(len(pairs), -np.inf)
     score[row >= 0] = kept.score[row[row >= 0]]
     found = score >= threshold if threshold is not None else np.zeros(len(pairs), bool)
-    return PairOutcomes(kept, right, pairs, row, rank, score, found)
+    return PairOutcomes(kept, correct, pairs, row, rank, score, found)
 
 
 def rivals(judged: PairOutcomes, positions: IntArray) -> dict[int, int]:

@@ -27,7 +27,7 @@ EVIDENCE = (
     "features_reference",
     "tentative",  # pairs of similar features
     "inliers",  # tentative pairs at different points that one map explains
-    "surprise",  # −log₁₀ of a bound on that by chance; 0 without a map
+    "log_nfa",  # −log₁₀ of a bound on that by chance; 0 without a map
     "inlier_share",
     "area_query",  # share of either picture that the other shows
     "area_reference",
@@ -92,7 +92,7 @@ class _Fit:
     affine: Floats
     inside: Flags
     inliers: int
-    surprise: float
+    log_nfa: float
 
 
 def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray[np.float32], Alignment | None]:
@@ -102,14 +102,14 @@ def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray
     fits = [(fit, fit is flipped) for fit in (straight, flipped) if fit is not None]
     alignment = None
     if fits:
-        fit, flip = max(fits, key=lambda one: one[0].surprise)
+        fit, flip = max(fits, key=lambda one: one[0].log_nfa)
         alignment = _alignment(_mirrored_back(fit.affine, query.size) if flip else fit.affine, query, reference, fit)
         if alignment is not None:
             values |= _evidence(fit, alignment, query, reference)
     return np.array([values[name] for name in EVIDENCE], np.float32), alignment
 
 
-def surprise(inliers: int, tentative: int, chance: float) -> float:
+def log_nfa(inliers: int, tentative: int, chance: float) -> float:
     """Return −log₁₀ of a bound on the number of maps with this many inliers between unrelated pictures, at least 0.
 
     This is the a-contrario test of Moisan and Stival (IJCV 2004), with Chernoff's bound on the binomial's tail. Two
@@ -127,7 +127,7 @@ def surprise(inliers: int, tentative: int, chance: float) -> float:
 
 
 def _fit(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Fit | None:
-    """Return the map of largest surprise between the pictures, with `flip` to the mirrored query; None if none fits."""
+    """Return the map of largest `log_nfa` between the pictures, `flip` to the mirrored query; None if none fits."""
     if min(len(query), len(reference)) < LEAST_INLIERS:
         return None
     pairs = _pairs(query, reference, flip=flip)
@@ -137,7 +137,7 @@ def _fit(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Fit 
     votes = near.sum(axis=1)
     seeds = np.argsort(-votes, kind="stable")[:SEEDS]
     fits = [_refined(pairs, near[seed], alike[seed]) for seed in seeds if votes[seed] >= LEAST_INLIERS]
-    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.surprise, default=None)
+    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.log_nfa, default=None)
 
 
 def _pairs(query: LocalFeatures, reference: LocalFeatures, *, flip: bool) -> _Pairs:
@@ -202,7 +202,7 @@ def _refined(pairs: _Pairs, inside: Flags, alike: Flags) -> _Fit | None:
     if inliers < LEAST_INLIERS:
         return None
     chance = min(1.0, math.pi * pairs.tolerance**2 / (pairs.size[0] * pairs.size[1])) * ANY_POSE
-    return _Fit(pairs, affine, inside, inliers, surprise(inliers, len(pairs.query), chance))
+    return _Fit(pairs, affine, inside, inliers, log_nfa(inliers, len(pairs.query), chance))
 
 
 def _distinct(points: Floats) -> int:
@@ -268,7 +268,7 @@ def _evidence(fit: _Fit, alignment: Alignment, query: LocalFeatures, reference: 
     return {
         "tentative": len(fit.inside),
         "inliers": fit.inliers,
-        "surprise": fit.surprise,
+        "log_nfa": fit.log_nfa,
         "inlier_share": fit.inliers / len(fit.inside),
         "area_query": _area(alignment.query_region),
         "area_reference": _area(alignment.reference_region),

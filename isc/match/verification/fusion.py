@@ -29,7 +29,7 @@ GLOBAL = {"distance": FALLS}
 ALIGNED = {  # quantities of a pair with an alignment, and the allowed direction of their curves
     "distance": FALLS,
     "inliers": RISES,
-    "surprise": RISES,
+    "log_nfa": RISES,
     "inlier_share": RISES,
     "agreement": RISES,
     "agreeing_share": RISES,
@@ -39,7 +39,7 @@ ALIGNED = {  # quantities of a pair with an alignment, and the allowed direction
     "spread_reference": RISES,
 }
 UNALIGNED = {"distance": FALLS, "features_query": FALLS, "features_reference": FALLS}
-LOGARITHMIC = frozenset({"inliers", "surprise", "features_query", "features_reference"})
+LOGARITHMIC = frozenset({"inliers", "log_nfa", "features_query", "features_reference"})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from isc.match.verification.fusion import Fusion
 from isc.search.groups import rank_in_group
 from isc.search.multi_view import ImagePairs
 
-SURPRISE, AGREEMENT = EVIDENCE.index("surprise"), EVIDENCE.index("agreement")
+LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PairEvidence:
 
     score: float  # probability
     distance: float  # squared Euclidean
-    surprise: float
+    log_nfa: float
     agreement: float
     alignment: Alignment
 
@@ -66,7 +66,7 @@ def scored(
         (matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]): PairEvidence(
             score=float(probability[row]),
             distance=float(distance[row]),
-            surprise=float(verified.evidence[row, SURPRISE]),
+            log_nfa=float(verified.evidence[row, LOG_NFA]),
             agreement=float(verified.evidence[row, AGREEMENT]),
             alignment=alignment,
         )
@@ -107,7 +107,7 @@ def write_evidence(path: Path, evidence: Mapping[tuple[str, str], PairEvidence])
             "score": one.score,
             "distance": round(one.distance, 6),
             "inliers": one.inliers,
-            "surprise": round(one.surprise, 2),
+            "log_nfa": round(one.log_nfa, 2),
             "agreement": round(one.agreement, 4),
             "mirrored": one.alignment.mirrored,
             "query_region": one.query_region.round(4).tolist(),

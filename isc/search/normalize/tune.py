@@ -209,17 +209,17 @@ def _resampled(
 ) -> npt.NDArray[np.float64]:
     """Return μAP [B] with query ids[i] counted times[b, i] times."""
     matches = matches.take(truth.judged(matches))
-    right = truth.right(matches)
-    order = np.lexsort((right, -matches.score))
-    right = right[order]
+    correct = truth.correct(matches)
+    order = np.lexsort((correct, -matches.score))
+    correct = correct[order]
     place = {name: i for i, name in enumerate(ids)}
     column = np.array([place.get(name, 0) for name in matches.query_ids])[matches.query[order]]
     positives = np.array([place[query] for query, _ in truth.pairs])
     found = np.zeros(len(times))
     for i, count in enumerate(times):
         weight = count[column]
-        precision = np.cumsum(weight * right) / np.maximum(np.cumsum(weight), 1)
-        found[i] = np.sum(weight * right * precision) / max(count[positives].sum(), 1)
+        precision = np.cumsum(weight * correct) / np.maximum(np.cumsum(weight), 1)
+        found[i] = np.sum(weight * correct * precision) / max(count[positives].sum(), 1)
     return found
 
 

@@ -48,7 +48,7 @@ def wave(shape: tuple[int, ...], period: float, angle: float, phase: float = 0.0
     return np.outer(np.cos(down), np.cos(across)) - np.outer(np.sin(down), np.sin(across))
 
 
-def slope(shape: tuple[int, ...], angle: float) -> Field:
+def linear_gradient(shape: tuple[int, ...], angle: float) -> Field:
     """Return a linear gradient 0…1 across the picture, along the direction `angle` (radians)."""
     across = math.cos(angle) * np.linspace(-1, 1, shape[1], dtype=np.float32)
     down = math.sin(angle) * np.linspace(-1, 1, shape[0], dtype=np.float32)

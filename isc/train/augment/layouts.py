@@ -20,7 +20,7 @@ from isc.train.augment.attack import (
     scaled,
 )
 from isc.train.augment.drawing import EMOJI, ink, lettering, narrowed, put_sprite, some_font, some_words, sprite
-from isc.train.augment.fields import put_masked, ramp_between, rounded, slope
+from isc.train.augment.fields import linear_gradient, put_masked, ramp_between, rounded
 from isc.train.augment.geometry import blurred
 
 # (rows, columns); a higher strength allows more of the later, finer ones
@@ -44,7 +44,9 @@ def some_ground(picture: Pixels, rng: np.random.Generator) -> Pixels:
     if kind < 0.3:
         return plain(picture.shape, plain_colour(picture, rng))
     if kind < 0.7:
-        return ramp_between(any_colour(rng), any_colour(rng), slope(picture.shape, rng.uniform(0, 2 * math.pi)))
+        return ramp_between(
+            any_colour(rng), any_colour(rng), linear_gradient(picture.shape, rng.uniform(0, 2 * math.pi))
+        )
     return blurred(picture)
 
 

@@ -9,7 +9,18 @@ import numpy as np
 
 from isc.photos.decode import Pixels
 from isc.train.augment.attack import Attack, any_colour, blend, scaled
-from isc.train.augment.fields import added, distance, grain, gray_of, lit, mixed, ramp_between, slope, smooth, tinted
+from isc.train.augment.fields import (
+    added,
+    distance,
+    grain,
+    gray_of,
+    linear_gradient,
+    lit,
+    mixed,
+    ramp_between,
+    smooth,
+    tinted,
+)
 
 
 class LocalContrast(Attack):
@@ -64,7 +75,9 @@ class LightLeak(Attack):
         bright = self.amount(rng, 50, 230)
         colour = np.array([1.0, rng.uniform(0.2, 0.9), rng.uniform(0, 0.6)])[rng.permutation(3)]
         if rng.random() < 0.5:
-            field = np.clip(slope(picture.shape, rng.uniform(0, 6.3)) * 2 - np.float32(rng.uniform(0.7, 1.2)), 0, 1)
+            field = np.clip(
+                linear_gradient(picture.shape, rng.uniform(0, 6.3)) * 2 - np.float32(rng.uniform(0.7, 1.2)), 0, 1
+            )
             field *= 1 + smooth(picture.shape, rng, cells=3) * np.float32(0.4)
         else:
             y, x = rng.uniform(0, 1, 2)
@@ -104,7 +117,7 @@ class Fog(Attack):
         dense = np.float32(self.amount(rng, 0.25, 0.75))
         share = smooth(picture.shape, rng, cells=int(rng.integers(3, 7))) * np.float32(0.25) + dense
         if rng.random() < 0.5:
-            share *= slope(picture.shape, rng.uniform(0, 6.3)) + np.float32(0.4)
+            share *= linear_gradient(picture.shape, rng.uniform(0, 6.3)) + np.float32(0.4)
         return mixed(picture, np.full_like(picture, pale), np.clip(share, 0, 0.85).astype(np.float32))
 
 
@@ -128,7 +141,7 @@ class GradientVeil(Attack):
     """A gradient of two colours over the whole photo, opacity 0.15–0.6."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        colours = ramp_between(any_colour(rng), any_colour(rng), slope(picture.shape, rng.uniform(0, 6.3)))
+        colours = ramp_between(any_colour(rng), any_colour(rng), linear_gradient(picture.shape, rng.uniform(0, 6.3)))
         return blend(picture, colours, self.amount(rng, 0.15, 0.6))
 
 

@@ -16,9 +16,9 @@ from isc.train.augment.fields import (
     distance,
     grain,
     gray_of,
+    linear_gradient,
     lit,
     partly,
-    slope,
     smooth,
     stretched,
     three,
@@ -212,6 +212,6 @@ class PhotographedScreen(Posed):
     def _glare(self, shape: tuple[int, ...], rng: np.random.Generator) -> Field:
         bright = np.float32(self.amount(rng, 10, 130))
         if rng.random() < 0.5:
-            return np.clip(slope(shape, rng.uniform(0, 2 * math.pi)) * 2 - 1, 0, 1) * bright
+            return np.clip(linear_gradient(shape, rng.uniform(0, 2 * math.pi)) * 2 - 1, 0, 1) * bright
         far = distance(shape, rng.random(), rng.random())
         return np.asarray(np.clip(1 - far / np.float32(rng.uniform(0.3, 0.9)), 0, 1) * bright, np.float32)

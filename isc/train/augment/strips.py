@@ -9,7 +9,7 @@ import numpy as np
 
 from isc.photos.decode import Pixels
 from isc.train.augment.attack import Composition, OtherPhoto, any_colour, blend, plain, plain_colour, put, scaled
-from isc.train.augment.fields import Field, gray_of, mixed, ramp_between, slope, smooth, three
+from isc.train.augment.fields import Field, gray_of, linear_gradient, mixed, ramp_between, smooth, three
 from isc.train.augment.geometry import ground_of
 
 
@@ -87,7 +87,7 @@ class FadePhotos(Composition):
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         angle = rng.integers(4) * math.pi / 2 if rng.random() < 0.7 else rng.uniform(0, 2 * math.pi)
         middle, soft = 1 - self.amount(rng, 0.15, 0.65), rng.uniform(0.05, 0.6)
-        share: Field = (slope(picture.shape, angle) - np.float32(middle)) / np.float32(soft) + np.float32(0.5)
+        share: Field = (linear_gradient(picture.shape, angle) - np.float32(middle)) / np.float32(soft) + np.float32(0.5)
         return mixed(picture, _other_part(picture, other, rng), np.clip(share, 0, 1).astype(np.float32))
 
 
@@ -99,7 +99,9 @@ class ExposeTwice(Composition):
         if rng.random() < 0.3:
             above = three(gray_of(above))
         if rng.random() < 0.25:
-            colours = ramp_between(any_colour(rng), any_colour(rng), slope(picture.shape, rng.uniform(0, 6.3)))
+            colours = ramp_between(
+                any_colour(rng), any_colour(rng), linear_gradient(picture.shape, rng.uniform(0, 6.3))
+            )
             above = blend(above, colours, 0.4)
         if kind == 0:
             both = 255 - cv2.multiply(255 - picture, 255 - above, scale=1 / 255)
