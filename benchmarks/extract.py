@@ -32,19 +32,22 @@ from benchmarks import save
 from isc.config.choices import Precision, Runtime
 from isc.config.extract import ExtractConfig
 from isc.errors import InputError
-from isc.extract.batches import Batch, BatchDataset, read_batch
+from isc.extract.batches import Batch, read_batch
 from isc.extract.blocks import Block
 from isc.extract.embedding import ITEM, embed, embed_batch
-from isc.extract.gpu_pipeline import fitting_batch
+from isc.extract.gpu_pipeline import BatchDataset, fitting_batch
 from isc.extract.loaders import loader_options
 from isc.extract.run import extract
 from isc.extract.view_plan import ViewPlan
-from isc.model.device import choose_device, keep_freed_memory, native_bfloat16, place
-from isc.model.inference import FAITHFUL, InferenceModel, _Autocast, load_inference_model
+from isc.model.device import choose_device, native_bfloat16, place
+from isc.model.inference import InferenceModel
 from isc.model.load import load_model
+from isc.model.load_inference import load_inference_model
+from isc.model.torch_inference import FAITHFUL, TorchModel, _Autocast
 from isc.photos.folders import SAMPLE
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos
+from isc.runtime.allocator import keep_freed_memory
 from isc.runtime.cpus import cores
 
 SIZES = (224, 288, 512)  # pixels
@@ -88,16 +91,16 @@ def reading(photos: Listing, view_plan: ViewPlan) -> float:
 
 def network_alone(network: InferenceModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
     """Return the photos per second of the network alone, measured on about `count` pictures."""
-    if network.device.type == "cuda":
+    if isinstance(network, TorchModel) and network.on_gpu:
         return _on_gpu(network, photos, view_plan, count=count)
     batch, skip = read_batch(photos, range(ITEM), view_plan), 2 * cores()
     return rate(loader(Ready(network, batch, view_plan, count=count // ITEM + skip)), each=ITEM, skip=skip)
 
 
-def _on_gpu(network: InferenceModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
+def _on_gpu(network: TorchModel, photos: Listing, view_plan: ViewPlan, *, count: int) -> float:
     """Return the photos per second of the network on a batch that is on the GPU already."""
     size = fitting_batch(network, view_plan)
-    batch = read_batch(photos, range(size), view_plan).pictures[0].flatten(0, 1).to(network.device)
+    batch = torch.from_numpy(read_batch(photos, range(size), view_plan).pictures[0]).flatten(0, 1).to(network.device)
     for _ in range(3):
         network(batch)
     torch.cuda.synchronize()
@@ -123,7 +126,7 @@ def usual_loop(model: str, photos: Listing, view_plan: ViewPlan, device: torch.d
 def extracted(images: Path, options: dict[str, object], network: InferenceModel | None = None) -> float:
     """Return the seconds of a whole extraction; a given `network` is used instead of loading one."""
     there = (
-        mock.patch("isc.model.inference.load_inference_model", return_value=network)
+        mock.patch("isc.model.load_inference.load_inference_model", return_value=network)
         if network
         else contextlib.nullcontext()
     )
@@ -211,7 +214,7 @@ def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str
     for size in SIZES:
         batch = read_batch(photos, range(max(GROUPS)), ViewPlan(size))
         for precision in (Precision.float32, Precision.bfloat16):
-            network = load_inference_model(arguments.model, device=device, precision=precision)
+            network = load_inference_model(arguments.model, device=device, runtime=Runtime.torch, precision=precision)
             row: dict[str, object] = {"size": f"{size} px", "by": precision.value}
             for count in GROUPS:
                 grouped = replace(network, groups=(count, count))
@@ -224,9 +227,9 @@ def groups(arguments: argparse.Namespace, device: torch.device) -> list[dict[str
 def precisions(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
     """Return the lowest cosine between bfloat16 and float32 descriptors of the given photos."""
     model = load_model(arguments.model)
-    plain = InferenceModel(_Autocast(model, torch.bfloat16), model.config.dim, model.config.image_size, device)
+    plain = TorchModel(_Autocast(model, torch.bfloat16), model.config.dim, model.config.image_size, device=device)
     kept = load_inference_model(arguments.model, device=device, precision=Precision.bfloat16)
-    exact = load_inference_model(arguments.model, device=device)
+    exact = load_inference_model(arguments.model, device=device, runtime=Runtime.torch)
     photos = list_photos(arguments.images)
     found = [embed(network, photos, workers=-1)[0] for network in (exact, plain, kept)]
     return [

@@ -8,8 +8,9 @@ import time
 import torch
 
 from benchmarks import save
-from isc.model.device import keep_freed_memory, place
+from isc.model.device import place
 from isc.model.load import load_model
+from isc.runtime.allocator import keep_freed_memory
 
 BATCH = 64
 FORWARD_SIZE, TRAIN_SIZE = 224, 128  # pixels

@@ -28,11 +28,11 @@ from benchmarks import save
 from isc.cli.verbs import CONF, to_config
 from isc.config.choices import Precision
 from isc.config.train import Stage, TrainConfig
-from isc.extract.loaders import worker_count
-from isc.model.device import choose_device, compiled, depthwise_in_float32, keep_freed_memory, native_bfloat16, place
+from isc.model.device import choose_device, compiled, depthwise_in_float32, native_bfloat16, place
 from isc.model.load import initial_model
 from isc.photos.folders import SAMPLE, list_images
-from isc.runtime.cpus import cores
+from isc.runtime.allocator import keep_freed_memory
+from isc.runtime.cpus import cores, worker_count
 from isc.train.dataset import Batch, Source
 from isc.train.objective import Rows, total_loss
 from isc.train.optimizer import Span, blocks_kept, freeze, make_optimizer, plan, set_training

@@ -34,7 +34,8 @@ from isc.extract.ray_extract import (
     place_for,
 )
 from isc.extract.view_plan import ViewPlan
-from isc.model.inference import InferenceModel, load_inference_model
+from isc.model.inference import InferenceModel
+from isc.model.load_inference import load_inference_model
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos
 from isc.photos.views import parse_views

@@ -18,11 +18,11 @@ import torch
 
 import isc
 from isc.config.train import AugmentConfig
-from isc.extract import loaders
-from isc.extract.loaders import worker_count
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 from isc.photos.resizing import resize
+from isc.runtime import cpus
+from isc.runtime.cpus import worker_count
 from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.trace import NOWHERE, POINTS
 from isc.train.dataset import MIXED_BOTH, Batch, Source, TrainingViews, training_loader
@@ -319,7 +319,7 @@ def test_a_batch_pins_its_views(monkeypatch):
 
 def test_worker_count(monkeypatch):
     for cores, expected in ((1, 1), (3, 3), (16, 16), (64, 16)):
-        monkeypatch.setattr(loaders, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(cpus, "cores", lambda cores=cores: cores)
         assert worker_count(-1) == expected
         assert worker_count(-1, sharing=8) == max(1, cores // 8)
         assert (worker_count(0), worker_count(5), worker_count(20)) == (0, 5, 20)

@@ -22,19 +22,20 @@ import isc
 import isc.extract.gpu_jpeg
 from isc.config.choices import Combine, Precision, Runtime
 from isc.errors import InputError
-from isc.extract.batches import Batch, BatchDataset, Files, in_order, read_batch
+from isc.extract.batches import Files, read_batch
 from isc.extract.blocks import joined
 from isc.extract.embedding import embed, embed_batch, embed_photos
-from isc.extract.gpu_pipeline import embed_on_gpu
-from isc.extract.loaders import worker_count
+from isc.extract.gpu_pipeline import BatchDataset, TensorBatch, embed_on_gpu, loaded
 from isc.extract.view_plan import ViewPlan
 from isc.model.device import native_bfloat16
-from isc.model.inference import FAITHFUL, InferenceModel, least_cosine, load_inference_model, torch_inference_model
 from isc.model.load import load_model
+from isc.model.load_inference import load_inference_model
+from isc.model.torch_inference import FAITHFUL, TorchModel, least_cosine, torch_inference_model
 from isc.photos.decode import read_image
 from isc.photos.regions import propose
 from isc.photos.resizing import resize
 from isc.photos.views import View, parse_views
+from isc.runtime.cpus import worker_count
 
 PATHS = sorted((Path(isc.__file__).parent / "sample").glob("*.jpg"))
 CPU = torch.device("cpu")
@@ -204,6 +205,7 @@ def test_jpegs_decoded_beside_the_network_give_the_same_descriptors(network, siz
 def test_bfloat16_stays_near_float32(network):
     """At the model's own size. Without the first layers in float32 the least cosine is 0.992."""
     there = load_inference_model("isc_small", device=CPU, precision=Precision.bfloat16)
+    assert isinstance(there, TorchModel)
     assert there.precision is Precision.bfloat16
     plain, found = (everything(one, Files(PATHS), view_plan=ViewPlan(192)).vectors[:, 0] for one in (network, there))
     least = (plain * found).sum(axis=1).min()
@@ -211,10 +213,10 @@ def test_bfloat16_stays_near_float32(network):
 
 
 def test_precision_auto_takes_what_is_faithful_and_says_so(model, monkeypatch):
-    monkeypatch.setattr("isc.model.inference.reduced_precision", lambda device: Precision.bfloat16)
-    monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9994)
+    monkeypatch.setattr("isc.model.torch_inference.reduced_precision", lambda device: Precision.bfloat16)
+    monkeypatch.setattr("isc.model.torch_inference.least_cosine", lambda *_: 0.9994)
     assert torch_inference_model(model, precision=Precision.auto).precision is Precision.float32
-    monkeypatch.setattr("isc.model.inference.least_cosine", lambda *_: 0.9996)
+    monkeypatch.setattr("isc.model.torch_inference.least_cosine", lambda *_: 0.9996)
     assert torch_inference_model(model, precision=Precision.auto).precision is Precision.bfloat16
 
 
@@ -288,7 +290,7 @@ class Deadly:
 
 
 def test_a_killed_worker_ends_in_one_line(network):
-    with pytest.raises(InputError, match=r"a process that reads photos ended.*fewer workers=.*same command again"):
+    with pytest.raises(InputError, match=r"a working process ended by itself.*fewer workers=.*same command again"):
         everything(network, Deadly(os.getpid()), workers=2)
 
 
@@ -391,12 +393,13 @@ def test_no_photo_that_can_be_read_has_no_regions(network):
 @pytest.mark.parametrize("size", [1, 8, 21, 100])
 def test_pictures_come_in_order_and_failures_by_row(workers, size):
     photos = Torn(frozenset({2, 3, 20}))
-    found = list(in_order(BatchDataset(photos, range(21), VIEW_PLAN, size=size), workers))
+    read = list(loaded(BatchDataset(photos, range(21), VIEW_PLAN, size=size), workers))
+    found = [one.batch for one in read]
     assert len(found) == -(-21 // size)
     assert [row for batch in found for row in batch.rows] == [row for row in range(21) if row not in photos.torn]
     assert [row for batch in found for row in batch.failures] == [2, 3, 20]
-    for batch in found:
-        for row, picture in zip(batch.rows, batch.pictures[0] if batch.pictures else [], strict=True):
+    for one in read:
+        for row, picture in zip(one.batch.rows, one.pictures[0] if one.pictures else [], strict=True):
             np.testing.assert_array_equal(picture[0].permute(1, 2, 0), resize(read_image(PATHS[row]), SIZE))
 
 
@@ -422,7 +425,7 @@ from isc.extract.batches import Files
 from isc.extract.view_plan import ViewPlan
 from isc.extract.embedding import embed_photos
 from isc.photos.resizing import resize
-from isc.model.inference import load_inference_model
+from isc.model.load_inference import load_inference_model
 torch.set_num_threads(2)
 network = load_inference_model("imagenet", device="cpu")
 with torch.inference_mode():
@@ -451,7 +454,7 @@ def test_workers_start_after_the_threads_of_torch_and_opencv():
 
 
 def test_a_cpu_is_used_whole_and_readers_before_a_gpu_are_bounded(monkeypatch):
-    monkeypatch.setattr("isc.extract.loaders.cores", lambda: 64)
+    monkeypatch.setattr("isc.runtime.cpus.cores", lambda: 64)
     assert worker_count(-1) == 16
     assert worker_count(-1, most=None) == 64
     assert worker_count(3, most=None) == worker_count(3) == 3
@@ -494,12 +497,70 @@ def test_a_network_may_be_used_by_several_threads(network):
 def test_a_batch_pins_its_pictures(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
-    batch = read_batch(Files(PATHS), [0, 1], ViewPlan(SIZE, VIEWS))
-    assert isinstance(batch.pin_memory(), Batch)
+    batch = TensorBatch.of(read_batch(Files(PATHS), [0, 1], ViewPlan(SIZE, VIEWS)))
+    assert isinstance(batch.pin_memory(), TensorBatch)
     assert [tuple(part.shape) for part in pinned] == [(2, 3, 3, 64, 64), (2, 1, 3, 96, 96)]
 
 
 def test_a_network_names_itself():
-    network = load_inference_model("isc_small", device=CPU)
-    assert isinstance(network, InferenceModel)
+    network = load_inference_model("isc_small", device=CPU, runtime=Runtime.torch)
+    assert isinstance(network, TorchModel)
     assert network.provenance["weights_sha256"] == isc.model.files.describe(load_model("isc_small"))["weights_sha256"]
+
+
+# --- without torch ---------------------------------------------------------------------------------------------------
+
+
+def test_the_packages_onnx_file_gives_the_models_descriptors(network):
+    """Of every sample photo at the model's size, to rounding; descriptors of both count as the same model's."""
+    light = load_inference_model("isc_small", device="cpu")
+    assert not isinstance(light, TorchModel)
+    view_plan = ViewPlan(light.image_size)
+    plain, found = (everything(one, Files(PATHS), view_plan=view_plan).vectors[:, 0] for one in (network, light))
+    assert (plain * found).sum(axis=1).min() >= 0.9999
+    np.testing.assert_allclose(found, plain, rtol=0, atol=1e-5)
+    exact = load_inference_model("isc_small", device="cpu", runtime=Runtime.torch)
+    assert light.provenance == exact.provenance
+    assert (light.image_size, light.dim, light.precision) == (exact.image_size, exact.dim, exact.precision)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"runtime": Runtime.torch}, {"precision": Precision.bfloat16}, {"name": "imagenet"}],
+    ids=["runtime", "precision", "another model"],
+)
+def test_what_needs_torch_gets_it(options):
+    network = load_inference_model(**{"name": "isc_small", "device": "cpu"} | options)
+    assert isinstance(network, TorchModel)
+
+
+def test_a_machine_that_may_have_a_gpu_asks_torch(monkeypatch):
+    monkeypatch.setattr("isc.model.load_inference.may_have_gpu", lambda: True)
+    assert isinstance(load_inference_model("isc_small"), TorchModel)
+    assert not isinstance(load_inference_model("isc_small", device="cpu"), TorchModel)
+
+
+def test_without_torch_the_missing_extra_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "isc.model.torch_inference")
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"model=imagenet: needs torch; pip install 'isc\[train\]'"):
+        load_inference_model("imagenet", device="cpu")
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from isc.extract.embedding import embed
+from isc.model.load_inference import load_inference_model
+vectors, failures = embed(load_inference_model("isc_small"), [Path(path) for path in sys.argv[1:]], workers=2)
+assert len(vectors) == len(sys.argv) - 1 and not failures
+heavy = {"torch", "torchvision", "timm", "albumentations", "safetensors", "faiss", "scipy", "hydra"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_photos_are_described_without_torch_timm_or_albumentations():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", LIGHT, *map(str, PATHS[:20])]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    assert run.returncode == 0, run.stderr

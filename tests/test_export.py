@@ -18,6 +18,7 @@ import isc
 from isc.cli.export import main
 from isc.config.choices import Pooling
 from isc.config.train import ModelConfig
+from isc.data.model_files import SHIPPED
 from isc.errors import InputError
 from isc.model import export as exporting
 from isc.model.export import export, to_runtime
@@ -71,6 +72,19 @@ def test_the_shipped_model_on_all_sample_photos(shipped):
     assert parity.min_cosine >= 0.9999
     assert parity.max_difference < 1e-4
     assert parity.num_bytes == path.stat().st_size
+
+
+def test_weights_in_half_precision_are_half_the_bytes_and_the_same_descriptors(tmp_path):
+    """The shipped weights are float16 already: nothing is lost."""
+    model = load_model("isc_small")
+    whole, half = (export(model, tmp_path / f"{half}.onnx", photos=PHOTOS[:4], half=half) for half in (False, True))
+    assert half.num_bytes < 0.51 * whole.num_bytes
+    assert half.max_difference < 1e-5
+
+
+def test_the_packages_file_is_the_export_of_the_packages_model():
+    """As `benchmarks.ship` writes it: the same description, and no other weights."""
+    assert load_onnx(SHIPPED / "isc_small.onnx").describe() == describe(load_model("isc_small"))
 
 
 def test_imagenet_start(tmp_path):
@@ -163,9 +177,9 @@ def test_on_the_fly(runtime):
     pytest.importorskip(runtime, reason="an optional extra")
     model = lively(dataclasses.replace(SMALL, background=16))
     network = to_runtime(model, runtime=runtime, image_size=80)
-    given = torch.from_numpy(squares(PHOTOS[:5], 80))
+    given = squares(PHOTOS[:5], 80)
     with torch.inference_mode():
-        torch.testing.assert_close(network(given), model(given), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(network(given), model(torch.from_numpy(given)), atol=1e-5, rtol=0)
     assert network.describe() == describe(model)
     assert (network.image_size, network.size) == (80, None)
 

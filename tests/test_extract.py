@@ -22,8 +22,8 @@ from isc.errors import InputError
 from isc.extract.blocks import parts_folder
 from isc.extract.embedding import embed
 from isc.extract.run import extract
-from isc.model.inference import torch_inference_model
 from isc.model.load import load_model
+from isc.model.torch_inference import torch_inference_model
 from isc.photos.decode import read_image
 from isc.photos.regions import propose
 from isc.photos.views import View

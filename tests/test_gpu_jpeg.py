@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 import isc
-from isc.extract.gpu_jpeg import Jpeg, area_weights, decoded, shrunk, upright
+from isc.extract.gpu_jpeg import area_weights, decoded, shrunk, upright
 from isc.photos.decode import jpeg_orientation, read_image
 from isc.photos.resizing import resize
 
@@ -23,8 +23,8 @@ def as_tensor(picture):
     return torch.from_numpy(picture).permute(2, 0, 1)
 
 
-def file_of(data, orientation=1):
-    return Jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), orientation)
+def file_of(data):
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("side", [32, 64, 107, 192, 213])
@@ -62,14 +62,14 @@ def test_every_orientation_is_turned_as_pillow_turns_it(orientation):
         expected = np.array(ImageOps.exif_transpose(image))
         plain = np.array(image)
     np.testing.assert_array_equal(upright(as_tensor(plain), orientation).permute(1, 2, 0).numpy(), expected)
-    [found] = decoded([file_of(data.getvalue(), orientation)], 64, CPU)
+    [found] = decoded([file_of(data.getvalue())], [orientation], 64, CPU)
     assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - resize(expected, 64)).max() <= 1
 
 
 def test_what_cannot_be_decoded_is_told_and_the_others_are(tmp_path):
     good = [path.read_bytes() for path in PATHS[:5]]
     files = [*map(file_of, good[:2]), file_of(b"no photo"), *map(file_of, good[2:4]), file_of(good[4][:50])]
-    found = decoded(files, 64, CPU)
+    found = decoded(files, [1] * len(files), 64, CPU)
     assert [picture is None for picture in found] == [False, False, True, False, False, True]
     for data, picture in zip(good[:2], found, strict=False):
         assert np.abs(picture.permute(1, 2, 0).numpy().astype(int) - resize(read_image(data), 64)).max() <= 1
@@ -77,7 +77,7 @@ def test_what_cannot_be_decoded_is_told_and_the_others_are(tmp_path):
 
 def test_a_photo_smaller_than_asked_is_left_to_the_cpu():
     picture = read_image(PATHS[0])
-    [found] = decoded([file_of(PATHS[0].read_bytes())], min(picture.shape[:2]) + 1, CPU)
+    [found] = decoded([file_of(PATHS[0].read_bytes())], [1], min(picture.shape[:2]) + 1, CPU)
     assert found is None
 
 

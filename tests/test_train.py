@@ -34,9 +34,9 @@ from isc.extract.embedding import embed
 from isc.extract.run import extract
 from isc.model.copy_model import CopyModel
 from isc.model.files import save_model
-from isc.model.inference import torch_inference_model
 from isc.model.load import initial_model, load_model
 from isc.model.pooling import whitening_of
+from isc.model.torch_inference import torch_inference_model
 from isc.photos.folders import list_images
 from isc.train.checkpoint import flat_config
 from isc.train.dataset import Source, TrainingViews

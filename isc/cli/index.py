@@ -68,7 +68,7 @@ def create(arguments: argparse.Namespace) -> None:
         descriptors, provenance = read_set(arguments.descriptors)
         index = Index.create(arguments.index, dim=descriptors.dim, provenance=provenance)
     else:
-        from isc.model.inference import load_inference_model
+        from isc.model.load_inference import load_inference_model
 
         model = arguments.model or DEFAULT_MODEL
         network = load_inference_model(model, device="cpu")

@@ -66,8 +66,8 @@ def _photos(path: Path) -> dict[str, Path]:
 def embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
     """Return the function that embeds photos for this index. Raises InputError if the index needs another model."""
     from isc.extract.embedding import embed
-    from isc.model.device import keep_freed_memory
-    from isc.model.inference import load_inference_model
+    from isc.model.load_inference import load_inference_model
+    from isc.runtime.allocator import keep_freed_memory
 
     name = arguments.model or manifest.model or DEFAULT_MODEL
     network = load_inference_model(name, device=arguments.device)

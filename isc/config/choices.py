@@ -25,8 +25,12 @@ class Where(Enum):
 
 
 class Runtime(Enum):
-    """The library that runs the network; descriptors differ by rounding only. The last two are for CPUs."""
+    """The library that runs the network; descriptors differ by rounding only. The last two are for CPUs.
 
+    auto is onnxruntime for `isc_small` and ONNX files on a CPU, else torch.
+    """
+
+    auto = "auto"
     torch = "torch"
     onnxruntime = "onnxruntime"
     openvino = "openvino"

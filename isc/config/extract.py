@@ -19,7 +19,7 @@ class ExtractConfig:
     views: str = "whole"  # views of each photo besides the whole, joined by +: flip+crop:0.8 (docs/extraction.md)
     combine: Combine = Combine.average  # rows: match with track=matching
     engine: Where = Where.local
-    runtime: Runtime = Runtime.torch
+    runtime: Runtime = Runtime.auto
     batch_size: int | None = None  # photos per batch on a GPU; None: as many as are fast and fit its memory
     workers: int = -1  # processes that read photos, and on a CPU embed them; −1: one per core, with a GPU at most 16
     device: Device = Device.auto
@@ -46,6 +46,6 @@ class ExtractConfig:
         else:
             check(not self.gpu_jpeg, "gpu_jpeg", "true", "engine=local beside it")
             check(self.workers == -1, "workers", self.workers, "none with engine=ray, whose actors= share the cores")
-        if self.runtime is not Runtime.torch:
+        if self.runtime not in (Runtime.auto, Runtime.torch):
             for name in ("compile", "gpu_jpeg"):
                 check(not getattr(self, name), name, "true", "runtime=torch beside it")

@@ -1,28 +1,23 @@
-"""Batches of decoded photos, made in the processes of the loader."""
+"""Batches of decoded photos, as input of the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from isc.errors import InputError
 from isc.extract.blocks import Block
-from isc.extract.gpu_jpeg import Jpeg, decoded
-from isc.extract.loaders import loader_options
 from isc.extract.view_plan import ViewPlan
 from isc.photos.decode import Pixels, jpeg_orientation, read_bytes, read_image
 from isc.photos.views import Region
 
 Rows = Sequence[int] | npt.NDArray[np.int64]
-Item = TypeVar("Item")
+Pictures = npt.NDArray[np.uint8]
 
 
 @runtime_checkable
@@ -57,6 +52,14 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Jpeg:
+    """A file that a GPU may decode: its bytes, and its EXIF orientation, 1…8."""
+
+    data: bytes
+    orientation: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """The network's input from some photos.
 
@@ -65,15 +68,11 @@ class Batch:
     the regions proposed for each photo, if requested.
     """
 
-    pictures: list[Tensor]
+    pictures: list[Pictures]
     rows: list[int]
     failures: dict[int, str]
     jpegs: dict[int, Jpeg] = field(default_factory=dict)
     regions: npt.NDArray[np.float64] | None = None
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in pinned memory, for copies to the GPU without waiting; the loader calls this."""
-        return replace(self, pictures=[part.pin_memory() for part in self.pictures])
 
 
 def read_batch(photos: PhotoSource, rows: Iterable[int], view_plan: ViewPlan, *, jpegs: bool = False) -> Batch:
@@ -85,7 +84,7 @@ def read_batch(photos: PhotoSource, rows: Iterable[int], view_plan: ViewPlan, *,
     for row in map(int, rows):
         try:
             if jpegs and (orientation := jpeg_orientation(data := photos.data(row))):
-                files[row] = Jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), orientation)
+                files[row] = Jpeg(data, orientation)
             else:
                 picture = photos.read(row)
                 views = view_plan.views_of(picture)
@@ -93,61 +92,9 @@ def read_batch(photos: PhotoSource, rows: Iterable[int], view_plan: ViewPlan, *,
                 found.append([view.region for view, asked in zip(views, view_plan.views, strict=True) if asked.found])
         except InputError as error:
             failures[row] = str(error)
-    pictures = [torch.from_numpy(np.stack(part)).permute(0, 1, 4, 2, 3) for part in zip(*shown.values(), strict=True)]
+    pictures = [np.stack(part).transpose(0, 1, 4, 2, 3) for part in zip(*shown.values(), strict=True)]
     regions = np.array(found, np.float64).reshape(len(shown), view_plan.regions, 4) if view_plan.regions else None
     return Batch(pictures, list(shown), failures, files, regions)
-
-
-def with_jpegs(batch: Batch, photos: PhotoSource, view_plan: ViewPlan, device: torch.device) -> Batch:
-    """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
-    if not batch.jpegs:
-        return batch
-    found = dict(zip(batch.jpegs, decoded(list(batch.jpegs.values()), view_plan.image_size, device), strict=True))
-    others = read_batch(photos, [row for row, picture in found.items() if picture is None], view_plan)
-    there = {row: picture for row, picture in found.items() if picture is not None}
-    parts = [part[0][:, 0].to(device) for part in (batch.pictures, others.pictures) if part]
-    pictures = torch.cat([*parts, *(picture[None] for picture in there.values())]) if parts or there else None
-    rows = [*batch.rows, *others.rows, *there]
-    order = np.argsort(rows)
-    if pictures is None:
-        return Batch([], [], batch.failures | others.failures)
-    ordered = pictures[torch.from_numpy(order).to(device)][:, None]
-    return Batch([ordered], [rows[at] for at in order], batch.failures | others.failures)
-
-
-class BatchDataset(Dataset[Batch]):
-    """Dataset of batches of pictures, made in the processes of the loader."""
-
-    def __init__(self, photos: PhotoSource, rows: Rows, view_plan: ViewPlan, *, size: int, jpegs: bool = False) -> None:
-        self.photos, self.rows, self.view_plan, self.size, self.jpegs = photos, rows, view_plan, size, jpegs
-
-    def __len__(self) -> int:
-        return (len(self.rows) + self.size - 1) // self.size
-
-    def __getitem__(self, number: int) -> Batch:
-        rows = self.rows[number * self.size : (number + 1) * self.size]
-        return read_batch(self.photos, rows, self.view_plan, jpegs=self.jpegs)
-
-
-def in_order(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
-    """Yield the items of the dataset, in order, from `workers` processes. Raises InputError if a process dies."""
-    options = loader_options(min(workers, len(dataset)))  # type: ignore[arg-type]  # both have a length
-    loader = DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise InputError(
-            f"a process that reads photos ended ({error}); with too little memory? Try fewer workers=, and run the "
-            "same command again"
-        ) from error
-
-
-def padded(pictures: Tensor, size: int) -> Tensor:
-    """Pad [B, …] with black pictures to [size, …]."""
-    missing = size - len(pictures)
-    return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
 
 
 def finite_block(batch: Batch, found: Sequence[npt.NDArray[np.float32]], view_plan: ViewPlan, dim: int) -> Block:

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from isc.errors import InputError
-from isc.extract.batches import Batch, BatchDataset, Files, PhotoSource, Rows, finite_block, in_order, padded
+from isc.extract.batches import Batch, Files, PhotoSource, Rows, finite_block, read_batch
 from isc.extract.blocks import Block
-from isc.extract.gpu_pipeline import embed_on_gpu, fitting_batch
-from isc.extract.loaders import worker_count
 from isc.extract.view_plan import ViewPlan
-from isc.model.device import one_thread
 from isc.model.inference import InferenceModel
+from isc.runtime.cpus import worker_count
+from isc.runtime.pool import sharing
 from isc.runtime.progress import progress
 
 ITEM = 8  # photos that a worker process receives at a time
+Result = TypeVar("Result")
 
 
-class _Blocks(Dataset[Block | InputError]):
-    """Dataset of blocks of descriptors, made in the processes of the loader, one core each.
+@dataclass(frozen=True)
+class _Embed:
+    """The work of a process, with one core: the descriptors of a few photos, by the number of the piece of work."""
 
-    An InputError is returned as an item: raised in a worker process, it would be wrapped in that process's traceback.
-    """
+    network: InferenceModel
+    photos: PhotoSource
+    view_plan: ViewPlan
 
-    def __init__(self, batches: BatchDataset, network: InferenceModel) -> None:
-        self.batches, self.network = batches, network
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Block | InputError:
-        try:
-            return embed_batch(self.network, self.batches[number], self.batches.view_plan)
-        except InputError as error:
-            return error
+    def __call__(self, piece: tuple[int, npt.NDArray[np.int64]]) -> tuple[int, Block]:
+        number, rows = piece
+        return number, embed_batch(self.network, read_batch(self.photos, rows, self.view_plan), self.view_plan)
 
 
 def embed_photos(
@@ -58,34 +50,42 @@ def embed_photos(
     `workers` processes read the photos: −1 is one per core, 0 this process. On a GPU, `batch_size` photos are embedded
     at once, and with `gpu_jpeg` it also decodes JPEGs. Raises InputError for descriptors that are not finite.
     """
-    if network.device.type == "cuda":
-        size = batch_size or fitting_batch(network, view_plan)
-        batches = BatchDataset(photos, rows, view_plan, size=size, jpegs=gpu_jpeg)
-        yield from embed_on_gpu(network, batches, workers=worker_count(workers))
+    if network.on_gpu:
+        from isc.extract.gpu_pipeline import embed_photos_on_gpu
+
+        yield from embed_photos_on_gpu(
+            network, photos, rows, view_plan=view_plan, batch_size=batch_size, workers=workers, gpu_jpeg=gpu_jpeg
+        )
         return
-    blocks = _Blocks(BatchDataset(photos, rows, view_plan, size=ITEM), network)
-    for block in in_order(blocks, worker_count(workers, most=None)):
-        if isinstance(block, InputError):
-            raise block
-        yield block
+    numbers = np.asarray(rows, np.int64)
+    pieces = enumerate(numbers[at : at + ITEM] for at in range(0, len(numbers), ITEM))
+    processes = min(worker_count(workers, most=None), -(-len(numbers) // ITEM))
+    with sharing(_Embed(network, photos, view_plan), workers=max(1, processes)) as share:
+        yield from in_order(share(pieces))
+
+
+def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
+    """Yield results that come in any order with their numbers, 0, 1, …, in the order of the numbers."""
+    early: dict[int, Result] = {}
+    wanted = 0
+    for number, result in results:
+        early[number] = result
+        while wanted in early:
+            yield early.pop(wanted)
+            wanted += 1
 
 
 def embed_batch(network: InferenceModel, batch: Batch, view_plan: ViewPlan) -> Block:
     """Return the descriptors of one batch, made on a CPU by one thread, in groups of one size."""
-    found = [_in_groups(network, part) for part in batch.pictures]
+    found = [_embedded(network.embed, part) for part in batch.pictures]
     return finite_block(batch, found, view_plan, network.dim)
 
 
-def _in_groups(network: InferenceModel, pictures: Tensor) -> npt.NDArray[np.float32]:
-    """Embed uint8 [P, V, 3, S, S] to float32 [P, V, D] in groups of one size.
-
-    The last group is padded: kernels of another shape would round differently.
-    """
-    flat = pictures.flatten(0, 1)
-    size = network.group(flat.shape[-1])
-    with one_thread():
-        found = [network(padded(flat[start : start + size], size)) for start in range(0, len(flat), size)]
-    vectors: npt.NDArray[np.float32] = torch.cat(found)[: len(flat)].numpy()
+def _embedded(
+    embed: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]], pictures: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Embed uint8 [P, V, 3, S, S] to float32 [P, V, D]."""
+    vectors = embed(pictures.reshape(-1, *pictures.shape[2:]))
     return vectors.reshape(*pictures.shape[:2], -1)
 
 

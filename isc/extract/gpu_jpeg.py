@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,29 +13,25 @@ QUARTERS = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # EXIF orientation → quarter 
 MIRRORED = {2, 4, 5, 7}  # EXIF orientations mirrored left to right
 
 
-@dataclass(frozen=True)
-class Jpeg:
-    """A file that a GPU may decode: its bytes, uint8 [L], and its EXIF orientation, 1…8."""
+def decoded(
+    files: Sequence[Tensor], orientations: Sequence[int], side: int, device: torch.device
+) -> list[Tensor | None]:
+    """Decode each file, uint8 [L], to uint8 [3, side, side] on the device, squeezed to a square and upright.
 
-    data: Tensor
-    orientation: int
-
-
-def decoded(files: Sequence[Jpeg], side: int, device: torch.device) -> list[Tensor | None]:
-    """Decode each file to uint8 [3, side, side] on the device, squeezed to a square and upright.
-
-    The result is None for a file that cannot be decoded there, or is smaller than `side`.
+    `orientations` are the files' EXIF orientations, 1…8. The result is None for a file that cannot be decoded there,
+    or is smaller than `side`.
     """
     try:
-        pictures = decode_jpeg([file.data for file in files], mode=ImageReadMode.RGB, device=device)
+        pictures = decode_jpeg(list(files), mode=ImageReadMode.RGB, device=device)
     except RuntimeError:  # any of the files may be the cause
         if len(files) == 1:
             return [None]
         half = len(files) // 2
-        return decoded(files[:half], side, device) + decoded(files[half:], side, device)
+        parts = (slice(half), slice(half, None))
+        return [one for part in parts for one in decoded(files[part], orientations[part], side, device)]
     return [
-        shrunk(upright(picture, file.orientation), side) if min(picture.shape[1:]) >= side else None
-        for picture, file in zip(pictures, files, strict=True)
+        shrunk(upright(picture, orientation), side) if min(picture.shape[1:]) >= side else None
+        for picture, orientation in zip(pictures, orientations, strict=True)
     ]
 
 

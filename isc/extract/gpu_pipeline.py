@@ -3,31 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from isc.extract.batches import Batch, BatchDataset, finite_block, in_order, padded, with_jpegs
+from isc.errors import InputError
+from isc.extract.batches import Batch, PhotoSource, Rows, finite_block, read_batch
 from isc.extract.blocks import Block
+from isc.extract.gpu_jpeg import decoded
+from isc.extract.loaders import loader_options
 from isc.extract.view_plan import ViewPlan
 from isc.model.inference import InferenceModel
+from isc.model.torch_inference import TorchModel
+from isc.runtime.cpus import worker_count
 
 LARGEST_BATCH = 256  # pictures; larger batches are no faster
 PROBE = 8  # pictures in the measurement of the memory per picture
 USED = 0.6  # share of a GPU's free memory that a batch may take
 
 
-def embed_on_gpu(network: InferenceModel, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
+@dataclass(frozen=True)
+class TensorBatch:
+    """A `Batch` as tensors: `pictures` uint8 [P, V, 3, S, S] for each side, `jpegs` {number: file, uint8 [L]}."""
+
+    batch: Batch
+    pictures: list[Tensor]
+    jpegs: dict[int, Tensor]
+
+    @classmethod
+    def of(cls, batch: Batch) -> TensorBatch:
+        files = {row: torch.frombuffer(bytearray(file.data), dtype=torch.uint8) for row, file in batch.jpegs.items()}
+        return cls(replace(batch, pictures=[]), [torch.from_numpy(part) for part in batch.pictures], files)
+
+    def pin_memory(self) -> TensorBatch:
+        """Return the batch in pinned memory, for copies to the GPU without waiting; the loader calls this."""
+        return replace(self, pictures=[part.pin_memory() for part in self.pictures])
+
+
+class BatchDataset(Dataset[TensorBatch]):
+    """Dataset of batches of pictures, made in the processes of the loader."""
+
+    def __init__(self, photos: PhotoSource, rows: Rows, view_plan: ViewPlan, *, size: int, jpegs: bool = False) -> None:
+        self.photos, self.rows, self.view_plan, self.size, self.jpegs = photos, rows, view_plan, size, jpegs
+
+    def __len__(self) -> int:
+        return (len(self.rows) + self.size - 1) // self.size
+
+    def __getitem__(self, number: int) -> TensorBatch:
+        rows = self.rows[number * self.size : (number + 1) * self.size]
+        return TensorBatch.of(read_batch(self.photos, rows, self.view_plan, jpegs=self.jpegs))
+
+
+def embed_photos_on_gpu(
+    network: InferenceModel,
+    photos: PhotoSource,
+    rows: Rows,
+    *,
+    view_plan: ViewPlan,
+    batch_size: int | None,
+    workers: int,
+    gpu_jpeg: bool,
+) -> Iterator[Block]:
+    """Yield the descriptors of the photos of these numbers, in order; see `isc.extract.embedding.embed_photos`."""
+    if not isinstance(network, TorchModel):
+        raise TypeError(f"{type(network).__name__}; expected a TorchModel")
+    size = batch_size or fitting_batch(network, view_plan)
+    batches = BatchDataset(photos, rows, view_plan, size=size, jpegs=gpu_jpeg)
+    yield from embed_on_gpu(network, batches, workers=worker_count(workers))
+
+
+def embed_on_gpu(network: TorchModel, batches: BatchDataset, *, workers: int) -> Iterator[Block]:
     """Yield the blocks of all batches.
 
     One batch is embedded while the next is copied to the GPU, and the one before is copied back.
     """
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
     copies = torch.cuda.Stream() if network.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    for read in in_order(batches, workers):
-        batch = with_jpegs(read, batches.photos, batches.view_plan, network.device)
-        started = _start(network, batch, batches.size, copies)
+    for read in loaded(batches, workers):
+        ready = with_jpegs(read, batches.photos, batches.view_plan, network.device)
+        started = _start(network, ready, batches.size, copies)
         if waiting:
             yield _finished(waiting, batches.view_plan, network.dim)
         waiting = started
@@ -36,21 +93,21 @@ def embed_on_gpu(network: InferenceModel, batches: BatchDataset, *, workers: int
 
 
 def _start(
-    network: InferenceModel, batch: Batch, size: int, copies: torch.cuda.Stream | None
+    network: TorchModel, read: TensorBatch, size: int, copies: torch.cuda.Stream | None
 ) -> tuple[Batch, list[Tensor], torch.cuda.Event | None]:
     """Queue the copy to the device, the network, and the copy back, without waiting."""
     found = []
-    for part in batch.pictures:
+    for part in read.pictures:
         views = part.shape[1]
         pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # one shape: one graph
         vectors = network(pictures)[: len(part) * views].reshape(len(part), views, -1)
         here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=copies is not None)
         found.append(here.copy_(vectors, non_blocking=True))
     if copies is None:
-        return batch, found, None
+        return read.batch, found, None
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     done.record()
-    return batch, found, done
+    return read.batch, found, done
 
 
 def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
@@ -71,7 +128,48 @@ def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], view
     return finite_block(batch, [part.numpy() for part in found], view_plan, dim)
 
 
-def fitting_batch(network: InferenceModel, view_plan: ViewPlan) -> int:
+def with_jpegs(read: TensorBatch, photos: PhotoSource, view_plan: ViewPlan, device: torch.device) -> TensorBatch:
+    """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
+    if not read.jpegs:
+        return read
+    orientations = [file.orientation for file in read.batch.jpegs.values()]
+    pictures = decoded(list(read.jpegs.values()), orientations, view_plan.image_size, device)
+    found = dict(zip(read.jpegs, pictures, strict=True))
+    others = TensorBatch.of(read_batch(photos, [row for row, picture in found.items() if picture is None], view_plan))
+    there = {row: picture for row, picture in found.items() if picture is not None}
+    failures = read.batch.failures | others.batch.failures
+    parts = [part[0][:, 0].to(device) for part in (read.pictures, others.pictures) if part]
+    if not parts and not there:
+        return TensorBatch(Batch([], [], failures), [], {})
+    joined = torch.cat([*parts, *(picture[None] for picture in there.values())])
+    rows = [*read.batch.rows, *others.batch.rows, *there]
+    order = np.argsort(rows)
+    ordered = joined[torch.from_numpy(order).to(device)][:, None]
+    return TensorBatch(Batch([], [rows[at] for at in order], failures), [ordered], {})
+
+
+def loaded(dataset: BatchDataset, workers: int) -> Iterator[TensorBatch]:
+    """Yield the items of the dataset, in order, from `workers` processes. Raises InputError if a process dies."""
+    options = loader_options(min(workers, len(dataset)))
+    loader = DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            f"a process that reads photos ended ({error}); with too little memory? Try fewer workers=, and run the "
+            "same command again"
+        ) from error
+
+
+def padded(pictures: Tensor, size: int) -> Tensor:
+    """Pad [B, …] with black pictures to [size, …]."""
+    missing = size - len(pictures)
+    return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
+
+
+def fitting_batch(network: TorchModel, view_plan: ViewPlan) -> int:
     """Return the number of photos whose views take at most `USED` of the GPU's free memory, all at once.
 
     It is a power of two, and makes at most `LARGEST_BATCH` pictures, except that it is at least 1.
@@ -85,7 +183,7 @@ def fitting_batch(network: InferenceModel, view_plan: ViewPlan) -> int:
     return 1 << (max(1, most).bit_length() - 1)
 
 
-def _peak(network: InferenceModel, count: int, side: int) -> int:
+def _peak(network: TorchModel, count: int, side: int) -> int:
     """Return the peak memory, in bytes, of `count` pictures on the GPU."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(network.device)

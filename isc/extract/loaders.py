@@ -1,4 +1,4 @@
-"""Options of all torch loaders: the number of worker processes, and the setup of each process."""
+"""Options of all torch loaders, and the setup of each of their processes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from typing import Any
 
 import cv2
 import torch
-
-from isc.runtime.cpus import cores
-
-MAX_WORKERS = 16
-
-
-def worker_count(workers: int, *, sharing: int = 1, most: int | None = MAX_WORKERS) -> int:
-    """Return the number of worker processes; 0 stays in the main process.
-
-    −1 becomes one process per core, at most `most`, if `sharing` processes share the machine's cores.
-    """
-    count = max(1, cores() // sharing)
-    return workers if workers >= 0 else count if most is None else min(count, most)
 
 
 def _single_thread(_worker: int) -> None:

@@ -18,9 +18,10 @@ from isc.errors import InputError
 from isc.extract.blocks import RUN, Block, Run, Store, joined, write_block
 from isc.extract.embedding import embed_photos
 from isc.extract.view_plan import ViewPlan
-from isc.model.device import keep_freed_memory
-from isc.model.inference import InferenceModel, load_inference_model
+from isc.model.inference import InferenceModel
+from isc.model.load_inference import load_inference_model
 from isc.photos.listing import Listing
+from isc.runtime.allocator import keep_freed_memory
 from isc.runtime.progress import Report
 from isc.runtime.ray_cluster import (
     RETRIES,
@@ -47,7 +48,7 @@ class Recipe:
     model: str
     view_plan: ViewPlan
     device: Device = Device.auto
-    runtime: Runtime = Runtime.torch
+    runtime: Runtime = Runtime.auto
     precision: Precision = Precision.float32
     compile: bool = False
     batch_size: int | None = None  # on a GPU

@@ -22,11 +22,12 @@ from isc.errors import InputError
 from isc.extract.blocks import Block, Run, Store, block_size, clear_finished, joined, open_store, write_block
 from isc.extract.embedding import embed_photos
 from isc.extract.view_plan import ViewPlan
-from isc.model.device import keep_freed_memory
-from isc.model.inference import InferenceModel, load_inference_model
+from isc.model.inference import InferenceModel
+from isc.model.load_inference import load_inference_model
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos
 from isc.photos.views import LONGEST_NAME, View, parse_views, placed, views_text
+from isc.runtime.allocator import keep_freed_memory
 from isc.runtime.progress import Report, progress
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def extract(config: ExtractConfig) -> Path:
 
 
 def _refuse_gpu_jpeg(network: InferenceModel, view_plan: ViewPlan) -> None:
-    if network.device.type != "cuda":
+    if not network.on_gpu:
         raise InputError("gpu_jpeg=true: there is no GPU; leave it out")
     if len(view_plan.views) > 1:
         raise InputError(f"gpu_jpeg=true shows whole photos; views={views_text(view_plan.views)} does not go with it")
@@ -94,7 +95,9 @@ def _make_blocks(
     """Make the missing blocks; finished blocks stay after any error."""
     missing = store.missing()
     there = store.run.count - sum(len(store.run.rows(number)) for number in missing)
-    what = f"{store.run.count:,} photos at {view_plan.image_size} px on {network.device}, {network.precision.value}"
+    what = (
+        f"{store.run.count:,} photos at {view_plan.image_size} px on {network.device_name}, {network.precision.value}"
+    )
     log.info("extracting %s%s", what, f"; {there:,} are done already" if there else "")
     if not missing:
         return

@@ -15,9 +15,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from isc.data.files import atomic_path
 from isc.errors import InputError
-from isc.model.published import PUBLISHED
 from isc.runtime.progress import progress
 
+PUBLISHED = "an SSCD *.torchvision.pt or an isc_*.pth.tar of the ISC21 winner"
 BLOCK = 1 << 20  # bytes read at once
 STALL = 60.0  # seconds without an answer after which a download is given up
 

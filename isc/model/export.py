@@ -17,13 +17,13 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from isc.data.files import atomic_path
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel
 from isc.model.device import one_thread
 from isc.model.files import describe
+from isc.model.inference import Pictures, Vectors
 from isc.model.onnx import FORMAT, OnnxModel, load_onnx
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE, list_images
@@ -64,16 +64,19 @@ def export(
     image_size: int | None = None,
     photos: Sequence[Path] = (),
     min_cosine: float = MIN_COSINE,
+    half: bool = False,
 ) -> Parity:
     """Write the model as an ONNX file, if ONNX Runtime makes the same descriptors of the photos from it.
 
     The default photos are those of the sample. `image_size`, in pixels, defaults to the model's. The file takes
-    pictures of any size, or only of this one if the network supports no other. Raises InputError, and writes no file,
-    if the descriptors of a photo have a cosine below `min_cosine`, or a package is missing.
+    pictures of any size, or only of this one if the network supports no other. With `half` the weights are stored in
+    float16, and computed with in float32. Raises InputError, and writes no file, if the descriptors of a photo have a
+    cosine below `min_cosine`, or a package is missing.
     """
     size = image_size or model.config.image_size
     paths = list(photos) or list(list_images(SAMPLE).values())
-    content, sizes = _converted(model, size, path=path, runtime="onnxruntime")
+    content, sizes = _converted(model, size, path=path, runtime="onnxruntime", fused=not half)
+    content = _stored_in_half(content, path) if half else content
     network = load_onnx(path, content=content, together=True, key="output")
     parity = _parity(model, network, paths, sizes=sizes, num_bytes=len(content))
     if not parity.min_cosine >= min_cosine:
@@ -108,18 +111,20 @@ def to_runtime(model: CopyModel, *, runtime: str, image_size: int | None = None,
     return network
 
 
-def _converted(model: CopyModel, size: int, *, path: Path, runtime: str) -> tuple[bytes, tuple[int, ...]]:
+def _converted(
+    model: CopyModel, size: int, *, path: Path, runtime: str, fused: bool = True
+) -> tuple[bytes, tuple[int, ...]]:
     """Return the bytes of an ONNX file, and the sizes in pixels to compare it at: one, or two if it takes any size."""
     plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     others = [size + more for more in LARGER]
     if _does(plain, others):
-        content = _traced(plain, size, path=path, any_size=True)
+        content = _traced(plain, size, path=path, any_size=True, fused=fused)
         if _same_at(plain, content, others, path=path, runtime=runtime):
             return content + _metadata_bytes(_metadata(model, size, any_size=True)), (size, others[-1])
     if getattr(plain.backbone, "pos_embed", None) is not None and hasattr(plain.backbone, "set_input_size"):
         # resizes a transformer's position embeddings now; tracing cannot follow the resizing at each call
         plain.backbone.set_input_size((size, size))
-    content = _traced(plain, size, path=path, any_size=False)
+    content = _traced(plain, size, path=path, any_size=False, fused=fused)
     return content + _metadata_bytes(_metadata(model, size, any_size=False)), (size,)
 
 
@@ -127,7 +132,7 @@ def _does(model: CopyModel, sizes: Sequence[int]) -> bool:
     """Return whether the network itself takes pictures of these sizes."""
     try:
         for size in sizes:
-            _original(model, torch.zeros(1, 3, size, size, dtype=torch.uint8))
+            _original(model, np.zeros((1, 3, size, size), np.uint8))
     except (AssertionError, RuntimeError, ValueError):  # for sizes that do not fit the position embeddings
         return False
     return True
@@ -145,14 +150,17 @@ def _same_at(model: CopyModel, content: bytes, sizes: Sequence[int], *, path: Pa
     return bool(np.concatenate(cosines).min() >= MIN_COSINE)
 
 
-def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool) -> bytes:
-    """Return the ONNX file of a model on the CPU in evaluation mode, written by torch's tracing exporter."""
+def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool, fused: bool) -> bytes:
+    """Return the ONNX file of a model on the CPU in evaluation mode, written by torch's tracing exporter.
+
+    Not `fused`, batch normalisation stays a layer, so that the weights are those of the model to the last bit.
+    """
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         _refuse_torch(path)
     with tempfile.TemporaryDirectory(prefix="isc-export-") as folder:
         file = Path(folder) / "model.onnx"
         try:
-            _write_traced(model, size, file, any_size=any_size)
+            _write_traced(model, size, file, any_size=any_size, fused=fused)
         except ImportError as error:  # of packages that the other exporter needs
             _refuse_torch(path, error)
         except Exception as error:  # the exporter raises exception types of its own
@@ -166,7 +174,7 @@ def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool) -> bytes
         return file.read_bytes()
 
 
-def _write_traced(model: CopyModel, size: int, file: Path, *, any_size: bool) -> None:
+def _write_traced(model: CopyModel, size: int, file: Path, *, any_size: bool, fused: bool) -> None:
     sides = {2: "height", 3: "width"} if any_size else {}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # a failure prints the whole graph
         warnings.simplefilter("ignore")  # about what tracing may miss: that is tested afterwards
@@ -178,8 +186,38 @@ def _write_traced(model: CopyModel, size: int, file: Path, *, any_size: bool) ->
             output_names=["descriptors"],
             dynamic_axes={"pictures": {0: "batch"} | sides, "descriptors": {0: "batch"}},
             opset_version=OPSET,
+            training=torch.onnx.TrainingMode.EVAL if fused else torch.onnx.TrainingMode.PRESERVE,
             dynamo=False,
         )
+
+
+def _stored_in_half(content: bytes, path: Path) -> bytes:
+    """Return the ONNX file with its float32 weights stored as float16, each followed by a cast to float32.
+
+    A matrix that is the transpose of another one is computed from it instead of being stored.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise InputError(f"{path}: half precision needs onnx; pip install onnx") from error
+    file, nodes, matrices = onnx.load_from_string(content), [], dict[bytes, str]()
+    weights = list(file.graph.initializer)
+    del file.graph.initializer[:]
+    for weight in weights:
+        values, name = onnx.numpy_helper.to_array(weight), weight.name
+        if values.dtype != np.float32 or values.size < 2:
+            file.graph.initializer.append(weight)
+        elif values.ndim == 2 and (other := matrices.get(values.T.tobytes())):
+            nodes.append(onnx.helper.make_node("Transpose", [other], [name], perm=[1, 0]))
+        else:
+            half = onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half")
+            file.graph.initializer.append(half)
+            nodes.append(onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT))
+            matrices[values.tobytes()] = name
+    nodes += file.graph.node
+    del file.graph.node[:]
+    file.graph.node.extend(nodes)
+    return bytes(file.SerializeToString())
 
 
 def _refuse_torch(path: Path, cause: Exception | None = None) -> NoReturn:
@@ -236,10 +274,10 @@ def _parity(
             pictures = _pictures(paths[rows], size)
             wanted, batches = _original(model, pictures), [network(pictures)]
             if size == sizes[0]:
-                batches.append(torch.cat([network(picture[None]) for picture in pictures]))
+                batches.append(np.concatenate([network(picture[None]) for picture in pictures]))
             for found in batches:
                 cosines[rows] = np.minimum(cosines[rows], _cosines(wanted, found))
-                differences = max(differences, float((wanted - found).abs().max()))
+                differences = max(differences, float(np.abs(wanted - found).max()))
     return Parity(
         photos=len(paths),
         sizes=sizes,
@@ -251,20 +289,21 @@ def _parity(
     )
 
 
-def _pictures(paths: Sequence[Path], size: int) -> Tensor:
+def _pictures(paths: Sequence[Path], size: int) -> Pictures:
     """Return the photos as input of the network: uint8 [B, 3, size, size]."""
-    return torch.from_numpy(np.stack([resize(read_image(path), size) for path in paths])).permute(0, 3, 1, 2)
+    return np.stack([resize(read_image(path), size) for path in paths]).transpose(0, 3, 1, 2)
 
 
-def _original(model: CopyModel, pictures: Tensor) -> Tensor:
-    """Return the model's descriptors, as a CPU tensor; two pictures at a time stay in a core's cache."""
+def _original(model: CopyModel, pictures: Pictures) -> Vectors:
+    """Return the model's descriptors; two pictures at a time stay in a core's cache."""
     with torch.inference_mode(), one_thread():
-        pairs = [pictures[at : at + 2].to(model.mean.device) for at in range(0, len(pictures), 2)]
-        found = [model(pair).float().cpu() for pair in pairs]
-    return torch.cat(found)
+        pairs = [torch.from_numpy(pictures[at : at + 2]).to(model.mean.device) for at in range(0, len(pictures), 2)]
+        found = [model(pair).float().cpu().numpy() for pair in pairs]
+    return np.concatenate(found)
 
 
-def _cosines(one: Tensor, other: Tensor) -> npt.NDArray[np.float64]:
+def _cosines(one: Vectors, other: Vectors) -> npt.NDArray[np.float64]:
     """Return the cosine of each row of `one` with the same row of `other`."""
-    cosines = torch.nn.functional.cosine_similarity(one.double(), other.double())
-    return np.asarray(cosines.numpy(), dtype=np.float64)
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny))

@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from isc import __version__
 from isc.errors import InputError
@@ -33,18 +30,24 @@ from isc.model.onnx_engines import (
     size_text,
 )
 
+Vectors = npt.NDArray[np.float32]
 FORMAT = "isc-onnx-1"  # `isc_format` in the metadata of the files that isc-export writes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROBE_SIZE = 224  # side in pixels of the picture to try a network of any size with
+UINT8 = np.dtype(np.uint8)
 # element types of ONNX that are supported for pictures
-ELEMENTS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
+ELEMENTS: Mapping[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(uint8)": UINT8,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
     """A network in an ONNX file that maps pictures to descriptors.
 
-    call: uint8 or float [B, 3, H, W] RGB in 0…255 → float32 [B, dim] of unit length, on the CPU, without gradient. Any
+    call: uint8 or float [B, 3, H, W] RGB in 0…255 → float32 [B, dim] of unit length, all numpy arrays. Any
     process that is forked from this one, or that unpickles the object, may call it: each opens the network at its first
     call. OpenVINO hangs in a process forked after its first use, which is refused here; so a process that will fork
     workers must not call it before.
@@ -54,7 +57,7 @@ class OnnxModel:
     dim: int
     size: tuple[int, int] | None  # height and width in pixels of its pictures, if fixed; None: any size
     metadata: Mapping[str, str]
-    element: torch.dtype  # type of its input: uint8 unchanged, floats normalised by `mean` and `std`
+    element: np.dtype[Any]  # type of its input: uint8 unchanged, floats normalised by `mean` and `std`
     runs: Runs
     batch: int | None  # pictures per run, padded if there are fewer; None: all at once
     _engines: dict[int, Engine] = field(default_factory=dict, repr=False, compare=False)  # by process id
@@ -76,18 +79,18 @@ class OnnxModel:
         """True if isc-export wrote the file."""
         return self.metadata.get("isc_format") == FORMAT
 
-    @torch.no_grad()
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, pictures: Array) -> Vectors:
         self.check_size((pictures.shape[2], pictures.shape[3]))
-        given = self._prepared(pictures).numpy()
+        given = self._prepared(pictures)
         step = self.batch or max(1, len(given))
         found = [self._run(given[at : at + step], step) for at in range(0, len(given), step)]
-        vectors = torch.from_numpy(np.concatenate([np.zeros((0, self.dim), np.float32), *found]))
-        if not bool(torch.isfinite(vectors).all()):
+        vectors = np.concatenate([np.zeros((0, self.dim), np.float32), *found])
+        if not np.isfinite(vectors).all():
             self.runs.refuse("gives descriptors that are not finite; expected another model")
-        return F.normalize(vectors)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(length, np.float32(1e-12)))
 
-    def apart(self, batches: Sequence[Tensor]) -> list[Tensor]:
+    def apart(self, batches: Sequence[Array]) -> list[Vectors]:
         """Return the descriptors of several batches, made in a separate process if possible.
 
         This process may then still be forked.
@@ -111,7 +114,7 @@ class OnnxModel:
             kept = ("model", "weights_sha256", "preprocessing", "gem_power")
             return {name: self.metadata[name] for name in kept} | {"dim": str(self.dim), "code_version": __version__}
         mean, std = ([round(v, 6) for v in values.flatten().tolist()] for values in self._normalisation)
-        values = "0…255" if self.element is torch.uint8 else f"(x / 255 − {mean}) / {std}"
+        values = "0…255" if self.element == UINT8 else f"(x / 255 − {mean}) / {std}"
         return {
             "model": self.path.name,
             "weights_sha256": _digest(self.path),
@@ -125,17 +128,17 @@ class OnnxModel:
         return self.__dict__ | {"_engines": {}}
 
     @property
-    def _normalisation(self) -> tuple[Tensor, Tensor]:
+    def _normalisation(self) -> tuple[Vectors, Vectors]:
         return _normalisation(self.runs, self.metadata)
 
-    def _prepared(self, pictures: Tensor) -> Tensor:
-        x = pictures.cpu().contiguous()
-        if self.element is torch.uint8:
-            return x if x.dtype is torch.uint8 else x.float().round().clamp(0, 255).to(torch.uint8)
+    def _prepared(self, pictures: Array) -> Array:
+        x = np.ascontiguousarray(pictures)
+        if self.element == UINT8:
+            return x if x.dtype == UINT8 else x.round().clip(0, 255).astype(np.uint8)
         mean, std = self._normalisation
-        return ((x.float() / 255 - mean) / std).to(self.element)
+        return np.asarray(((x.astype(np.float32) / 255 - mean) / std).astype(self.element))
 
-    def _run(self, pictures: Array, batch: int) -> npt.NDArray[np.float32]:
+    def _run(self, pictures: Array, batch: int) -> Vectors:
         # engines of the parent processes are kept: closing them would wait for their threads
         if os.getpid() not in self._engines:
             self._engines[os.getpid()] = self.runs.open()
@@ -147,23 +150,24 @@ def load_onnx(
     *,
     runtime: str = "onnxruntime",
     threads: int = 1,
-    device: torch.device | None = None,
+    cuda: bool = False,
     together: bool | None = None,
     content: bytes | None = None,
     key: str = "model",
+    trusted: bool = False,
 ) -> OnnxModel:
     """Load the network of an ONNX file: one input [B, 3, H, W] of floats or uint8, and a first output [B, D].
 
     On a CPU, pictures are run in groups of a fixed size, and with one thread the bits of a picture's descriptor do not
     depend on the rest of the batch. With `together` all pictures are run at once, which is faster on a GPU (its
-    default) or with many threads. CUDA is used if `device` is CUDA and onnxruntime supports it. `content` is the
+    default) or with many threads. With `cuda` the first GPU is used, if onnxruntime supports it. `content` is the
     content of the file, if it is already in memory; then `path` is only its name. `key` is the name of its option in
     messages.
 
-    The network is opened and tried once, on the CPU in a separate process, so that this one may be forked. Raises
-    InputError if the file cannot be used or the runtime is not installed.
+    The network is opened and tried once, on the CPU in a separate process: this one may then be forked, and a file that
+    crashes the runtime does not end it. A `trusted` file is opened once, in this process. Raises InputError if the file
+    cannot be used or the runtime is not installed.
     """
-    cuda = device is not None and device.type == "cuda"
     if runtime not in RUNTIMES:
         raise InputError(f"runtime={runtime}; expected one of {', '.join(RUNTIMES)}")
     if runtime == "openvino" and cuda:
@@ -171,27 +175,28 @@ def load_onnx(
     if content is None and not path.is_file():
         raise InputError(f"{key}={path}: no such file; expected a .onnx file or a model")
     runs = Runs(path, key, runtime, threads, cuda, content)
-    found = run_apart(lambda: _signature(runs), runs)
+    opened = runs.open() if trusted else None
+    found = _signature(runs, opened) if opened else run_apart(lambda: _signature(runs, runs.open()), runs)
     everything = cuda if together is None else together
     batch = found.batch or (None if everything else GROUPS[runtime])
     model = OnnxModel(path, found.dim, found.size, found.metadata, found.element, runs, batch)
+    if opened:
+        model._engines[os.getpid()] = opened
     if model.is_ours and (missing := {"model", "weights_sha256", "preprocessing", "gem_power"} - set(found.metadata)):
         runs.refuse(f"its metadata lacks {', '.join(sorted(missing))}; export it again")
     return model
 
 
-def _signature(runs: Runs) -> Signature:
+def _signature(runs: Runs, engine: Engine) -> Signature:
     """Return the input and the output of the network, found by a run on one black picture."""
-    engine = runs.open()
     element, batch, size = _only_input(runs, engine.inputs)
     _normalisation(runs, engine.metadata)
     height, width = size or _named_size(runs, engine.metadata)
-    kind = torch.zeros(0, dtype=element).numpy().dtype
-    found = run_engine(runs, engine, np.zeros((1, 3, height, width), kind), batch or 1)
+    found = run_engine(runs, engine, np.zeros((1, 3, height, width), element), batch or 1)
     return Signature(element, batch, size, found.shape[1], engine.metadata)
 
 
-def _only_input(runs: Runs, inputs: Sequence[Input]) -> tuple[torch.dtype, int | None, tuple[int, int] | None]:
+def _only_input(runs: Runs, inputs: Sequence[Input]) -> tuple[np.dtype[Any], int | None, tuple[int, int] | None]:
     """Return element type, batch size and (height, width) of the network's only input; None for those not fixed."""
     shape = inputs[0].shape if inputs else []
     if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or inputs[0].element not in ELEMENTS:
@@ -213,17 +218,17 @@ def _named_size(runs: Runs, metadata: Mapping[str, str]) -> tuple[int, int]:
     return int(text), int(text)
 
 
-def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Vectors, Vectors]:
     """Return mean and standard deviation [1, 3, 1, 1] of pixels in 0…1: the file's `mean` and `std`, or ImageNet's."""
     values = {}
     for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
         text = metadata.get(name)
         try:
             numbers: Sequence[float] = default if text is None else json.loads(f"[{text.strip().strip('[]()')}]")
-            values[name] = torch.tensor(numbers, dtype=torch.float32).view(1, 3, 1, 1)
-        except (ValueError, TypeError, RuntimeError) as error:
+            values[name] = np.array(numbers, np.float32).reshape(1, 3, 1, 1)
+        except (ValueError, TypeError) as error:
             runs.refuse(f"its metadata has {name}={text}; expected three numbers", error)
-    if not bool((values["std"] > 0).all()):
+    if not (values["std"] > 0).all():
         runs.refuse(f"its metadata has std={metadata.get('std')}; expected numbers above 0")
     return values["mean"], values["std"]
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from isc.errors import InputError
 
@@ -32,7 +31,7 @@ class Input(NamedTuple):
 
 
 class Signature(NamedTuple):
-    element: torch.dtype
+    element: np.dtype[Any]
     batch: int | None
     size: tuple[int, int] | None
     dim: int
@@ -198,7 +197,6 @@ def run_apart(function: Callable[[], Result], runs: Runs) -> Result:
     child = os.fork()
     if child == 0:
         try:
-            torch.set_num_threads(1)  # the threads of this process's pool were not forked
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(pickle.dumps(_outcome(function)))
         finally:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from isc.errors import InputError
+from isc.model.download import PUBLISHED
 
 SUFFIXES = (".pt", ".pth", ".pth.tar")
-PUBLISHED = "an SSCD *.torchvision.pt or an isc_*.pth.tar of the ISC21 winner"
 SSCD = {"backbone.conv1.weight", "backbone.fc.weight", "backbone.fc.bias"}  # tensor names that identify a layout
 WINNER = {"backbone.conv_stem.weight", "fc.weight", "bn.weight"}
 Settings = dict[str, Any]  # fields of ModelConfig

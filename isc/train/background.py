@@ -10,8 +10,8 @@ import torch
 from isc.config.choices import Precision
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
-from isc.model.inference import torch_inference_model
 from isc.model.pooling import whitening_of
+from isc.model.torch_inference import torch_inference_model
 
 
 def fit_background(

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from isc.errors import InputError
-from isc.extract.loaders import loader_options, worker_count
+from isc.extract.loaders import loader_options
 from isc.photos.decode import Pixels, read_image
 from isc.photos.resizing import fit_within
+from isc.runtime.cpus import worker_count
 from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.mix import cutmix, mixup
 from isc.train.augment.trace import NOWHERE, POINTS, Frame

@@ -57,13 +57,13 @@ def load_teacher(name: str, *, device: torch.device | None = None, image_size: i
 
 
 def _onnx_teacher(path: Path, device: torch.device, image_size: int | None) -> Teacher:
-    model = load_onnx(path, device=device, threads=torch.get_num_threads(), together=True, key="teacher")
+    model = load_onnx(path, cuda=device.type == "cuda", threads=torch.get_num_threads(), together=True, key="teacher")
     side = model.image_size if model.is_ours else None
     size = (side, side) if side else model.size
     if image_size is not None:
         model.check_size((image_size, image_size))
         size = (image_size, image_size)
-    return Teacher(str(path), model.dim, size, model)
+    return Teacher(str(path), model.dim, size, lambda pictures: torch.from_numpy(model(pictures.cpu().numpy())))
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------

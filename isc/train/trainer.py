@@ -23,13 +23,13 @@ from isc.data.csv_files import write_csv
 from isc.data.files import write_json
 from isc.errors import InputError
 from isc.extract.embedding import embed
-from isc.extract.loaders import worker_count
 from isc.model.copy_model import CopyModel
 from isc.model.device import arithmetic, compiled, depthwise_in_float32, place
 from isc.model.files import MODEL_FILE, describe, save_model
-from isc.model.inference import torch_inference_model
 from isc.model.load import initial_model
+from isc.model.torch_inference import torch_inference_model
 from isc.photos.folders import list_hash
+from isc.runtime.cpus import worker_count
 from isc.runtime.progress import progress
 from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.fonts import fonts_used

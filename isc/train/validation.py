@@ -17,7 +17,7 @@ from isc.errors import InputError
 from isc.evaluate.metrics import Metrics, evaluate
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
-from isc.model.inference import torch_inference_model
+from isc.model.torch_inference import torch_inference_model
 from isc.photos.folders import list_images
 
 log = logging.getLogger(__name__)
