@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import logging
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.files import atomic_path
-from isc.data.ids import Ids, IntArray, all_usable, first_repeat, id_problem, numbered
+from isc.data.ids import Ids, IntArray, all_usable, first_repeat, id_problem, needs_quotes, numbered
 from isc.data.limits import MAX_PREDICTIONS
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
+
+log = logging.getLogger(__name__)
 
 PREDICTION_COLUMNS = ("query_id", "reference_id", "score")
 GROUND_TRUTH_COLUMNS = ("query_id", "reference_id")
@@ -49,6 +52,8 @@ def write_predictions(path: Path, matches: Matches) -> None:
     order = matches.order()
     score = [str(value) for value in matches.score[order]]  # numpy's shortest text that reads back as the same number
     query, reference = matches.query_ids[matches.query[order]], matches.reference_ids[matches.reference[order]]
+    if (quoted := needs_quotes([*matches.query_ids, *matches.reference_ids])) is not None:
+        log.warning("%s: id %r is in quotes (RFC 4180); the challenge's own evaluators take no such id", path, quoted)
     write_csv(path, PREDICTION_COLUMNS, zip(query, reference, score, strict=True))
 
 
@@ -78,7 +83,7 @@ def read_predictions(
     try:
         return Matches.from_numbered(queries, references, score)
     except InputError as error:
-        repeat = first_repeat([f"{q},{r}" for q, r in zip(query, reference, strict=True)])
+        repeat = first_repeat([f"{q}\0{r}" for q, r in zip(query, reference, strict=True)])
         if repeat is None:
             raise
         one, two = (row + first for row in repeat)

@@ -76,7 +76,7 @@ def first_repeated_row(ids: Sequence[str] | Ids, views: Sequence[str] | Ids | No
         return first_repeat(ids)
     if len(views) != len(ids):
         raise InputError(f"{len(views)} views for {len(ids)} ids; expected one view a row")
-    return first_repeat([f"{name},{view}" for name, view in zip(ids, views, strict=True)])  # no id holds a comma
+    return first_repeat([f"{name}\0{view}" for name, view in zip(ids, views, strict=True)])  # no id holds a NUL
 
 
 def _as_vectors(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -301,7 +301,7 @@ def _decode_texts(path: Path, key: str, raw: object, first: int) -> list[str]:
 def _decode_together(values: list[bytes]) -> list[str] | None:
     """Decode all texts at once, which takes a fifth of the time; return None if any text is bad."""
     try:
-        texts = b",".join(values).decode("utf-8").split(",")  # no id holds a comma
+        texts = b"\0".join(values).decode("utf-8").split("\0")  # no id holds a NUL
     except UnicodeDecodeError:
         return None
     return texts if len(texts) == len(values) and all_usable(texts) else None

@@ -15,14 +15,15 @@ from isc.errors import InputError
 Ids = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
-_USABLE_ID = re.compile(r"(?!\s)[^,\n\r\0\ud800-\udfff]+(?<!\s)")
+_USABLE_ID = re.compile(r"(?!\s)[^\0\ud800-\udfff]+(?<!\s)")
+_PLAIN_ID = re.compile(r"[^,\"\n\r]+")
 
 
 def as_ids(ids: Iterable[str], *, what: str = "id") -> Ids:
     """Return the ids as a one-dimensional object array of `str`, in the given order.
 
-    Raises InputError for an id that is empty, begins or ends with a blank, or holds a comma or a line break: a CSV file
-    would not keep it unchanged. `what` is the word for an id in the message.
+    Raises InputError for an id that is empty, begins or ends with a blank, or is not UTF-8
+    text. `what` is the word for an id in the message.
     """
     names = list(ids)
     if not all_usable(names):
@@ -34,15 +35,20 @@ def as_ids(ids: Iterable[str], *, what: str = "id") -> Ids:
 def all_usable(names: Sequence[str]) -> bool:
     """Return whether every name is a usable id; faster than `id_problem` for each name."""
     try:
-        text = ",".join(names)
+        text = "\0".join(names)
         text.encode()
     except (TypeError, UnicodeEncodeError):
         return False
     if not names:
         return True
-    if text.count(",") != len(names) - 1 or ",," in f",{text}," or any(letter in text for letter in "\n\r\0"):
+    if text.count("\0") != len(names) - 1 or "\0\0" in f"\0{text}\0":
         return False
     return text.split(maxsplit=1) == [text] or all(map(operator.eq, map(str.strip, names), names))
+
+
+def needs_quotes(names: Iterable[str]) -> str | None:
+    """Return the first id that a CSV file can hold only in quotes, which the challenge's format forbids, or None."""
+    return next((name for name in names if not _PLAIN_ID.fullmatch(name)), None)
 
 
 def id_problem(name: object) -> str | None:
@@ -54,7 +60,6 @@ def id_problem(name: object) -> str | None:
     problems = {
         "is empty; expected a name": not name,
         "has blanks round it; expected none": name != name.strip(),
-        "holds a comma or a line break; rename it": any(letter in name for letter in ",\n\r"),
         "holds a NUL; rename it": "\0" in name,
     }
     return next((problem for problem, holds in problems.items() if holds), "is not UTF-8 text; rename it")

@@ -89,6 +89,20 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> Pixels:
         raise InputError(f"{_called(source, name)}: {why}") from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Return the upright width and height of a picture in pixels, from its header alone; (0, 0) if that is damaged."""
+    try:
+        with _opened(path) as file:
+            kind = _format(file.read(_HEAD))
+            file.seek(0)
+            _make_ready(kind)
+            with Image.open(file, formats=[kind]) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) >= 5
+                return (image.height, image.width) if turned else image.size
+    except Exception:  # decoders raise everything on malformed files
+        return 0, 0
+
+
 def read_bytes(path: Path, *, name: str | None = None) -> bytes:
     """Read the bytes of an image file. Raises InputError if `read_image` could not open it."""
     try:
@@ -99,6 +113,16 @@ def read_bytes(path: Path, *, name: str | None = None) -> bytes:
     except OSError as error:
         why = f"cannot be read ({type(error).__name__}: {error.strerror})"
         raise InputError(f"{_called(path, name)}: {why}") from error
+
+
+def pixels_of_pillow(image: Image.Image, name: str) -> Pixels:
+    """Return a PIL image as `read_image` returns a file. Raises InputError if it cannot be decoded."""
+    try:
+        return np.array(_as_rgb(_upright(image)))
+    except Exception as error:  # decoders raise everything on malformed files
+        raise InputError(
+            f"{name}: cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
 
 
 def jpeg_orientation(data: bytes) -> int | None:

@@ -1,0 +1,174 @@
+"""The command isc find: which photo each suspect was made from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from isc.cli.tables import print_table, shown_unreadable
+
+if TYPE_CHECKING:
+    from isc.find.results import Match, Matches
+
+COLUMNS = ("suspect", "photo", "verdict", "probability", "distance", "inliers")
+log = logging.getLogger(__name__)
+
+
+@click.command(short_help="find the photos that suspects were made from")
+@click.argument("photos", type=click.Path(exists=True, path_type=Path))
+@click.argument("suspects", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for a CSV, a JSON and a page."
+)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", help="What stdout gets.",
+    show_default=True,
+)  # fmt: skip
+@click.option("--fast", is_flag=True, help="Compare descriptors alone, not pixels: quicker, less certain.")
+@click.option(
+    "--index", "index_path", type=click.Path(path_type=Path), help="Keep descriptors of PHOTOS here, not in the cache."
+)
+@click.option("--model", default="isc_small", show_default=True, help="A name, a run folder, or a model file.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read and compare.  [default: one a core]")
+def find(
+    photos: Path,
+    suspects: tuple[Path, ...],
+    *,
+    output: Path | None,
+    form: str,
+    fast: bool,
+    index_path: Path | None,
+    model: str,
+    workers: int | None,
+) -> None:
+    """Find which of PHOTOS each of SUSPECTS was made from, where, and how surely.
+
+    PHOTOS is an index, a folder or a photo; SUSPECTS are photos and folders. Descriptors of PHOTOS are kept, so that
+    the next call takes seconds. The verdict of a suspect is copy, perhaps (look yourself), or none.
+
+    \b
+    isc find my-photos inbox
+    isc find my-photos suspect.jpg --output found        then open found/index.html
+    isc find my-photos inbox --format csv > found.csv
+    """
+    from isc.find.index import Index, cached_index
+    from isc.find.page import write_matches_page
+    from isc.search.index.index import is_index
+
+    if is_index(photos):
+        index = Index(photos)
+    else:
+        index = Index(index_path, model=model) if index_path else cached_index(photos, model=model)
+        changes = index.sync(photos) if photos.is_dir() else index.add(photos)
+        log.info("%s: %s; descriptors are kept in %s", photos, changes, index.path)
+        shown_unreadable(changes.unreadable)
+    found = index.find(*suspects, pixels=not fast, workers=workers or -1)
+    found = _as_given(found, photos)
+    shown_unreadable(found.unreadable)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        _write(output / "matches.csv", as_csv(found))
+        _write(output / "matches.json", as_json(found))
+        write_matches_page(output / "index.html", found, title=f"Copies of {photos}")
+    if form == "table":
+        _print_table(found)
+        if output:
+            print(f"pictures: {output / 'index.html'}")
+    else:
+        sys.stdout.write(as_csv(found) if form == "csv" else as_json(found))
+
+
+def _as_given(found: Matches, photos: Path) -> Matches:
+    """Return the matches with the photos' paths as the user wrote them."""
+    from dataclasses import replace
+
+    from isc.find.photos import absolute, below
+
+    above, whole = below(photos), absolute(photos)
+
+    def shown(path: str | None) -> str | None:
+        if path is None or photos.is_absolute():
+            return path
+        return str(photos) if path == whole else str(photos / path[len(above) :]) if path.startswith(above) else path
+
+    return replace(found, rows=tuple(replace(row, photo=shown(row.photo)) for row in found.rows))
+
+
+def as_csv(found: Matches) -> str:
+    """Return `suspect,photo,verdict,probability,distance,inliers`; a suspect without a copy has no photo."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_row(match) for match in found)
+    return text.getvalue()
+
+
+def _row(match: Match) -> tuple[str, ...]:
+    from isc.find.results import Verdict
+
+    none = match.verdict is Verdict.none
+    return (
+        match.suspect,
+        "" if none else match.photo or "",
+        match.verdict.value,
+        f"{match.probability:.4f}",
+        "" if match.distance is None else f"{match.distance:.4f}",
+        "" if match.inliers is None else str(match.inliers),
+    )
+
+
+def as_json(found: Matches) -> str:
+    """Return {matches: [{suspect, photo, verdict, probability, …, regions}], unreadable: [{path, reason}]}."""
+    rows = [
+        {
+            "suspect": match.suspect,
+            "photo": _row(match)[1] or None,
+            "verdict": match.verdict.value,
+            "probability": round(match.probability, 6),
+            "distance": None if match.distance is None else round(match.distance, 6),
+            "inliers": match.inliers,
+            "suspect_region": match.suspect_region,
+            "photo_region": match.photo_region,
+            "mirrored": match.mirrored,
+            "same_file": match.same_file,
+            "flags": match.flags,
+            "nearest": match.photo,
+        }
+        for match in found
+    ]
+    unreadable = [{"path": path, "reason": reason} for path, reason in found.unreadable]
+    return json.dumps({"matches": rows, "unreadable": unreadable}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _print_table(found: Matches) -> None:
+    from isc.find.results import Verdict, shown_probability
+
+    rows = [
+        (
+            match.verdict.value,
+            match.suspect,
+            "" if match.verdict is Verdict.none else match.photo or "",
+            "same file" if match.same_file else shown_probability(match.probability),
+            "" if match.distance is None else f"{match.distance:.3f}",
+            "" if match.inliers is None else str(match.inliers),
+        )
+        for match in found
+    ]
+    print_table(("verdict", "suspect", "photo", "probability", "distance", "points"), rows, right={3, 4, 5})
+    counts = {verdict: len(found.of_verdict(verdict)) for verdict in Verdict}
+    print(
+        f"{counts[Verdict.copy]:,} copies, {counts[Verdict.perhaps]:,} perhaps, {counts[Verdict.none]:,} without a copy"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    from isc.data.files import write_text
+
+    write_text(path, text)

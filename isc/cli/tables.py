@@ -1,0 +1,43 @@
+"""Tables on a terminal, drawn by rich, and plain aligned lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+LISTED = 5  # unreadable files that are named
+COLOURS = {"copy": "bold blue", "perhaps": "bold yellow", "none": "dim", "exact": "bold blue", "near": "bold yellow"}
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[int] | None = None) -> None:
+    """Print the rows under their column names; the columns in `right` are numbers."""
+    numbers = right or set()
+    if not sys.stdout.isatty():
+        widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+        for row in (columns, *rows):
+            cells = (
+                f"{cell:>{w}}" if at in numbers else f"{cell:{w}}"
+                for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            print("  ".join(cells).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(columns):
+        table.add_column(name, justify="right" if at in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=COLOURS.get(cell, "") if not at else "") for at, cell in enumerate(row)))
+    Console().print(table)
+
+
+def shown_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
+    """Log the first files that could not be read, and how many there are."""
+    for path, reason in unreadable[:LISTED]:
+        log.warning("left out: %s: %s", path, reason)
+    if len(unreadable) > LISTED:
+        log.warning("and %d more files that cannot be read", len(unreadable) - LISTED)

@@ -1,0 +1,192 @@
+"""Copies of known photos: which photo each suspect was made from, where, and how surely."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from isc.config.choices import Combine
+from isc.data.descriptors import Descriptors
+from isc.data.matches import Matches as Pairs
+from isc.errors import InputError
+from isc.extract.batches import Files
+from isc.extract.embedding import embed_photos
+from isc.extract.view_plan import ViewPlan
+from isc.find.file_table import read_states
+from isc.find.images import as_pixels
+from isc.find.photos import PhotoFiles, file_state, photo_files
+from isc.find.results import Match, Matches, Region, Verdict
+from isc.find.verdicts import COLUMN, NO_PIXELS, OTHER_MODEL, flags_of, judge_of, verdict_of
+from isc.match.verification.alignment import Alignment
+from isc.match.verification.compare import verify
+from isc.match.verification.feature_store import FeatureStore
+from isc.photos.views import parse_views
+from isc.runtime.cpus import worker_count
+from isc.runtime.progress import progress
+from isc.search.index.index import Index as DescriptorIndex
+
+if TYPE_CHECKING:
+    from isc.find.index import Index
+
+CANDIDATES = 10  # photos per view of a suspect whose pixels are compared with the suspect's
+ORDER = {verdict: place for place, verdict in enumerate(Verdict)}  # the surest first
+VIEWS = "regions:1"  # of a suspect, besides the whole: the likeliest picture in the picture
+
+
+def find_copies(index: Index, suspects: Sequence[Any], *, pixels: bool = True, workers: int = -1) -> Matches:
+    """Return the best match of each suspect; see `Index.find`."""
+    if not suspects:
+        raise InputError("no suspects; expected at least one picture")
+    if not len(index):
+        raise InputError(f"{index.path}: holds no photos; add some first")
+    with tempfile.TemporaryDirectory(prefix="isc-find-") as folder:
+        listed = _as_files(suspects, Path(folder))
+        return _found(index, listed, pixels=pixels, workers=workers)
+
+
+def _as_files(suspects: Sequence[Any], folder: Path) -> PhotoFiles:
+    """List the suspects' files; pictures in memory are written to the folder, losslessly, and named by their number."""
+    files: dict[str, Path] = {}
+    unusable: list[tuple[str, str]] = []
+    for number, suspect in enumerate(suspects):
+        if isinstance(suspect, str | Path):
+            one = photo_files([suspect], what="suspects")
+            files |= one.files
+            unusable += one.unusable
+            continue
+        pixels = as_pixels(suspect, name=f"suspect {number}")
+        path = folder / f"{number}.png"
+        path.write_bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes())
+        files[f"suspect {number}"] = path
+    return PhotoFiles(files, tuple(unusable))
+
+
+def _found(index: Index, listed: PhotoFiles, *, pixels: bool, workers: int) -> Matches:
+    described, failures = _described(index, listed.files, workers=workers)
+    unreadable = (*listed.unusable, *((listed.shown(name), why) for name, why in failures.items()))
+    if described is None:
+        return Matches((), unreadable)
+    candidates = _candidates(index, described)
+    photos = {str(name): Path(str(name)) for name in candidates.reference_ids}
+    evidence: npt.NDArray[np.float32] | None = None
+    alignments: Mapping[int, Alignment] = {}
+    if pixels:
+        count = None if workers < 0 else max(1, workers)
+        verified = verify(candidates, listed.files, photos, store=FeatureStore(features_folder()), workers=count)
+        evidence, alignments = verified.evidence, verified.alignments
+    judge = judge_of(index.model)
+    probability = judge.probabilities(0.0 - candidates.score.astype(np.float64), evidence)
+    same = _same_files(index, listed.files, candidates)
+    compared = _Compared(candidates, probability, evidence, alignments, same, judge.calibrated)
+    rows = [_shown(compared.best_of(number), listed) for number in range(len(candidates.query_ids))]
+    rows.sort(key=lambda row: (ORDER[row.verdict], -row.probability, row.suspect))
+    return Matches(tuple(rows), unreadable)
+
+
+def _described(index: Index, files: Mapping[str, Path], *, workers: int) -> tuple[Descriptors | None, dict[str, str]]:
+    """Return the descriptors of each suspect and of its likeliest region, and {id: reason} of unreadable suspects."""
+    network, names = index.network(), list(files)
+    size = DescriptorIndex.open(index.path).manifest.image_size or network.image_size
+    plan = ViewPlan(size, parse_views(VIEWS), Combine.rows)
+    failures: dict[str, str] = {}
+    ids: list[str] = []
+    vectors: list[npt.NDArray[np.float32]] = []
+    with progress("describing", "suspects") as report:
+        for block in embed_photos(
+            network, Files(list(files.values())), range(len(names)), view_plan=plan, workers=worker_count(workers)
+        ):
+            failures |= {names[row]: why.removeprefix(f"{files[names[row]]}: ") for row, why in block.failures.items()}
+            ids += [names[row] for row in block.rows]
+            vectors += list(block.vectors)
+            report(len(ids) + len(failures), len(names))
+    if not ids:
+        return None, failures
+    views = np.concatenate([np.full(plan.rows, name, object) for name in ids])
+    number = np.array([str(at % plan.rows) for at in range(len(views))], dtype=object)
+    return Descriptors(views, np.concatenate(vectors), number), failures
+
+
+def _candidates(index: Index, described: Descriptors) -> Pairs:
+    """Return the nearest photos of all rows of each suspect, each photo once, with the score −(smallest distance)²."""
+    names = np.array(list(dict.fromkeys(described.ids)), dtype=object)
+    owner = np.arange(len(described)) // (len(described) // len(names))
+    plain = Descriptors(np.array([str(row) for row in range(len(described))], dtype=object), described.vectors)
+    opened = DescriptorIndex.open(index.path)
+    with progress("searching", "suspects") as report:
+        found = opened.knn(plain, k=CANDIDATES, provenance=opened.manifest.provenance, progress=report)
+    suspect = owner[found.query]
+    order = np.lexsort((-found.score, found.reference, suspect))
+    first = np.r_[True, (np.diff(suspect[order]) != 0) | (np.diff(found.reference[order]) != 0)]
+    rows = order[first]
+    return Pairs(names, found.reference_ids, suspect[rows], found.reference[rows], found.score[rows])
+
+
+def _same_files(index: Index, files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:
+    """Return (suspect, photo) of candidates with the same bytes; only files of equal size are read."""
+    states = read_states(index.path)
+    sizes = {name: path.stat().st_size for name, path in files.items() if path.exists()}
+    pairs = zip(candidates.query_ids[candidates.query], candidates.reference_ids[candidates.reference], strict=True)
+    alike = [(q, r) for q, r in pairs if r in states and states[r].size == sizes.get(q)]
+    digest = {name: file_state(files[name]).sha256 for name in {q for q, _ in alike}}
+    return {(q, r) for q, r in alike if states[r].sha256 == digest[q]}
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The candidates of all suspects with their probabilities [P], and the evidence of their pixels, if compared."""
+
+    candidates: Pairs
+    probability: npt.NDArray[np.float64]
+    evidence: npt.NDArray[np.float32] | None
+    alignments: Mapping[int, Alignment]
+    same: set[tuple[str, str]]
+    calibrated: bool
+
+    def best_of(self, suspect: int) -> Match:
+        """Return the match of a suspect: the same file, else the candidate of the best verdict and probability."""
+        matches = map(self._match, np.flatnonzero(self.candidates.query == suspect).tolist())
+        return min(matches, key=lambda one: (not one.same_file, ORDER[one.verdict], -one.probability))
+
+    def _match(self, row: int) -> Match:
+        pairs, alignment = self.candidates, self.alignments.get(row)
+        suspect, photo = pairs.query_ids[pairs.query[row]], pairs.reference_ids[pairs.reference[row]]
+        told = None if self.evidence is None else self.evidence[row]
+        identical = (suspect, photo) in self.same
+        probability = 1.0 if identical else float(self.probability[row])
+        verdict = Verdict.copy if identical else verdict_of(probability, told, aligned=alignment is not None)
+        flags = (NO_PIXELS,) if told is None else flags_of(told)
+        return Match(
+            suspect=suspect,
+            photo=photo,
+            verdict=verdict,
+            probability=probability,
+            distance=float(np.sqrt(0.0 - float(pairs.score[row]))),
+            inliers=None if told is None or np.isnan(told).all() else int(told[COLUMN["inliers"]]),
+            suspect_region=region(alignment.query_region) if alignment else None,
+            photo_region=region(alignment.reference_region) if alignment else None,
+            mirrored=alignment.mirrored if alignment else False,
+            same_file=identical,
+            flags=flags if self.calibrated else (*flags, OTHER_MODEL),
+        )
+
+
+def region(corners: npt.NDArray[np.float64]) -> Region:
+    return tuple((round(float(x), 4), round(float(y), 4)) for x, y in corners)
+
+
+def _shown(row: Match, listed: PhotoFiles) -> Match:
+    return replace(row, suspect=listed.shown(row.suspect) if Path(row.suspect).is_absolute() else row.suspect)
+
+
+def features_folder() -> Path:
+    """Return the folder of the user's cache that keeps local features of photos."""
+    from isc.model.download import cache_folder
+
+    return cache_folder() / "features"

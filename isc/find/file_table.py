@@ -1,0 +1,62 @@
+"""The files of an index of photos: their states when they were described, in an SQLite table beside the index."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from isc.errors import InputError
+from isc.find.photos import FileState
+
+FILES = "photos.sqlite"
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS photos (id TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, "
+    "sha256 TEXT NOT NULL, reason TEXT)"
+)
+
+
+def read_states(folder: Path) -> dict[str, FileState]:
+    """Return the state of each described photo, by id."""
+    with _database(folder) as database:
+        rows = database.execute("SELECT id, size, mtime_ns, sha256 FROM photos WHERE reason IS NULL ORDER BY id")
+        return {name: FileState(size, time, digest) for name, size, time, digest in rows}
+
+
+def read_unreadable(folder: Path) -> dict[str, tuple[FileState, str]]:
+    """Return the state of each photo that could not be read, and the reason, by id."""
+    with _database(folder) as database:
+        rows = database.execute("SELECT id, size, mtime_ns, sha256, reason FROM photos WHERE reason IS NOT NULL")
+        return {name: (FileState(size, time, digest), why) for name, size, time, digest, why in rows}
+
+
+def write_states(folder: Path, states: Mapping[str, FileState], *, reasons: Mapping[str, str] | None = None) -> None:
+    """Store the states of photos; those with a reason could not be read."""
+    told = reasons or {}
+    rows = ((name, s.size, s.mtime_ns, s.sha256, told.get(name)) for name, s in states.items())
+    with _database(folder) as database:
+        database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def forget(folder: Path, photos: Iterable[str]) -> None:
+    """Remove the states of these photos."""
+    with _database(folder) as database:
+        database.executemany("DELETE FROM photos WHERE id = ?", ((name,) for name in photos))
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[sqlite3.Connection]:
+    path = folder / FILES
+    try:
+        database = sqlite3.connect(path, timeout=60)
+        try:
+            with database:
+                database.execute(TABLE)
+                yield database
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{path}: cannot be used ({error}); free space, or remove the index and make it again"
+        ) from error
