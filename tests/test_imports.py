@@ -23,7 +23,11 @@ HOUSE = [
     (5, ("model",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "openvino"}),
     (6, ("extract",), {"torch", "torchvision", "ray", "cv2"}),
     (6, ("match",), {"cv2"}),
-    (7, ("train", "benchmark"), {"torch", "timm", "albumentations", "cv2", "PIL", "augly", "pdqhash", "imagehash"}),
+    (
+        7,
+        ("train", "benchmark", "find"),
+        {"jinja2", "torch", "timm", "albumentations", "cv2", "PIL", "augly", "pdqhash", "imagehash"},
+    ),
     (8, ("cli",), {"hydra", "omegaconf"}),
 ]
 FLOOR = {room: floor for floor, rooms, _ in HOUSE for room in rooms}
@@ -32,7 +36,7 @@ HEAVY = set().union(*LIBRARIES.values())
 # where a library has one door inside its room
 DOORS = {
     "h5py": {"isc.data.hdf5"},
-    "jinja2": {"isc.evaluate.report.page"},
+    "jinja2": {"isc.evaluate.report.page", "isc.find.page"},
     "omegaconf": {"isc.cli.verbs", "isc.cli.experiments"},
     "hydra": {"isc.cli.verbs"},
     "faiss": {"isc.search.kernels.faiss_kernel", "isc.search.approximate.faiss_adapter"},

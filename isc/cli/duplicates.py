@@ -56,7 +56,7 @@ def duplicates(
     from isc.data.files import write_text
     from isc.find.duplicates import find_duplicates
     from isc.find.index import Index
-    from isc.find.page import write_groups_page
+    from isc.find.pages import write_groups_page
 
     index = Index(index_path, model=model) if index_path else None
     found = find_duplicates(photos, index=index, model=model, pixels=not fast)
@@ -120,7 +120,7 @@ def as_json(found: Groups) -> str:
 
 
 def _print_table(found: Groups) -> None:
-    from isc.find.results import shown_probability
+    from isc.find.page import shown_probability
 
     rows = []
     for number, group in enumerate(found, 1):

@@ -24,9 +24,7 @@ log = logging.getLogger(__name__)
 @click.command(short_help="find the photos that suspects were made from")
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
 @click.argument("suspects", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for a CSV, a JSON and a page."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a CSV, a JSON and a page.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", help="What stdout gets.",
     show_default=True,
@@ -58,14 +56,15 @@ def find(
     isc find my-photos suspect.jpg --output found        then open found/index.html
     isc find my-photos inbox --format csv > found.csv
     """
-    from isc.find.index import Index, cached_index
-    from isc.find.page import write_matches_page
+    from isc.find.index import Index
+    from isc.find.pages import write_matches_page
+    from isc.find.photo_index import cached_path
     from isc.search.index.index import is_index
 
     if is_index(photos):
         index = Index(photos)
     else:
-        index = Index(index_path, model=model) if index_path else cached_index(photos, model=model)
+        index = Index(index_path or cached_path(photos, model=model), model=model)
         changes = index.sync(photos) if photos.is_dir() else index.add(photos)
         log.info("%s: %s; descriptors are kept in %s", photos, changes, index.path)
         shown_unreadable(changes.unreadable)
@@ -148,7 +147,8 @@ def as_json(found: Matches) -> str:
 
 
 def _print_table(found: Matches) -> None:
-    from isc.find.results import Verdict, shown_probability
+    from isc.find.page import shown_probability
+    from isc.find.results import Verdict
 
     rows = [
         (

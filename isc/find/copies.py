@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,26 +21,26 @@ from isc.extract.embedding import embed_photos
 from isc.extract.view_plan import ViewPlan
 from isc.find.file_table import read_states
 from isc.find.images import as_pixels
+from isc.find.page import Region
+from isc.find.photo_index import PhotoIndex
 from isc.find.photos import PhotoFiles, file_state, photo_files
-from isc.find.results import Match, Matches, Region, Verdict
+from isc.find.results import Match, Matches, Verdict
 from isc.find.verdicts import COLUMN, NO_PIXELS, OTHER_MODEL, flags_of, judge_of, verdict_of
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
+from isc.model.download import cache_folder
 from isc.photos.views import parse_views
 from isc.runtime.cpus import worker_count
 from isc.runtime.progress import progress
 from isc.search.index.index import Index as DescriptorIndex
-
-if TYPE_CHECKING:
-    from isc.find.index import Index
 
 CANDIDATES = 10  # photos per view of a suspect whose pixels are compared with the suspect's
 ORDER = {verdict: place for place, verdict in enumerate(Verdict)}  # the surest first
 VIEWS = "regions:1"  # of a suspect, besides the whole: the likeliest picture in the picture
 
 
-def find_copies(index: Index, suspects: Sequence[Any], *, pixels: bool = True, workers: int = -1) -> Matches:
+def find_copies(index: PhotoIndex, suspects: Sequence[Any], *, pixels: bool = True, workers: int = -1) -> Matches:
     """Return the best match of each suspect; see `Index.find`."""
     if not suspects:
         raise InputError("no suspects; expected at least one picture")
@@ -68,7 +68,7 @@ def _as_files(suspects: Sequence[Any], folder: Path) -> PhotoFiles:
     return PhotoFiles(files, tuple(unusable))
 
 
-def _found(index: Index, listed: PhotoFiles, *, pixels: bool, workers: int) -> Matches:
+def _found(index: PhotoIndex, listed: PhotoFiles, *, pixels: bool, workers: int) -> Matches:
     described, failures = _described(index, listed.files, workers=workers)
     unreadable = (*listed.unusable, *((listed.shown(name), why) for name, why in failures.items()))
     if described is None:
@@ -90,7 +90,9 @@ def _found(index: Index, listed: PhotoFiles, *, pixels: bool, workers: int) -> M
     return Matches(tuple(rows), unreadable)
 
 
-def _described(index: Index, files: Mapping[str, Path], *, workers: int) -> tuple[Descriptors | None, dict[str, str]]:
+def _described(
+    index: PhotoIndex, files: Mapping[str, Path], *, workers: int
+) -> tuple[Descriptors | None, dict[str, str]]:
     """Return the descriptors of each suspect and of its likeliest region, and {id: reason} of unreadable suspects."""
     network, names = index.network(), list(files)
     size = DescriptorIndex.open(index.path).manifest.image_size or network.image_size
@@ -113,7 +115,7 @@ def _described(index: Index, files: Mapping[str, Path], *, workers: int) -> tupl
     return Descriptors(views, np.concatenate(vectors), number), failures
 
 
-def _candidates(index: Index, described: Descriptors) -> Pairs:
+def _candidates(index: PhotoIndex, described: Descriptors) -> Pairs:
     """Return the nearest photos of all rows of each suspect, each photo once, with the score −(smallest distance)²."""
     names = np.array(list(dict.fromkeys(described.ids)), dtype=object)
     owner = np.arange(len(described)) // (len(described) // len(names))
@@ -128,7 +130,7 @@ def _candidates(index: Index, described: Descriptors) -> Pairs:
     return Pairs(names, found.reference_ids, suspect[rows], found.reference[rows], found.score[rows])
 
 
-def _same_files(index: Index, files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:
+def _same_files(index: PhotoIndex, files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:
     """Return (suspect, photo) of candidates with the same bytes; only files of equal size are read."""
     states = read_states(index.path)
     sizes = {name: path.stat().st_size for name, path in files.items() if path.exists()}
@@ -187,6 +189,4 @@ def _shown(row: Match, listed: PhotoFiles) -> Match:
 
 def features_folder() -> Path:
     """Return the folder of the user's cache that keeps local features of photos."""
-    from isc.model.download import cache_folder
-
     return cache_folder() / "features"

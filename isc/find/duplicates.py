@@ -16,7 +16,7 @@ from isc.data.matches import Matches as Pairs
 from isc.errors import InputError
 from isc.find.copies import features_folder
 from isc.find.file_table import read_states
-from isc.find.index import Index, cached_index
+from isc.find.photo_index import PhotoIndex, cached_path
 from isc.find.photos import FileState, below
 from isc.find.results import Group, Groups, Kind, Member, Verdict
 from isc.find.verdicts import COLUMN, judge_of, verdict_of
@@ -44,7 +44,7 @@ class _Link:
 
 
 def find_duplicates(
-    folder: str | os.PathLike[str], *, index: Index | None = None, model: str = DEFAULT_MODEL, pixels: bool = True
+    folder: str | os.PathLike[str], *, index: PhotoIndex | None = None, model: str = DEFAULT_MODEL, pixels: bool = True
 ) -> Groups:
     """Return the groups of photos below the folder that show the same.
 
@@ -53,7 +53,7 @@ def find_duplicates(
     one without photos.
     """
     root = Path(folder)
-    kept = index or cached_index(root, model=model)
+    kept = index or PhotoIndex(cached_path(root, model=model), model=model)
     changes = kept.sync(root)
     above = below(root)
     states = {name: state for name, state in read_states(kept.path).items() if name.startswith(above)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-Region = tuple[tuple[float, float], ...]  # corners (x, y) as fractions of the picture's width and height
+from isc.find.page import IN_NOTEBOOK, Region, notebook, picture, shown_probability
 
 
 class Verdict(Enum):
@@ -46,10 +46,22 @@ class Match:
         if self.photo is None and self.verdict is not Verdict.none:
             raise ValueError(f"verdict {self.verdict.value} without a photo; expected none")
 
-    def _repr_html_(self) -> str:
-        from isc.find.page import matches_html
+    def card(self, folder: Path | None = None) -> dict[str, Any]:
+        """Return what a page in `folder`, or a notebook, shows of the pair."""
+        return {
+            "verdict": self.verdict.value,
+            "probability": shown_probability(self.probability),
+            "distance": None if self.distance is None else f"{self.distance:.3f}",
+            "inliers": self.inliers,
+            "mirrored": self.mirrored,
+            "same_file": self.same_file,
+            "flags": self.flags,
+            "suspect": picture(self.suspect, self.suspect_region, folder),
+            "photo": None if self.photo is None else picture(self.photo, self.photo_region, folder),
+        }
 
-        return matches_html([self])
+    def _repr_html_(self) -> str:
+        return notebook(pairs=[self.card()])
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,7 @@ class Matches(Sequence[Match]):
         return [row for row in self.rows if row.verdict is verdict]
 
     def _repr_html_(self) -> str:
-        from isc.find.page import matches_html
-
-        return matches_html(self.rows)
+        return notebook(pairs=[row.card() for row in self.rows[:IN_NOTEBOOK]])
 
 
 class Kind(Enum):
@@ -120,6 +130,20 @@ class Group:
         """The smallest probability of its members."""
         return min(member.probability for member in self.members[1:])
 
+    def card(self, folder: Path | None = None) -> dict[str, Any]:
+        """Return what a page in `folder`, or a notebook, shows of the group."""
+        members = [
+            {
+                **picture(member.path, None, folder),
+                "size": f"{member.width} × {member.height}",
+                "bytes": f"{member.bytes / 1e6:.2f} MB",
+                "kind": member.kind.value,
+                "probability": shown_probability(member.probability),
+            }
+            for member in self.members
+        ]
+        return {"kind": self.kind.value, "probability": shown_probability(self.probability), "members": members}
+
 
 @dataclass(frozen=True)
 class Groups(Sequence[Group]):
@@ -144,21 +168,4 @@ class Groups(Sequence[Group]):
         return [one.path for group in self.rows for one in group.members[1:] if one.kind is not Kind.near]
 
     def _repr_html_(self) -> str:
-        from isc.find.page import groups_html
-
-        return groups_html(self.rows)
-
-
-def shown_probability(value: float | None) -> str:
-    """Return a probability with the digits that mean something: two, and `> 0.99` or `< 0.01` beyond."""
-    if value is None or math.isnan(value):
-        return "–"
-    if value >= 1:
-        return "1"
-    if value > 0.99:
-        return "> 0.99"
-    return "< 0.01" if value < 0.01 else f"{value:.2f}"
-
-
-def file_name(path: str) -> str:
-    return Path(path).name
+        return notebook(groups=[row.card() for row in self.rows[:IN_NOTEBOOK]])

@@ -1,0 +1,9 @@
+from .copies import find_copies as find_copies
+from .duplicates import find_duplicates as find_duplicates
+from .index import Index as Index
+from .model import Model as Model
+from .model import load as load
+from .pair import compare as compare
+from .results import Groups as Groups
+from .results import Matches as Matches
+from .results import Verdict as Verdict
