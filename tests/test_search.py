@@ -381,6 +381,18 @@ def test_k_straddles_the_number_of_references():
     assert distance.tolist() == [[1, 4, 9], [1, 4, 9]]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_references_there_are_no_nearest_ones(engine):
+    some, none = np.eye(3, 5, dtype=np.float32), np.empty((0, 5), np.float32)
+    for queries, shape in ((some, (3, 0)), (none, (0, 0))):
+        row, distance = nearest(queries, none, k=4, engine=engine)
+        assert (row.shape, row.dtype, distance.shape, distance.dtype) == (shape, np.int64, shape, np.float64)
+    row, distance = nearest(none, some, k=4, engine=engine)
+    assert row.shape == distance.shape == (0, 3)
+    with pytest.raises(InputError, match="k=0; expected at least 1"):
+        nearest(some, none, k=0, engine=engine)
+
+
 def test_one_query_one_reference():
     queries, references = sets([[1.0, 2]], [[4.0, 6]])
     for found in (best_pairs(queries, references, num_pairs=1), knn(queries, references, k=1)):

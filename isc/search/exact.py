@@ -125,12 +125,14 @@ def nearest(
     """Return the rows [Q, k] and squared distances [Q, k] of the exact nearest references of each query, nearest first.
 
     The array form of `knn`: `queries` [Q, D] and `references` [N, D] are finite float32; `references` may be a memory
-    map. k is cut to N. At equal distances the earlier row comes first. Raises InputError if k < 1 or the memory is too
-    small.
+    map. k is cut to N, so the result is [Q, 0] without references. At equal distances the earlier row comes first.
+    Raises InputError if k < 1 or the memory is too small.
     """
     _require_positive("k", k)
     k = min(k, len(references))
     kernel, room = _engine(engine, memory_gb)
+    if k == 0:
+        return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
     step = room // (2 * k * PAIR)  # queries whose lists fit in memory twice
     if step < 1:
         raise InputError(f"memory_gb={memory_gb}: too little for k={k}; expected more memory, or fewer neighbours")
