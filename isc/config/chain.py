@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from isc.errors import InputError
 
@@ -129,16 +129,15 @@ class Subtract(Step):
     smooth: bool = _flag(True)
 
 
-STEPS: dict[str, type[Step]] = {
-    kind.__name__.lower(): kind for kind in (Pca, Whiten, Score, Stretch, SSquare, Subtract)
-}
+AnyStep = Pca | Whiten | Score | Stretch | SSquare | Subtract  # all kinds, for a match that leaves none out
+STEPS: dict[str, type[AnyStep]] = {kind.__name__.lower(): kind for kind in get_args(AnyStep)}
 
 
 @dataclass(frozen=True)
 class Chain:
     """Steps, applied from left to right; the text of an empty chain is `none`. Raises InputError for a wrong order."""
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[AnyStep, ...] = ()
 
     def __post_init__(self) -> None:
         for step, following in zip(self.steps, self.steps[1:], strict=False):
@@ -167,7 +166,7 @@ def parse(text: str) -> Chain:
         raise InputError(f"normalize={text}: {error}") from error
 
 
-def _parse_step(text: str) -> Step:
+def _parse_step(text: str) -> AnyStep:
     name, colon, rest = text.partition(":")
     if name not in STEPS:
         known = f"none, {MODEL}, a FILE.json, or steps joined by +: {', '.join(STEPS)}"

@@ -10,11 +10,12 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from isc.config.chain import Chain, Pca, Score, SSquare, Step, Stretch, Subtract, Whiten
+from isc.config.chain import AnyStep, Chain, Pca, Score, SSquare, Stretch, Subtract, Whiten
 from isc.data.hdf5 import MAX_DIM
 from isc.errors import InputError
 from isc.runtime.progress import progress
@@ -103,7 +104,7 @@ class FittedStep:
     training: Callable[[], Training]
 
 
-def form(step: Step, training: Training) -> FittedStep:
+def form(step: AnyStep, training: Training) -> FittedStep:
     """Fit `step` on `training`. Raises InputError if the training set is too small for it."""
     training.require(max(getattr(step, "nearest", 0), getattr(step, "neighbours", 0)))
     match step:
@@ -123,14 +124,14 @@ def form(step: Step, training: Training) -> FittedStep:
             return FittedStep(stretch(step, training), lambda r: r, lambda: training)
         case SSquare():
             return FittedStep(ssquare(step, training), lambda r: r, lambda: training)
-    raise NotImplementedError(step)
+    assert_never(step)
 
 
 def _alike(change: Callable[[Vectors], Vectors], training: Training) -> FittedStep:
     return FittedStep(change, change, lambda: training.left(change(training.vectors)))
 
 
-def dim_after(step: Step, dim: int) -> int:
+def dim_after(step: AnyStep, dim: int) -> int:
     """Return the dimension after the step of vectors that have `dim` before it."""
     return (step.dim or min(dim, MAX_DIM)) if isinstance(step, Pca | Whiten) else dim + step.MORE
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isc.config.chain import Chain, Pca, Score, SSquare, Step, Stretch, Subtract, Whiten, parse
+from isc.config.chain import AnyStep, Chain, Pca, Score, SSquare, Stretch, Subtract, Whiten, parse
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import MAX_DIM
 from isc.data.matches import GroundTruth, Matches
@@ -35,7 +35,7 @@ CHAINS = (
     "whiten+ssquare", "whiten+subtract", "subtract+stretch", "subtract+ssquare", "pca+subtract+score",
 )  # fmt: skip
 NEIGHBOURS = (1, 3, 10, 30, 100)
-LADDERS: dict[type[Step], dict[str, tuple[Any, ...]]] = {
+LADDERS: dict[type[AnyStep], dict[str, tuple[Any, ...]]] = {
     Pca: {},  # the ladder of dim is SHARES
     Whiten: {"ridge": (1e-3, 1e-2, 0.1, 0.3, 1.0)},
     Score: {"weight": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), "neighbours": NEIGHBOURS},
@@ -145,7 +145,7 @@ class Bench:
         return parts[0], parts[1]
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  a bench lives as long as its command
-    def _state(self, steps: tuple[Step, ...]) -> tuple[Training, Vectors, Vectors]:
+    def _state(self, steps: tuple[AnyStep, ...]) -> tuple[Training, Vectors, Vectors]:
         """Return the training set, queries and references after these steps."""
         if not steps:
             return Training(self.training.vectors, keep=max(NEIGHBOURS)), self.queries.vectors, self.references.vectors
