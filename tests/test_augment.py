@@ -18,7 +18,7 @@ from isc.photos.folders import list_images
 from isc.photos.resizing import resize
 from isc.train.augment import augmenter as augment
 from isc.train.augment import drawing, fonts
-from isc.train.augment.attack import Attack, Composition
+from isc.train.augment.attack import BaseAttack, Composition
 from isc.train.augment.augmenter import Augmenter, families
 from isc.train.augment.composition import PasteOnPhoto, Text
 from isc.train.augment.fonts import emoji_sizes
@@ -113,7 +113,7 @@ def test_at_1_an_attack_changes_a_photo_and_at_0_it_does_not(name):
     assert changed >= 10  # a shuffle of tiles may leave them where they were, words may fall on their own colour
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if isinstance(attack, Attack)])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if isinstance(attack, BaseAttack)])
 def test_an_attack_of_ours_at_a_quarter_comes_one_time_in_four(name):
     kind = type(ATTACKS[name])
     attack = kind(p=0.25)
@@ -128,7 +128,7 @@ def test_an_attack_depends_on_its_seed_alone(name):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (33, 64)])
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if isinstance(attack, Attack)])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if isinstance(attack, BaseAttack)])
 def test_an_attack_of_ours_keeps_any_shape(name, shape):
     given = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     for seed in range(4):

@@ -12,7 +12,7 @@ from isc.photos.decode import Pixels, read_image
 from isc.photos.folders import SAMPLE, list_images
 from isc.photos.resizing import fit_within
 from isc.train.augment.artistic import FewColours, Levels, Threshold
-from isc.train.augment.attack import Attack, Composition, plain
+from isc.train.augment.attack import Attack, BaseAttack, Composition, plain
 from isc.train.augment.augmenter import families
 from isc.train.augment.fields import grain, linear_gradient, rounded, smooth, wave
 from isc.train.augment.layouts import Collage, Inset, PictureInPicture, TwoPanels
@@ -28,7 +28,7 @@ KINDS = [kind for kinds in PATTERNS.values() for kind in dict.fromkeys(kinds)]
 RED, BLUE = plain((80, 100), (255, 0, 0)), plain((60, 50), (0, 0, 255))
 
 
-def edited(attack: Attack, picture: Pixels, seed: int, other: Pixels = OTHER) -> Pixels:
+def edited(attack: BaseAttack, picture: Pixels, seed: int, other: Pixels = OTHER) -> Pixels:
     attack.set_random_state(np.random.default_rng(seed), random.Random(seed))
     return attack(image=picture, other=lambda: other)["image"]
 
@@ -40,6 +40,13 @@ def red_share(picture: Pixels) -> float:
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("base", "missing"), [(Attack, "edit"), (Composition, "compose")])
+def test_an_attack_without_its_edit_cannot_be_made(base, missing):
+    kind = type("Forgetful", (base,), {})
+    with pytest.raises(TypeError, match=rf"abstract method '?{missing}"):
+        kind(p=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,7 +192,7 @@ def test_a_cut_out_keeps_its_middle_or_loses_a_shape():
 # --- what a trace follows -------------------------------------------------------------------------------------------
 
 
-def moved(kind: type[Attack], picture: Pixels, seed: int) -> Pixels:
+def moved(kind: type[BaseAttack], picture: Pixels, seed: int) -> Pixels:
     return edited(kind(p=1).mover, picture, seed)
 
 

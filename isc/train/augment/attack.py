@@ -7,6 +7,7 @@ masks.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ Colour = tuple[int, int, int]
 OtherPhoto = Callable[[], Pixels]  # decodes another photo at the call, and returns its pixels
 
 
-class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
+class BaseAttack(A.ImageOnlyTransform):  # type: ignore[misc]
     """An edit uint8 [H, W, 3] → the same shape. `strength` 0…1 limits its size; 1 allows the full range."""
 
     shrinks: ClassVar[bool] = False  # the photo keeps a small part of the picture; at most one such attack per view
@@ -33,16 +34,8 @@ class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
     def get_params(self) -> dict[str, Any]:
         return {"seed": int(self.random_generator.integers(1 << 62))}
 
-    def apply(self, img: Pixels, *, seed: int, **_: Any) -> Pixels:
-        """Return the edit that this seed determines; called by albumentations."""
-        return self.edit(img, np.random.default_rng(seed))
-
-    def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        """Return a new picture of the same shape."""
-        raise NotImplementedError
-
     @property
-    def mover(self) -> Attack:
+    def mover(self) -> BaseAttack:
         """Return the attack that moves or covers the photo in the same way, linear in its pixels, for a trace."""
         return self
 
@@ -51,7 +44,19 @@ class Attack(A.ImageOnlyTransform):  # type: ignore[misc]
         return mildest + rng.random() * self.strength * (strongest - mildest)
 
 
-class Composition(Attack):
+class Attack(BaseAttack):
+    """An attack that uses the photo alone."""
+
+    def apply(self, img: Pixels, *, seed: int, **_: Any) -> Pixels:
+        """Return the edit that this seed determines; called by albumentations."""
+        return self.edit(img, np.random.default_rng(seed))
+
+    @abstractmethod
+    def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
+        """Return a new picture of the same shape."""
+
+
+class Composition(BaseAttack):
     """An attack that uses another photo: `transform(image=…, other=callable)`."""
 
     @property
@@ -65,9 +70,9 @@ class Composition(Attack):
     def apply(self, img: Pixels, *, seed: int, **params: Any) -> Pixels:
         return self.compose(img, params["other"], np.random.default_rng(seed))
 
+    @abstractmethod
     def compose(self, picture: Pixels, other: OtherPhoto, rng: np.random.Generator) -> Pixels:
         """Return a new picture of the same shape."""
-        raise NotImplementedError
 
 
 def scaled(picture: Pixels, width: int, height: int) -> Pixels:

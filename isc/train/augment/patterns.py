@@ -14,7 +14,7 @@ from isc.train.augment.artistic import (
     Sketch,
     Threshold,
 )
-from isc.train.augment.attack import Attack
+from isc.train.augment.attack import BaseAttack
 from isc.train.augment.layouts import Collage, Demotivator, Inset, PictureInPicture, Story, TwoPanels
 from isc.train.augment.lights import (
     Cast,
@@ -35,7 +35,7 @@ from isc.train.augment.strips import ExposeTwice, FadePhotos, MixPhotos, Slices,
 from isc.train.augment.warps import Bulge, Elastic, Lens, Shear, Swirl, Warp, Waves
 
 # an attack listed n times is drawn n times as often
-PATTERNS: dict[str, tuple[type[Attack], ...]] = {
+PATTERNS: dict[str, tuple[type[BaseAttack], ...]] = {
     "print": (PrintScan, PrintScan, Halftone, Photocopy),
     "screen": (PhotographedScreen,),
     "strip": (Strip, Strip, Slices),
@@ -49,18 +49,18 @@ PATTERNS: dict[str, tuple[type[Attack], ...]] = {
     "resave": (Resaves, VideoFrame),
     "occlude": (Patches, Tiles, Censor, Watermark, Grid, Scribble, CutOut),
 }
-COARSE: tuple[type[Attack], ...] = (Halftone, Photocopy, Paint, Hatching, VideoFrame)  # lose small details
+COARSE: tuple[type[BaseAttack], ...] = (Halftone, Photocopy, Paint, Hatching, VideoFrame)  # lose small details
 
 # attacks that move, cover or blend the photo, linearly in its pixels; a trace follows them, or their `mover`
-TRACED: tuple[type[Attack], ...] = (
+TRACED: tuple[type[BaseAttack], ...] = (
     PrintScan, PhotographedScreen, Strip, Slices, MixPhotos, FadePhotos, Collage, PictureInPicture, Inset,
     Story, TwoPanels, Demotivator, Warp, Patches, Tiles, Censor, Watermark, Grid, Scribble, CutOut,
 )  # fmt: skip
 
 
-def patterns(strength: float) -> dict[str, list[Attack]]:
+def patterns(strength: float) -> dict[str, list[BaseAttack]]:
     """Return the attacks of each family at p = 1; an attack listed twice in a family is one object twice."""
-    made: dict[str, list[Attack]] = {}
+    made: dict[str, list[BaseAttack]] = {}
     for family, kinds in PATTERNS.items():
         ready = {kind: kind(strength=strength, p=1) for kind in dict.fromkeys(kinds)}
         made[family] = [ready[kind] for kind in kinds]
