@@ -795,9 +795,28 @@ def test_normalised_descriptors_get_no_more_looks(scene, extracted, caplog):
         scene, candidates=2, num_pairs=20, query_views="flip", normalize="subtract", training=str(scene / "t.h5")
     )
     assert extracted == []
-    assert "query_views=flip: left out, as normalize=subtract is not fitted for them" in caplog.text
+    whole_chain = "subtract:weight=0.35,neighbours=10,smooth=true"
+    left_out = f"query_views=flip: left out, as normalize={whole_chain} is not fitted for them"
+    assert left_out in caplog.text
     assert "was fitted on descriptors of normalize none, these have subtract" in caplog.text
     assert result.files == FILES
+    # nor do those of its submission.h5, which are normalised too
+    caplog.clear()
+    submission = {"submission": str(result.folder / "submission.h5"), "ground_truth": str(scene / "gt.csv")}
+    again = matched(
+        scene,
+        queries=None,
+        references=None,
+        candidates=2,
+        num_pairs=20,
+        query_views="flip",
+        output="again",
+        **submission,
+    )
+    assert extracted == []
+    assert left_out in caplog.text
+    for name in ("predictions.csv", "evidence.jsonl"):
+        assert again.bytes[name] == result.bytes[name]
 
 
 def test_queries_that_have_views_get_no_more(scene, extracted, fusion, every_pair):

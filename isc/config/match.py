@@ -1,9 +1,13 @@
-"""The configuration of match.py: defaults, units and checks."""
+"""The configuration of match.py: defaults, units and checks.
+
+The keys are flat; what reads, searches and verifies takes its own part of them, each checked when it is built.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 from isc.config.chain import is_stored, parse
 from isc.config.checks import REQUIRED, check, check_at_least, check_texts
@@ -14,6 +18,102 @@ from isc.photos.views import parse_views
 
 WHOLE_ALONE = "whole"  # value of query_views=: find candidates with whole queries only
 NO_FEATURES = "none"  # value of features=: keep no local features
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the keys of MatchConfig, under the same names."""
+
+    @classmethod
+    def of(cls, config: MatchConfig) -> Self:
+        return cls(**{one.name: getattr(config, one.name) for one in fields(cls)})
+
+
+@dataclass(frozen=True)
+class InputOptions(_Part):
+    """The files to match or to judge, and how they are read. Raises InputError for files that do not go together."""
+
+    queries: str | None
+    references: str | None
+    training: str | None
+    submission: str | None
+    ground_truth: str | None
+    track: Track
+    normalize: str
+    strict: bool
+    max_predictions: int
+
+    def __post_init__(self) -> None:
+        if not is_stored(self.normalize):
+            parse(self.normalize)
+        check_at_least(1, max_predictions=self.max_predictions)
+        if self.submission is None:
+            self._check_descriptors_given()
+        else:
+            self._check_submission_alone(self.submission)
+
+    def _check_descriptors_given(self) -> None:
+        missing = [name for name in ("queries", "references") if getattr(self, name) is None]
+        if missing:
+            given = " and ".join(f"{name}=FILE.h5" for name in missing)
+            raise InputError(f"{given} missing; expected queries= and references=, or submission= and ground_truth=")
+        if self.normalize != "none" and self.training is None:
+            raise InputError(f"normalize={self.normalize} needs training=T.h5, descriptors of training photos")
+
+    def _check_submission_alone(self, submission: str) -> None:
+        if (self.queries is None) != (self.references is None) or (_holds_vectors(submission) and self.queries):
+            raise InputError("queries= and references= go, both, with a submission.csv whose ids they check; not alone")
+        if self.ground_truth is None:
+            raise InputError("submission= needs ground_truth=GT.csv to be judged by")
+        if self.normalize != "none" or self.training is not None:
+            raise InputError(
+                "a submission is judged as it is; normalize= and training= go with queries= and references="
+            )
+
+
+@dataclass(frozen=True)
+class SearchOptions(_Part):
+    """The number of pairs, and the engine or index that finds them. Raises InputError for what excludes each other."""
+
+    num_pairs: int | None
+    k: int | None
+    engine: Engine
+    memory_gb: float
+    index: str | None
+    index_search: str | None
+    address: str | None
+    actors: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("num_pairs", "k", "actors"):
+            if (value := getattr(self, name)) is not None:
+                check_at_least(1, **{name: value})
+        check(0 < self.memory_gb < math.inf, "memory_gb", self.memory_gb, "a size above 0")
+        if self.num_pairs is not None and self.k is not None:
+            raise InputError(f"num_pairs={self.num_pairs} and k={self.k} exclude each other; give one")
+        if self.engine is not Engine.ray:
+            for name in ("address", "actors"):
+                check(getattr(self, name) is None, name, getattr(self, name), "engine=ray beside it")
+        elif self.index is not None:
+            raise InputError(f"engine=ray compares all pairs; index={self.index} does not go with it")
+        if self.index is None and self.index_search is not None:
+            raise InputError(f"index_search={self.index_search} goes with index=; give both or neither")
+
+
+@dataclass(frozen=True)
+class VerifyOptions(_Part):
+    """The candidates whose pixels are compared. Raises InputError for unknown views and for numbers below 1."""
+
+    candidates: int
+    query_views: str
+    features: str | None
+    workers: int | None
+
+    def __post_init__(self) -> None:
+        parse_views(self.query_views)
+        check_at_least(1, candidates=self.candidates)
+        if self.workers is not None:
+            check_at_least(1, workers=self.workers)
 
 
 @dataclass
@@ -52,52 +152,15 @@ class MatchConfig:
 
     def __post_init__(self) -> None:
         check_texts(self)
-        if not is_stored(self.normalize):
-            parse(self.normalize)
-        parse_views(self.query_views)
-        for name, value in {"num_pairs": self.num_pairs, "k": self.k}.items():
-            if value is not None:
-                check_at_least(1, **{name: value})
-        check_at_least(1, max_predictions=self.max_predictions, candidates=self.candidates)
-        for name, value in {"actors": self.actors, "workers": self.workers}.items():
-            if value is not None:
-                check_at_least(1, **{name: value})
-        check(0 < self.memory_gb < math.inf, "memory_gb", self.memory_gb, "a size above 0")
-        if self.num_pairs is not None and self.k is not None:
-            raise InputError(f"num_pairs={self.num_pairs} and k={self.k} exclude each other; give one")
-        if self.submission is None:
-            self._check_descriptors_given()
-        else:
-            self._check_submission_alone()
+        for part in (InputOptions, SearchOptions, VerifyOptions):
+            part.of(self)  # checks its keys
+        if self.submission and not _holds_vectors(self.submission) and (self.num_pairs or self.k):
+            raise InputError("num_pairs= and k= choose pairs by distance; a CSV submission is judged as it is")
         if (self.query_images is None) != (self.reference_images is None):
             raise InputError("query_images= and reference_images= go together; give both or neither")
         if self.compare is not None and self.ground_truth is None:
             raise InputError(f"compare={self.compare} needs ground_truth=GT.csv to judge both runs by")
 
-    def _check_descriptors_given(self) -> None:
-        missing = [name for name in ("queries", "references") if getattr(self, name) is None]
-        if missing:
-            given = " and ".join(f"{name}=FILE.h5" for name in missing)
-            raise InputError(f"{given} missing; expected queries= and references=, or submission= and ground_truth=")
-        if self.engine is not Engine.ray:
-            for name in ("address", "actors"):
-                check(getattr(self, name) is None, name, getattr(self, name), "engine=ray beside it")
-        elif self.index is not None:
-            raise InputError(f"engine=ray compares all pairs; index={self.index} does not go with it")
-        if self.index is None and self.index_search is not None:
-            raise InputError(f"index_search={self.index_search} goes with index=; give both or neither")
-        if self.normalize != "none" and self.training is None:
-            raise InputError(f"normalize={self.normalize} needs training=T.h5, descriptors of training photos")
 
-    def _check_submission_alone(self) -> None:
-        vectors = str(self.submission).lower().endswith((".h5", ".hdf5"))
-        if (self.queries is None) != (self.references is None) or (vectors and self.queries is not None):
-            raise InputError("queries= and references= go, both, with a submission.csv whose ids they check; not alone")
-        if not vectors and (self.num_pairs is not None or self.k is not None):
-            raise InputError("num_pairs= and k= choose pairs by distance; a CSV submission is judged as it is")
-        if self.ground_truth is None:
-            raise InputError("submission= needs ground_truth=GT.csv to be judged by")
-        if self.normalize != "none" or self.training is not None:
-            raise InputError(
-                "a submission is judged as it is; normalize= and training= go with queries= and references="
-            )
+def _holds_vectors(submission: str) -> bool:
+    return submission.lower().endswith((".h5", ".hdf5"))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from isc import __version__
 from isc.config.chain import Chain, is_stored, parse
 from isc.config.choices import Track
-from isc.config.match import MatchConfig
+from isc.config.match import InputOptions
 from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import MAX_DIM, SAME_IN_BOTH, one_row_each, read_descriptors, read_provenance, read_submission
@@ -62,26 +62,29 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
 
-def read_inputs(config: MatchConfig) -> Inputs:
+def read_inputs(options: InputOptions) -> Inputs:
     """Load and cross-check the inputs of match. Raises InputError for malformed or inconsistent input."""
-    submission = None if config.submission is None else Path(config.submission)
+    submission = None if options.submission is None else Path(options.submission)
     if submission is not None and _is_hdf5(submission):
         sets: DescriptorSets | None = DescriptorSets(
-            *read_submission(submission, strict=config.strict), read_provenance(submission)
+            *read_submission(submission, strict=options.strict), read_provenance(submission)
         )
         submission = None
     else:
-        sets = _read_sets(config)
-    known = (sets.queries.images, sets.references.images) if sets and config.strict else (None, None)
+        sets = _read_sets(options)
+    known = (sets.queries.images, sets.references.images) if sets and options.strict else (None, None)
     predictions = truth = None
     if submission is not None:
         query_ids, reference_ids = known
-        rows = config.max_predictions
+        rows = options.max_predictions
         predictions = read_predictions(submission, max_rows=rows, query_ids=query_ids, reference_ids=reference_ids)
-    if config.ground_truth is not None:
+    notes = sets.notes if sets else ()
+    if options.ground_truth is not None:
         query_ids, reference_ids = known
-        truth = read_ground_truth(Path(config.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
-    return Inputs(sets, predictions, truth, (*(sets.notes if sets else ()), *_notes(config, truth)))
+        truth = read_ground_truth(Path(options.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
+        if truth.num_repeated:
+            notes = (*notes, f"{options.ground_truth} repeats {truth.num_repeated} pairs; each counts once")
+    return Inputs(sets, predictions, truth, notes)
 
 
 def read_set(
@@ -93,13 +96,6 @@ def read_set(
     return read_descriptors(path, role=role), read_provenance(path)
 
 
-def _notes(config: MatchConfig, truth: GroundTruth | None) -> Iterator[str]:
-    if truth and truth.num_repeated:
-        yield f"{config.ground_truth} repeats {truth.num_repeated} pairs; each counts once"
-    if config.training is not None and config.normalize == "none" and config.index is None:
-        yield f"training={config.training} has no effect with normalize=none and without index="
-
-
 def _is_hdf5(path: Path) -> bool:
     """Return whether the file is HDF5, by its suffix, or for an unknown suffix by its first bytes."""
     suffix = path.suffix.lower()
@@ -109,28 +105,27 @@ def _is_hdf5(path: Path) -> bool:
         return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
-def _read_sets(config: MatchConfig) -> DescriptorSets | None:
+def _read_sets(options: InputOptions) -> DescriptorSets | None:
     """Read and normalise queries and references; return None if they are not given."""
-    if config.queries is None or config.references is None:
+    if options.queries is None or options.references is None:
         return None
-    if config.submission is None:
-        _refuse_own_input(config)
     from isc.search.normalize.files import stored_for
 
-    paths = Path(config.queries), Path(config.references)
+    paths = Path(options.queries), Path(options.references)
     sets = read_sides(*paths)
-    stored = stored_for(config.normalize, paths[0], sets.provenance) if is_stored(config.normalize) else None
-    chain = stored.chain if stored else parse(config.normalize)
-    if config.track is Track.descriptor and config.submission is None:
+    stored = stored_for(options.normalize, paths[0], sets.provenance) if is_stored(options.normalize) else None
+    chain = stored.chain if stored else parse(options.normalize)
+    if options.track is Track.descriptor and options.submission is None:
         _refuse_views(paths, sets)
         _refuse_too_many_dims(paths[0], sets.queries, chain)
-    if config.training is not None:
-        training, notes = read_training(Path(config.training), sets, paths, strict=config.strict)
+    if options.training is not None:
+        training_path = Path(options.training)
+        training, notes = read_training(training_path, sets, paths, strict=options.strict)
         if stored and stored.training_rows != len(training):
             found_with, here = f"{stored.training_rows:,}", f"{len(training):,}"
-            note = f"{stored.path}: found with {found_with} training photos, training={config.training} holds {here}"
+            note = f"{stored.path}: found with {found_with} training photos, training={options.training} holds {here}"
             notes = (*notes, note)
-        sets = replace(_normalized(sets, paths, chain, Path(config.training), training), notes=notes)
+        sets = replace(_normalized(sets, paths, chain, training_path, training), notes=notes)
     return replace(sets, provenance={**sets.provenance, "normalize": str(chain), "code_version": __version__})
 
 
@@ -235,13 +230,13 @@ def _row_keys(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
     return keys
 
 
-def _refuse_own_input(config: MatchConfig) -> None:
-    """Raise InputError if an input is a file that this run would replace."""
-    outputs = {(Path(config.output) / name).resolve() for name in OUTPUTS}
+def refuse_own_input(options: InputOptions, output: str) -> None:
+    """Raise InputError if an input is a file that this run would replace in its folder `output`."""
+    outputs = {(Path(output) / name).resolve() for name in OUTPUTS}
     for name in ("queries", "references", "training", "ground_truth"):
-        value = getattr(config, name)
+        value = getattr(options, name)
         if value is not None and Path(value).resolve() in outputs:
-            raise InputError(f"{name}={value} lies where output={config.output} would replace it; give another folder")
+            raise InputError(f"{name}={value} lies where output={output} would replace it; give another folder")
 
 
 def _refuse_other_dim(path: Path, one: Descriptors, other_path: Path, other: Descriptors) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isc.config.match import MatchConfig
 from isc.data.csv_files import write_csv, write_predictions
 from isc.data.files import atomic_folder, write_json
 from isc.data.hdf5 import MAX_DIM, write_submission
@@ -73,17 +72,23 @@ def judge(matches: Matches, truth: GroundTruth, *, other: OtherRun | None) -> Ju
 
 def write_results(
     results: Results,
-    config: MatchConfig,
+    output: Path,
     *,
     sets: DescriptorSets | None,
+    submitted: bool,
+    title: str,
+    provenance: Mapping[str, str],
     pictures: Pictures | None,
     edits: Mapping[str, Sequence[str]] | None,
 ) -> None:
-    """Write everything to `config.output`, or nothing."""
+    """Write everything to the folder `output`, or nothing; `title` and `provenance` are shown in the report.
+
+    For a `submitted` result no submission.h5 is written, and the folder's earlier files stay.
+    """
     judgement, found, calibrated = results.judgement, results.found, results.calibrated
-    with atomic_folder(Path(config.output), owned=OUTPUTS if config.submission is None else ()) as folder:
+    with atomic_folder(output, owned=() if submitted else OUTPUTS) as folder:
         if found is not None and sets is not None:
-            _write_found(folder, found, sets, submission=config.submission is None)
+            _write_found(folder, found, sets, submission=not submitted)
         if results.made:
             write_json(folder / FILE, {"format": FORMAT} | results.made.as_dict())
         if calibrated:
@@ -97,13 +102,13 @@ def write_results(
         write_report(
             folder / "report" / "index.html",
             results.matches,
-            title=f"{config.track.value} track",
+            title=title,
             metrics=judgement.metrics if judgement else None,
             ground_truth=judgement.truth if judgement else None,
             pictures=pictures,
             edits=edits,
             evidence=found.evidence if found else {},
-            provenance=_provenance(config, sets),
+            provenance=provenance,
             probabilities=results.made is not None and results.made.gives_probabilities,
             calibrated=calibrated.probability if calibrated else None,
             resampled=judgement.resampled if judgement else None,
@@ -147,15 +152,9 @@ def write_views(path: Path, found: ImagePairs, sets: DescriptorSets) -> None:
     write_csv(path, VIEW_COLUMNS, zip(*(column[order] for column in columns), strict=True))
 
 
-def _provenance(config: MatchConfig, sets: DescriptorSets | None) -> dict[str, str]:
-    """Return the provenance in the report: the given options, then the attributes of the descriptors."""
-    options = {key: str(getattr(value, "value", value)) for key, value in vars(config).items() if value is not None}
-    return options | dict(sets.provenance if sets else {})
-
-
-def print_summary(results: Results, config: MatchConfig) -> None:
+def print_summary(results: Results, output: Path) -> None:
     """Print the result to stdout, and log notes and warnings."""
-    log.info("%d pairs; see %s", len(results.matches), Path(config.output) / "report" / "index.html")
+    log.info("%d pairs; see %s", len(results.matches), output / "report" / "index.html")
     if results.judgement:
         _tell_judgement(results.judgement)
     if results.calibrated and results.made:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isc.config.choices import Track
-from isc.config.match import MatchConfig
+from isc.config.match import InputOptions, MatchConfig, SearchOptions, VerifyOptions
 from isc.errors import InputError
 from isc.evaluate.calibration.files import MODEL, NONE
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
@@ -17,9 +17,9 @@ from isc.evaluate.metrics import Metrics
 from isc.evaluate.report.comparison import read_run
 from isc.evaluate.report.edit_texts import read_edit_texts
 from isc.evaluate.report.thumbnails import Pictures
-from isc.match.inputs import DescriptorSets, read_inputs
+from isc.match.inputs import DescriptorSets, read_inputs, refuse_own_input
 from isc.match.outputs import Results, judge, print_summary, write_results
-from isc.match.search import find
+from isc.match.search import Verification, find
 
 if TYPE_CHECKING:
     from isc.data.matches import Matches
@@ -41,7 +41,10 @@ def match(config: MatchConfig) -> Metrics | None:
     """
     pictures = _pictures(config)
     edits = read_edit_texts(Path(config.edits)) if config.edits else None
-    inputs = read_inputs(config)
+    files = InputOptions.of(config)
+    if config.submission is None:
+        refuse_own_input(files, config.output)
+    inputs = read_inputs(files)
     sets, truth = inputs.sets, inputs.ground_truth
     other = read_run(Path(config.compare), ground_truth=truth) if config.compare and truth else None
     fusion = _fusion(config, sets) if pictures else None
@@ -51,17 +54,34 @@ def match(config: MatchConfig) -> Metrics | None:
     if inputs.predictions is not None:
         matches = inputs.predictions
     elif sets is not None:
-        found = find(sets, config, pictures, fusion)
+        verification = Verification(pictures, fusion, VerifyOptions.of(config)) if pictures and fusion else None
+        found = find(sets, SearchOptions.of(config), verification)
         matches = found.pairs.matches
     else:
         raise InputError("neither descriptors nor predictions; expected queries= and references=, or submission=")
     judgement = judge(matches, truth, other=other) if truth else None
     for note in inputs.notes:
         log.warning("%s", note)
+    if config.training is not None and config.normalize == "none" and config.index is None:
+        log.warning("training=%s has no effect with normalize=none and without index=", config.training)
     results = Results(matches, found, made, judgement, _calibrated(stored, matches))
-    write_results(results, config, sets=sets, pictures=pictures, edits=edits)
-    print_summary(results, config)
+    write_results(
+        results,
+        Path(config.output),
+        sets=sets,
+        submitted=config.submission is not None,
+        title=f"{config.track.value} track",
+        provenance=_given(config) | dict(sets.provenance if sets else {}),
+        pictures=pictures,
+        edits=edits,
+    )
+    print_summary(results, Path(config.output))
     return judgement.metrics if judgement else None
+
+
+def _given(config: MatchConfig) -> dict[str, str]:
+    """Return the options that have a value, as text."""
+    return {key: str(getattr(value, "value", value)) for key, value in vars(config).items() if value is not None}
 
 
 def _pictures(config: MatchConfig) -> Pictures | None:

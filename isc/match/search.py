@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isc.config.choices import Device, Engine
-from isc.config.match import NO_FEATURES, WHOLE_ALONE, MatchConfig
+from isc.config.match import NO_FEATURES, WHOLE_ALONE, SearchOptions, VerifyOptions
 from isc.data.descriptors import Descriptors
 from isc.data.matches import Matches
 from isc.errors import InputError
@@ -43,59 +43,67 @@ class SearchResult:
     problems: Sequence[Problem] = ()
 
 
-def find(sets: DescriptorSets, config: MatchConfig, pictures: Pictures | None, fusion: Fusion | None) -> SearchResult:
-    """Find the best pairs by distance; with a fusion and pictures, the likeliest copies by all evidence."""
-    with _cluster(config):
-        if pictures is None or fusion is None:
-            return SearchResult(_nearest_pairs(sets, config, _searching(sets, config)), sets)
-        return _likeliest(sets, config, pictures, fusion)
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of pixels: the pictures, the fusion of its evidence with the distance, and its options."""
+
+    pictures: Pictures
+    fusion: Fusion
+    options: VerifyOptions
 
 
-def _cluster(config: MatchConfig) -> AbstractContextManager[None]:
+def find(sets: DescriptorSets, options: SearchOptions, verification: Verification | None = None) -> SearchResult:
+    """Find the best pairs by distance; with a verification, the likeliest copies by all evidence."""
+    with _cluster(options):
+        if verification is None:
+            return SearchResult(_nearest_pairs(sets, options, _searching(sets, options)), sets)
+        return _likeliest(sets, options, verification)
+
+
+def _cluster(options: SearchOptions) -> AbstractContextManager[None]:
     """Return the connection to the cluster for all searches of this run; for other engines a null context."""
-    if config.engine is not Engine.ray:
+    if options.engine is not Engine.ray:
         return nullcontext()
     from isc.runtime.ray_cluster import connected
 
-    return connected(config.address)
+    return connected(options.address)
 
 
-def _likeliest(sets: DescriptorSets, config: MatchConfig, pictures: Pictures, fusion: Fusion) -> SearchResult:
+def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verification) -> SearchResult:
     from isc.match.verification.compare import verify
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
     from isc.search.multi_view import nearest_images
 
-    store = None if config.features == NO_FEATURES else FeatureStore(_features_folder(config.features))
+    pictures, compared = verification.pictures, verification.options
+    store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
     if store:
         store.check()
-    sets = _with_query_views(sets, config, pictures)
-    searching = _searching(sets, config)
-    found = _nearest_pairs(sets, config, searching)
-    k = min(config.candidates, len(sets.references.images))
-    with progress("finding candidates", "pairs" if config.index is None else "queries") as report:
+    sets = _with_query_views(sets, compared.query_views, pictures)
+    searching = _searching(sets, options)
+    found = _nearest_pairs(sets, options, searching)
+    k = min(compared.candidates, len(sets.references.images))
+    with progress("finding candidates", "pairs" if options.index is None else "queries") as report:
         candidates = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
-    verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=config.workers)
-    pairs, evidence = scored(found, candidates, verified, fusion=fusion, k=config.k)
+    verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=compared.workers)
+    pairs, evidence = scored(found, candidates, verified, fusion=verification.fusion, k=options.k)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
     return SearchResult(pairs, sets, evidence, verified.problems)
 
 
-def _with_query_views(sets: DescriptorSets, config: MatchConfig, pictures: Pictures) -> DescriptorSets:
-    """Add rows of further views to the queries, if they have one row each and their model is available."""
-    if config.query_views == WHOLE_ALONE or sets.queries.views is not None:
+def _with_query_views(sets: DescriptorSets, views: str, pictures: Pictures) -> DescriptorSets:
+    """Add rows of further `views` to the queries, if they have one row each and their model is available."""
+    if views == WHOLE_ALONE or sets.queries.views is not None:
         return sets
-    if config.normalize != "none":
-        log.info(
-            "query_views=%s: left out, as normalize=%s is not fitted for them", config.query_views, config.normalize
-        )
+    if (normalize := sets.provenance.get("normalize", "none")) != "none":
+        log.info("query_views=%s: left out, as normalize=%s is not fitted for them", views, normalize)
         return sets
     from isc.match.query_views import with_query_views
 
     try:
-        queries = with_query_views(sets.queries, pictures.queries, views=config.query_views, provenance=sets.provenance)
+        queries = with_query_views(sets.queries, pictures.queries, views=views, provenance=sets.provenance)
     except InputError as error:
-        log.warning("query_views=%s: left out, candidates are those of whole queries: %s", config.query_views, error)
+        log.warning("query_views=%s: left out, candidates are those of whole queries: %s", views, error)
         return sets
     return replace(sets, queries=queries)
 
@@ -126,30 +134,30 @@ class Searches:
     nearest: RowSearch
 
 
-def _searching(sets: DescriptorSets, config: MatchConfig) -> Callable[[Report], Searches]:
+def _searching(sets: DescriptorSets, options: SearchOptions) -> Callable[[Report], Searches]:
     """Return a function from a progress report to the searches, exact or by the requested index."""
-    if config.index is not None:
-        return _open_index(sets, config.index, config.index_search or "")
-    return lambda report: _exact_searches(config, report)
+    if options.index is not None:
+        return _open_index(sets, options.index, options.index_search or "")
+    return lambda report: _exact_searches(options, report)
 
 
-def _exact_searches(config: MatchConfig, report: Report) -> Searches:
-    if config.engine is Engine.ray:
-        return _cluster_searches(config, report)
+def _exact_searches(options: SearchOptions, report: Report) -> Searches:
+    if options.engine is Engine.ray:
+        return _cluster_searches(options, report)
     from isc.search.exact import best_pairs, knn
 
-    engine, memory = config.engine, config.memory_gb
+    engine, memory = options.engine, options.memory_gb
     return Searches(
         lambda q, r, count: best_pairs(q, r, num_pairs=count, engine=engine, memory_gb=memory, progress=report),
         lambda q, r, count: knn(q, r, k=count, engine=engine, memory_gb=memory, progress=report),
     )
 
 
-def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
+def _cluster_searches(options: SearchOptions, report: Report) -> Searches:
     """Return the exact searches on a Ray cluster."""
     from isc.search.ray_search import cluster_pairs
 
-    actors, memory = config.actors, config.memory_gb
+    actors, memory = options.actors, options.memory_gb
 
     def search(queries: Descriptors, references: Descriptors, num_pairs: int | None, k: int | None) -> Matches:
         return cluster_pairs(
@@ -165,18 +173,18 @@ def _cluster_searches(config: MatchConfig, report: Report) -> Searches:
     return Searches(lambda q, r, count: search(q, r, count, None), lambda q, r, count: search(q, r, None, count))
 
 
-def _nearest_pairs(sets: DescriptorSets, config: MatchConfig, searching: Callable[[Report], Searches]) -> ImagePairs:
+def _nearest_pairs(sets: DescriptorSets, options: SearchOptions, searching: Callable[[Report], Searches]) -> ImagePairs:
     """Find the requested pairs of images, by distance only."""
     from isc.search.multi_view import best_image_pairs, nearest_images
 
     sides, num_queries = (sets.queries, sets.references), len(sets.queries.images)
     existing = num_queries * len(sets.references.images)
-    num_pairs = config.num_pairs or min(PAIRS_PER_QUERY * num_queries, existing)
-    with progress("searching", "pairs" if config.index is None else "queries") as report:
+    num_pairs = options.num_pairs or min(PAIRS_PER_QUERY * num_queries, existing)
+    with progress("searching", "pairs" if options.index is None else "queries") as report:
         searches = searching(report)
-        if config.k is not None:
-            return nearest_images(*sides, k=config.k, find=searches.nearest)
-        if config.index is not None or num_pairs >= existing:
+        if options.k is not None:
+            return nearest_images(*sides, k=options.k, find=searches.nearest)
+        if options.index is not None or num_pairs >= existing:
             return best_image_pairs(*sides, num_pairs=num_pairs, find=searches.pairs)
         one_more = best_image_pairs(*sides, num_pairs=num_pairs + 1, find=searches.pairs)
     if one_more.matches.score[-1] == one_more.matches.score[-2]:
