@@ -18,7 +18,8 @@ from isc.data.hdf5 import read_descriptors
 from isc.errors import InputError
 from isc.match.run import match
 from isc.model.load import load_model
-from isc.search.exact import best_pairs
+from isc.search.exact import best_pairs, nearest
+from isc.train.neighbours import nearest_rows
 from isc.train.validation import PAIRS_A_QUERY, Validation, _best_pairs
 
 JUDGED = {"image_size": 64, "workers": 0, "precision": Precision.float32}
@@ -45,6 +46,21 @@ def test_best_pairs_are_those_of_the_exact_search(descriptors):
     assert {pair for pair in one.keys() ^ two.keys() if {**one, **two}[pair] > last + 1e-5} == set()
     for pair in one.keys() & two.keys():
         assert one[pair] == pytest.approx(two[pair], abs=1e-5)
+
+
+@pytest.mark.parametrize("block", [7, 4096])
+def test_the_nearest_other_rows_are_those_of_the_exact_search(descriptors, block):
+    vectors = read_descriptors(descriptors / "queries.h5").vectors
+    found = nearest_rows(torch.from_numpy(vectors), 5, block=block).numpy()
+    row, distance = nearest(vectors, vectors, k=6)
+    own = np.arange(len(vectors))[:, None]
+    assert ((row == own).sum(axis=1) == 1).all()  # no two photos have the same descriptor
+    assert found.shape == (len(vectors), 5)
+    assert (found != own).all()
+    assert (np.diff(np.sort(found, axis=1), axis=1) > 0).all()
+    # rows whose distances differ by less than the rounding of float32 may change places
+    there = ((vectors[own] - vectors[found]).astype(np.float64) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(there, distance[row != own].reshape(-1, 5), atol=1e-5)
 
 
 def test_fewer_pairs_than_asked_for_are_all_of_them():

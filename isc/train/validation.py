@@ -64,7 +64,10 @@ class Validation:
 
 
 def _best_pairs(queries: Ids, references: Ids, q: torch.Tensor, r: torch.Tensor) -> Matches:
-    """Return the best pairs over all queries by −(squared Euclidean distance); holds all [Q, R] scores in memory."""
+    """Return the best pairs over all queries by −(squared Euclidean distance); holds all [Q, R] scores in memory.
+
+    This is not `isc.search.exact.best_pairs`, which may load faiss: its OpenMP must not meet torch's in one process.
+    """
     score = -torch.cdist(q, r, compute_mode="donot_use_mm_for_euclid_dist").square().flatten()
     kept = score.topk(min(PAIRS_A_QUERY * len(q), len(score))).indices.numpy()
     return Matches(queries, references, *np.divmod(kept, len(r)), score=score.numpy()[kept])
