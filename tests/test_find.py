@@ -18,8 +18,8 @@ from PIL import Image, ImageOps
 import isc
 from isc.cli.main import main
 from isc.errors import InputError
+from isc.evaluate.report.page import probability_text
 from isc.find.images import as_pixels
-from isc.find.page import shown_probability
 from isc.find.results import Kind, Match, Verdict
 from isc.find.verdicts import COLUMN, verdict_of
 from isc.match.verification.alignment import EVIDENCE
@@ -383,10 +383,10 @@ def test_only_pixels_that_agree_make_a_copy(probability, row, aligned, verdict):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (1.0, "1"), (0.9999, "> 0.99"), (0.987, "0.99"), (0.5, "0.50"), (0.001, "< 0.01")]
+    ("value", "text"), [(1.0, "1"), (0.9999, "> 0.99"), (0.987, "0.99"), (0.5, "0.50"), (0.001, "< 0.01")]
 )
 def test_a_probability_has_the_digits_that_mean_something(value, text):
-    assert shown_probability(value) == text
+    assert probability_text(value) == text
 
 
 def test_values_that_make_no_sense_cannot_be_built():

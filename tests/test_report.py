@@ -175,7 +175,7 @@ def test_without_ground_truth_the_page_says_so_and_shows_the_best_pairs(tmp_path
     assert "No ground truth was given" in shown.text
     assert "Best pairs 7" in shown.text
     assert "μAP" not in shown.text
-    assert [a["id"] for a in shown.all("section")] == ["scores", "best"]
+    assert [a["id"] for a in shown.all("section")] == ["best", "scores"]
 
 
 def test_without_any_match_the_page_still_stands(tmp_path):
@@ -212,6 +212,20 @@ def test_reliability_is_shown_of_probabilities_that_can_be_judged_and_of_nothing
     assert "Reliability" not in nothing_judged.text
 
 
+def test_a_pair_shows_its_probability_and_whether_it_is_accepted(tmp_path, small, photos):
+    """The same decision as in probabilities.csv, in the digits that mean something; the pictures come first."""
+    matches, ground_truth = small
+    probability = np.linspace(0.999, 0.004, len(matches))
+    options = {"calibrated": probability, "accepted": probability >= 0.5, "pictures": photos}
+    for judged in ({"ground_truth": ground_truth}, {}):
+        shown = page(tmp_path, matches, **options, **judged)
+        assert "probability > 0.99 · accepted · score" in shown.text
+        assert "below the threshold" in shown.text
+        order = [section["id"] for section in shown.all("section")]
+        assert order.index("scores") > order.index("wrong" if judged else "best")
+    assert "isc " in shown.text
+
+
 def test_headings_are_in_order_and_references_inside_the_page_resolve(tmp_path, small, photos):
     probabilities = replace(small[0], score=small[0].score + 1)
     shown = page(
@@ -222,7 +236,7 @@ def test_headings_are_in_order_and_references_inside_the_page_resolve(tmp_path, 
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    targets = {a["href"][1:] for a in shown.all("a")} | {
+    targets = {a["href"][1:] for a in shown.all("a") if a["href"].startswith("#")} | {
         i for svg in shown.all("svg") for i in svg.get("aria-labelledby", "").split()
     }
     assert targets <= set(ids)
@@ -231,9 +245,17 @@ def test_headings_are_in_order_and_references_inside_the_page_resolve(tmp_path, 
 
 def test_nothing_is_asked_of_the_network(tmp_path, small, photos):
     shown = page(tmp_path, small[0], ground_truth=small[1], pictures=photos)
-    addresses = [v for _, attributes in shown.tags for k, v in attributes.items() if k in {"src", "href", "srcset"}]
+    addresses = [
+        v
+        for tag, attributes in shown.tags
+        for k, v in attributes.items()
+        if k in {"src", "href", "srcset"} and tag != "a"
+    ]
     assert addresses
     assert all(address.startswith(("data:", "#")) for address in addresses)
+    links = {a["href"] for a in shown.all("a") if not a["href"].startswith("#")}
+    assert links, "to the files of the pictures"
+    assert all((tmp_path / link).is_file() for link in links)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "url(" not in text
     assert "@import" not in text

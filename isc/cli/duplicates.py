@@ -120,12 +120,12 @@ def as_json(found: Groups) -> str:
 
 
 def _print_table(found: Groups) -> None:
-    from isc.find.page import shown_probability
+    from isc.evaluate.report.page import probability_text
 
     rows = []
     for number, group in enumerate(found, 1):
         for place, one in enumerate(group.members):
-            kind, sure = ("best", "") if not place else (one.kind.value, shown_probability(one.probability))
+            kind, sure = ("best", "") if not place else (one.kind.value, probability_text(one.probability))
             rows.append((str(number), kind, one.path, sure, f"{one.width} × {one.height}", f"{one.bytes / 1e6:.2f} MB"))
     if rows:
         print_table(("group", "kind", "photo", "probability", "size", "bytes"), rows, right={0, 3, 5})

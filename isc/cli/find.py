@@ -147,7 +147,7 @@ def as_json(found: Matches) -> str:
 
 
 def _print_table(found: Matches) -> None:
-    from isc.find.page import shown_probability
+    from isc.evaluate.report.page import probability_text
     from isc.find.results import Verdict
 
     rows = [
@@ -155,7 +155,7 @@ def _print_table(found: Matches) -> None:
             match.verdict.value,
             match.suspect,
             "" if match.verdict is Verdict.none else match.photo or "",
-            "same file" if match.same_file else shown_probability(match.probability),
+            "same file" if match.same_file else probability_text(match.probability),
             "" if match.distance is None else f"{match.distance:.3f}",
             "" if match.inliers is None else str(match.inliers),
         )

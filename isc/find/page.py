@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from datetime import datetime
 from pathlib import Path
@@ -44,14 +43,3 @@ def picture(path: str, region: Region | None, folder: Path | None) -> Values:
         "region": points,
         "link": link,
     }
-
-
-def shown_probability(value: float | None) -> str:
-    """Return a probability with the digits that mean something: two, and `> 0.99` or `< 0.01` beyond."""
-    if value is None or math.isnan(value):
-        return "–"
-    if value >= 1:
-        return "1"
-    if value > 0.99:
-        return "> 0.99"
-    return "< 0.01" if value < 0.01 else f"{value:.2f}"

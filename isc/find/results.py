@@ -8,7 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from isc.find.page import IN_NOTEBOOK, Region, notebook, picture, shown_probability
+from isc.evaluate.report.page import probability_text
+from isc.find.page import IN_NOTEBOOK, Region, notebook, picture
 
 
 class Verdict(Enum):
@@ -50,7 +51,7 @@ class Match:
         """Return what a page in `folder`, or a notebook, shows of the pair."""
         return {
             "verdict": self.verdict.value,
-            "probability": shown_probability(self.probability),
+            "probability": probability_text(self.probability),
             "distance": None if self.distance is None else f"{self.distance:.3f}",
             "inliers": self.inliers,
             "mirrored": self.mirrored,
@@ -138,11 +139,11 @@ class Group:
                 "size": f"{member.width} × {member.height}",
                 "bytes": f"{member.bytes / 1e6:.2f} MB",
                 "kind": member.kind.value,
-                "probability": shown_probability(member.probability),
+                "probability": probability_text(member.probability),
             }
             for member in self.members
         ]
-        return {"kind": self.kind.value, "probability": shown_probability(self.probability), "members": members}
+        return {"kind": self.kind.value, "probability": probability_text(self.probability), "members": members}
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def write_results(
             provenance=provenance,
             probabilities=results.made is not None and results.made.gives_probabilities,
             calibrated=calibrated.probability if calibrated else None,
+            accepted=calibrated.accepted if calibrated else None,
             resampled=judgement.resampled if judgement else None,
             compare=judgement.comparison if judgement else None,
         )

@@ -70,7 +70,7 @@ def match(config: MatchConfig) -> Metrics | None:
         Path(config.output),
         sets=sets,
         submitted=config.submission is not None,
-        title=f"{config.track.value} track",
+        title=f"{Path(config.output).absolute().name}: {config.track.value} track",
         provenance=_given(config) | dict(sets.provenance if sets else {}),
         pictures=pictures,
         edits=edits,

@@ -7,14 +7,17 @@ library and follows the reader's light or dark scheme.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from isc import __version__
 from isc.data.files import write_text
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.bootstrap import Resampled, bootstrap, intervals
@@ -27,6 +30,9 @@ from isc.evaluate.report.pair_outcomes import PairOutcomes, apart, as_score, jud
 from isc.evaluate.report.thumbnails import Evidence, Pictures, picture_maker
 
 Edits = Mapping[str, Sequence[str]]
+Key = tuple[str, str]  # (query, reference) id
+
+TIES_SHOWN = 0.001  # difference of μAP by the order of equal scores from which the page has a notice
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ def write_report(
     provenance: Mapping[str, str] | None = None,
     probabilities: bool = False,
     calibrated: npt.NDArray[np.float64] | None = None,
+    accepted: npt.NDArray[np.bool_] | None = None,
     resampled: Resampled | None = None,
     compare: Comparison | None = None,
 ) -> None:
@@ -59,7 +66,8 @@ def write_report(
 
     `edits` holds the names of each query's edits, by query id; `evidence` the matching regions, by (query, reference)
     id. With `probabilities` the scores are probabilities, and the page shows their reliability; with `calibrated` [M],
-    the probabilities of `matches`, it shows theirs. Missing `metrics` and `resampled` (`bootstrap` at 90 %
+    the probabilities of `matches`, it shows theirs, and with `accepted` [M] whether each pair reaches the threshold of
+    the calibration. Missing `metrics` and `resampled` (`bootstrap` at 90 %
     precision) are computed from the ground truth; without ground truth the page shows the scores and the best pairs.
     `compare` adds another run judged by the same ground truth. Without `pictures` the sheets are tables. A picture that
     cannot be read is replaced by the reason.
@@ -71,11 +79,14 @@ def write_report(
     believed = calibrated if calibrated is not None else matches.score if probabilities else None
     page = _render(
         title=title,
+        version=__version__,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         metrics=judgement.metrics if judgement else None,
         intervals=intervals(judgement.resampled) if judgement else {},
         resamples=len(judgement.resampled.average_precision) if judgement else 0,
         num_queries=len(ground_truth.queries) if ground_truth else 0,
         num_predictions=len(matches),
+        ties_show=judgement is not None and np.diff(judgement.metrics.tie_range)[0] >= TIES_SHOWN,
         tie_range=apart(*judgement.metrics.tie_range) if judgement else (),
         curve=_curve(judgement, compare) if judgement else None,
         histogram=_histogram(matches, judgement) if len(judgement.judged.matches if judgement else matches) else None,
@@ -88,9 +99,58 @@ def write_report(
         edits=edits or {},
         evidence=evidence or {},
         picture=picture_maker(pictures) if pictures else None,
+        said=_said(matches, all_sheets, believed, accepted, is_score=calibrated is None),
+        links=_links(path.parent, pictures, all_sheets),
         provenance=provenance or {},
     )
     write_text(path, page)
+
+
+def _said(
+    matches: Matches,
+    all_sheets: Sequence[Sheet],
+    probability: npt.NDArray[np.floating] | None,
+    accepted: npt.NDArray[np.bool_] | None,
+    *,
+    is_score: bool,
+) -> dict[Key, dict[str, object]]:
+    """Return for each shown pair its probability in words, and whether it is accepted; empty without probabilities."""
+    if probability is None:
+        return {}
+    wanted = {pair.key for sheet in all_sheets for pair in sheet.pairs}
+    queries, references = {query for query, _ in wanted}, {reference for _, reference in wanted}
+    of_query = np.isin(matches.query, [i for i, name in enumerate(matches.query_ids) if name in queries])
+    of_reference = np.isin(matches.reference, [i for i, name in enumerate(matches.reference_ids) if name in references])
+    found: dict[Key, dict[str, object]] = {}
+    for row in np.flatnonzero(of_query & of_reference).tolist():
+        key = matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]
+        if key in wanted:
+            verdict = "" if accepted is None else "accepted" if accepted[row] else "below the threshold"
+            shown = probability_text(float(probability[row]))
+            found[key] = {"probability": shown, "verdict": verdict, "is_score": is_score}
+    return found
+
+
+def probability_text(value: float) -> str:
+    """Return a probability with the digits that mean something: two, and `> 0.99` or `< 0.01` beyond."""
+    if value >= 1:
+        return "1"
+    if value > 0.99:
+        return "> 0.99"
+    return "< 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def _links(folder: Path, pictures: Pictures | None, all_sheets: Sequence[Sheet]) -> dict[str, dict[str, str]]:
+    """Return for both sides {id: path of the file, relative to the page's folder} of the shown pairs."""
+    if pictures is None:
+        return {"query": {}, "reference": {}}
+    shown = [pair for sheet in all_sheets for pair in sheet.pairs]
+    sides = {"query": (pictures.queries, {pair.query for pair in shown})}
+    sides["reference"] = (pictures.references, {pair.reference for pair in shown})
+    return {
+        side: {name: Path(os.path.relpath(files[name], folder)).as_posix() for name in sorted(names) if name in files}
+        for side, (files, names) in sides.items()
+    }
 
 
 def _judgement(

@@ -80,4 +80,28 @@
       });
     });
   });
+
+  // A click on a pair shows both pictures large; the arrow keys go on to the next pair that is shown.
+  const dialog = document.querySelector("dialog"), openers = [...document.querySelectorAll(".photos[role=button]")];
+  const shownOnes = () => openers.filter(o => o.offsetParent !== null);
+  let current = null;
+  const enlarge = opener => {
+    current = opener;
+    const pair = opener.closest(".pair");
+    dialog.querySelector(".photos").innerHTML = opener.innerHTML;
+    dialog.querySelector(".ids").innerHTML = pair.querySelector(".ids").innerHTML;
+    if (!dialog.open) dialog.showModal();
+  };
+  const go = step => { const all = shownOnes(), at = all.indexOf(current); enlarge(all[(at + step + all.length) % all.length]); };
+  openers.forEach(opener => {
+    opener.addEventListener("click", () => enlarge(opener));
+    opener.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); enlarge(opener); } });
+  });
+  const acts = {
+    close: () => dialog.close(), previous: () => go(-1), next: () => go(1),
+    zoom: button => button.setAttribute("aria-pressed", String(dialog.classList.toggle("zoomed"))),
+  };
+  dialog.querySelectorAll("button").forEach(button => button.addEventListener("click", () => acts[button.dataset.do](button)));
+  dialog.addEventListener("keydown", event => { if (event.key === "ArrowLeft") go(-1); if (event.key === "ArrowRight") go(1); });
+  if (innerWidth <= 560) document.querySelectorAll(".fold").forEach(fold => { fold.open = false; });
 })();
