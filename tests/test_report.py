@@ -216,11 +216,17 @@ def test_a_pair_shows_its_probability_and_whether_it_is_accepted(tmp_path, small
     """The same decision as in probabilities.csv, in the digits that mean something; the pictures come first."""
     matches, ground_truth = small
     probability = np.linspace(0.999, 0.004, len(matches))
-    options = {"calibrated": probability, "accepted": probability >= 0.5, "pictures": photos}
+    options = {
+        "calibrated": probability,
+        "accepted": probability >= 0.5,
+        "acceptance": "score ≥ 0.5",
+        "pictures": photos,
+    }
     for judged in ({"ground_truth": ground_truth}, {}):
         shown = page(tmp_path, matches, **options, **judged)
         assert "probability > 0.99 · accepted · score" in shown.text
-        assert "below the threshold" in shown.text
+        assert "not accepted" in shown.text
+        assert "Accepted: score ≥ 0.5." in shown.text
         order = [section["id"] for section in shown.all("section")]
         assert order.index("scores") > order.index("wrong" if judged else "best")
     assert "isc " in shown.text

@@ -112,9 +112,18 @@ def write_results(
             probabilities=results.made is not None and results.made.gives_probabilities,
             calibrated=calibrated.probability if calibrated else None,
             accepted=calibrated.accepted if calibrated else None,
+            acceptance=_acceptance(calibrated),
             resampled=judgement.resampled if judgement else None,
             compare=judgement.comparison if judgement else None,
         )
+
+
+def _acceptance(calibrated: Applied | None) -> str:
+    if calibrated is None:
+        return ""
+    from isc.evaluate.calibration.apply import acceptance
+
+    return acceptance(calibrated)
 
 
 def _write_found(folder: Path, found: SearchResult, sets: DescriptorSets, *, submission: bool) -> None:

@@ -74,6 +74,14 @@ def precision_of_cut(applied: Applied) -> str:
     )
 
 
+def acceptance(applied: Applied) -> str:
+    """Describe in words which pairs are accepted."""
+    wanted = applied.stored.calibration.wanted
+    if wanted.threshold is None:
+        return f"no pair, as {100 * wanted.precision:g} % precision was never reached"
+    return f"score ≥ {wanted.threshold:.4f}, the calibration's threshold for {100 * wanted.precision:g} % precision"
+
+
 def judged(applied: Applied, truth: GroundTruth) -> str:
     """Describe in one line how well the probabilities and the threshold agree with the true pairs."""
     rows = truth.judged(applied.matches)

@@ -59,6 +59,7 @@ def write_report(
     probabilities: bool = False,
     calibrated: npt.NDArray[np.float64] | None = None,
     accepted: npt.NDArray[np.bool_] | None = None,
+    acceptance: str = "",
     resampled: Resampled | None = None,
     compare: Comparison | None = None,
 ) -> None:
@@ -67,7 +68,7 @@ def write_report(
     `edits` holds the names of each query's edits, by query id; `evidence` the matching regions, by (query, reference)
     id. With `probabilities` the scores are probabilities, and the page shows their reliability; with `calibrated` [M],
     the probabilities of `matches`, it shows theirs, and with `accepted` [M] whether each pair reaches the threshold of
-    the calibration. Missing `metrics` and `resampled` (`bootstrap` at 90 %
+    the calibration, which `acceptance` describes. Missing `metrics` and `resampled` (`bootstrap` at 90 %
     precision) are computed from the ground truth; without ground truth the page shows the scores and the best pairs.
     `compare` adds another run judged by the same ground truth. Without `pictures` the sheets are tables. A picture that
     cannot be read is replaced by the reason.
@@ -99,6 +100,7 @@ def write_report(
         edits=edits or {},
         evidence=evidence or {},
         picture=picture_maker(pictures) if pictures else None,
+        acceptance=acceptance,
         said=_said(matches, all_sheets, believed, accepted, is_score=calibrated is None),
         links=_links(path.parent, pictures, all_sheets),
         provenance=provenance or {},
@@ -125,7 +127,7 @@ def _said(
     for row in np.flatnonzero(of_query & of_reference).tolist():
         key = matches.query_ids[matches.query[row]], matches.reference_ids[matches.reference[row]]
         if key in wanted:
-            verdict = "" if accepted is None else "accepted" if accepted[row] else "below the threshold"
+            verdict = "" if accepted is None else "accepted" if accepted[row] else "not accepted"
             shown = probability_text(float(probability[row]))
             found[key] = {"probability": shown, "verdict": verdict, "is_score": is_score}
     return found
