@@ -1,9 +1,10 @@
-"""Every command of the README is run here, or is one that .ci/run or the packaging test runs.
+"""Every command of the README, of docs/research.md and docs/find.md is run here, or is one that .ci/run runs.
 
 Those of docs/training.md, which would take days, are read as the command line reads them: each key and value.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from PIL import Image
 from torch.distributed.run import get_args_parser
 
 from isc.cli.verbs import CONF, _quoted, keys, to_config
@@ -21,6 +23,7 @@ from isc.config.extract import ExtractConfig
 from isc.config.train import TrainConfig
 
 ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "isc" / "sample"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -29,17 +32,16 @@ def commands_of(page):
     return [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines() if line]
 
 
+RESEARCH = (ROOT / "docs" / "research.md").read_text(encoding="utf-8")
+FIND = (ROOT / "docs" / "find.md").read_text(encoding="utf-8")
 COMMANDS = commands_of(README)
-HERE = [
-    command for command in COMMANDS if command.startswith(("python ", "isc-index ", "isc-benchmark ", "isc-calibrate "))
-]
+HERE = [command for command in commands_of(RESEARCH) if command.startswith(("python ", "isc "))]
+AS_A_VISITOR = [command for page in (README, FIND) for command in commands_of(page) if command.startswith("isc ")]
 ELSEWHERE = {  # the file that runs it, and how it is written there
     "make demo": (".ci/run", r"^make demo$"),
     "make test": (".ci/run", r"^make test$"),
     "make check": (".ci/run", r"^make check$"),
     "pip install .": (".ci/run", r"^python3 -m pip install .* \.$"),
-    "isc-demo": ("Makefile", r"^demo: setup.*\n\t\$\(BIN\)/isc-demo"),
-    "isc-demo my-demo --images my-photos": ("tests/test_demo.py", r'"my-demo", "--images", "my-photos"'),
 }
 SHIPPED, FINETUNED, VERIFIED = (
     "isc_small, as shipped", "isc_small, fine-tuned here", "fine-tuned + local verification"
@@ -118,8 +120,10 @@ def workplace(tmp_path_factory, finished_demo):
 
 def test_every_command_is_run_somewhere():
     assert len(HERE) >= 12
+    assert len(AS_A_VISITOR) >= 12
+    assert set(commands_of(RESEARCH)) == set(HERE)
     for command in COMMANDS:
-        if command not in HERE:
+        if command not in AS_A_VISITOR:
             name, pattern = ELSEWHERE[command]
             assert re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE), command
 
@@ -132,12 +136,75 @@ def test_command(workplace, number):
     run = subprocess.run([*command, *words, *extra], cwd=workplace, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     outputs = [word.removeprefix("output=") for word in words if word.startswith("output=")]
-    outputs += {"isc-index": ["runs/index"], "isc-calibrate": ["runs/first/calibration.json"]}.get(program, [])
+    outputs += {"index": ["runs/index"], "calibrate": ["runs/first/calibration.json"]}.get(words[0], [])
     assert (workplace / outputs[0]).exists()
 
 
+# --- a new user: the commands of README.md and docs/find.md, as they are written --------------------------------------
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """What a visitor has: photos, an inbox with two copies and a stranger, and the files of the Python examples."""
+    folder = tmp_path_factory.mktemp("visitor")
+    photos, inbox = folder / "my-photos", folder / "inbox"
+    photos.mkdir()
+    inbox.mkdir()
+    for number in range(1, 13):
+        shutil.copy(SAMPLE / f"S{number:03d}.jpg", photos)
+    shutil.copy(SAMPLE / "S003.jpg", photos / "holiday.jpg")
+    image = Image.open(SAMPLE / "S005.jpg")
+    image.crop((10, 10, image.width - 30, image.height - 5)).save(inbox / "cropped.jpg", quality=50)
+    image.save(folder / "suspect.jpg", quality=30)
+    shutil.copy(SAMPLE / "S007.jpg", inbox / "same.jpg")
+    shutil.copy(SAMPLE / "S090.jpg", inbox / "stranger.jpg")
+    shutil.copy(SAMPLE / "S005.jpg", folder / "a.jpg")
+    shutil.copy(inbox / "cropped.jpg", folder / "b.jpg")
+    return folder
+
+
+def visit(desk, command):
+    environment = os.environ | {"XDG_CACHE_HOME": str(desk / "cache")}
+    command[0] = {"isc": shutil.which("isc", path=Path(sys.executable).parent)}.get(command[0], command[0])
+    return subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_visitors_commands_as_they_are_written(desk):
+    """In the order of the pages: what they print names the copies and no stranger."""
+    printed = {}
+    order = sorted(AS_A_VISITOR, key=lambda command: "known.index" in command and " create " not in command)
+    for command in order:
+        run = visit(desk, shlex.split(command))
+        assert run.returncode == 0, f"{command}: {run.stderr}"
+        printed[command] = run.stdout
+    found = printed["isc find my-photos inbox --output found"]
+    assert re.search(r"^copy +inbox/same\.jpg +my-photos/S007\.jpg +same file", found, re.MULTILINE)
+    assert re.search(r"^copy +inbox/cropped\.jpg +my-photos/S005\.jpg", found, re.MULTILINE)
+    assert re.search(r"^none +inbox/stranger\.jpg", found, re.MULTILINE)
+    assert "2 copies, 0 perhaps, 1 without a copy" in found
+    assert "13 photos: 1 groups" in printed["isc duplicates my-photos --output same"]
+    assert (desk / "found" / "index.html").is_file()
+    assert (desk / "same" / "index.html").is_file()
+    assert len((desk / "copies.txt").read_text(encoding="utf-8").splitlines()) == 1
+    assert "my-photos/S005.jpg" in printed["isc index query known.index suspect.jpg -k 5"]
+
+
+@pytest.mark.parametrize(("page", "said"), [(README, "1 groups of photos that show the same"), (FIND, "exact [")])
+def test_a_visitors_python_as_it_is_written(desk, page, said):
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    run = visit(desk, [sys.executable, "-c", code])
+    assert run.returncode == 0, run.stderr
+    assert said in run.stdout
+    assert "copy" in run.stdout
+
+
+def test_the_readme_is_short():
+    text = re.sub(r"<!--.*?-->|[|*`#\[\]()]", " ", README)
+    assert len(text.split()) <= 900
+
+
 def test_python_example(workplace):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", RESEARCH, re.DOTALL)
     run = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
     assert run.stdout.splitlines()[-1] == "1.0", run.stderr
 
@@ -194,7 +261,7 @@ NAMES = (
     *("training", "extraction", "search", "index", "scale", "matching", "normalization", "onnx"),
     *("benchmark", "report", "robustness", "calibration", "disc21"),
 )
-PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
+PAGES = ["README.md", "docs/research.md", "docs/find.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -206,14 +273,10 @@ def test_every_file_named_exists(page):
 def test_the_order_of_the_house():
     headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
     assert headings == [
-        "Two commands",
-        "Ten lines of Python",
-        "The three verbs",
-        "Judging",
-        "What a score means",
-        "How it works",
-        "The challenge: DISC21",
-        "Files",
+        "Start",
+        "How good it is",
+        "Install what you need",
+        "For researchers",
         "Limits",
         "Developing",
         "Credits and licences",
