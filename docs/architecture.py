@@ -14,7 +14,7 @@ FLOORS = (
     {"config": "every key, checked", "evaluate": "metrics, probabilities, report"},
     {"search": "exact, approximate, updatable index", "model": "network, weights, ONNX"},
     {"extract": "photos → descriptors", "match": "descriptors → pairs"},
-    {"train": "photos → a model", "benchmark": "photos → a benchmark"},
+    {"train": "photos → a model", "find": "copies and duplicates", "benchmark": "photos → a benchmark"},
     {"cli": "every command"},
 )
 WIDTH, ROW, BOX, HEIGHT = 980, 84, 250, 50
