@@ -257,7 +257,9 @@ def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 COLOURS = {"exact": "#1f6fb2", "exact, best pairs": "#5f6b76", "IVF-PQ": "#d9730d"}
 STYLE = """text { font: 12px system-ui, sans-serif; fill: #5c646d } .label { fill: #1c2024 }
-line { stroke: #dfe1e0 } path { fill: none; stroke-width: 2 }"""
+line { stroke: #dfe1e0 } path { fill: none; stroke-width: 2 } .paper { fill: #fbfbf9 }
+@media (prefers-color-scheme: dark) { .paper { fill: #16181b } text { fill: #a5adb5 } .label { fill: #f0f2f4 }
+line { stroke: #3a4046 } }"""
 
 
 def picture(points: dict[str, list[Row]]) -> str:
@@ -274,7 +276,7 @@ def picture(points: dict[str, list[Row]]) -> str:
     moved = "".join(f'<g transform="translate({490 * at} 0)">{drawn}</g>' for at, drawn in enumerate(panels))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 980 360" role="img"><title>How search grows</title>'
-        f'<style>{STYLE}</style><rect width="980" height="360" fill="#fbfbf9"/>{moved}{legend}</svg>\n'
+        f'<style>{STYLE}</style><rect width="980" height="360" class="paper"/>{moved}{legend}</svg>\n'
     )
 
 

@@ -19,6 +19,8 @@ PAPER, INK, FAINT = "#fbfbf9", "#1c2024", "#5c646d"
 COLOURS = ((36, 22, 84), (50, 66, 122), (58, 108, 128), (84, 148, 118), (150, 186, 92), (245, 228, 120))
 STYLE = (
     f"text {{ font: 12px system-ui, sans-serif; fill: {FAINT} }} .label {{ fill: {INK} }} .model {{ font-weight: 600 }}"
+    f"\n.paper {{ fill: {PAPER} }}"
+    "\n@media (prefers-color-scheme: dark) { .paper { fill: #16181b } text { fill: #a5adb5 } .label { fill: #f0f2f4 } }"
 )
 
 
@@ -113,6 +115,6 @@ def _page(parts: Sequence[str], width: float, height: float, title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-labelledby="t"><title id="t">{escape(says)}</title><style>{STYLE}</style>'
-        f'<rect width="{width:.0f}" height="{height:.0f}" rx="6" fill="{PAPER}"/>{"".join(parts)}'
+        f'<rect width="{width:.0f}" height="{height:.0f}" rx="6" class="paper"/>{"".join(parts)}'
         f"{_text(title, 10, height - 14, 'small')}</svg>\n"
     )

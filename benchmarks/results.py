@@ -106,6 +106,7 @@ def _peers(what: str) -> Callable[[Mapping[str, Rows]], str]:
     return figure
 
 
+WITH_FIGURES = ("README.md", "docs/research.md")  # pages with figures in their sentences
 FIGURES: dict[str, Callable[[Mapping[str, Rows]], str]] = {
     "demo copies": _size("positive_queries"),
     "demo copied": _size("copied"),
@@ -177,7 +178,7 @@ def pages(tables: Mapping[str, Rows]) -> dict[Path, str]:
     ]
     tables = {**tables, "headline": headline(tables)}
     made = {Path("docs/results.md"): "\n\n".join(parts) + "\n"}
-    for page in sorted({*map(Path, TABLES.values()), Path("README.md")}):
+    for page in sorted({*map(Path, TABLES.values()), *map(Path, WITH_FIGURES)}):
         text = (ROOT / page).read_text(encoding="utf-8")
         for name in (name for name, where in TABLES.items() if Path(where) == page and name in tables):
             text = fill(text, f"<!-- {name} -->\n", markdown_table(tables[name]) + "\n", f"<!-- /{name} -->")

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+import runpy
 
 import pytest
 
 from benchmarks import RESULTS
-from benchmarks.results import FIGURES, ROOT, TABLES, TITLES, adopt, fill, markdown_table, pages, read_tables
+from benchmarks.results import (
+    FIGURES,
+    ROOT,
+    TABLES,
+    TITLES,
+    WITH_FIGURES,
+    adopt,
+    fill,
+    markdown_table,
+    pages,
+    read_tables,
+)
 
 UNPUBLISHED = {"demo_sizes", "judge_sizes", "peers"}  # figures within sentences or a picture
 
@@ -26,7 +38,8 @@ def test_every_result_has_its_place():
 
 
 def test_every_figure_is_used():
-    used = set(re.findall(r"<!--=(.*?)-->", (ROOT / "README.md").read_text(encoding="utf-8")))
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in WITH_FIGURES]
+    used = {name for text in texts for name in re.findall(r"<!--=(.*?)-->", text)}
     assert used == FIGURES.keys()
 
 
@@ -65,3 +78,8 @@ def test_adopt_takes_what_the_demo_wrote(tmp_path):
         {"": "one", "μAP": "0.500", "recall at 90 % precision": "0.250", "recall at rank 1": "1.000"}
     ]
     assert tables["demo_sizes"][0]["queries"] == 10
+
+
+def test_the_picture_of_the_house_is_that_of_the_imports():
+    drawn = runpy.run_path(str(ROOT / "docs" / "architecture.py"))["svg"]()
+    assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == drawn
