@@ -34,8 +34,9 @@ from isc.data.csv_files import write_csv, write_ground_truth
 from isc.data.files import atomic_folder, write_json, write_text
 from isc.errors import InputError
 from isc.photos.decode import encode_jpeg, read_image
-from isc.photos.folders import list_hash, list_images
+from isc.photos.folders import list_images
 from isc.photos.resizing import fit_within
+from isc.photos.sources import list_photos
 from isc.runtime.cpus import cores
 
 VERSION = 1  # raise it whenever the same seed and photos give other files
@@ -133,7 +134,7 @@ def make(
             ("id", "file"),
             ((f"R{i:06d}", images[name].name) for i, name in enumerate(references)),
         )
-        write_json(folder / "judge.json", _made_with(images, seed, queries, edits))
+        write_json(folder / "judge.json", _made_with(list_photos(photos).sha256(), seed, queries, edits))
 
 
 def _plan(
@@ -163,7 +164,7 @@ def _make_query(run: _Run, query: _Query) -> str:
     return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
-def _made_with(images: Mapping[str, Path], seed: int, queries: int, edits: str) -> dict[str, Any]:
-    what = {"version": VERSION, "seed": seed, "queries": queries, "photos_sha256": list_hash(dict(images))}
+def _made_with(photos_sha256: str, seed: int, queries: int, edits: str) -> dict[str, Any]:
+    what = {"version": VERSION, "seed": seed, "queries": queries, "photos_sha256": photos_sha256}
     ours = {name: version(name) for name in ("pillow", "numpy", "opencv-python-headless")}
     return {**what, **EDITORS[edits].made_with(), **ours}

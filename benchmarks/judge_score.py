@@ -19,7 +19,7 @@ from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.data.hdf5 import MAX_DIM, read_descriptors
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.photos.folders import list_hash, list_images
+from isc.photos.sources import list_photos
 
 ROLES = ("queries", "references")
 MODEL_FILE = "model.safetensors"  # of a run folder
@@ -69,7 +69,7 @@ def score(
                 looked = f"{row} + local verification"
                 rows.append(_match(looked, judge, folder, folder / "verified", "track=matching", *pictures))
             continue
-        fitted_on = folder / f"training-{list_hash(list_images(training, key='training'))[:16]}.h5"
+        fitted_on = folder / f"training-{list_photos(training, key='training').sha256()[:16]}.h5"
         _extract(training, fitted_on, model, size)
         options = (f"training={fitted_on}", f"normalize={normalize}")
         rows.append(_match(f"{row}, {normalize}", judge, folder, folder / f"matched-{normalize}", *options))

@@ -30,7 +30,8 @@ from isc.config.choices import Precision
 from isc.config.train import Stage, TrainConfig
 from isc.model.device import choose_device, compiled, depthwise_in_float32, native_bfloat16, place
 from isc.model.load import initial_model
-from isc.photos.folders import SAMPLE, list_images
+from isc.photos.folders import SAMPLE
+from isc.photos.sources import list_photos
 from isc.runtime.allocator import keep_freed_memory
 from isc.runtime.cpus import cores, worker_count
 from isc.train.dataset import Batch, Source
@@ -119,12 +120,12 @@ def configured(images: Path, run: Path, overrides: list[str]) -> TrainConfig:
     The background costs nothing during training and needs more photos than are shipped, so it is off.
     """
     ConfigStore.instance().store(name="train_defaults", node=TrainConfig)
-    given = ["images=-", "output=-", f"experiment={EXPERIMENT}", "model.background=0", "model.whiten=0", *overrides]
+    given = ["images=[-]", "output=-", f"experiment={EXPERIMENT}", "model.background=0", "model.whiten=0", *overrides]
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config: TrainConfig = to_config(compose("train", given))
     return replace(
         config,
-        images=str(images),
+        images=[str(images)],
         output=str(run),
         train=replace(config.train, steps=FOREVER, checkpoint_every=FOREVER, validate_every=FOREVER),
         loss=replace(config.loss, memory_after=0.0),
@@ -209,9 +210,8 @@ def _named(measures: Measures) -> str:
 
 
 def _trainer(kind: type[Trainer], config: TrainConfig, device: torch.device) -> Trainer:
-    photos = list_images(Path(config.images))
     torch.manual_seed(config.seed)
-    return kind(config, Path(config.output), device, photos, Source(list(photos.values())))
+    return kind(config, Path(config.output), device, Source(list_photos(config.images)))
 
 
 def _fill_memory(trainer: Trainer) -> None:

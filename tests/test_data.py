@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import isc
 from isc.config.train import AugmentConfig
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
+from isc.photos.listing import Listing, packed
+from isc.photos.place import ListedPhoto, Place
 from isc.photos.resizing import resize
+from isc.photos.sources import list_photos
 from isc.runtime import cpus
 from isc.runtime.cpus import worker_count
 from isc.train.augment.augmenter import Augmenter
@@ -42,10 +46,15 @@ def no_opencv_threads():
     cv2.setNumThreads(before)
 
 
+def listed(paths: list[Path]) -> Listing:
+    """A listing of files that need not exist, in their order."""
+    return packed(ListedPhoto(path.stem, path.suffix, Place(str(path.parent), str(path.parent))) for path in paths)
+
+
 def views(
     paths: list[Path] = PATHS, *, seed: int = 0, config: AugmentConfig | None = None, pairs: Any = None, **options: Any
 ) -> TrainingViews:
-    source = Source(paths, None if pairs is None else np.array(pairs))
+    source = Source(listed(paths), None if pairs is None else np.array(pairs))
     return TrainingViews(source, Augmenter(config or AugmentConfig(), size=SIZE), seed=seed, **options)
 
 
@@ -145,6 +154,23 @@ def test_batches_by_hand():
             assert (batch.views[i].permute(1, 2, 0).numpy() == sample.mild).all()
             assert (batch.views[3 + i].permute(1, 2, 0).numpy() == hard(sample)).all()
     assert len(dataset.source) == 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tars_and_lists_give_the_batches_of_their_folder(workers, tmp_path):
+    """Of two shards, and of a list: the same photos in the same order, cut alike."""
+    for number, part in enumerate((PATHS[::2], PATHS[1::2])):
+        with tarfile.open(tmp_path / f"{number:03}.tar", "w") as tar:
+            for path in part:
+                tar.add(path, path.name)
+    (tmp_path / "all.txt").write_text("".join(f"{path}\n" for path in reversed(PATHS)), encoding="utf-8")
+    folder = batches(views(), workers)
+    for given in (f"{tmp_path}/{{000..001}}.tar", tmp_path / "all.txt"):
+        dataset = TrainingViews(Source(list_photos(given)), Augmenter(AugmentConfig(), size=SIZE), seed=0)
+        for one, two in zip(batches(dataset, workers), folder, strict=True):
+            assert torch.equal(one.views, two.views)
+            assert torch.equal(one.instances, two.instances)
+            assert not one.failures
 
 
 def test_a_run_goes_on_where_it_was():
@@ -263,7 +289,7 @@ def test_what_a_mixture_shows_by_its_share(share, shows, monkeypatch):
 
 
 def test_mix_and_strength_are_probabilities(monkeypatch):
-    monkeypatch.setattr("isc.train.dataset.read_image", functools.cache(read_image))
+    monkeypatch.setattr("isc.photos.listing.read_image", functools.cache(read_image))
     for mix, strength, mixed in ((0.0, 1.0, 0), (1.0, 0.0, 0), (0.5, 0.5, 0.25), (0.6, 1.0, 0.6)):
         dataset, plain = (views(PATHS[:2], config=PLAIN, mix=m, strength=strength) for m in (mix, 0.0))
         share = np.mean([not np.array_equal(hard(plain[n]), hard(dataset[n])) for n in range(100)])
@@ -301,8 +327,9 @@ def test_an_unreadable_photo_of_a_pair_is_replaced_by_the_other_ones_views(some_
 
 
 def test_the_photos_that_are_learned_from():
-    assert (len(Source(PATHS)), Source(PATHS).num_photos()) == (7, 7)
-    some = Source(PATHS, np.array([(0, 1), (0, 2)]))
+    photos = listed(PATHS)
+    assert (len(Source(photos)), Source(photos).num_photos()) == (7, 7)
+    some = Source(photos, np.array([(0, 1), (0, 2)]))
     assert (len(some), some.num_photos()) == (2, 3)
 
 
@@ -328,14 +355,13 @@ def test_worker_count(monkeypatch):
 AFTER_OPENCV = """
 import sys
 import numpy as np
-from pathlib import Path
 from isc.train.augment.augmenter import Augmenter
 from isc.config.train import AugmentConfig
 from isc.train.dataset import Source, TrainingViews, training_loader
 from isc.photos.resizing import resize
-paths = [Path(path) for path in sys.argv[1:]]
+from isc.photos.sources import list_photos
 resize(np.zeros((3000, 3000, 3), np.uint8), 500)
-views = TrainingViews(Source(paths), Augmenter(AugmentConfig(), size=32), seed=0)
+views = TrainingViews(Source(list_photos(sys.argv[1:])), Augmenter(AugmentConfig(), size=32), seed=0)
 for _ in range(10):
     assert len(list(training_loader(views, batch_size=2, steps=range(3), workers=2))) == 3
 """

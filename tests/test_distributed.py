@@ -24,7 +24,7 @@ from isc.config.train import AugmentConfig, LossConfig, ModelConfig, OptimConfig
 from isc.errors import InputError
 from isc.model.files import save_model
 from isc.model.load import initial_model
-from isc.photos.folders import list_images
+from isc.photos.sources import list_photos
 from isc.train.dataset import Source
 from isc.train.distributed import (
     average_gradients,
@@ -77,8 +77,7 @@ def options(images: Path, output: Path, teacher: Path | None, *, batch_size: int
 
 def last_step(given: TrainConfig) -> dict[str, Any]:
     """Gradients and memory after the run's last step, by the trainer's own way."""
-    listed = list_images(Path(given.images))
-    trainer = Trainer(given, Path(given.output), CPU, listed, Source(list(listed.values())))
+    trainer = Trainer(given, Path(given.output), CPU, Source(list_photos(given.images)))
     trainer.run_steps()
     return {
         "gradients": {name: p.grad for name, p in trainer.model.named_parameters()},

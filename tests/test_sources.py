@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import io
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ import isc
 from isc.errors import InputError
 from isc.photos import tar as tar_module
 from isc.photos.decode import read_image
-from isc.photos.folders import list_hash, list_images
+from isc.photos.folders import list_images
 from isc.photos.listing import packed
 from isc.photos.place import ListedPhoto, Place
 from isc.photos.sources import list_photos
@@ -65,6 +66,13 @@ def refused(given, *parts: str) -> None:
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def list_hash(images: dict[str, Path]) -> str:
+    """The slow twin of `Listing.sha256`, for a folder; run folders and descriptor files hold these hashes."""
+    sizes = {name: path.stat().st_size if path.exists() else -1 for name, path in images.items()}
+    lines = [f"{name},{path.name},{sizes[name]}\n" for name, path in images.items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def same_as_list_images(folder: Path) -> None:

@@ -10,6 +10,7 @@ import math
 import resource
 import shutil
 import signal
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from isc.model.load import initial_model, load_model
 from isc.model.pooling import whitening_of
 from isc.model.torch_inference import torch_inference_model
 from isc.photos.folders import list_images
+from isc.photos.sources import list_photos
 from isc.train.checkpoint import flat_config
 from isc.train.dataset import Source, TrainingViews
 from isc.train.neighbours import nearest_rows
@@ -152,8 +154,7 @@ def interrupted(run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, *, aft
 
 
 def trainer_of(given: TrainConfig) -> Trainer:
-    listed = list_images(Path(given.images))
-    return Trainer(given, Path(given.output), CPU, listed, Source(list(listed.values())))
+    return Trainer(given, Path(given.output), CPU, Source(list_photos(given.images)))
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------
@@ -459,6 +460,58 @@ def test_a_run_of_other_stages_is_not_gone_on_with(rich, photos):
     fewer = RICH | {"train": dataclasses.replace(RICH["train"], stages=stages[:1])}
     with pytest.raises(InputError, match=r"train\.stages\.1\.share=1.*, now train\.stages\.1\.share=None"):
         train(config(photos, rich, resume=True, **fewer))
+
+
+def packed_in_two(photos: Path, folder: Path) -> str:
+    """The photos in two tar shards; the pattern that names both."""
+    folder.mkdir()
+    for number in range(2):
+        with tarfile.open(folder / f"{number:03}.tar", "w") as tar:
+            for path in sorted(photos.iterdir())[number::2]:
+                tar.add(path, path.name)
+    return f"{folder}/{{000..001}}.tar"
+
+
+def test_a_run_on_tars_is_that_on_their_folder(photos, tmp_path):
+    """With a background and hard negatives, which read the photos too."""
+    options = {
+        "model": dataclasses.replace(SMALL, background=5),
+        "train": dataclasses.replace(TINY, hard_negatives=2),
+    }
+    train(config(photos, tmp_path / "one", **options))
+    train(config(packed_in_two(photos, tmp_path / "shards"), tmp_path / "two", **options))
+    for run in ("one", "two"):
+        flat = json.loads((tmp_path / run / "config.json").read_text(encoding="utf-8"))
+        assert flat.pop("images") == str(photos if run == "one" else tmp_path / "shards" / "{000..001}.tar")
+    a, b = (checkpoint(tmp_path / run) for run in ("one", "two"))
+    assert a["photos_sha256"] == b["photos_sha256"]
+    for name in ("model", "average", "neighbours"):
+        same(a[name], b[name])
+    same(*(safetensors.torch.load_file(tmp_path / run / "model.safetensors") for run in ("one", "two")))
+
+
+def test_the_script_trains_on_several_sources_and_goes_on_with_a_folder(place, photos):
+    """Tars and a list: `images=[…]`; the hash of the photos decides, not where they lie."""
+    first, second = sorted(photos.iterdir())[:6], sorted(photos.iterdir())[6:]
+    with tarfile.open(place / "a.tar", "w") as tar:
+        for path in first:
+            tar.add(path, path.name)
+    (place / "table.csv").write_text("id,file\n" + "".join(f"{path.stem},{path}\n" for path in second))
+    place.done("train", "images=[a.tar,table.csv]", "output=run", *SCRIPT)
+    before = checkpoint(place / "run")
+    assert (before["config"]["images.0"], before["config"]["images.1"]) == ("a.tar", "table.csv")
+    place.done("train", f"images={photos}", "output=run", *SCRIPT, "train.steps=5", "resume=true")
+    assert checkpoint(place / "run")["photos_sha256"] == before["photos_sha256"]
+
+
+def test_a_run_of_one_folder_as_text_goes_on(straight, photos, tmp_path):
+    """Checkpoints of earlier versions hold `images` as one text."""
+    shutil.copytree(straight, tmp_path / "run")
+    assert checkpoint(tmp_path / "run")["config"]["images"] == str(photos)
+    longer = dataclasses.replace(config(photos, tmp_path / "run", resume=True), images=[str(photos)])
+    longer.train = dataclasses.replace(TINY, steps=STEPS + 1)
+    train(longer)
+    assert checkpoint(tmp_path / "run")["step"] == STEPS + 1
 
 
 def test_other_photos_are_not_gone_on_with(straight, photos, tmp_path):
@@ -931,9 +984,8 @@ def pairs_of(folder: Path, rows: list[str]) -> list[tuple[str, str]]:
     table = folder.parent / "gt.csv"
     table.write_text("\n".join(["query_id,reference_id", *rows]) + "\n", encoding="utf-8")
     given = config(folder, folder.parent / "run", pairs=str(table))
-    listed = list_images(folder)
-    found = isc.train.run._pairs(given, listed)
-    return [tuple(list(listed)[number] for number in pair) for pair in found]
+    listed = list_photos(folder)
+    return [tuple(listed.ids(pair)) for pair in isc.train.run._pairs(given, listed)]
 
 
 def test_ids_of_pairs_by_their_whole_or_their_last_part(copies):
@@ -963,7 +1015,7 @@ def test_training_on_pairs_shows_the_query_photos(copies, tmp_path, monkeypatch)
 
     class Told(TrainingViews):
         def _readable(self, number, failures):
-            made.append(self.source.paths[number].stem)
+            made.append(Path(self.source.photos.where(number)).stem)
             return super()._readable(number, failures)
 
     monkeypatch.setattr(isc.train.trainer, "TrainingViews", Told)

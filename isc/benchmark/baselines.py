@@ -14,8 +14,8 @@ import numpy.typing as npt
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import read_provenance, write_descriptors
 from isc.errors import InputError
-from isc.photos.decode import Pixels, read_image
-from isc.photos.folders import list_hash, list_images
+from isc.photos.decode import Pixels
+from isc.photos.sources import list_photos
 from isc.runtime.progress import progress
 
 HASHES = ("PDQ", "pHash", "dHash")
@@ -68,13 +68,13 @@ def write_hashes(images: Path, output: Path, *, by: Hasher) -> None:
 
     An output made from the same photos by the same version is left unchanged.
     """
-    photos = list_images(images)
-    made_with = {"model": by.name, "version": by.version, "image_list_sha256": list_hash(photos)}
+    photos = list_photos(images)
+    made_with = {"model": by.name, "version": by.version, "image_list_sha256": photos.sha256()}
     if output.exists() and made_with.items() <= read_provenance(output).items():
         return
     bits = []
     with progress(f"{by.name} of {images}", "photos") as report:
-        for path in photos.values():
-            bits.append(by.bits(read_image(path)))
+        for row in range(len(photos)):
+            bits.append(by.bits(photos.read(row)))
             report(len(bits), len(photos))
-    write_descriptors(output, Descriptors(np.array(list(photos), dtype=object), np.array(bits)), made_with)
+    write_descriptors(output, Descriptors(np.array(photos.ids(), dtype=object), np.array(bits)), made_with)

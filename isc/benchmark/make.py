@@ -21,7 +21,8 @@ from isc.data.csv_files import write_csv, write_ground_truth
 from isc.data.descriptors import Descriptors
 from isc.data.files import write_json, write_text
 from isc.errors import InputError
-from isc.photos.folders import list_hash, list_images
+from isc.photos.folders import list_images
+from isc.photos.sources import list_photos
 from isc.runtime.cpus import cores
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class _Job:
     hard_negatives: int
     workers: int
 
-    def made_with(self, photos: Mapping[str, Path]) -> dict[str, Any]:
+    def made_with(self, photos_sha256: str) -> dict[str, Any]:
         return {
             "version": VERSION,
             "sizes": asdict(self.sizes),
@@ -57,7 +58,7 @@ class _Job:
             "near_duplicates": None if self.near_duplicates is None else self.near_duplicates.value,
             "hard_negatives": self.hard_negatives,
             "min_photo_side": MIN_PHOTO_SIDE[self.recipe.library],
-            "photos_sha256": list_hash(photos),
+            "photos_sha256": photos_sha256,
         }
 
     def name_of(self, photo: Path) -> str:
@@ -140,7 +141,7 @@ def make_benchmark(
 
 def _made(job: _Job) -> Sizes:
     photos, output = list_images(job.images), job.output
-    made_with = job.made_with(photos)
+    made_with = job.made_with(list_photos(job.images).sha256())
     if is_made(output, made_with):
         remove_leftover(output)
         log.info("%s is there already, made the same way", output)

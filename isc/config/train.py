@@ -200,7 +200,7 @@ class LossConfig:
 class TrainConfig:
     """Options of `train.py`: photos → a run folder with the model."""
 
-    images: str = REQUIRED
+    images: list[str] = REQUIRED  # type: ignore[assignment]  # folders, list files, .tar shards, patterns of them
     output: str = REQUIRED
     pairs: str | None = None  # ground truth (query_id,reference_id) among images=: learn from these copies instead
     validation: str | None = None  # folder of a benchmark; its μAP chooses best.safetensors
@@ -216,6 +216,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_texts(self)
+        check(all(self.images), "images", self.images, "folders, list files or .tar files")
         check_at_least(0, seed=self.seed)
         check_at_least(-1, workers=self.workers)
         check_share(max_unreadable=self.max_unreadable)

@@ -60,6 +60,23 @@ class Jpeg:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """The photos of some rows of a source, numbered from 0 in the order of `rows`."""
+
+    photos: PhotoSource
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def data(self, row: int) -> bytes:
+        return self.photos.data(self.rows[row])
+
+    def read(self, row: int) -> Pixels:
+        return self.photos.read(self.rows[row])
+
+
+@dataclass(frozen=True)
 class Batch:
     """The network's input from some photos.
 

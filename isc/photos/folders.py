@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,20 +57,6 @@ def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
     if not found:
         raise InputError(f"{key}={folder}: holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return dict(sorted(found.items()))
-
-
-def list_hash(images: Mapping[str, Path]) -> str:
-    """Return the hash that identifies a list of photos: the SHA-256 of ids, file names and file sizes."""
-    lines = (f"{name},{path.name},{_size(path)}\n" for name, path in images.items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _size(path: Path) -> int:
-    """Return the size in bytes; −1 for a broken link, which is reported as unreadable later."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def _refuse_listing(error: OSError) -> None:

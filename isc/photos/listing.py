@@ -42,9 +42,9 @@ class Listing:
         """Return the id of a photo. Raises IndexError outside 0…N−1."""
         return self._bytes(row)[: self._id_lengths[row]].decode()
 
-    def ids(self, rows: Iterable[int]) -> list[str]:
-        """Return the ids of the photos in `rows`, in this order."""
-        return [self.id_of(row) for row in rows]
+    def ids(self, rows: Iterable[int] | None = None) -> list[str]:
+        """Return the ids of the photos in `rows`, in this order; without `rows`, of all."""
+        return [self.id_of(row) for row in (range(len(self)) if rows is None else rows)]
 
     @property
     def longest_id(self) -> int:
@@ -94,9 +94,10 @@ class Listing:
         )
 
     def sha256(self) -> str:
-        """Return the hash that identifies the list: the SHA-256 of `folders.list_hash`.
+        """Return the hash that identifies the list: the SHA-256 of ids, file names and file sizes in bytes.
 
-        The sizes of files in folders are looked up at the call.
+        The same photos in a folder and in a tar have the same hash. The sizes of files in folders are looked up at the
+        call; a missing file has the size −1.
         """
         digest = hashlib.sha256()
         for start in range(0, len(self), BLOCK):

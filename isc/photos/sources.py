@@ -46,13 +46,22 @@ def list_photos(sources: Sequence[str | Path] | str | Path, *, key: str = "image
     Raises InputError if a source cannot be listed, an id is unusable, two photos have the same id, or there is no
     photo. The files of a list are not checked here; reading a missing file fails.
     """
-    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    given = _separate(sources)
     photos = itertools.chain.from_iterable(_source(one, key) for text in given for one in _expanded(str(text), key))
     listing = packed(photos)
     if not len(listing):
         what = f"expected files ending in {', '.join(sorted(SUFFIXES))}" if given else f"expected {KINDS}"
-        raise InputError(f"{key}={', '.join(map(str, given))}: holds no image; {what}")
+        raise InputError(f"{key}={shown_sources(sources)}: holds no image; {what}")
     return listing
+
+
+def shown_sources(sources: Sequence[str | Path] | str | Path) -> str:
+    """Return the sources as messages show them, joined by commas."""
+    return ", ".join(map(str, _separate(sources)))
+
+
+def _separate(sources: Sequence[str | Path] | str | Path) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)
 
 
 def _expanded(text: str, key: str) -> Iterator[str]:

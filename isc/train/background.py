@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 
 from isc.config.choices import Precision
+from isc.extract.batches import PhotoSource, Subset
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
 from isc.model.pooling import whitening_of
 from isc.model.torch_inference import torch_inference_model
 
 
-def fit_background(
-    model: CopyModel, paths: Sequence[Path], *, whiten: float, precision: Precision, workers: int
-) -> None:
+def fit_background(model: CopyModel, photos: PhotoSource, *, whiten: float, precision: Precision, workers: int) -> None:
     """Fit the whitening and the background [B, dim] of a model in place, on B photos.
 
-    The B photos are spread evenly over `paths`, which holds at least B. `whiten` is the ridge of the whitening; 0
+    The B photos are spread evenly over `photos`, which holds at least B. `whiten` is the ridge of the whitening; 0
     switches the whitening off. An unreadable photo gives a background row of zeros, which subtracts nothing.
     """
     count = len(model.background)
-    chosen = [paths[row * len(paths) // count] for row in range(count)]
+    chosen = Subset(photos, [row * len(photos) // count for row in range(count)])
     model.background.zero_()
     if whiten:
         model.center.zero_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -18,7 +19,7 @@ from isc.model.files import MODEL_FILE
 
 CHECKPOINT_FILE = "checkpoint.pt"
 MAY_CHANGE = (
-    "images",
+    "images",  # the photos themselves may not: their hash is checked
     "output",
     "resume",
     "device",
@@ -77,6 +78,11 @@ def checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | Non
     now = flat_config(config)
     for name in state["config"] | now:
         before, asked = state["config"].get(name), now.get(name)
-        if name not in MAY_CHANGE and before != asked:
+        if not _may_change(name) and before != asked:
             raise InputError(f"output={run}: was made with {name}={before}, now {name}={asked}; expected the same")
     return state
+
+
+def _may_change(key: str) -> bool:
+    """Return whether a resumed run may have another value of this key; an item of a list has the rights of the list."""
+    return re.sub(r"\.\d+$", "", key) in MAY_CHANGE

@@ -10,6 +10,7 @@ import torch
 from isc.config.train import TrainConfig
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel
+from isc.photos.sources import shown_sources
 from isc.train.dataset import Source
 from isc.train.distributed import world_size
 from isc.train.optimizer import plan
@@ -22,7 +23,7 @@ def check_counts(config: TrainConfig, source: Source, device: torch.device) -> N
     """
     batch, ranks = config.train.batch_size, world_size()
     if len(source) < batch:
-        what = f"images={config.images}: {len(source)} photos"
+        what = f"images={shown_sources(config.images)}: {len(source)} photos"
         if config.pairs is not None:
             what = f"pairs={config.pairs}: {len(source)} pairs"
         raise InputError(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from isc.errors import InputError
 from isc.extract.loaders import loader_options
-from isc.photos.decode import Pixels, read_image
+from isc.photos.decode import Pixels
+from isc.photos.listing import Listing
 from isc.photos.resizing import fit_within
 from isc.runtime.cpus import worker_count
 from isc.train.augment.augmenter import Augmenter
@@ -68,15 +68,15 @@ class _Sample:
 class Source:
     """The training photos, and optionally the known copies among them as (photo, copy) numbers [P, 2]."""
 
-    paths: Sequence[Path]
+    photos: Listing
     pairs: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.paths) if self.pairs is None else len(self.pairs)
+        return len(self.photos) if self.pairs is None else len(self.pairs)
 
     def num_photos(self) -> int:
         """Return the number of distinct photos used in training."""
-        return len(self.paths) if self.pairs is None else len(np.unique(self.pairs))
+        return len(self.photos) if self.pairs is None else len(np.unique(self.pairs))
 
 
 class TrainingViews(Dataset[_Sample]):
@@ -161,13 +161,13 @@ class TrainingViews(Dataset[_Sample]):
 
     def _readable(self, instance: int, failures: list[tuple[str, str]]) -> tuple[int, Pixels]:
         """Return (number, pixels) of this photo, or of the next readable one; append unreadable ones to `failures`."""
-        paths = self.source.paths
-        for step in range(len(paths)):
-            number = (instance + step) % len(paths)
+        photos = self.source.photos
+        for step in range(len(photos)):
+            number = (instance + step) % len(photos)
             try:
-                return number, fit_within(read_image(paths[number]), LONGEST_SIDE * self.augmenter.size)
+                return number, fit_within(photos.read(number), LONGEST_SIDE * self.augmenter.size)
             except InputError as error:
-                failures.append((str(paths[number]), str(error)))
+                failures.append((photos.where(number), str(error)))
         return instance, np.zeros((self.augmenter.size, self.augmenter.size, 3), np.uint8)  # the trainer stops then
 
 

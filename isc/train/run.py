@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ from isc.config.train import TrainConfig
 from isc.data.csv_files import read_ground_truth
 from isc.errors import InputError
 from isc.model.device import choose_device
-from isc.photos.folders import list_images
+from isc.photos.listing import Listing
+from isc.photos.sources import list_photos, shown_sources
 from isc.runtime.allocator import keep_freed_memory
 from isc.train.checkpoint import checkpoint_to_resume
 from isc.train.checks import check_counts
@@ -39,8 +39,8 @@ def train(config: TrainConfig) -> Path:
     """
     run = Path(config.output)
     checkpoint = checkpoint_to_resume(run, config)
-    photos = list_images(Path(config.images))
-    source = Source(list(photos.values()), _pairs(config, photos))
+    photos = list_photos(config.images)
+    source = Source(photos, _pairs(config, photos))
     device = join_group(choose_device(config.device.value))
     if rank() > 0:
         logging.getLogger("isc").setLevel(logging.WARNING)  # only the first process reports progress
@@ -48,7 +48,7 @@ def train(config: TrainConfig) -> Path:
         check_counts(config, source, device)
         keep_freed_memory()
         torch.manual_seed(config.seed)
-        trainer = Trainer(config, run, device, photos, source)
+        trainer = Trainer(config, run, device, source)
         if checkpoint:
             trainer.load(checkpoint)
         log.info("training %s on %d photos, %s × %d", config.model.backbone, len(photos), device, world_size())
@@ -59,23 +59,25 @@ def train(config: TrainConfig) -> Path:
         leave_group()
 
 
-def _pairs(config: TrainConfig, photos: Mapping[str, Path]) -> npt.NDArray[np.int64] | None:
+def _pairs(config: TrainConfig, photos: Listing) -> npt.NDArray[np.int64] | None:
     """Return the known copies as (reference, query) photo numbers [P, 2]; an id is a photo's id or its last part.
 
     Raises InputError if an id fits no photo or several photos.
     """
     if config.pairs is None:
         return None
-    rows = {name: row for row, name in enumerate(photos)}
+    rows = {name: row for row, name in enumerate(photos.ids())}
     short: dict[str, list[str]] = {}
-    for name in photos:
+    for name in rows:
         short.setdefault(name.rsplit("/", 1)[-1], []).append(name)
 
     def number(name: str) -> int:
         found = [name] if name in rows else short.get(name, [])
         if len(found) != 1:
             what = "no photo of this id" if not found else f"several photos end so ({', '.join(found[:3])})"
-            raise InputError(f"pairs={config.pairs}: {name!r}: {what} in images={config.images}; expected one")
+            raise InputError(
+                f"pairs={config.pairs}: {name!r}: {what} in images={shown_sources(config.images)}; expected one"
+            )
         return rows[found[0]]
 
     truth = read_ground_truth(Path(config.pairs))

@@ -6,10 +6,10 @@ import hashlib
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,14 @@ from isc.config.train import TrainConfig
 from isc.data.csv_files import write_csv
 from isc.data.files import write_json
 from isc.errors import InputError
+from isc.extract.batches import Subset
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
 from isc.model.device import arithmetic, compiled, depthwise_in_float32, place
 from isc.model.files import MODEL_FILE, describe, save_model
 from isc.model.load import initial_model
 from isc.model.torch_inference import torch_inference_model
-from isc.photos.folders import list_hash
+from isc.photos.sources import shown_sources
 from isc.runtime.cpus import worker_count
 from isc.runtime.progress import progress
 from isc.train.augment.augmenter import Augmenter
@@ -63,17 +64,15 @@ log = logging.getLogger(__name__)
 class Trainer:
     """The state of a training run, its steps and its files."""
 
-    def __init__(
-        self, config: TrainConfig, run: Path, device: torch.device, photos: Mapping[str, Path], source: Source
-    ) -> None:
+    def __init__(self, config: TrainConfig, run: Path, device: torch.device, source: Source) -> None:
         self.config, self.run, self.device, self.source = config, run, device, source
-        self.photos_hash = list_hash(photos)
+        self.photos_hash = source.photos.sha256()
         self.pairs_hash = None if source.pairs is None else hashlib.sha256(source.pairs.tobytes()).hexdigest()
         self.validation = Validation.of(config.validation) if config.validation and rank() == 0 else None
         self.precision = arithmetic(config.train.precision, device)
         self.teacher = load_teacher(config.loss.teacher, device=device) if config.loss.teacher else None
         model = initial_model(config.model, seed=config.seed)
-        check_background(model, config, photos=len(source.paths))
+        check_background(model, config, photos=len(source.photos))
         if world_size() > 1 and device.type == "cuda" and not config.train.freeze_norms:
             model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
         self.model: CopyModel = place(model, device)
@@ -94,7 +93,7 @@ class Trainer:
         self.neighbours: npt.NDArray[np.int64] | None = None
         self.rows: list[list[float]] = []
         self.validations: list[list[float]] = []
-        self.unreadable = UnreadablePhotos(config.images, source.num_photos(), config.max_unreadable)
+        self.unreadable = UnreadablePhotos(shown_sources(config.images), source.num_photos(), config.max_unreadable)
 
     def _averaged_module(self) -> CopyModel:
         """Return a network in evaluation mode whose weights are the tensors of the average, so that it follows it."""
@@ -225,7 +224,7 @@ class Trainer:
     def _names(self, instances: Tensor) -> str:
         """Return the file names of the photos of a batch, for messages."""
         shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
-        return ", ".join(self.source.paths[number].name for number in shown)
+        return ", ".join(PurePath(self.source.photos.where(number)).name for number in shown)
 
     def averaged(self) -> CopyModel:
         """Return a model with the averaged weights, in evaluation mode; fit its background if the photos suffice."""
@@ -233,10 +232,10 @@ class Trainer:
             model = CopyModel(self.config.model)
         model.load_state_dict(self.average.state)
         model = place(model, self.device).eval()
-        if 0 < self.config.model.background <= len(self.source.paths):
+        if 0 < self.config.model.background <= len(self.source.photos):
             fit_background(
                 model,
-                self.source.paths,
+                self.source.photos,
                 whiten=self.config.model.whiten,
                 precision=self.precision,
                 workers=self.config.workers,
@@ -245,12 +244,12 @@ class Trainer:
 
     def _nearest_photos(self, image_size: int) -> npt.NDArray[np.int64]:
         """Return the k = hard_negatives nearest other photos [N, k] of each photo, by the current averaged weights."""
-        paths = list(self.source.paths)
-        part = paths[rank() :: world_size()]
+        photos = self.source.photos
+        part = range(rank(), len(photos), world_size())
         network = torch_inference_model(self.averaged(), precision=self.precision)
-        mine, failures = embed(network, part, image_size=image_size, workers=self.config.workers)
-        self.unreadable.note((str(part[row]), reason) for row, reason in failures.items())
-        vectors = torch.zeros(len(paths), mine.shape[1])
+        mine, failures = embed(network, Subset(photos, part), image_size=image_size, workers=self.config.workers)
+        self.unreadable.note((photos.where(part[row]), reason) for row, reason in failures.items())
+        vectors = torch.zeros(len(photos), mine.shape[1])
         for first, found in enumerate(gather_objects(mine)):
             vectors[first :: world_size()] = torch.from_numpy(found)
         return nearest_rows(vectors.to(self.device), self.config.train.hard_negatives).cpu().numpy()
@@ -288,7 +287,7 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "photos_sha256": self.photos_hash,
             "pairs_sha256": self.pairs_hash,
-            "num_photos": len(self.source.paths),
+            "num_photos": len(self.source.photos),
             "rows": self.rows,
             "validations": self.validations,
             "best": self.best,
@@ -305,8 +304,8 @@ class Trainer:
     def load(self, state: dict[str, Any]) -> None:
         if state["photos_sha256"] != self.photos_hash:
             raise InputError(
-                f"images={self.config.images}: {len(self.source.paths)} photos, not the {state['num_photos']} that the "
-                "run began with; expected the same"
+                f"images={shown_sources(self.config.images)}: {len(self.source.photos)} photos, not the "
+                f"{state['num_photos']} that the run began with; expected the same"
             )
         if state["pairs_sha256"] != self.pairs_hash:
             raise InputError(f"pairs={self.config.pairs}: not the pairs that the run began with; expected the same")
@@ -330,7 +329,7 @@ class Trainer:
             "seed": str(self.config.seed),
             "steps": str(self.step),
             "hours": f"{self.seconds / 3600:.2f}",
-            "photos": str(len(self.source.paths)),
+            "photos": str(len(self.source.photos)),
             "torch": torch.__version__,
             "machine": f"{platform.machine()} {self.device.type} × {world_size()}",
             "fonts": fonts_used(),

@@ -18,7 +18,8 @@ from isc.evaluate.metrics import Metrics, evaluate
 from isc.extract.embedding import embed
 from isc.model.copy_model import CopyModel
 from isc.model.torch_inference import torch_inference_model
-from isc.photos.folders import list_images
+from isc.photos.listing import Listing
+from isc.photos.sources import list_photos
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ PAIRS_A_QUERY = 10  # pairs kept: this × the number of queries, the best over a
 class Validation:
     """The photos and the ground truth of a benchmark, checked at construction by `of`."""
 
-    queries: dict[str, Path]
-    references: dict[str, Path]
+    queries: Listing
+    references: Listing
     truth: GroundTruth
 
     @classmethod
@@ -39,13 +40,13 @@ class Validation:
         for name in ("queries", "references", "ground_truth.csv"):
             if not (root / name).exists():
                 raise InputError(f"validation={folder}: no {name}; expected queries/, references/ and ground_truth.csv")
-        queries, references = (list_images(root / side, key="validation") for side in ("queries", "references"))
+        queries, references = (list_photos(root / side, key="validation") for side in ("queries", "references"))
         truth = read_ground_truth(root / "ground_truth.csv")
         for known, side, ids in (
             (queries, "queries", truth.queries),
             (references, "references", {reference for _, reference in truth.pairs}),
         ):
-            if unknown := sorted(ids - known.keys()):
+            if unknown := sorted(ids - set(known.ids())):
                 raise InputError(f"validation={folder}: ground_truth.csv names {unknown[0]!r}, which is not in {side}/")
         return cls(queries, references, truth)
 
@@ -54,11 +55,11 @@ class Validation:
         sides = []
         network = torch_inference_model(model, precision=precision)
         for photos in (self.queries, self.references):
-            vectors, failures = embed(network, list(photos.values()), image_size=image_size, workers=workers)
+            vectors, failures = embed(network, photos, image_size=image_size, workers=workers)
             for reason in failures.values():
                 log.warning("left out of the validation: %s", reason)
             kept = [row for row in range(len(photos)) if row not in failures]
-            sides.append((np.array(list(photos), dtype=object)[kept], torch.from_numpy(vectors[kept])))
+            sides.append((np.array(photos.ids(kept), dtype=object), torch.from_numpy(vectors[kept])))
         (queries, q), (references, r) = sides
         return evaluate(_best_pairs(queries, references, q, r), self.truth)
 
