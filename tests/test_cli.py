@@ -264,6 +264,13 @@ def test_every_experiment_is_a_configuration(place, name):
     place.refused("train", "images=nowhere", "output=out", f"experiment={name}", naming=("images=nowhere: no such",))
 
 
+def test_one_text_for_a_list_in_an_experiment_is_refused_by_file_and_key(place):
+    (place / "mine" / "experiment").mkdir(parents=True)
+    place.text("mine/experiment/own.yaml", "# @package _global_\nimages: photos\n")
+    naming = ("experiment/own.yaml: images is a single value; expected a list",)
+    place.refused("train", "--config-dir=mine", "experiment=own", "output=run", naming=naming)
+
+
 def test_an_experiment_of_ones_own_is_found_and_checked(place):
     (place / "mine" / "experiment").mkdir(parents=True)
     path = place.text("mine/experiment/try.yaml", "# @package _global_\ntrain: {steps: 3, lr: 0.5}\n")

@@ -155,6 +155,8 @@ def explain(error: Exception, schema: type[Any]) -> str:
         return _unknown(unknown.group(3) or unknown.group(1), unknown.group(2), schema)
     if wrong := re.search(r"override (\S+?)=(.*)\n.*(?:not a ListConfig|not a subclass of|with ListConfig)", text):
         return f"{wrong.group(1)}={wrong.group(2)}: expected a list such as [{{share: 1}}, {{share: 2}}]"
+    if wrong := re.search(r"In '(\S+)': .*\n.*not a ListConfig.*\n\s*full_key: (\S+)", text):
+        return f"{wrong.group(1)}.yaml: {wrong.group(2)} is a single value; expected a list, such as [a, b]"
     if absent := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, name = absent.groups()
         known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
