@@ -6,7 +6,6 @@ because every verb writes to a temporary name and renames.
 
 from __future__ import annotations
 
-import difflib
 import io
 import logging
 import os
@@ -29,6 +28,7 @@ from isc.config.benchmark import BenchmarkConfig
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
 from isc.config.train import TrainConfig
+from isc.data.option_texts import nearest_name
 from isc.errors import InputError
 
 RENAMED_KEYS = {"looks": "query_views"}  # of the release before this one
@@ -172,9 +172,8 @@ def _unknown(key: str, holder: str, schema: type[Any]) -> str:
     if items:
         key = f"{items[0].rpartition('.')[0]}.{key}"
     known = items or keys(schema)
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     expected = f"one of {', '.join(items)}" if items else "one of those that --help lists"
-    return f"unknown key {key!r}; expected {expected}" + (f": did you mean {close[0]}?" if close else "")
+    return f"unknown key {key!r}; expected {expected}{nearest_name(key, known)}"
 
 
 def _keys_of_items(schema: type[Any]) -> dict[str, list[str]]:

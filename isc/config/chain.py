@@ -7,13 +7,12 @@ is not given has its published value. The text needs no quotes in a shell. This 
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, get_args
 
+from isc.data.option_texts import split_options, split_steps
 from isc.errors import InputError
 
 MODEL = "model"  # normalize=model: the chain that is stored with the model
@@ -160,36 +159,25 @@ def is_stored(text: str) -> bool:
 
 def parse(text: str) -> Chain:
     """Parse `none`, or steps joined by `+`. Raises InputError for a part that is unknown or out of range."""
+    expected = f"none, {MODEL}, a FILE.json, or steps joined by +: {', '.join(STEPS)}"
     try:
-        return Chain() if text == "none" else Chain(tuple(map(_parse_step, text.split("+"))))
+        steps = [] if text == "none" else split_steps(text, STEPS, expected=expected)
+        return Chain(tuple(_step(name, options) for name, options in steps))
     except InputError as error:
         raise InputError(f"normalize={text}: {error}") from error
 
 
-def _parse_step(text: str) -> AnyStep:
-    name, colon, rest = text.partition(":")
-    if name not in STEPS:
-        known = f"none, {MODEL}, a FILE.json, or steps joined by +: {', '.join(STEPS)}"
-        raise InputError(f"unknown step {name!r}; expected {known}{_nearest(name, list(STEPS))}")
-    kind = STEPS[name]
-    return kind(**dict(_parse_options(kind, rest))) if colon else kind()
+def _step(name: str, text: str | None) -> AnyStep:
+    kinds = {option.name: option.metadata for option in fields(STEPS[name])}
+    try:
+        given = {} if text is None else split_options(text, kinds)
+        values = {option: _value(option, value, kinds[option]) for option, value in given.items()}
+    except InputError as error:
+        raise InputError(f"{name}:{error}") from error
+    return STEPS[name](**values)
 
 
-def _parse_options(kind: type[Step], text: str) -> Iterator[tuple[str, Any]]:
-    known = {option.name: option.metadata for option in fields(kind)}
-    seen: set[str] = set()
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
-        where = f"{kind.__name__.lower()}:{part}"
-        if name not in known:
-            raise InputError(f"{where}: unknown option {name!r}; expected {', '.join(known)}{_nearest(name, [*known])}")
-        if not equals or name in seen:
-            raise InputError(f"{where}: expected each option once, as {name}=VALUE")
-        seen.add(name)
-        yield name, _value(where, value, known[name])
-
-
-def _value(where: str, text: str, option: Any) -> Any:
+def _value(name: str, text: str, option: Any) -> Any:
     kind = option["kind"]
     if kind is bool and text in ("true", "false"):
         return text == "true"
@@ -200,7 +188,7 @@ def _value(where: str, text: str, option: Any) -> Any:
             return float(text)
         except ValueError:
             pass
-    raise InputError(f"{where}: expected {_expected(option)}")
+    raise InputError(f"{name}={text}: expected {_expected(option)}")
 
 
 def _within(value: float, option: Any) -> bool:
@@ -216,8 +204,3 @@ def _expected(option: Any) -> str:
 
 def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value).removesuffix(".0")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f": did you mean {close[0]}?" if close else ""

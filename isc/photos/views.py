@@ -18,7 +18,6 @@ This module handles texts, fractions and arrays only. It does not open, resize o
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.option_texts import split_steps
 from isc.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
@@ -117,18 +117,24 @@ def parse_views(text: str) -> tuple[View, ...]:
 
     Raises InputError, with the step, if it is unknown, out of its range, or repeats a view.
     """
-    steps = text.split("+")
     views = [View()]
-    for step in steps[1:] if steps[0] == "whole" else steps:
-        try:
-            found = list(_parse_step(step))
-        except InputError as error:
-            raise InputError(f"views={text}: {error}") from error
-        for view in found:
-            if view in views:
-                raise InputError(f"views={text}: {step} gives {view.name} again; expected each view once")
-            views.append(view)
+    try:
+        for name, given in _further_steps(text):
+            step = name if given is None else f"{name}:{given}"
+            for view in STEPS[name](step, given.split(":") if given else []):
+                if view in views:
+                    raise InputError(f"{step} gives {view.name} again; expected each view once")
+                views.append(view)
+    except InputError as error:
+        raise InputError(f"views={text}: {error}") from error
     return tuple(views)
+
+
+def _further_steps(text: str) -> list[tuple[str, str | None]]:
+    """Return (name, text after its colon or None) of each step after the whole picture."""
+    further = text.removeprefix("whole+")
+    expected = f"whole, or steps joined by +: {', '.join(FORMS)}"
+    return [] if text == "whole" else split_steps(further, STEPS, expected=expected)
 
 
 def views_text(views: Sequence[View]) -> str:
@@ -165,16 +171,6 @@ def _fillers() -> Iterator[View]:
     yield from (_middle(0.7), _middle(0.5))
     for number in itertools.count(2):
         yield from _grid(number)
-
-
-def _parse_step(text: str) -> Iterator[View]:
-    name, _, rest = text.partition(":")
-    parts = rest.split(":") if rest else []
-    if name not in STEPS:
-        close = difflib.get_close_matches(name, STEPS, n=1, cutoff=0.5)
-        hint = f": did you mean {close[0]}?" if close else ""
-        raise InputError(f"unknown step {text!r}; expected whole, or steps joined by +: {', '.join(FORMS)}{hint}")
-    yield from STEPS[name](text, parts)
 
 
 def _flip(text: str, parts: list[str]) -> Iterator[View]:

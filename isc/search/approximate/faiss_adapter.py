@@ -12,19 +12,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from isc.data.option_texts import split_options
 from isc.errors import InputError
 from isc.search.kernels.faiss_kernel import faiss_gpus
 
 
 def parse_search(search: str) -> dict[str, float]:
     """Parse `nprobe=32,efSearch=64` to {name: number}. Raises InputError if a part is not NAME=NUMBER above 0."""
-    values: dict[str, float] = {}
-    for part in filter(None, search.split(",")):
-        found = re.fullmatch(r"([A-Za-z_]+)=(\d+(?:\.\d+)?)", part.strip())
-        if not found or not 0 < float(found[2]) < 2**31 or found[1] in values:
-            raise InputError(f"search={search}: {part!r}; expected parameters like nprobe=32,efSearch=64, each once")
-        values[found[1]] = float(found[2])
-    return values
+    text = re.sub(r"[\s,]*,[\s,]*", ",", search).strip(" ,")
+    try:
+        given = split_options(text) if text else {}
+        return {name: _parameter(name, value) for name, value in given.items()}
+    except InputError as error:
+        raise InputError(f"search={search}: {error}; for example nprobe=32,efSearch=64") from error
+
+
+def _parameter(name: str, text: str) -> float:
+    number = float(text) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else 0.0
+    if not re.fullmatch(r"[A-Za-z_]+", name) or not 0 < number < 2**31:
+        raise InputError(f"{name}={text}: expected NAME=NUMBER, a number above 0")
+    return number
 
 
 def faiss_module() -> ModuleType:
