@@ -185,7 +185,6 @@ IMPOSSIBLE = [
     ("train", "loss.memory_after=2", "0…1"),
     ("train", "loss.negative_margin=3", "0…2"),
     ("train", "loss.positive_margin=-1", "at least 0"),
-    ("train", "loss.teacher_temperature=0", "above 0"),
     ("train", "pairs=", "pairs"),
     ("train", "validation=", "validation"),
     ("train", "seed=-1", "at least 0"),
@@ -225,6 +224,12 @@ def test_a_missing_key_is_named(place, verb, arguments, absent):
 @pytest.mark.parametrize("verb", SCHEMAS)
 def test_the_scripts_refuse_in_one_line_on_stderr(place, verb):
     place.refused(verb, *GIVEN[verb], "no_such=1", naming=("unknown key 'no_such'",), script=True)
+
+
+def test_keys_that_are_gone_are_refused_by_name(place):
+    for key, now in {"model.gem_learned": "false", "loss.copy_nce_power": "3.0"}.items():
+        naming = (f"{key}= is gone: it is always {now}; leave it out",)
+        place.refused("train", *GIVEN["train"], f"{key}=1", naming=naming)
 
 
 def test_a_renamed_key_is_refused_with_its_new_name(place):

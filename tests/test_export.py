@@ -125,7 +125,7 @@ def test_its_descriptors_count_as_the_models_own(shipped):
 
 
 OTHERS = {
-    "learned power, background": dataclasses.replace(SMALL, gem_learned=True, gem_power=4.0, background=16),
+    "another power, background": dataclasses.replace(SMALL, gem_power=4.0, background=16),
     "class token": ModelConfig(backbone="test_vit", weights="none", dim=8, pooling=Pooling.token, image_size=160),
     "tokens at another size": ModelConfig(backbone="test_vit", weights="none", dim=8, image_size=192),
     "mean": dataclasses.replace(SMALL, pooling=Pooling.mean, batch_norm=False),

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,19 +212,6 @@ def test_only_what_has_a_class_token_is_pooled_by_it(backbone):
         CopyModel(ModelConfig(backbone=backbone, weights="none", dim=8, pooling=Pooling.token))
 
 
-def test_a_learned_power_is_followed_and_has_a_slope():
-    features = torch.rand(2, 96, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
-    learned = CopyModel(dataclasses.replace(SMALL, gem_learned=True, gem_power=2.0))
-    fixed = CopyModel(dataclasses.replace(SMALL, gem_power=2.0))
-    pooled = learned.pool(features)
-    torch.testing.assert_close(pooled, fixed.pool(features))
-    pooled.sum().backward()
-    step = 0.01
-    risen = [CopyModel(dataclasses.replace(SMALL, gem_power=p)).pool(features).sum() for p in (2 - step, 2 + step)]
-    assert learned.power.grad.item() == pytest.approx(((risen[1] - risen[0]) / (2 * step)).item(), rel=1e-2)
-    assert "power" not in fixed.state_dict()
-
-
 def test_subtracting_a_background_by_hand():
     """z = (1, 0), t = (0, 1) and (1, 0): at a high temperature both count half, at a low one the nearer alone."""
     z, t = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
@@ -338,7 +326,7 @@ def test_weights_of_another_backbone_are_refused_by_name(tmp_path):
 
 def test_a_start_of_another_kind_is_refused_by_name(small, tmp_path):
     save_model(tmp_path / "m.safetensors", small, {})
-    for name, value in {"dim": 16, "pooling": Pooling.mean, "gem_learned": True, "batch_norm": False}.items():
+    for name, value in {"dim": 16, "pooling": Pooling.mean, "gem_power": 1.0, "batch_norm": False}.items():
         asked = dataclasses.replace(SMALL, weights=str(tmp_path / "m.safetensors"), **{name: value})
         with pytest.raises(InputError, match=rf"model\.{name}=.*has .*; expected the same"):
             initial_model(asked)
@@ -468,6 +456,36 @@ def test_describe_changes_when_the_pooling_changes(tmp_path, small):
     with torch.inference_mode():
         assert not torch.equal(small(pictures()), other(pictures()))
     assert describe(other) != describe(small)
+
+
+def with_config(path: Path, **values: Any) -> Path:
+    """The model file again, with these values in its configuration, as an earlier version wrote it."""
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"]) | values
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata | {"config": json.dumps(config)})
+    return path
+
+
+def test_a_file_of_an_earlier_version_loads_without_its_keys_that_are_gone(small, tmp_path):
+    save_model(tmp_path / "m.safetensors", small, {})
+    path = with_config(tmp_path / "m.safetensors", gem_learned=False)
+    with torch.inference_mode():
+        assert torch.equal(load_model(str(path))(pictures()), small.eval()(pictures()))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gem_learned": True}, r"model\.gem_learned=True, a key that is gone; expected False"),
+        ({"gem_lerned": False}, r"gem_lerned"),
+    ],
+)
+def test_other_values_and_other_keys_in_a_file_are_refused(small, tmp_path, values, message):
+    save_model(tmp_path / "m.safetensors", small, {})
+    path = with_config(tmp_path / "m.safetensors", **values)
+    with pytest.raises(InputError, match=rf"m\.safetensors: its configuration and weights cannot be used.*{message}"):
+        load_model(str(path))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -163,14 +163,13 @@ def test_frozen_blocks_keep_their_statistics(model):
 # --- groups and optimisers -------------------------------------------------------------------------------------------
 
 
-def test_weight_decay_is_not_on_biases_norms_and_powers():
-    model = CopyModel(ModelConfig(backbone="test_vit", weights="none", dim=8, gem_learned=True))
+def test_weight_decay_is_not_on_biases_and_norms():
+    model = CopyModel(ModelConfig(backbone="test_vit", weights="none", dim=8))
     groups = parameter_groups(model, OptimConfig(weight_decay=0.05, backbone_lr=0.1))
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert {group["weight_decay"] for group in groups} == {0.05, 0.0}
     for name, parameter in model.named_parameters():
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
-    assert id(model.power) not in decayed
     assert id(model.linear.weight) in decayed
 
 

@@ -27,7 +27,7 @@ import isc.train.run
 import isc.train.trainer
 from isc.config.choices import Contrast, Device, Optimizer, Precision
 from isc.config.extract import ExtractConfig
-from isc.config.train import AugmentConfig, LossConfig, ModelConfig, OptimConfig, Stage, TrainConfig
+from isc.config.train import GONE, AugmentConfig, LossConfig, ModelConfig, OptimConfig, Stage, TrainConfig
 from isc.data.hdf5 import read_descriptors
 from isc.errors import InputError
 from isc.evaluate.metrics import Metrics
@@ -240,7 +240,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(straight, photos, tmp_path
 
 
 RICH = {
-    "model": dataclasses.replace(SMALL, gem_learned=True, background=5, whiten=0.1),
+    "model": dataclasses.replace(SMALL, gem_power=2.5, background=5, whiten=0.1),
     "train": OptimConfig(
         steps=6,
         batch_size=4,
@@ -255,7 +255,7 @@ RICH = {
 }
 RICH_SCRIPT = (
     *SCRIPT,
-    "model.gem_learned=true",
+    "model.gem_power=2.5",
     "model.background=5",
     "model.whiten=0.1",
     "train.steps=6",
@@ -512,6 +512,27 @@ def test_a_run_of_one_folder_as_text_goes_on(straight, photos, tmp_path):
     longer.train = dataclasses.replace(TINY, steps=STEPS + 1)
     train(longer)
     assert checkpoint(tmp_path / "run")["step"] == STEPS + 1
+
+
+def rewrite(run: Path, **values: Any) -> None:
+    """Change the configuration in a checkpoint."""
+    state = checkpoint(run)
+    state["config"] |= values
+    torch.save(state, run / "checkpoint.pt")
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_its_keys_that_are_gone(straight, photos, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    rewrite(tmp_path / "run", **GONE)
+    longer = dataclasses.replace(TINY, steps=STEPS + 1)
+    train(config(photos, tmp_path / "run", train=longer, resume=True))
+    assert not GONE.keys() & checkpoint(tmp_path / "run")["config"].keys()
+    rewrite(tmp_path / "run", **{"loss.copy_nce_power": 2.0})
+    with pytest.raises(InputError, match=r"made with loss\.copy_nce_power=2\.0, now loss\.copy_nce_power=3\.0"):
+        train(config(photos, tmp_path / "run", train=longer, resume=True))
+    rewrite(tmp_path / "run", **{"loss.copy_nce_power": 3.0, "loss.copy_nce": 3.0})
+    with pytest.raises(InputError, match=r"made with loss\.copy_nce=3\.0, now loss\.copy_nce=None"):
+        train(config(photos, tmp_path / "run", train=longer, resume=True))
 
 
 def test_other_photos_are_not_gone_on_with(straight, photos, tmp_path):
@@ -772,15 +793,6 @@ def test_the_gradient_is_clipped(photos, tmp_path, clip):
     trainer.run_steps()
     norm = torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm().item()
     assert norm == pytest.approx(1e-3, rel=1e-3) if clip < 1 else norm > 0.01
-
-
-def test_gem_learns_its_power(photos, tmp_path):
-    """At 64 pixels, for of one place every power gives the same."""
-    model = dataclasses.replace(SMALL, gem_learned=True, gem_power=2.5)
-    train(config(photos, tmp_path / "run", model=model, train=dataclasses.replace(TINY, image_size=64)))
-    power = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")["power"].item()
-    assert abs(power - 2.5) > 1e-4
-    assert load_model(str(tmp_path / "run")).power.item() == power
 
 
 def test_the_background_is_of_photos_spread_over_the_training_photos(photos, tmp_path):

@@ -27,7 +27,7 @@ from isc.cli.experiments import refuse_other_verbs
 from isc.config.benchmark import BenchmarkConfig
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
-from isc.config.train import TrainConfig
+from isc.config.train import GONE, TrainConfig
 from isc.data.option_texts import nearest_name
 from isc.errors import InputError
 
@@ -168,6 +168,8 @@ def _unknown(key: str, holder: str, schema: type[Any]) -> str:
     """Return a one-line message for an unknown key of the dataclass `holder`, the configuration or a list item."""
     if key in RENAMED_KEYS:
         return f"{key}= is now {RENAMED_KEYS[key]}="
+    if key in GONE:
+        return f"{key}= is gone: it is always {GONE[key]}; leave it out".replace("False", "false")
     items = _keys_of_items(schema).get(holder)
     if items:
         key = f"{items[0].rpartition('.')[0]}.{key}"

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from isc.config.checks import REQUIRED, check, check_at_least, check_share, check_texts
 from isc.config.choices import Contrast, Device, Optimizer, Pooling, Precision
 from isc.errors import InputError
+
+# keys of earlier versions, and the value that always holds now; files and checkpoints with another one are refused
+GONE: Mapping[str, float | bool] = MappingProxyType(
+    {"model.gem_learned": False, "loss.copy_nce_power": 3.0, "loss.teacher_temperature": 0.05}
+)
 
 
 @dataclass
@@ -20,7 +27,6 @@ class ModelConfig:
     dim: int = 256  # length of a descriptor
     pooling: Pooling = Pooling.gem
     gem_power: float = 3.0  # 1 = average pooling; towards maximum pooling as it grows
-    gem_learned: bool = False  # learn the power, from gem_power on
     batch_norm: bool = True  # after the linear layer; without it the layer has a bias, and short runs collapse
     conv_head: bool = True  # false: an EfficientNet without its last convolution
     image_size: int = 224  # pixels; pictures are squeezed to a square of this side
@@ -179,19 +185,15 @@ class LossConfig:
     memory: int = 0  # embeddings of earlier steps that serve as further negatives
     memory_after: float = 0.0  # share of the steps before the memory is used
     copy_nce_weight: float = 0.0  # weight of CopyNCE, the contrast of cells by their overlap
-    copy_nce_power: float = 3.0  # exponent of the overlap
     teacher: str | None = None  # ONNX or safetensors file, whose similarities between photos are learned as well
     teacher_weight: float = 1.0
-    teacher_temperature: float = 0.05
 
     def __post_init__(self) -> None:
         check_texts(self)
-        for name in ("temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            check(0 < value < math.inf, f"loss.{name}", value, "a finite temperature above 0")
+        check(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "a finite temperature above 0")
         check_at_least(0, loss__koleo_weight=self.koleo_weight, loss__teacher_weight=self.teacher_weight)
-        check_at_least(0, loss__copy_nce_weight=self.copy_nce_weight, loss__copy_nce_power=self.copy_nce_power)
-        check_at_least(0, loss__memory=self.memory, loss__positive_margin=self.positive_margin)
+        check_at_least(0, loss__copy_nce_weight=self.copy_nce_weight, loss__memory=self.memory)
+        check_at_least(0, loss__positive_margin=self.positive_margin)
         check(0 < self.negative_margin <= 2, "loss.negative_margin", self.negative_margin, "a distance in 0…2, above 0")
         check_share(loss__memory_after=self.memory_after)
 

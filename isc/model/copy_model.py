@@ -41,8 +41,6 @@ class CopyModel(nn.Module):
         data = resolve_model_data_config(self.backbone)
         self.register_buffer("mean", 255 * torch.tensor(data["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(data["std"]).view(1, 3, 1, 1), persistent=False)
-        if config.gem_learned:
-            self.power = nn.Parameter(torch.tensor([config.gem_power]))
         self.linear = nn.Linear(self.backbone.num_features, config.dim, bias=not config.batch_norm)
         self.norm = nn.BatchNorm1d(config.dim) if config.batch_norm else nn.Identity()
         if config.background:
@@ -89,7 +87,7 @@ class CopyModel(nn.Module):
         grid = as_grid(features, self.backbone)
         if self.config.pooling is Pooling.mean:
             return grid.float().mean(dim=(2, 3))
-        return gem(grid, self.power.clamp(min=1.0) if self.config.gem_learned else self.config.gem_power)
+        return gem(grid, self.config.gem_power)
 
     def first_blocks(self, count: int) -> list[nn.Parameter]:
         """Return the parameters of the stem and of the first `count` blocks, as timm groups them.

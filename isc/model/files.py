@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isc import __version__
 from isc.config.choices import Pooling
-from isc.config.train import ModelConfig
+from isc.config.train import GONE, ModelConfig
 from isc.data.files import atomic_path
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel
@@ -38,7 +38,11 @@ def _written_config(config: ModelConfig) -> str:
 
 
 def _read_config(text: str) -> ModelConfig:
+    """Parse the configuration in a model file. Raises InputError if a key that is gone has another value than now."""
     values = json.loads(text)
+    for name, now in GONE.items():
+        if (value := values.pop(name.removeprefix("model."), now)) != now:
+            raise InputError(f"{name}={value}, a key that is gone; expected {now}")
     return ModelConfig(**values | {"pooling": Pooling(values.get("pooling", "gem"))})
 
 

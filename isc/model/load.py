@@ -73,7 +73,7 @@ def _load_start(config: ModelConfig) -> CopyModel:
     Its background is kept if size and use of whitening agree; its whitening is kept if both use whitening.
     """
     start = load_model(config.weights)
-    for name in ("backbone", "dim", "pooling", "gem_power", "gem_learned", "batch_norm", "conv_head"):
+    for name in ("backbone", "dim", "pooling", "gem_power", "batch_norm", "conv_head"):
         there, asked = getattr(start.config, name), getattr(config, name)
         if _architecture(there) != _architecture(asked):
             raise InputError(f"model.{name}={asked}: model.weights={config.weights} has {there}; expected the same")

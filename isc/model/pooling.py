@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gem(features: Tensor, power: float | Tensor, *, floor: float = 1e-6) -> Tensor:
+def gem(features: Tensor, power: float, *, floor: float = 1e-6) -> Tensor:
     """Return the generalised mean over space: [B, C, H, W] → [B, C], (mean x^p)^(1/p) with x clamped to ≥ `floor`.
 
-    Radenović et al., arXiv:1711.02512, eq. 3. p = 1 is the average, p → ∞ the maximum; p may be learned.
+    Radenović et al., arXiv:1711.02512, eq. 3. p = 1 is the average, p → ∞ the maximum.
     """
     x = features.float().clamp(min=floor)
     largest = x.amax(dim=(2, 3), keepdim=True)  # factored out, so that no power overflows
-    if not isinstance(power, Tensor) and math.isinf(power):
+    if math.isinf(power):
         return largest.flatten(1)
     return largest.flatten(1) * (x / largest).pow(power).mean(dim=(2, 3)).pow(1.0 / power)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from isc.config.train import TrainConfig
+from isc.config.train import GONE, TrainConfig
 from isc.data.files import atomic_path
 from isc.errors import InputError
 from isc.model.files import MODEL_FILE
@@ -75,7 +75,7 @@ def checkpoint_to_resume(run: Path, config: TrainConfig) -> dict[str, Any] | Non
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); remove it to start again") from error
-    now = flat_config(config)
+    now = flat_config(config) | {name: value for name, value in GONE.items() if name in state["config"]}
     for name in state["config"] | now:
         before, asked = state["config"].get(name), now.get(name)
         if not _may_change(name) and before != asked:

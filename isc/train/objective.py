@@ -12,6 +12,8 @@ from isc.config.train import LossConfig
 from isc.train.distillation import relational_distillation
 from isc.train.losses import contrastive, copy_nce, info_nce, koleo
 
+TEACHER_TEMPERATURE = 0.05  # τ_t of the distillation; τ_s is loss.temperature
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -48,12 +50,12 @@ def total_loss(
     loss = contrast + options.koleo_weight * spread
     distilled, local = torch.zeros_like(loss), torch.zeros_like(loss)
     if rows.cells is not None:
-        local = copy_nce(*rows.cells, power=options.copy_nce_power)
+        local = copy_nce(*rows.cells)
         loss = loss + options.copy_nce_weight * local
     if rows.taught is not None:
         distilled = relational_distillation(
             embeddings, rows.taught,
-            temperature_student=options.temperature, temperature_teacher=options.teacher_temperature,
+            temperature_student=options.temperature, temperature_teacher=TEACHER_TEMPERATURE,
         )  # fmt: skip
         loss = loss + options.teacher_weight * distilled
     values = {

@@ -74,8 +74,8 @@ def set_training(model: CopyModel, *, freeze_norms: bool) -> None:
 def parameter_groups(model: CopyModel, options: OptimConfig) -> list[dict[str, Any]]:
     """Return the parameter groups of backbone and head, each with its share of the learning rate.
 
-    Weight decay and the layer-wise rate of LARS (`always_adapt`) apply to matrices and kernels, not to biases, norms
-    and powers.
+    Weight decay and the layer-wise rate of LARS (`always_adapt`) apply to matrices and kernels, not to biases and
+    norms.
     """
     groups: list[dict[str, Any]] = []
     backbone = list(model.backbone.parameters())
