@@ -28,6 +28,24 @@ def test_devices():
             choose_device("cuda")
 
 
+def test_a_gpu_of_an_index(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert [choose_device(f"cuda:{index}") for index in range(2)] == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    with pytest.raises(InputError, match=r"^device=cuda:2: no such GPU; expected an index below 2, the number of"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"^device=cuda:1: no CUDA device is visible"):
+        choose_device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:a", "cuda1", "CPU", "mps", ""])
+def test_another_device_is_refused_by_name(name):
+    with pytest.raises(InputError, match=rf"^device={name}: no such device; expected auto, cpu, cuda, or cuda:N"):
+        choose_device(name)
+
+
 def test_native_bfloat16_is_yes_or_no():
     assert type(native_bfloat16(CPU)) is bool
 

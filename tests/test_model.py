@@ -17,7 +17,7 @@ import safetensors.torch
 import timm
 import torch
 
-import isc
+import isc.model.imagenet
 from isc.config.choices import Pooling
 from isc.config.train import ModelConfig
 from isc.errors import InputError
@@ -379,6 +379,24 @@ def test_offline_imagenet_weights_are_those_of_the_package(pretrained):
     for name, tensor in ours.items():
         if tensor.is_floating_point():
             assert any(v.shape == tensor.shape and torch.equal(v, tensor) for v in values), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state[:-12], r"does not fit the model: missing blocks.*conv_head\.weight.*; unexpected nothing"),
+        (lambda state: state[:3], r".*missing bn1.* and \d+ more; unexpected nothing"),
+        (lambda state: state[1:], r"conv_stem\.weight has shape \(32,\); expected \(32, 3, 3, 3\)"),
+        (lambda state: [*state, ("_more.weight", torch.zeros(3))], r"\d+ tensors; expected \d+ and a classifier"),
+    ],
+    ids=["last layers missing", "nearly all missing", "first one missing", "one more"],
+)
+def test_an_imagenet_file_of_other_tensors_is_refused(tmp_path, monkeypatch, change, message):
+    state = list(torch.load(isc.model.imagenet._imagenet_file("tf_efficientnet_lite0"), weights_only=True).items())
+    torch.save(dict(change(state)), tmp_path / "lite0.pth")
+    monkeypatch.setattr(isc.model.imagenet, "_imagenet_file", lambda name: tmp_path / "lite0.pth")
+    with pytest.raises(InputError, match=rf"lite0\.pth: {message}"):
+        load_model("imagenet")
 
 
 def test_a_mild_crop_lies_nearer_than_any_other_photo(pretrained):

@@ -9,6 +9,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 import isc
 from isc.errors import InputError
+from isc.photos import sources
 from isc.photos import tar as tar_module
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
@@ -461,6 +463,24 @@ def test_a_tar_that_has_changed_is_noticed(tmp_path):
     assert len(list_photos(pack(tmp_path / "s.tar", "b.jpg")).data(0)) == PHOTOS[0].stat().st_size
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_tar_of_the_same_size_that_has_changed_is_noticed(tmp_path, opened):
+    """Other bytes in the same places, before or after the first photo was read."""
+    path = pack(tmp_path / "s.tar", "a.jpg", "b.jpg")
+    listing = list_photos(path)
+    if opened:
+        listing.read(0)
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(700)
+        file.write(b"other")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    assert path.stat().st_size == before.st_size
+    for row, name in enumerate(("a.jpg", "b.jpg")):
+        with pytest.raises(InputError, match=rf"s\.tar::{name}: the tar file has changed since it was listed"):
+            listing.read(row)
+
+
 def test_a_sparse_member_is_refused(tmp_path):
     with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         member = tarfile.TarInfo("a.jpg")
@@ -487,6 +507,22 @@ def test_patterns_stand_for_several_sources(tmp_path, monkeypatch):
     assert all_ids(list_photos("{s}/0{08..09}.tar")) == ["8", "9"]
 
 
+RANGES = ["{008..011}", "{011..008}", "{9..11}", "{11..9}", "{8..011}", "{08..9}", "{0..10}", "{3..3}", "{00..0}"]
+
+
+@pytest.mark.parametrize("text", RANGES)
+def test_a_range_expands_as_in_bash(text):
+    told = subprocess.run(["bash", "-c", f"echo s/{text}.tar"], capture_output=True, text=True, check=True).stdout
+    assert sources._braces_expanded(f"s/{text}.tar", "images") == told.split()
+
+
+def test_a_range_that_counts_down_is_the_one_that_counts_up(tmp_path):
+    for number in range(3):
+        pack(tmp_path / f"{number:03}.tar", f"{number}.jpg")
+    up, down = (list_photos(tmp_path / text) for text in ("{000..002}.tar", "{002..000}.tar"))
+    assert all_ids(up) == all_ids(down) == ["0", "1", "2"]
+
+
 def test_a_file_that_has_the_name_of_a_pattern_comes_first(tmp_path):
     fill(tmp_path, "{1..2}/a.jpg", "1/b.jpg", "2/c.jpg", "x[1].jpg", "x1.jpg")
     assert all_ids(list_photos(tmp_path / "{1..2}")) == ["a"]
@@ -504,6 +540,7 @@ def test_a_file_that_has_the_name_of_a_pattern_comes_first(tmp_path):
         ("x" * 5000, ["cannot be read (File name too long)"]),
         ("s/{0..3}.tar", ["images=s/0.tar", "no such"]),
         ("s/*.tar", ["images=s/*.tar", "matches no file"]),
+        ("{99999999..0}.tar", ["stands for more than 1,000,000"]),
         ("{0..99999999}.tar", ["stands for more than 1,000,000"]),
         ("{0..9999}{0..9999}.tar", ["stands for more than 1,000,000"]),
         ("a.pdf", ["images=a.pdf", "no known kind"]),

@@ -81,9 +81,10 @@ def embed_on_gpu(network: TorchModel, batches: BatchDataset, *, workers: int) ->
     One batch is embedded while the next is copied to the GPU, and the one before is copied back.
     """
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
-    copies = torch.cuda.Stream() if network.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    device = network.device
+    copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     for read in loaded(batches, workers):
-        ready = with_jpegs(read, batches.photos, batches.view_plan, network.device)
+        ready = with_jpegs(read, batches.photos, batches.view_plan, device)
         started = _start(network, ready, batches.size, copies)
         if waiting:
             yield _finished(waiting, batches.view_plan, network.dim)
@@ -106,7 +107,7 @@ def _start(
     if copies is None:
         return read.batch, found, None
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    done.record()
+    done.record(torch.cuda.current_stream(network.device))
     return read.batch, found, done
 
 
@@ -116,8 +117,9 @@ def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | 
         return pictures.to(device)
     with torch.cuda.stream(copies):
         there = pictures.to(device, non_blocking=True)
-    torch.cuda.current_stream().wait_stream(copies)
-    there.record_stream(torch.cuda.current_stream())
+    computes = torch.cuda.current_stream(device)
+    computes.wait_stream(copies)
+    there.record_stream(computes)
     return there
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +19,23 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of `auto`, `cpu` or `cuda`. Raises InputError if CUDA is requested and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: no CUDA device is visible; use device=cpu or device=auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    """Return the device of `auto`, `cpu`, `cuda`, or `cuda:N`, the visible GPU of index N.
+
+    Raises InputError for any other name, or if that GPU is absent.
+    """
+    known = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", name, re.ASCII)
+    if known is None:
+        raise InputError(f"device={name}: no such device; expected auto, cpu, cuda, or cuda:N for the GPU of index N")
+    visible = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not visible):
+        return torch.device("cpu")
+    if not visible:
+        raise InputError(f"device={name}: no CUDA device is visible; use device=cpu or device=auto")
+    if known[1] is None:
+        return torch.device("cuda")
+    if int(known[1]) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={name}: no such GPU; expected an index below {count}, the number of visible GPUs")
+    return torch.device("cuda", int(known[1]))
 
 
 def place(model: Module, device: torch.device) -> Module:

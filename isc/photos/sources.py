@@ -17,7 +17,7 @@ from isc.errors import InputError
 from isc.photos.folders import SUFFIXES, has_image_suffix, image_files
 from isc.photos.listing import Listing, packed
 from isc.photos.place import BLOCK, MEMBER, ListedPhoto, Place
-from isc.photos.tar import TAR_BLOCK
+from isc.photos.tar import TAR_BLOCK, tar_stamp
 
 KINDS = "a folder, a photo, a list (.txt, .csv), a .tar, or a pattern of such (shards/{000..127}.tar, shards/*.tar)"
 MAX_NAMES = 1_000_000  # names that one pattern with braces may expand to
@@ -91,12 +91,17 @@ def _braces_expanded(text: str, key: str) -> list[str]:
 
 
 def _choices(inside: str) -> list[str]:
-    """Expand `000..127` to numbers with as many digits as the first, and `a,b` to its parts."""
-    numbers = _NUMBERS.fullmatch(inside)
-    if numbers is None:
+    """Expand `000..127` as bash does, and `a,b` to its parts.
+
+    A range counts up or down. If one of its ends begins with 0, all numbers get the digits of the longer end.
+    """
+    ends = _NUMBERS.fullmatch(inside)
+    if ends is None:
         return inside.split(",")
-    first, last = map(int, numbers.groups())
-    return [f"{number:0{len(numbers[1])}}" for number in range(first, min(last, first + MAX_NAMES) + 1)]
+    first, last = map(int, ends.groups())
+    step = 1 if first <= last else -1
+    digits = max(map(len, ends.groups())) if any(len(end) > 1 and end[0] == "0" for end in ends.groups()) else 1
+    return [f"{number:0{digits}}" for number in range(first, last + step, step)[: MAX_NAMES + 1]]
 
 
 def _source(text: str, key: str) -> Iterator[ListedPhoto]:
@@ -249,7 +254,7 @@ def _tar_place(path: Path) -> Place:
         state = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return _folder(path)._replace(stamp=(state.st_size, state.st_mtime_ns))
+    return _folder(path)._replace(stamp=tar_stamp(state))
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
