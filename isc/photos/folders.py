@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 
 from isc.data.ids import id_problem
 from isc.errors import InputError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -33,6 +38,35 @@ def image_files(folder: Path, *, key: str = "images") -> Iterator[str]:
                 yield f"{below}/{name}" if below else name
 
 
+def image_ids(folder: Path, *, key: str = "images") -> Iterator[tuple[str, str]]:
+    """Yield (id, path relative to the folder) of each image file below `folder`, in the order of the walk.
+
+    An id is the path without its suffix. Files of one folder that differ in their suffixes alone, such as the HEIC and
+    JPEG files of a camera, keep them. A name that is not UTF-8 text is logged and left out. Raises InputError as
+    `image_files` does, and for another id that is not usable.
+    """
+    for _, group in groupby(image_files(folder, key=key), key=lambda name: name.rpartition("/")[0]):
+        names = list(group)
+        stems = Counter(name.rpartition(".")[0] for name in names)
+        for name in names:
+            stem = name.rpartition(".")[0]
+            photo_id = stem if stems[stem] == 1 else name
+            if not _is_utf8(name):
+                log.warning("left out: %r: its name is not UTF-8 text", str(Path(folder, name)))
+            elif problem := id_problem(photo_id):
+                raise InputError(f"{str(Path(folder, name))!r}: id {photo_id!r} {problem}")
+            else:
+                yield photo_id, name
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def has_image_suffix(name: str) -> bool:
     """Return whether the listing of a folder counts a file of this name or path as an image."""
     stem, dot, suffix = name.rpartition(".")
@@ -42,15 +76,13 @@ def has_image_suffix(name: str) -> bool:
 def list_images(folder: Path, *, key: str = "images") -> dict[str, Path]:
     """Return all image files below `folder` by id, sorted by id.
 
-    An id is the path below the folder without its suffix, with "/" between its parts. Hidden files are left out.
-    `key` is the name of the folder in error messages. Raises InputError if the folder is missing or holds no image, an
-    id is unusable, or two files have the same id.
+    An id is the path below the folder without its suffix; see `image_ids`. Hidden files are left out. `key` is the name
+    of the folder in error messages. Raises InputError if the folder is missing or holds no image, an id is unusable, or
+    two files have the same id.
     """
     found: dict[str, Path] = {}
-    for name in image_files(folder, key=key):
-        path, photo_id = Path(folder, name), name.rpartition(".")[0]
-        if problem := id_problem(photo_id):
-            raise InputError(f"{str(path)!r}: id {photo_id!r} {problem}")
+    for photo_id, name in image_ids(folder, key=key):
+        path = Path(folder, name)
         if photo_id in found:
             raise InputError(f"{found[photo_id]} and {path} would both get the id {photo_id!r}; rename one")
         found[photo_id] = path

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from isc.data.ids import id_problem
 from isc.errors import InputError
-from isc.photos.folders import SUFFIXES, has_image_suffix, image_files
+from isc.photos.folders import SUFFIXES, has_image_suffix, image_ids
 from isc.photos.listing import Listing, packed
 from isc.photos.place import BLOCK, MEMBER, ListedPhoto, Place
 from isc.photos.tar import TAR_BLOCK, tar_stamp
@@ -157,11 +157,8 @@ def _tail(photo_id: str, file: str) -> str:
 
 def _of_folder(path: Path, key: str) -> Iterator[ListedPhoto]:
     place = _folder(path)
-    for name in image_files(path, key=key):
-        photo_id, dot, suffix = name.rpartition(".")
-        if problem := id_problem(photo_id):
-            raise InputError(f"{str(Path(path, name))!r}: id {photo_id!r} {problem}")
-        yield ListedPhoto(photo_id, dot + suffix, place)
+    for photo_id, name in image_ids(path, key=key):
+        yield ListedPhoto(photo_id, name[len(photo_id) :], place)
 
 
 def _of_list(path: Path) -> Iterator[ListedPhoto]:
