@@ -663,7 +663,7 @@ def foreign(path):
         (delete("vectors-0.f32"), ["vectors-0.f32: no such file"]),
         (cut("manifest.json"), ["manifest.json: not JSON, or cut short"]),
         (cut("manifest.json", 0), ["manifest.json: not JSON, or cut short"]),
-        (delete("manifest.json"), ["holds no manifest.json; expected an index that isc-index create made"]),
+        (delete("manifest.json"), ["holds no manifest.json; expected an index that isc index create made"]),
         (overwrite("manifest.json", b"[1]"), ["its format is [1]; this version of isc reads 'isc-index-1'"]),
         (overwrite("manifest.json", b"\xff"), ["manifest.json: not JSON"]),
         (manifest(format="isc-index-9"), ["its format is 'isc-index-9'"]),

@@ -1,23 +1,58 @@
-"""The argparse commands' common frame: reading of arguments, error messages and exit statuses."""
+"""The commands' common frame: groups of commands, error messages, exit statuses."""
 
 from __future__ import annotations
 
-import argparse
+import difflib
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import click
+
+from isc import __version__
 from isc.errors import InputError
 
+INTERRUPTED = "isc.interrupted"  # key of a context's meta: what to say after Ctrl-C
+NOTHING_HALF = "nothing was left half written"
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises InputError, with a one-line message, for bad arguments."""
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+class Group(click.Group):
+    """A group whose commands have --version too, and that names the command which a misspelt name may mean."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        return None if command is None else with_version(command)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+            ctx.fail(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and ctx.parent is None:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if not args:
+            ctx.fail(f"no command; expected one of {', '.join(self.list_commands(ctx))}")
+        return super().parse_args(ctx, args)
+
+
+def with_version(command: click.Command) -> click.Command:
+    """Add --version to a command that has none."""
+    if not any(one.name == "version" for one in command.params):
+        click.version_option(__version__, "--version", message="isc %(version)s", help="Show the version.")(command)
+    return command
+
+
+def say_after_interrupt(text: str) -> None:
+    """Set what is said after Ctrl-C while the current command runs."""
+    click.get_current_context().meta[INTERRUPTED] = text
 
 
 def fail(message: str) -> NoReturn:
@@ -26,43 +61,12 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def run_command(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    *,
-    action: Callable[[argparse.Namespace], None],
-    interrupted: str,
-) -> None:
-    """Parse the arguments (`argv` None: those of the process) and run the action on them.
-
-    Results go to stdout; progress, warnings and the one-line error to stderr, and after Ctrl-C the text `interrupted`.
-    """
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("isc").setLevel(logging.INFO)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    try:
-        action(parser.parse_args(argv))
-        sys.stdout.flush()
-    except InputError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stdout = None  # otherwise Python reports the broken pipe again at exit
-        sys.exit(1)
-
-
 @contextmanager
-def reporting(interrupted: str = "nothing was left half written") -> Iterator[None]:
+def reporting() -> Iterator[None]:
     """Turn the errors of a click command into one line on stderr and an exit status.
 
-    Results go to stdout; progress, warnings and the error to stderr, and after Ctrl-C the text `interrupted`.
+    Results go to stdout; progress, warnings and the error to stderr.
     """
-    import click
-
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("isc").setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
@@ -81,8 +85,13 @@ def reporting(interrupted: str = "nothing was left half written") -> Iterator[No
     except InputError as error:
         fail(str(error))
     except (KeyboardInterrupt, click.Abort):
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        sys.exit(130)
+        interrupted(NOTHING_HALF)
     except BrokenPipeError:
         sys.stdout = None  # otherwise Python reports the broken pipe again at exit
         sys.exit(1)
+
+
+def interrupted(text: str) -> NoReturn:
+    """Say that Ctrl-C ended the command, and exit with status 130."""
+    print(f"interrupted; {text}", file=sys.stderr)
+    sys.exit(130)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 import sys
 from pathlib import Path
@@ -12,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isc.cli.match_output import FORMATS, NUMBERS, TABLE, as_csv, as_json, table_rows
 from isc.cli.tables import print_table, shown_unreadable
 
 if TYPE_CHECKING:
-    from isc.find.results import Match, Matches
+    from isc.find.results import Matches
 
-COLUMNS = ("suspect", "photo", "verdict", "probability", "distance", "inliers")
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +23,7 @@ log = logging.getLogger(__name__)
 @click.argument("suspects", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a CSV, a JSON and a page.")
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", help="What stdout gets.",
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="What stdout gets.",
     show_default=True,
 )  # fmt: skip
 @click.option("--fast", is_flag=True, help="Compare descriptors alone, not pixels: quicker, less certain.")
@@ -34,7 +31,9 @@ log = logging.getLogger(__name__)
     "--index", "index_path", type=click.Path(path_type=Path), help="Keep descriptors of PHOTOS here, not in the cache."
 )
 @click.option("--model", default="isc_small", show_default=True, help="A name, a run folder, or a model file.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that read and compare.  [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes that read and compare.  [default: one a core]"
+)
 def find(
     photos: Path,
     suspects: tuple[Path, ...],
@@ -100,68 +99,10 @@ def _as_given(found: Matches, photos: Path) -> Matches:
     return replace(found, rows=tuple(replace(row, photo=shown(row.photo)) for row in found.rows))
 
 
-def as_csv(found: Matches) -> str:
-    """Return `suspect,photo,verdict,probability,distance,inliers`; a suspect without a copy has no photo."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_row(match) for match in found)
-    return text.getvalue()
-
-
-def _row(match: Match) -> tuple[str, ...]:
-    from isc.find.results import Verdict
-
-    none = match.verdict is Verdict.none
-    return (
-        match.suspect,
-        "" if none else match.photo or "",
-        match.verdict.value,
-        f"{match.probability:.4f}",
-        "" if match.distance is None else f"{match.distance:.4f}",
-        "" if match.inliers is None else str(match.inliers),
-    )
-
-
-def as_json(found: Matches) -> str:
-    """Return {matches: [{suspect, photo, verdict, probability, …, regions}], unreadable: [{path, reason}]}."""
-    rows = [
-        {
-            "suspect": match.suspect,
-            "photo": _row(match)[1] or None,
-            "verdict": match.verdict.value,
-            "probability": round(match.probability, 6),
-            "distance": None if match.distance is None else round(match.distance, 6),
-            "inliers": match.inliers,
-            "suspect_region": match.suspect_region,
-            "photo_region": match.photo_region,
-            "mirrored": match.mirrored,
-            "same_file": match.same_file,
-            "flags": match.flags,
-            "nearest": match.photo,
-        }
-        for match in found
-    ]
-    unreadable = [{"path": path, "reason": reason} for path, reason in found.unreadable]
-    return json.dumps({"matches": rows, "unreadable": unreadable}, indent=2, ensure_ascii=False) + "\n"
-
-
 def _print_table(found: Matches) -> None:
-    from isc.evaluate.report.page import probability_text
     from isc.find.results import Verdict
 
-    rows = [
-        (
-            match.verdict.value,
-            match.suspect,
-            "" if match.verdict is Verdict.none else match.photo or "",
-            "same file" if match.same_file else probability_text(match.probability),
-            "" if match.distance is None else f"{match.distance:.3f}",
-            "" if match.inliers is None else str(match.inliers),
-        )
-        for match in found
-    ]
-    print_table(("verdict", "suspect", "photo", "probability", "distance", "points"), rows, right={3, 4, 5})
+    print_table(TABLE, table_rows(found), right=NUMBERS)
     counts = {verdict: len(found.of_verdict(verdict)) for verdict in Verdict}
     print(
         f"{counts[Verdict.copy]:,} copies, {counts[Verdict.perhaps]:,} perhaps, {counts[Verdict.none]:,} without a copy"

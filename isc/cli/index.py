@@ -1,328 +1,304 @@
-"""The command isc-index. Results go to stdout; warnings, progress and errors to stderr."""
+"""The command isc index. Results go to stdout; warnings, progress and errors to stderr."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from isc.cli.console import Parser, run_command
-from isc.cli.index_output import added_text, as_csv, as_json, as_table, as_text, distances, model_text
-from isc.cli.index_sources import (
-    DEFAULT_MODEL,
-    SOURCES,
-    describe_photos,
-    embedder,
-    query_descriptors,
-    read_ids,
-    sorted_sources,
-)
-from isc.data.descriptors import Descriptors
-from isc.data.files import write_text
-from isc.data.hdf5 import descriptor_blocks, read_provenance
+import click
+
+from isc.cli.console import Group, say_after_interrupt
+from isc.cli.match_output import FORMATS, NUMBERS, TABLE, as_csv, as_json, table_rows
+from isc.cli.tables import plain_table, print_table, shown_unreadable
 from isc.errors import InputError
-from isc.match.inputs import named, read_set
-from isc.runtime.progress import progress
-from isc.search.index.index import Index, is_index
-from isc.search.index.manifest import Manifest, require_one_row_each
-from isc.search.index.writer import BATCH, Added, Writer, already_there
+
+if TYPE_CHECKING:
+    from isc.find.photo_index import Changes, PhotoIndex
 
 log = logging.getLogger(__name__)
+PATH = click.Path(path_type=Path)
+SHOWN = 10  # photos named for each suspect
 DESCRIPTORS = 1 << 16  # descriptors handed to faiss at once
-PHOTOS = 1000  # photos that are read, embedded and written to disk together
-EXAMPLES = """\
-examples:
-  isc-index create known.index                         for photos described by the shipped model
-  isc-index add known.index photos                     ids are paths below the folder, without suffix
-  isc-index add known.index photos more --replace      descriptors of known ids are put in place of the old ones
-  isc-index query known.index suspect.jpg -k 5         the five nearest
-  isc-index query known.index inbox --max-distance 0.8 --format csv --output found.csv
-  isc-index remove known.index holiday/0001 --from withdrawn.txt
-  isc-index stats known.index
-  isc-match queries=queries.h5 references=known.index output=matched
-  isc-index approximate known.index --factory OPQ32,IVF4096,PQ32 --training training.h5 --output known.faiss
-  isc-match queries=queries.h5 references=known.index index=known.faiss output=matched
 
-What is acknowledged is on the disk, even if the process is killed the moment after. One process writes, many read.
-"""
+index_argument = click.argument("path", metavar="INDEX", type=PATH)
+model_option = click.option("--model", help="Where the index's model is now, if it has moved; another one is refused.")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command isc-index."""
-    run_command(
-        _parser(),
-        argv,
-        action=lambda arguments: arguments.run(arguments),
-        interrupted="what was acknowledged is kept, and nothing half",
-    )
+@click.group(cls=Group, short_help="keep descriptors of photos, and find among them at any time")
+def index() -> None:
+    """Keep an index of known photos, which takes, replaces, removes and finds them at any time.
 
+    What is acknowledged is on the disk, even if the process is killed the moment after. One process writes, many read.
 
-def create(arguments: argparse.Namespace) -> None:
-    if arguments.descriptors:
-        if arguments.image_size:
-            raise InputError("--image-size goes with --model; descriptors say their own")
-        descriptors, provenance = read_set(arguments.descriptors)
-        index = Index.create(arguments.index, dim=descriptors.dim, provenance=provenance)
-    else:
-        from isc.model.load_inference import load_inference_model
-
-        model = arguments.model or DEFAULT_MODEL
-        network = load_inference_model(model, device="cpu")
-        provenance = {**network.provenance, "image_size": str(arguments.image_size or network.image_size)}
-        name = str(Path(model).resolve()) if Path(model).exists() else model
-        index = Index.create(arguments.index, dim=network.dim, provenance=provenance, model=name)
-    print(f"made {index.path}, empty, for {model_text(index.manifest)}")
-
-
-def add(arguments: argparse.Namespace) -> None:
-    index = Index.open(arguments.index)
-    sources = sorted_sources(arguments.sources)
-    with index.writer() as writer:
-        if sources.photos:
-            _add_photos(writer, sources.photos, arguments)
-        for path in sources.sets:
-            _add_set(writer, path, arguments)
-        print(f"{index.path} holds {writer.state.live:,} images")
-
-
-def _add_set(writer: Writer, path: Path, arguments: argparse.Namespace) -> None:
-    """Add a descriptor file or an index, read twice: first to check all of it, then to add it block by block.
-
-    A file may be larger than memory. Raises InputError for duplicate ids, and for known ids unless an option allows
-    them.
+    \b
+    isc index create known.index                     for photos described by the shipped model
+    isc index sync known.index photos                as the folder is now; again when it has changed
+    isc index query known.index suspect.jpg -k 5     the five likeliest photos, with probability and verdict
+    isc index remove known.index S001.jpg
+    isc index add known.index descriptors.h5         descriptors that isc extract wrote
+    isc match queries=q.h5 references=known.index output=matched
     """
-    provenance = Index.open(path).manifest.provenance if is_index(path) else read_provenance(path)
-    ids: set[str] = set()
-    for block in _blocks(path):
-        writer.manifest.check(path, block.dim, provenance)
-        if twice := ids.intersection(block.ids):
-            raise InputError(f"{path}: id {min(twice)!r} occurs twice; expected each once")
-        ids.update(block.ids)
-    if not (arguments.replace or arguments.skip_existing) and (known := writer.present(ids)):
-        raise InputError(f"{writer.path}: {already_there(sorted(ids), known)}")
-    acknowledge, before, total = _acknowledge(f"descriptors of {path}"), 0, Added(0, 0, 0)
-    for block in _blocks(path):
-        added = writer.add(
-            block,
-            provenance=provenance,
-            replace=arguments.replace,
-            skip_existing=arguments.skip_existing,
-            progress=lambda done, _, before=before: acknowledge(before + done, len(ids)),  # type: ignore[misc]
-        )
-        total = Added(*(one + other for one, other in zip(astuple(total), astuple(added), strict=True)))
-        before += len(block)
-    print(f"{path}: {added_text(total)}")
+    say_after_interrupt("what was acknowledged is kept, and nothing half")
 
 
-def _blocks(path: Path) -> Iterator[Descriptors]:
-    if is_index(path):
-        yield read_set(path)[0]
-        return
-    for block in descriptor_blocks(path, rows=BATCH):
-        with named(path):
-            require_one_row_each(block)
-        yield block
+@index.command(short_help="make an empty index for the descriptors of one model")
+@index_argument
+@click.option("--model", help="What describes photos: a name, a run folder or a model file.  [default: isc_small]")
+@click.option(
+    "--descriptors", type=PATH, metavar="FILE.h5",
+    help="Instead: take the model from what this file says of itself; its rows are not added.",
+)  # fmt: skip
+@click.option(
+    "--image-size", type=click.IntRange(min=32), metavar="PIXELS", help="Side of the pictures.  [default: the model's]"
+)
+def create(path: Path, *, model: str | None, descriptors: Path | None, image_size: int | None) -> None:
+    """Make an empty index for the descriptors of one model."""
+    from isc.cli.index_output import model_text
+    from isc.match.inputs import read_set
+    from isc.search.index.index import Index
 
-
-def _add_photos(writer: Writer, photos: Mapping[str, Path], arguments: argparse.Namespace) -> None:
-    """Add the photos in groups of PHOTOS; unreadable photos are logged and left out.
-
-    Raises InputError for known ids unless an option allows them, or if no photo can be read.
-    """
-    known = writer.present(photos)
-    if known and not (arguments.replace or arguments.skip_existing):
-        raise InputError(f"{writer.path}: {already_there(photos, known)}")
-    ids = [name for name in photos if not (arguments.skip_existing and name in known)]
-    unreadable: list[str] = []
-    new = replaced = 0
-    if ids:
-        embed = embedder(writer.manifest, arguments)
-        acknowledge = _acknowledge("photos")
-    for start in range(0, len(ids), PHOTOS):
-        part = ids[start : start + PHOTOS]
-        found, failures = describe_photos({name: photos[name] for name in part}, embed)
-        unreadable += failures
-        if found is not None:
-            added = writer.add(found, provenance=writer.manifest.provenance, replace=arguments.replace)
-            new, replaced = new + added.new, replaced + added.replaced
-            acknowledge(new + replaced, len(ids))
-    if len(unreadable) == len(photos):
-        raise InputError(f"none of {len(ids):,} photos can be read; the first: {unreadable[0]}")
-    print(f"photos: {added_text(Added(new, replaced, len(photos) - len(ids)))}, {len(unreadable):,} unreadable")
-
-
-def remove(arguments: argparse.Namespace) -> None:
-    ids = [*arguments.ids, *(read_ids(arguments.file) if arguments.file else ())]
-    if not ids:
-        raise InputError("no ids to remove; expected some, or --from FILE")
-    with Index.open(arguments.index).writer() as writer:
-        removed = writer.remove(ids, missing_ok=arguments.missing_ok)
-        print(f"removed {removed:,} images; {arguments.index} holds {writer.state.live:,}")
-
-
-def query(arguments: argparse.Namespace) -> None:
-    index = Index.open(arguments.index)
-    queries = query_descriptors(index, sorted_sources(arguments.sources), arguments)
-    with progress("searching", "queries") as report:
-        matches = index.knn(queries, k=arguments.k, provenance=index.manifest.provenance, progress=report)
-    if arguments.max_distance is not None:
-        matches = matches.take(distances(matches) <= arguments.max_distance)
-    if arguments.min_score is not None:
-        matches = matches.take(matches.score >= arguments.min_score)
-    text = {"table": as_table, "csv": as_csv, "json": as_json}[arguments.format](matches)
-    if arguments.output:
-        write_text(arguments.output, text)
-        print(f"{len(matches):,} matches of {len(queries):,} queries: {arguments.output}")
+    if descriptors is not None:
+        for given, option in ((model, "--model"), (image_size, "--image-size")):
+            if given is not None:
+                raise InputError(f"{option} does not go with --descriptors, which say their own; give one")
+        described, provenance = read_set(descriptors)
+        made = Index.create(path, dim=described.dim, provenance=provenance)
     else:
+        from isc.find.photo_index import PhotoIndex
+
+        made = PhotoIndex(path, model=model).create(image_size=image_size)
+    print(f"made {path}, empty, for {model_text(made.manifest)}")
+
+
+@index.command(short_help="add photos, or descriptors")
+@index_argument
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=PATH)
+@click.option("--replace", "replaces", is_flag=True, help="Put descriptors of known ids in place of the old ones.")
+@click.option("--skip-existing", is_flag=True, help="Leave known ids as they are, and add the other descriptors.")
+@model_option
+def add(path: Path, sources: tuple[Path, ...], *, replaces: bool, skip_existing: bool, model: str | None) -> None:
+    """Add photos, folders of photos, descriptors (.h5) and other indexes.
+
+    Photos that are unchanged are left as they are, changed ones are described anew. Descriptors of known ids are
+    refused unless an option says what to do with them.
+    """
+    from isc.cli.index_sources import acknowledged, add_set, is_set
+    from isc.search.index.index import Index
+
+    opened = Index.open(path)
+    sets = [source for source in sources if is_set(source)]
+    photos = [source for source in sources if source not in sets]
+    if replaces and skip_existing:
+        raise InputError("--replace and --skip-existing exclude each other; give one")
+    if (replaces or skip_existing) and not sets:
+        raise InputError("--replace and --skip-existing are for descriptors; changed photos are described anew anyway")
+    if photos:
+        changes = _photos(path, model).add(*photos, acknowledge=acknowledged("photos"))
+        _say(changes, "photos")
+    if sets:
+        with opened.writer() as writer:
+            for source in sets:
+                add_set(writer, source, replace=replaces, skip_existing=skip_existing)
+    _say_size(path)
+
+
+@index.command(short_help="bring the index in step with a folder of photos")
+@index_argument
+@click.argument("folder", type=PATH)
+@model_option
+def sync(path: Path, folder: Path, *, model: str | None) -> None:
+    """Bring the index in step with a folder of photos.
+
+    New photos are added, changed ones described anew, and those that are gone from the folder removed. A photo has
+    changed if its size, or its time and its content, have. Photos of other folders stay.
+    """
+    from isc.cli.index_sources import acknowledged
+
+    _say(_photos(path, model).sync(folder, acknowledge=acknowledged("photos")), str(folder))
+    _say_size(path)
+
+
+@index.command(short_help="remove photos by id, path or file name")
+@index_argument
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--from", "file", type=PATH, metavar="FILE", help="A text file with one name a line.")
+@click.option("--missing-ok", is_flag=True, help="Pass over names that are not in the index.")
+def remove(path: Path, names: tuple[str, ...], *, file: Path | None, missing_ok: bool) -> None:
+    """Remove photos, all of those named or none.
+
+    A NAME is an id, the path of a photo, or its file name if no other photo of the index has the same.
+    """
+    from isc.cli.index_sources import read_names
+
+    wanted = [*names, *(read_names(file) if file else ())]
+    if not wanted:
+        raise InputError("no names to remove; expected some, or --from FILE")
+    removed = _photos(path).remove(*wanted, missing_ok=missing_ok)
+    print(f"removed {removed:,} images; {path} holds {len(_photos(path)):,}")
+
+
+@index.command(short_help="name the photos that suspects were made from")
+@index_argument
+@click.argument("suspects", nargs=-1, required=True, metavar="SUSPECT...")
+@click.option("-k", type=click.IntRange(min=1), metavar="N", help="Photos named for each suspect.  [default: 10]")
+@click.option(
+    "--max-distance", type=click.FloatRange(min=0), metavar="D", help="Leave out photos whose descriptors are farther."
+)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What is written."
+)
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write there, whole or not at all, not to stdout.")
+@click.option("--fast", is_flag=True, help="Compare descriptors alone, not pixels: quicker, less certain.")
+@click.option("--allow-url", is_flag=True, help="Fetch suspects that are named by http:// or https:// from the web.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes that read and compare.  [default: one a core]"
+)
+@model_option
+def query(
+    path: Path,
+    suspects: tuple[str, ...],
+    *,
+    k: int | None,
+    max_distance: float | None,
+    form: str,
+    output: Path | None,
+    fast: bool,
+    allow_url: bool,
+    workers: int | None,
+    model: str | None,
+) -> None:
+    """Name the photos that each SUSPECT was most likely made from, the surest first.
+
+    A SUSPECT is a photo, a folder of photos, - for a picture on standard input, an http:// or https:// address of a
+    picture, or descriptors (.h5, or another index). Pixels are compared where both pictures are there.
+
+    \b
+    isc index query known.index suspect.jpg
+    isc index query known.index inbox -k 3 --format csv --output found.csv
+    isc index query known.index - < suspect.jpg
+    """
+    from isc.cli.index_query import matches_of, within
+
+    photos = _photos(path, model)
+    if k and k > len(photos) > 0:
+        log.info("-k %d: the index holds %d images; each suspect gets %d", k, len(photos), len(photos))
+    found = matches_of(photos, suspects, k=k or SHOWN, pixels=not fast, workers=workers or -1, allow_url=allow_url)
+    if max_distance is not None:
+        found = within(found, max_distance)
+    shown_unreadable(found.unreadable)
+    if form == "table":
+        rows = table_rows(found, nearest=True)
+        if output is None:
+            print_table(TABLE, rows, right=NUMBERS)
+            return
+        text = plain_table(TABLE, rows, right=NUMBERS)
+    else:
+        text = as_csv(found, nearest=True) if form == "csv" else as_json(found, nearest=True)
+    if output is None:
         print(text, end="")
+        return
+    from isc.data.files import write_text
+
+    write_text(output, text)
+    print(f"{len(found):,} rows: {output}")
 
 
-def stats(arguments: argparse.Namespace) -> None:
-    found = Index.open(arguments.index).stats()
-    print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if arguments.json else as_text(found))
+@index.command(short_help="say what an index holds")
+@index_argument
+@click.option("--json", "as_values", is_flag=True, help="Write JSON, for programs.")
+def stats(path: Path, *, as_values: bool) -> None:
+    """Say what an index holds."""
+    import json
+    from dataclasses import asdict
+
+    from isc.cli.index_output import as_text
+    from isc.search.index.index import Index
+
+    found = Index.open(path).stats()
+    print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_values else as_text(found))
 
 
-def verify(arguments: argparse.Namespace) -> None:
-    with Index.open(arguments.index).snapshot() as snapshot:
+@index.command(short_help="read everything once, and say whether it is whole")
+@index_argument
+def verify(path: Path) -> None:
+    """Read everything once, and say whether it is whole."""
+    from isc.search.index.index import Index
+
+    with Index.open(path).snapshot() as snapshot:
         snapshot.verify()
-        print(f"{arguments.index} is whole: {len(snapshot):,} images, {snapshot.state.dead:,} dead rows")
+        print(f"{path} is whole: {len(snapshot):,} images, {snapshot.state.dead:,} dead rows")
 
 
-def compact(arguments: argparse.Namespace) -> None:
-    with Index.open(arguments.index).writer() as writer, progress("compacting", "images") as report:
+@index.command(short_help="give back the space of removed and replaced images")
+@index_argument
+def compact(path: Path) -> None:
+    """Give back the space of removed and replaced images."""
+    from isc.runtime.progress import progress
+    from isc.search.index.index import Index
+
+    with Index.open(path).writer() as writer, progress("compacting", "images") as report:
         dropped = writer.compact(progress=report)
-        print(f"dropped {dropped:,} dead rows; {arguments.index} holds {writer.state.live:,} images")
+        print(f"dropped {dropped:,} dead rows; {path} holds {writer.state.live:,} images")
 
 
-def approximate(arguments: argparse.Namespace) -> None:
+@index.command(short_help="make an approximate index of the same images")
+@index_argument
+@click.option("--factory", required=True, metavar="TEXT", help="Faiss's description: OPQ32,IVF4096,PQ32, or HNSW32.")
+@click.option("--training", type=PATH, required=True, metavar="T.h5", help="Descriptors of training photos.")
+@click.option("--output", type=PATH, required=True, metavar="FOLDER", help="Where the index is written.")
+@click.option("--on-disk", is_flag=True, help="Keep the lists of an IVF index on the disk as they fill.")
+@click.option(
+    "--memory-gb", type=click.FloatRange(min=0.001), default=2.0, show_default=True,
+    help="With --on-disk: GB that wait in memory.",
+)  # fmt: skip
+def approximate(path: Path, *, factory: str, training: Path, output: Path, on_disk: bool, memory_gb: float) -> None:
+    """Make an approximate index of the same images, for isc match index=FOLDER."""
+    from isc.match.inputs import read_set
+    from isc.runtime.progress import progress
     from isc.search.approximate.files import build_on_disk
     from isc.search.approximate.index import Approximate
+    from isc.search.index.manifest import Manifest
 
-    output: Path = arguments.output
     if output.exists():
         raise InputError(f"{output}: is there already; expected a new path")
-    references, made = read_set(arguments.index)
-    training, otherwise = read_set(arguments.training, role="training")
-    Manifest.of(references.dim, made, None).check(arguments.training, training.dim, otherwise)
+    references, made = read_set(path)
+    trained_on, otherwise = read_set(training, role="training")
+    Manifest.of(references.dim, made, None).check(training, trained_on.dim, otherwise)
     vectors = references.sorted().vectors  # in the order in which match.py reads them
-    index = Approximate.train(arguments.factory, training.vectors)
+    built = Approximate.train(factory, trained_on.vectors)
     with progress("filling the index", "descriptors") as report:
-        if arguments.on_disk:
+        if on_disk:
             parts = (vectors[start : start + DESCRIPTORS] for start in range(0, len(vectors), DESCRIPTORS))
-            count = len(build_on_disk(output, index, parts, memory_gb=arguments.memory_gb, progress=report))
+            count = len(build_on_disk(output, built, parts, memory_gb=memory_gb, progress=report))
         else:
-            index.add(vectors, progress=report)
-            index.save(output)
-            count = len(index)
+            built.add(vectors, progress=report)
+            built.save(output)
+            count = len(built)
     size = sum(file.stat().st_size for file in output.iterdir())
-    print(f"made {output}: {count:,} descriptors, {size / count:.0f} bytes each, by {arguments.factory}")
+    print(f"made {output}: {count:,} descriptors, {size / count:.0f} bytes each, by {factory}")
 
 
-def _acknowledge(what: str) -> Callable[[int, int], None]:
-    return lambda done, total: print(f"{done:,} of {total:,} {what} are on the disk", flush=True)
+def _photos(path: Path, model: str | None = None) -> PhotoIndex:
+    """Open the index. Raises InputError if there is none."""
+    from isc.find.photo_index import PhotoIndex
+    from isc.search.index.index import Index
+
+    Index.open(path)
+    return PhotoIndex(path, model=model)
 
 
-def _at_least(least: float, kind: Callable[[str], float], expected: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (least <= value < math.inf):
-            raise argparse.ArgumentTypeError(f"{text!r}; expected {expected}")
-        return value
-
-    return parse
+def _say(changes: Changes, what: str) -> None:
+    """Print what was done, and name what could not be read. Raises InputError if that is all."""
+    if len(changes.unreadable) == changes.given > 0:
+        where, reason = changes.unreadable[0]
+        raise InputError(f"none of {changes.given:,} photos can be read; the first: {where}: {reason}")
+    shown_unreadable(changes.unreadable)
+    print(f"{what}: {changes}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    about = "An index of known images that takes, replaces, removes and finds them at any time."
-    parser = Parser(prog="isc-index", description=about, epilog=EXAMPLES, formatter_class=raw)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+def _say_size(path: Path) -> None:
+    from isc.search.index.index import Index
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-        one.add_argument("index", type=Path, metavar="INDEX", help="the index's folder")
-        one.set_defaults(run=run)
-        return one
-
-    _add_changing(command)
-    _add_reading(command)
-    return parser
-
-
-def _add_changing(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands that make or change an index."""
-    one = command("create", create, "make an empty index for the descriptors of one model")
-    either = one.add_mutually_exclusive_group()
-    model_help = f"what describes photos: a NAME, a run folder or a model file (default: {DEFAULT_MODEL})"
-    either.add_argument("--model", metavar="MODEL", help=model_help)
-    help_text = "instead: take the model from what this .h5 file says of itself (its rows are not added)"
-    either.add_argument("--descriptors", type=Path, metavar="FILE.h5", help=help_text)
-    side = _at_least(32, int, "a whole number ≥ 32")
-    one.add_argument("--image-size", type=side, metavar="PIXELS", help="side of the pictures (default: the model's)")
-
-    one = command("add", add, "add images; ids that are known already are refused unless an option says what to do")
-    one.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=SOURCES)
-    known = one.add_mutually_exclusive_group()
-    known.add_argument(
-        "--replace", action="store_true", help="put the new descriptors of known ids in place of the old"
-    )
-    known.add_argument("--skip-existing", action="store_true", help="leave known ids as they are, and go on")
-    _add_model_options(one)
-
-    one = command("remove", remove, "remove images by id, all of them or none")
-    one.add_argument("ids", nargs="*", metavar="ID")
-    one.add_argument("--from", dest="file", type=Path, metavar="FILE", help="a text file of ids, one a line")
-    one.add_argument("--missing-ok", action="store_true", help="pass over ids that are not in the index")
-
-    command("compact", compact, "give back the space of removed and replaced images")
-
-
-def _add_reading(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands that read an index."""
-    count = _at_least(1, int, "a whole number ≥ 1")
-    one = command("query", query, "find the nearest images")
-    one.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=SOURCES)
-    one.add_argument("-k", type=count, default=10, help="nearest images of each query (default: 10)")
-    limit = one.add_mutually_exclusive_group()
-    distance = _at_least(0, float, "a number ≥ 0")
-    limit.add_argument("--max-distance", type=distance, metavar="D", help="leave out what is farther, in ‖q − r‖")
-    score = _at_least(-math.inf, float, "a number ≤ 0")
-    limit.add_argument(
-        "--min-score", type=score, metavar="S", help="leave out what scores less; the score is −‖q − r‖²"
-    )
-    one.add_argument(
-        "--format", choices=("table", "csv", "json"), default="table", help="csv: predictions for isc-match"
-    )
-    one.add_argument("--output", type=Path, metavar="FILE", help="write there, whole or not at all (default: stdout)")
-    _add_model_options(one)
-
-    one = command("stats", stats, "say what an index holds")
-    one.add_argument("--json", action="store_true")
-    command("verify", verify, "read everything once and say whether it is whole")
-    one = command("approximate", approximate, "make an approximate index of the same images, for match.py index=")
-    one.add_argument("--factory", required=True, metavar="TEXT", help="faiss's, as OPQ32,IVF4096,PQ32 or HNSW32")
-    one.add_argument("--training", type=Path, required=True, metavar="T.h5", help="descriptors of training photos")
-    one.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the index is written")
-    one.add_argument("--on-disk", action="store_true", help="keep the lists of an IVF index on the disk as they fill")
-    room = _at_least(0.001, float, "a number ≥ 0.001")
-    one.add_argument("--memory-gb", type=room, default=2.0, metavar="GB", help="with --on-disk: what waits in memory")
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the embedding of photos."""
-    help_text = "where the model is now, if it has moved; another one is refused (default: the index's own)"
-    parser.add_argument("--model", metavar="MODEL", help=help_text)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    workers = _at_least(-1, int, "a whole number ≥ −1")
-    parser.add_argument("--workers", type=workers, default=-1, help="processes that read photos (default: one a core)")
-
-
-if __name__ == "__main__":
-    main()
+    with Index.open(path).snapshot() as now:
+        print(f"{path} holds {len(now):,} images")

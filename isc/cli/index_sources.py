@@ -1,115 +1,120 @@
-"""The sources of isc-index (photos, descriptor files, other indexes), and the descriptors of the photos."""
+"""The sources of isc index: photos, descriptor files, other indexes, and pictures from elsewhere."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from isc.cli.index_output import added_text
 from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import descriptor_blocks, read_provenance
 from isc.data.ids import id_problem
 from isc.errors import InputError
 from isc.match.inputs import named, read_set
 from isc.search.index.index import Index, is_index
 from isc.search.index.manifest import Manifest, require_one_row_each
+from isc.search.index.writer import BATCH, Added, Writer, already_there
 
-log = logging.getLogger(__name__)
-DEFAULT_MODEL = "isc_small"
+if TYPE_CHECKING:
+    from isc.find.copies import Picture
+
 HDF5 = {".h5", ".hdf5"}
-SOURCES = "a folder of photos, a photo, a descriptors .h5 file, or another index"
-Vectors = npt.NDArray[np.float32]
-Embed = Callable[[list[Path]], tuple[Vectors, dict[int, str]]]
+STDIN = "-"
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The sources of a command: photos by id, and descriptor files and indexes."""
-
-    photos: Mapping[str, Path]
-    sets: Sequence[Path]
+def is_set(path: Path) -> bool:
+    """Return whether the path is a file of descriptors, or an index."""
+    return is_index(path) or (path.is_file() and path.suffix.lower() in HDF5)
 
 
-def sorted_sources(paths: Sequence[Path]) -> Sources:
-    """Sort the paths by kind. Raises InputError for a path of unknown kind, or if two photos have the same id."""
-    photos: dict[str, Path] = {}
-    sets: list[Path] = []
-    for path in paths:
-        if is_index(path) or (path.is_file() and path.suffix.lower() in HDF5):
-            sets.append(path)
-            continue
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; expected {SOURCES}")
-        for name, photo in _photos(path).items():
-            if name in photos:
-                raise InputError(f"{photos[name]} and {photo} would both get the id {name!r}; rename one")
-            photos[name] = photo
-    return Sources(photos, sets)
+def add_set(writer: Writer, path: Path, *, replace: bool, skip_existing: bool) -> None:
+    """Add a descriptor file or an index, read twice: first to check all of it, then to add it block by block.
+
+    A file may be larger than memory. Raises InputError for duplicate ids, and for known ids unless an option allows
+    them.
+    """
+    provenance = Index.open(path).manifest.provenance if is_index(path) else read_provenance(path)
+    ids: set[str] = set()
+    for block in _blocks(path):
+        writer.manifest.check(path, block.dim, provenance)
+        if twice := ids.intersection(block.ids):
+            raise InputError(f"{path}: id {min(twice)!r} occurs twice; expected each once")
+        ids.update(block.ids)
+    if not (replace or skip_existing) and (known := writer.present(ids)):
+        raise InputError(f"{writer.path}: {already_there(sorted(ids), known)}")
+    acknowledge, before, total = acknowledged(f"descriptors of {path}"), 0, Added(0, 0, 0)
+    for block in _blocks(path):
+        added = writer.add(
+            block,
+            provenance=provenance,
+            replace=replace,
+            skip_existing=skip_existing,
+            progress=lambda done, _, before=before: acknowledge(before + done, len(ids)),  # type: ignore[misc]
+        )
+        total = Added(*(one + other for one, other in zip(astuple(total), astuple(added), strict=True)))
+        before += len(block)
+    print(f"{path}: {added_text(total)}")
 
 
-def _photos(path: Path) -> dict[str, Path]:
-    from isc.photos.folders import SUFFIXES, list_images
-
-    if path.is_dir():
-        return list_images(path, key="source")
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: of no known kind; expected {SOURCES} ({', '.join(sorted(SUFFIXES))})")
-    if problem := id_problem(path.stem):
-        raise InputError(f"{path}: id {path.stem!r} {problem}")
-    return {path.stem: path}
+def acknowledged(what: str) -> Callable[[int, int], None]:
+    """Return a report that prints what is on the disk, whatever happens next."""
+    return lambda done, total: print(f"{done:,} of {total:,} {what} are on the disk", flush=True)
 
 
-def embedder(manifest: Manifest, arguments: argparse.Namespace) -> Embed:
-    """Return the function that embeds photos for this index. Raises InputError if the index needs another model."""
-    from isc.extract.embedding import embed
-    from isc.model.load_inference import load_inference_model
-    from isc.runtime.allocator import keep_freed_memory
-
-    name = arguments.model or manifest.model or DEFAULT_MODEL
-    network = load_inference_model(name, device=arguments.device)
-    size = manifest.image_size or network.image_size
-    manifest.check(f"--model {name}", network.dim, {**network.provenance, "image_size": str(size)})
-    keep_freed_memory()
-    return lambda paths: embed(network, paths, image_size=size, workers=arguments.workers)
+def _blocks(path: Path) -> Iterator[Descriptors]:
+    if is_index(path):
+        yield read_set(path)[0]
+        return
+    for block in descriptor_blocks(path, rows=BATCH):
+        with named(path):
+            require_one_row_each(block)
+        yield block
 
 
-def describe_photos(photos: Mapping[str, Path], embed: Embed) -> tuple[Descriptors | None, list[str]]:
-    """Return the descriptors of the readable photos, if any, and the reasons of the others, which are logged."""
-    vectors, failures = embed(list(photos.values()))
-    for reason in failures.values():
-        log.warning("left out: %s", reason)
-    kept = [row for row in range(len(photos)) if row not in failures]
-    found = Descriptors(np.array(list(photos), dtype=object)[kept], vectors[kept]) if kept else None
-    return found, list(failures.values())
+def read_sets(manifest: Manifest, paths: Sequence[Path]) -> Descriptors | None:
+    """Return the descriptors of all files and indexes, None without any.
 
-
-def query_descriptors(index: Index, sources: Sources, arguments: argparse.Namespace) -> Descriptors:
-    """Return the descriptors of all sources. Raises InputError if an id occurs twice, or if no photo can be read."""
+    Raises InputError for another model, for views, and if an id occurs twice.
+    """
     sets: list[Descriptors] = []
-    for path in sources.sets:
+    for path in paths:
         descriptors, provenance = read_set(path)
         with named(path):
             require_one_row_each(descriptors)
-        index.manifest.check(path, descriptors.dim, provenance)
+        manifest.check(path, descriptors.dim, provenance)
         sets.append(descriptors)
-    if sources.photos:
-        found, unreadable = describe_photos(sources.photos, embedder(index.manifest, arguments))
-        if unreadable:
-            log.warning("%d of %d photos cannot be read", len(unreadable), len(sources.photos))
-        if found is None:
-            raise InputError(f"none of {len(unreadable):,} photos can be read; the first: {unreadable[0]}")
-        sets.append(found)
-    if len(sets) == 1:
-        return sets[0]
+    if len(sets) < 2:
+        return sets[0] if sets else None
     return Descriptors(np.concatenate([one.ids for one in sets]), np.concatenate([one.vectors for one in sets]))
 
 
-def read_ids(path: Path) -> list[str]:
-    """Read one id per line; skip empty lines. Raises InputError for an unreadable file or an invalid id."""
+def picture_of(suspect: str, *, allow_url: bool) -> Path | Picture:
+    """Return the suspect: a path, the picture on standard input (`-`), or that of a URL.
+
+    Raises InputError for a URL unless `allow_url`, and for one that cannot be fetched.
+    """
+    from isc.find.copies import Picture
+    from isc.find.fetch import fetch_picture, is_url
+
+    if is_url(suspect):
+        if not allow_url:
+            raise InputError(f"{suspect}: nothing is fetched from the web without --allow-url")
+        return Picture(suspect, fetch_picture(suspect))
+    if suspect != STDIN:
+        return Path(suspect)
+    data = b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
+    if not data:
+        raise InputError("-: nothing on standard input; expected a picture's file: isc index query INDEX - < photo.jpg")
+    return Picture("standard input", data)
+
+
+def read_names(path: Path) -> list[str]:
+    """Read one name per line; skip empty lines. Raises InputError for an unreadable file or an invalid name."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

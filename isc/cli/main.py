@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from isc import __version__
-from isc.cli.console import reporting
+from isc.cli.console import INTERRUPTED, NOTHING_HALF, Group, interrupted, reporting, with_version
 
 COMMANDS = {  # name: where it is, and its line in the help
     "find": ("isc.cli.find:find", "find the photos that suspects were made from"),
@@ -31,31 +30,30 @@ COMMANDS = {  # name: where it is, and its line in the help
 HYDRA = frozenset(("train", "extract", "match", "benchmark"))
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands by name; only the one that is called is imported."""
 
-    def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
             return None
-        place, about = COMMANDS[name]
-        if name in HYDRA:
-            return _hydra(name, place, about)
+        place, about = COMMANDS[cmd_name]
+        if cmd_name in HYDRA:
+            return _hydra(cmd_name, place, about)
         command: click.Command = pkgutil.resolve_name(place)
-        return command
+        return with_version(command)
 
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS:
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(COMMANDS)}"
-            context.fail(f"no such command {args[0]!r}; {hint}")
-        return super().resolve_command(context, args)
-
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            interrupted(ctx.meta.get(INTERRUPTED, NOTHING_HALF))
 
 
 def _hydra(name: str, place: str, about: str) -> click.Command:

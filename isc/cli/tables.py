@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 log = logging.getLogger(__name__)
 LISTED = 5  # unreadable files that are named
 COLOURS = {"copy": "bold blue", "perhaps": "bold yellow", "none": "dim", "exact": "bold blue", "near": "bold yellow"}
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[int] | None = None) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Set[int] = frozenset()) -> None:
     """Print the rows under their column names; the columns in `right` are numbers."""
-    numbers = right or set()
     if not sys.stdout.isatty():
-        widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
-        for row in (columns, *rows):
-            cells = (
-                f"{cell:>{w}}" if at in numbers else f"{cell:{w}}"
-                for at, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            print("  ".join(cells).rstrip())
+        print(plain_table(columns, rows, right=right), end="")
         return
     from rich.console import Console
     from rich.table import Table
@@ -29,10 +22,23 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(columns):
-        table.add_column(name, justify="right" if at in numbers else "left", overflow="fold")
+        table.add_column(name, justify="right" if at in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=COLOURS.get(cell, "") if not at else "") for at, cell in enumerate(row)))
     Console().print(table)
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Set[int] = frozenset()) -> str:
+    """Return the rows under their column names as aligned lines; the columns in `right` are numbers."""
+    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+    lines = []
+    for row in (columns, *rows):
+        cells = (
+            f"{cell:>{w}}" if at in right else f"{cell:{w}}"
+            for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip() + "\n")
+    return "".join(lines)
 
 
 def shown_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:

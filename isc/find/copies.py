@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from isc.find.file_table import read_states
 from isc.find.images import as_pixels
 from isc.find.page import Region
 from isc.find.photo_index import PhotoIndex
-from isc.find.photos import PhotoFiles, file_state, photo_files
+from isc.find.photos import FileState, PhotoFiles, file_state, photo_files
 from isc.find.results import Match, Matches, Verdict
 from isc.find.verdicts import COLUMN, NO_PIXELS, OTHER_MODEL, flags_of, judge_of, verdict_of
 from isc.match.verification.alignment import Alignment
@@ -34,21 +35,55 @@ from isc.photos.views import parse_views
 from isc.runtime.cpus import worker_count
 from isc.runtime.progress import progress
 from isc.search.index.index import Index as DescriptorIndex
+from isc.search.index.manifest import require_one_row_each
 
 CANDIDATES = 10  # photos per view of a suspect whose pixels are compared with the suspect's
 ORDER = {verdict: place for place, verdict in enumerate(Verdict)}  # the surest first
 VIEWS = "regions:1"  # of a suspect, besides the whole: the likeliest picture in the picture
 
 
-def find_copies(index: PhotoIndex, suspects: Sequence[Any], *, pixels: bool = True, workers: int = -1) -> Matches:
-    """Return the best match of each suspect; see `Index.find`."""
+@dataclass(frozen=True)
+class Picture:
+    """The bytes of a picture file from elsewhere (a URL, standard input), and what to call it."""
+
+    name: str
+    data: bytes
+
+
+def find_copies(
+    index: PhotoIndex, suspects: Sequence[Any], *, k: int = 1, pixels: bool = True, workers: int = -1
+) -> Matches:
+    """Return the `k` best matches of each suspect; see `Index.find`."""
     if not suspects:
         raise InputError("no suspects; expected at least one picture")
-    if not len(index):
-        raise InputError(f"{index.path}: holds no photos; add some first")
+    _refuse_empty(index)
     with tempfile.TemporaryDirectory(prefix="isc-find-") as folder:
         listed = _as_files(suspects, Path(folder))
-        return _found(index, listed, pixels=pixels, workers=workers)
+        described, failures = _described(index, listed.files, workers=workers)
+        unreadable = (*listed.unusable, *((listed.shown(name), why) for name, why in failures.items()))
+        if described is None:
+            why = ": ".join(unreadable[0])
+            raise InputError(f"none of {len(unreadable):,} suspects can be read; the first: {why}")
+        candidates = _candidates(index, described, k=max(k, CANDIDATES))
+        found = _compared(index, candidates, listed.files, pixels=pixels, workers=workers).best(k)
+    rows = (replace(row, suspect=listed.shown(row.suspect)) if row.suspect[:1] == "/" else row for row in found)
+    return Matches(tuple(rows), unreadable)
+
+
+def find_by_descriptors(index: PhotoIndex, suspects: Descriptors, *, k: int = 1) -> Matches:
+    """Return the `k` best matches of each suspect by the distance of descriptors alone, which the index's model made.
+
+    Raises InputError for suspects of several rows, or of another dimension.
+    """
+    require_one_row_each(suspects)
+    _refuse_empty(index)
+    candidates = _candidates(index, suspects, k=k)
+    return Matches(tuple(_compared(index, candidates, {}, pixels=False, workers=1).best(k)))
+
+
+def _refuse_empty(index: PhotoIndex) -> None:
+    if not len(index):
+        raise InputError(f"{index.path}: holds no photos; add some first")
 
 
 def _as_files(suspects: Sequence[Any], folder: Path) -> PhotoFiles:
@@ -61,33 +96,38 @@ def _as_files(suspects: Sequence[Any], folder: Path) -> PhotoFiles:
             files |= one.files
             unusable += one.unusable
             continue
-        pixels = as_pixels(suspect, name=f"suspect {number}")
-        path = folder / f"{number}.png"
-        path.write_bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes())
-        files[f"suspect {number}"] = path
+        name, data = (suspect.name, suspect.data) if isinstance(suspect, Picture) else _as_png(suspect, number)
+        files[name] = folder / f"{number}.png"
+        files[name].write_bytes(data)
     return PhotoFiles(files, tuple(unusable))
 
 
-def _found(index: PhotoIndex, listed: PhotoFiles, *, pixels: bool, workers: int) -> Matches:
-    described, failures = _described(index, listed.files, workers=workers)
-    unreadable = (*listed.unusable, *((listed.shown(name), why) for name, why in failures.items()))
-    if described is None:
-        return Matches((), unreadable)
-    candidates = _candidates(index, described)
-    photos = {str(name): Path(str(name)) for name in candidates.reference_ids}
-    evidence: npt.NDArray[np.float32] | None = None
-    alignments: Mapping[int, Alignment] = {}
-    if pixels:
+def _as_png(suspect: Any, number: int) -> tuple[str, bytes]:
+    name = f"suspect {number}"
+    pixels = as_pixels(suspect, name=name)
+    return name, cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _compared(
+    index: PhotoIndex, candidates: Pairs, files: Mapping[str, Path], *, pixels: bool, workers: int
+) -> _Compared:
+    """Judge the candidates: by the pixels of pairs whose pictures are there, and by the distance of the others."""
+    judge = judge_of(index.model, index.weights_sha256)
+    squared = 0.0 - candidates.score.astype(np.float64)
+    states = read_states(index.path)
+    evidence: dict[int, npt.NDArray[np.float32]] = {}
+    alignments: dict[int, Alignment] = {}
+    probability = judge.probabilities(squared, None)
+    photos = {name: Path(name) for name in candidates.reference_ids.tolist() if name in states and Path(name).is_file()}
+    there = np.array([name in photos for name in candidates.reference_ids], bool)[candidates.reference]
+    if rows := np.flatnonzero(there).tolist() if pixels else []:
         count = None if workers < 0 else max(1, workers)
-        verified = verify(candidates, listed.files, photos, store=FeatureStore(features_folder()), workers=count)
-        evidence, alignments = verified.evidence, verified.alignments
-    judge = judge_of(index.model)
-    probability = judge.probabilities(0.0 - candidates.score.astype(np.float64), evidence)
-    same = _same_files(index, listed.files, candidates)
-    compared = _Compared(candidates, probability, evidence, alignments, same, judge.calibrated)
-    rows = [_shown(compared.best_of(number), listed) for number in range(len(candidates.query_ids))]
-    rows.sort(key=lambda row: (ORDER[row.verdict], -row.probability, row.suspect))
-    return Matches(tuple(rows), unreadable)
+        verified = verify(candidates.take(there), files, photos, store=FeatureStore(features_folder()), workers=count)
+        evidence = dict(zip(rows, verified.evidence, strict=True))
+        alignments = {rows[at]: one for at, one in verified.alignments.items()}
+        probability[rows] = judge.probabilities(squared[rows], verified.evidence)
+    same = _same_files(states, files, candidates)
+    return _Compared(candidates, probability, evidence, alignments, same, judge.calibrated)
 
 
 def _described(
@@ -115,14 +155,17 @@ def _described(
     return Descriptors(views, np.concatenate(vectors), number), failures
 
 
-def _candidates(index: PhotoIndex, described: Descriptors) -> Pairs:
-    """Return the nearest photos of all rows of each suspect, each photo once, with the score −(smallest distance)²."""
+def _candidates(index: PhotoIndex, described: Descriptors, *, k: int) -> Pairs:
+    """Return the `k` nearest photos of every row of each suspect, each photo once, sorted by suspect.
+
+    The score is −(smallest distance)².
+    """
     names = np.array(list(dict.fromkeys(described.ids)), dtype=object)
     owner = np.arange(len(described)) // (len(described) // len(names))
     plain = Descriptors(np.array([str(row) for row in range(len(described))], dtype=object), described.vectors)
     opened = DescriptorIndex.open(index.path)
     with progress("searching", "suspects") as report:
-        found = opened.knn(plain, k=CANDIDATES, provenance=opened.manifest.provenance, progress=report)
+        found = opened.knn(plain, k=k, provenance=opened.manifest.provenance, progress=report)
     suspect = owner[found.query]
     order = np.lexsort((-found.score, found.reference, suspect))
     first = np.r_[True, (np.diff(suspect[order]) != 0) | (np.diff(found.reference[order]) != 0)]
@@ -130,9 +173,8 @@ def _candidates(index: PhotoIndex, described: Descriptors) -> Pairs:
     return Pairs(names, found.reference_ids, suspect[rows], found.reference[rows], found.score[rows])
 
 
-def _same_files(index: PhotoIndex, files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:
+def _same_files(states: Mapping[str, FileState], files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:
     """Return (suspect, photo) of candidates with the same bytes; only files of equal size are read."""
-    states = read_states(index.path)
     sizes = {name: path.stat().st_size for name, path in files.items() if path.exists()}
     pairs = zip(candidates.query_ids[candidates.query], candidates.reference_ids[candidates.reference], strict=True)
     alike = [(q, r) for q, r in pairs if r in states and states[r].size == sizes.get(q)]
@@ -142,24 +184,29 @@ def _same_files(index: PhotoIndex, files: Mapping[str, Path], candidates: Pairs)
 
 @dataclass(frozen=True)
 class _Compared:
-    """The candidates of all suspects with their probabilities [P], and the evidence of their pixels, if compared."""
+    """The candidates of all suspects, sorted by suspect, with their probabilities [P].
+
+    `evidence` and `alignments` are those of the pairs, by row, whose pixels were compared.
+    """
 
     candidates: Pairs
     probability: npt.NDArray[np.float64]
-    evidence: npt.NDArray[np.float32] | None
+    evidence: Mapping[int, npt.NDArray[np.float32]]
     alignments: Mapping[int, Alignment]
     same: set[tuple[str, str]]
     calibrated: bool
 
-    def best_of(self, suspect: int) -> Match:
-        """Return the match of a suspect: the same file, else the candidate of the best verdict and probability."""
-        matches = map(self._match, np.flatnonzero(self.candidates.query == suspect).tolist())
-        return min(matches, key=lambda one: (not one.same_file, ORDER[one.verdict], -one.probability))
+    def best(self, k: int) -> list[Match]:
+        """Return the `k` best matches of each suspect, the surest first, and the suspect with the surest one first."""
+        rows = groupby(range(len(self.candidates)), key=lambda row: int(self.candidates.query[row]))
+        groups = [sorted(map(self._match, group), key=_rank)[:k] for _, group in rows]
+        groups.sort(key=lambda group: (ORDER[group[0].verdict], -group[0].probability, group[0].suspect))
+        return [match for group in groups for match in group]
 
     def _match(self, row: int) -> Match:
         pairs, alignment = self.candidates, self.alignments.get(row)
         suspect, photo = pairs.query_ids[pairs.query[row]], pairs.reference_ids[pairs.reference[row]]
-        told = None if self.evidence is None else self.evidence[row]
+        told = self.evidence.get(row)
         identical = (suspect, photo) in self.same
         probability = 1.0 if identical else float(self.probability[row])
         verdict = Verdict.copy if identical else verdict_of(probability, told, aligned=alignment is not None)
@@ -183,8 +230,9 @@ def region(corners: npt.NDArray[np.float64]) -> Region:
     return tuple((round(float(x), 4), round(float(y), 4)) for x, y in corners)
 
 
-def _shown(row: Match, listed: PhotoFiles) -> Match:
-    return replace(row, suspect=listed.shown(row.suspect) if Path(row.suspect).is_absolute() else row.suspect)
+def _rank(match: Match) -> tuple[bool, int, float, float]:
+    """Return the key that sorts the matches of a suspect: the same file first, then by verdict and probability."""
+    return not match.same_file, ORDER[match.verdict], -match.probability, match.distance or 0.0
 
 
 def features_folder() -> Path:

@@ -19,7 +19,7 @@ from isc.find.file_table import read_states
 from isc.find.photo_index import PhotoIndex, cached_path
 from isc.find.photos import FileState, below
 from isc.find.results import Group, Groups, Kind, Member, Verdict
-from isc.find.verdicts import COLUMN, judge_of, verdict_of
+from isc.find.verdicts import COLUMN, Judge, judge_of, verdict_of
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
 from isc.model.load_inference import DEFAULT_MODEL
@@ -64,7 +64,7 @@ def find_duplicates(
     described = described.take(np.flatnonzero([name in states for name in described.ids]))
     names = described.ids.tolist()
     same = _same_files(names, states)
-    links = [*same, *_alike(described, kept.model, same, pixels=pixels)]
+    links = [*same, *_alike(described, judge_of(kept.model, kept.weights_sha256), same, pixels=pixels)]
     shown = {name: str(root / name[len(above) :]) for name in names}
     groups = [_group(members, links, names, states, shown) for members in _components(links)]
     groups.sort(key=lambda one: (-sum(member.bytes for member in one.members[1:]), one.members[0].path))
@@ -82,7 +82,7 @@ def _same_files(names: Sequence[str], states: Mapping[str, FileState]) -> list[_
     return links
 
 
-def _alike(described: Descriptors, model: str, same: Sequence[_Link], *, pixels: bool) -> list[_Link]:
+def _alike(described: Descriptors, judge: Judge, same: Sequence[_Link], *, pixels: bool) -> list[_Link]:
     """Link the photos whose descriptors are near and whose pixels agree; of equal files only the first is compared."""
     copies = {link.other for link in same}
     kept = np.array([row for row in range(len(described)) if row not in copies])
@@ -95,7 +95,7 @@ def _alike(described: Descriptors, model: str, same: Sequence[_Link], *, pixels:
         verified = verify(pairs, files, files, store=FeatureStore(features_folder()))
         evidence = verified.evidence
         aligned[list(verified.alignments)] = True
-    probability = judge_of(model).probabilities(0.0 - pairs.score.astype(np.float64), evidence)
+    probability = judge.probabilities(0.0 - pairs.score.astype(np.float64), evidence)
     links = []
     for row in range(len(pairs)):
         told = None if evidence is None else evidence[row]

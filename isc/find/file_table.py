@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from isc.errors import InputError
 from isc.find.photos import FileState
@@ -19,16 +20,14 @@ TABLE = (
 
 def read_states(folder: Path) -> dict[str, FileState]:
     """Return the state of each described photo, by id."""
-    with _database(folder) as database:
-        rows = database.execute("SELECT id, size, mtime_ns, sha256 FROM photos WHERE reason IS NULL ORDER BY id")
-        return {name: FileState(size, time, digest) for name, size, time, digest in rows}
+    rows = _selected(folder, "SELECT id, size, mtime_ns, sha256 FROM photos WHERE reason IS NULL ORDER BY id")
+    return {name: FileState(size, time, digest) for name, size, time, digest in rows}
 
 
 def read_unreadable(folder: Path) -> dict[str, tuple[FileState, str]]:
     """Return the state of each photo that could not be read, and the reason, by id."""
-    with _database(folder) as database:
-        rows = database.execute("SELECT id, size, mtime_ns, sha256, reason FROM photos WHERE reason IS NOT NULL")
-        return {name: (FileState(size, time, digest), why) for name, size, time, digest, why in rows}
+    rows = _selected(folder, "SELECT id, size, mtime_ns, sha256, reason FROM photos WHERE reason IS NOT NULL")
+    return {name: (FileState(size, time, digest), why) for name, size, time, digest, why in rows}
 
 
 def write_states(folder: Path, states: Mapping[str, FileState], *, reasons: Mapping[str, str] | None = None) -> None:
@@ -45,17 +44,30 @@ def forget(folder: Path, photos: Iterable[str]) -> None:
         database.executemany("DELETE FROM photos WHERE id = ?", ((name,) for name in photos))
 
 
+def _selected(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query; none if no photo was ever added. Nothing is written: the folder may be read-only."""
+    path = folder / FILES
+    if not path.is_file():
+        return []
+    with (
+        _named(path),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=60)) as database,
+    ):
+        return database.execute(query).fetchall()
+
+
 @contextmanager
 def _database(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / FILES
+    with _named(path), closing(sqlite3.connect(path, timeout=60)) as database, database:
+        database.execute(TABLE)
+        yield database
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     try:
-        database = sqlite3.connect(path, timeout=60)
-        try:
-            with database:
-                database.execute(TABLE)
-                yield database
-        finally:
-            database.close()
+        yield
     except sqlite3.Error as error:
         raise InputError(
             f"{path}: cannot be used ({error}); free space, or remove the index and make it again"

@@ -20,10 +20,11 @@ class Index(PhotoIndex):
     the index whole, and the next call goes on from there. One process writes, any number read.
     """
 
-    def find(self, *suspects: Any, pixels: bool = True, workers: int = -1) -> Matches:
-        """Find the photo that each suspect was most likely made from, most certain first.
+    def find(self, *suspects: Any, k: int = 1, pixels: bool = True, workers: int = -1) -> Matches:
+        """Find the `k` photos that each suspect was most likely made from, the surest first.
 
         A suspect is a path, a folder, a PIL image, a uint8 array [H, W, 3], or a tensor [3, H, W]. Without `pixels`
-        only descriptors are compared: faster, and less certain. Raises InputError if no suspect can be read.
+        only descriptors are compared: faster, and less certain; so it is for photos whose files are gone. Raises
+        InputError if no suspect can be read.
         """
-        return find_copies(self, suspects, pixels=pixels, workers=workers)
+        return find_copies(self, suspects, k=k, pixels=pixels, workers=workers)

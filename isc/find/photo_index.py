@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,10 @@ from isc.model.download import cache_folder
 from isc.model.inference import InferenceModel
 from isc.model.load_inference import DEFAULT_MODEL, load_inference_model
 from isc.runtime.allocator import keep_freed_memory
-from isc.runtime.progress import progress
+from isc.runtime.progress import Report, progress
 from isc.search.index.index import Index as DescriptorIndex
 from isc.search.index.index import is_index
+from isc.search.index.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ class Changes:
     removed: int = 0
     unchanged: int = 0
     unreadable: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def given(self) -> int:
+        """The number of files that were looked at."""
+        return self.added + self.changed + self.unchanged + len(self.unreadable)
 
     def __str__(self) -> str:
         parts = {"added": self.added, "changed": self.changed, "removed": self.removed, "unchanged": self.unchanged}
@@ -63,16 +69,17 @@ class PhotoIndex:
     def __init__(self, path: Source, *, model: str | None = None) -> None:
         """Open the index at `path`, or name where a new one for `model` (default `isc_small`) will be made.
 
-        Raises InputError if the path is another kind of file, or the index is for another model than the one named.
+        For an index that is there, `model` may name another place of its model. Raises InputError if the path is
+        another kind of file, or the index is for another model than the one named.
         """
         self.path = Path(path)
         if self.path.exists() and not is_index(self.path):
             raise InputError(f"{self.path}: is there and is no index; expected an index, or a path that is free")
         there = DescriptorIndex.open(self.path).manifest.model if self.path.exists() else None
-        if model is not None and there is not None and model != there:
-            raise InputError(f"{self.path}: is for model {there}; expected it, not {model}")
-        self.model = there or model or DEFAULT_MODEL
+        self.model = located(model) if model else there or DEFAULT_MODEL
         self._network: InferenceModel | None = None
+        if there not in (None, self.model):
+            self.network()  # raises if it is another model
 
     def __len__(self) -> int:
         """The number of photos that are in the index."""
@@ -87,13 +94,24 @@ class PhotoIndex:
     @property
     def photos(self) -> list[str]:
         """The absolute paths of the photos, sorted."""
-        return list(read_states(self.path)) if self.path.exists() else []
+        return list(read_states(self.path))
 
-    def add(self, *sources: Source) -> Changes:
-        """Add the photos of files and folders; photos that are unchanged since they were added are left as they are."""
-        return self._update(photo_files(sources), missing=())
+    def create(self, *, image_size: int | None = None) -> DescriptorIndex:
+        """Make the empty index. Raises InputError if there is one."""
+        if self.path.exists():
+            raise InputError(f"{self.path}: is there already; expected a new path")
+        network = self.network()
+        made = {**network.provenance, "image_size": str(image_size or network.image_size)}
+        return DescriptorIndex.create(self.path, dim=network.dim, provenance=made, model=self.model)
 
-    def sync(self, folder: Source) -> Changes:
+    def add(self, *sources: Source, acknowledge: Report | None = None) -> Changes:
+        """Add the photos of files and folders; photos that are unchanged since they were added are left as they are.
+
+        `acknowledge` is called with (described photos on disk, photos to describe).
+        """
+        return self._update(photo_files(sources), missing=(), acknowledge=acknowledge)
+
+    def sync(self, folder: Source, *, acknowledge: Report | None = None) -> Changes:
         """Bring the index in step with a folder: add new photos, describe changed ones anew, remove those gone.
 
         A photo has changed if its size or its content has. Photos of other folders stay.
@@ -101,21 +119,26 @@ class PhotoIndex:
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: no such folder; expected one of photos")
         listed = photo_files([folder])
-        known = {*read_states(self.path), *read_unreadable(self.path)} if self.path.exists() else set()
-        return self._update(
-            listed, missing=[name for name in known - listed.files.keys() if name.startswith(below(folder))]
-        )
+        known = {*read_states(self.path), *read_unreadable(self.path)}
+        missing = [name for name in known - listed.files.keys() if name.startswith(below(folder))]
+        return self._update(listed, missing=missing, acknowledge=acknowledge)
 
-    def remove(self, *photos: Source) -> int:
-        """Remove photos by path, or by file name where only one has it; all or none. Return their number."""
-        if not self.path.exists():
-            raise InputError(f"{self.path}: no such index")
-        states = read_states(self.path)
-        names = [resolved(str(photo), states) for photo in photos]
+    def remove(self, *photos: Source, missing_ok: bool = False) -> int:
+        """Remove photos, all or none, and return their number.
+
+        A photo is named by its id, its path, or its file name if only one photo has it. Raises InputError for an
+        ambiguous name, and for one that is not in the index unless `missing_ok`.
+        """
         with DescriptorIndex.open(self.path).writer() as writer:
-            removed = writer.remove(names)
-        forget(self.path, names)
-        return removed
+            names = self._resolved([str(photo) for photo in photos], writer)
+            if missing_ok or writer.present(names) == set(names):
+                forget(self.path, names)  # first: a photo that is known but not described would be left out for ever
+            return writer.remove(names, missing_ok=missing_ok)
+
+    @property
+    def weights_sha256(self) -> str:
+        """The hash of the weights that described the photos; `unknown` for descriptors that do not say it."""
+        return DescriptorIndex.open(self.path).manifest.provenance.get("weights_sha256", "unknown")
 
     def network(self) -> InferenceModel:
         """Return the network of the index's model, loaded once. Raises InputError if it is not the index's."""
@@ -129,16 +152,24 @@ class PhotoIndex:
             self._network = network
         return self._network
 
-    def _update(self, listed: PhotoFiles, missing: Sequence[str]) -> Changes:
+    def _resolved(self, given: Sequence[str], writer: Writer) -> list[str]:
+        """Return the ids of photos that are given by id, path or file name; names of no photo stay as they are."""
+        forms = {one: (one, absolute(one), str(Path(one).with_suffix(""))) for one in given}
+        known = writer.present(form for one in forms.values() for form in one)
+        ids = {one: next((form for form in forms[one] if form in known), None) for one in given}
+        named = by_file_name(read_states(self.path)) if None in ids.values() else {}
+        return [ids[one] or _only(one, named.get(one, ())) for one in given]
+
+    def _update(self, listed: PhotoFiles, *, missing: Sequence[str], acknowledge: Report | None) -> Changes:
         """Describe the listed photos that are new or have changed, and remove the missing ones."""
-        states = read_states(self.path) if self.path.exists() else {}
-        refused = read_unreadable(self.path) if self.path.exists() else {}
+        states = read_states(self.path)
+        refused = read_unreadable(self.path)
         moved = {name: now for name, path in listed.files.items() if (now := _same(states.get(name), path))}
         still = {name: why for name, path in listed.files.items() if (why := _still_refused(refused.get(name), path))}
         todo = {name: path for name, path in listed.files.items() if name not in moved and name not in still}
         unreadable = [*listed.unusable, *((listed.shown(name), why) for name, why in still.items())]
         if todo:
-            unreadable += [(listed.shown(name), why) for name, why in self._describe(todo).items()]
+            unreadable += [(listed.shown(name), why) for name, why in self._describe(todo, acknowledge).items()]
         if touched := {name: now for name, now in moved.items() if now != states[name]}:
             write_states(self.path, touched)
         removed = self._forget_missing(missing)
@@ -156,17 +187,13 @@ class PhotoIndex:
         if not missing:
             return 0
         with DescriptorIndex.open(self.path).writer() as writer:
-            removed = writer.remove(missing, missing_ok=True)
-        forget(self.path, missing)
-        return removed
+            forget(self.path, missing)
+            return writer.remove(missing, missing_ok=True)
 
-    def _describe(self, todo: Mapping[str, Path]) -> dict[str, str]:
+    def _describe(self, todo: Mapping[str, Path], acknowledge: Report | None) -> dict[str, str]:
         """Add the descriptors of these photos, group by group on disk; return {id: reason} of unreadable ones."""
         network = self.network()
-        if not self.path.exists():
-            made = {**network.provenance, "image_size": str(network.image_size)}
-            DescriptorIndex.create(self.path, dim=network.dim, provenance=made, model=self.model)
-        index = DescriptorIndex.open(self.path)
+        index = DescriptorIndex.open(self.path) if self.path.exists() else self.create()
         provenance, size = index.manifest.provenance, index.manifest.image_size or network.image_size
         failures: dict[str, str] = {}
         names = list(todo)
@@ -180,7 +207,10 @@ class PhotoIndex:
                     writer.add(found, provenance=provenance, replace=True)
                 writer.remove(why, missing_ok=True)  # a photo that was readable before
                 write_states(self.path, states, reasons=why)
-                report(min(start + GROUP, len(names)), len(names))
+                done = min(start + GROUP, len(names))
+                report(done, len(names))
+                if acknowledge:
+                    acknowledge(done - len(failures), len(names))
         return failures
 
 
@@ -203,18 +233,24 @@ def describe(
     return Descriptors(np.array(names, dtype=object)[rows], vectors), failures
 
 
-def resolved(photo: str, states: Mapping[str, FileState]) -> str:
-    """Return the id of a photo given by its path, or by a file name that one photo has. Raises InputError otherwise."""
-    if photo in states:
-        return photo
-    if (path := absolute(photo)) in states:
-        return path
-    found = [name for name in states if Path(name).name == photo]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{photo!r}: {len(found)} photos have this name, such as {found[0]}; give the path")
-    raise InputError(f"{photo!r}: not in the index; nothing was removed")
+def by_file_name(photos: Iterable[str]) -> dict[str, list[str]]:
+    """Return {file name: paths of the photos that have it}."""
+    found: dict[str, list[str]] = {}
+    for photo in photos:
+        found.setdefault(Path(photo).name, []).append(photo)
+    return found
+
+
+def _only(name: str, photos: Sequence[str]) -> str:
+    """Return the one photo of this file name, or the name if there is none. Raises InputError if there are several."""
+    if len(photos) > 1:
+        raise InputError(f"{name!r}: {len(photos)} photos have this name, such as {photos[0]}; give the path")
+    return photos[0] if photos else name
+
+
+def located(model: str) -> str:
+    """Return the name of a model, or the absolute path of its file or folder."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def cached_path(folder: Path, *, model: str = DEFAULT_MODEL) -> Path:

@@ -67,7 +67,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Matches(Sequence[Match]):
-    """The best match of each suspect, most certain first, and the (path, reason) of unreadable files."""
+    """The best matches of each suspect, most certain first, and the (path, reason) of unreadable files."""
 
     rows: tuple[Match, ...]
     unreadable: tuple[tuple[str, str], ...] = ()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from isc.data.model_files import beside_model
 from isc.evaluate.calibration.files import FILES, Calibration, read_calibration
-from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY
+from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, WEIGHTS
 from isc.find.results import Verdict
 from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.fusion import Fusion
@@ -47,15 +47,23 @@ class Judge:
 
 
 @cache
-def judge_of(weights: str) -> Judge:
-    """Return the judge of a model by its name, run folder or file."""
-    fusion, note = fusion_for("model", {"weights": weights})
-    found = {
-        kind: read_calibration(path).calibration if (path := beside_model(weights, FILES[kind])).is_file() else None
-        for kind in (PROBABILITY, DISTANCE)
-    }
-    calibrated = note is None or found[PROBABILITY] is not None
-    return Judge(fusion, found[PROBABILITY], found[DISTANCE], calibrated)
+def judge_of(weights: str, weights_sha256: str | None = None) -> Judge:
+    """Return the judge of a model by its name, run folder or file.
+
+    What was fitted for the model counts only for descriptors of the same weights, if their hash is given.
+    """
+    made = {"weights": weights} | ({} if weights_sha256 is None else {WEIGHTS: weights_sha256})
+    fusion, note = fusion_for("model", made)
+    found = {kind: one for kind in (PROBABILITY, DISTANCE) if (one := _calibration(weights, kind, weights_sha256))}
+    return Judge(fusion, found.get(PROBABILITY), found.get(DISTANCE), note is None or PROBABILITY in found)
+
+
+def _calibration(weights: str, kind: str, weights_sha256: str | None) -> Calibration | None:
+    path = beside_model(weights, FILES[kind])
+    if not path.is_file():
+        return None
+    stored = read_calibration(path).calibration
+    return stored if weights_sha256 in (None, stored.made.descriptors.get(WEIGHTS)) else None
 
 
 def verdict_of(probability: float, evidence: npt.NDArray[np.float32] | None, *, aligned: bool) -> Verdict:

@@ -60,7 +60,7 @@ class Index:
         """Create an empty index, completely or not at all.
 
         `provenance` is that of the descriptors to come (`isc.data.read_provenance`, `isc.model.files.describe`);
-        `model` names the model that `isc-index add` applies to photos. Raises InputError if `path` exists.
+        `model` names the model that `isc index add` applies to photos. Raises InputError if `path` exists.
         """
         if path.exists() or path.is_symlink():
             raise InputError(f"{path}: is there already; expected a new path")

@@ -78,9 +78,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected an index that isc-index create made")
+        raise InputError(f"{folder}: no such folder; expected an index that isc index create made")
     if not path.is_file():
-        raise InputError(f"{folder}: holds no {MANIFEST}; expected an index that isc-index create made")
+        raise InputError(f"{folder}: holds no {MANIFEST}; expected an index that isc index create made")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
