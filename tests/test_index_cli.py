@@ -395,7 +395,7 @@ def test_every_option_of_every_command_has_its_sentence():
         (["query", "known.index", "abc.h5", "-k", "0"], ["'-k': 0 is not in the range x>=1"]),
         (
             ["query", "known.index", "abc.h5", "--max-distance", "nan"],
-            ["--max-distance nan: expected a number of at least 0"],
+            ["'--max-distance': nan is not a finite number"],
         ),
         (["query", "known.index", "nowhere.jpg"], ["nowhere.jpg: no such file or folder; expected suspects"]),
         (["query", "known.index", "ftp://h/x.jpg", "--allow-url"], ["ftp://h/x.jpg: expected http:// or https://"]),

@@ -1,55 +1,65 @@
-"""Fit probabilities to the scores of a judged run, and thresholds for wanted precisions; keep them with the model."""
+"""The command isc calibrate: probabilities and thresholds for the scores of a judged run."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from isc.cli.console import Parser, run_command
-from isc.data.csv_files import read_ground_truth, read_predictions
-from isc.data.files import write_json
-from isc.data.model_files import beside_model, require_model
+import click
+
+from isc.cli.console import FiniteRange, exactly_one
 from isc.errors import InputError
-from isc.evaluate.calibration.files import FILES, Calibration
-from isc.evaluate.calibration.fit import fit
-from isc.evaluate.calibration.score_origin import read_made
-from isc.evaluate.calibration.thresholds import Threshold
-from isc.match.inputs import named
-from isc.runtime.progress import progress
 
+if TYPE_CHECKING:
+    from isc.evaluate.calibration.files import Calibration
+    from isc.evaluate.calibration.thresholds import Threshold
+
+PATH = click.Path(path_type=Path)
 ALWAYS = 0.975  # share of draws that reach a precision; below it, the printed line mentions the share
 
-EXAMPLES = """\
-examples:
-  isc-match queries=q.h5 references=r.h5 output=labelled
-  isc-calibrate --run labelled --ground-truth gt.csv --precision 0.95 --model runs/first
-  isc-match queries=q2.h5 references=r2.h5 output=matched              (reads what is stored with the model)
-  isc-calibrate --run labelled --ground-truth gt.csv --output mine.json
-  isc-match … calibration=mine.json
 
-The run should look like what you will match: as many references, as large a share of copies, the same kinds of edits.
-A sample of your own queries with its true pairs labelled serves best (docs/calibration.md).
-"""
+@click.command(short_help="fit probabilities and thresholds to labelled pairs")
+@click.option("--run", type=PATH, required=True, metavar="RUN_DIR", help="A folder that isc match wrote.")
+@click.option("--ground-truth", type=PATH, required=True, metavar="GT.csv", help="Its true pairs.")
+@click.option(
+    "--precision", type=FiniteRange(0.5, 1, max_open=True), default=0.9, show_default=True, metavar="P",
+    help="The wanted share of copies among the accepted pairs.",
+)  # fmt: skip
+@click.option("--output", type=PATH, metavar="FILE.json", help="A file for calibration=FILE.json of isc match.")
+@click.option("--model", metavar="RUN_DIR", help="Or the model that made the descriptors, for calibration=model.")
+def calibrate(run: Path, *, ground_truth: Path, precision: float, output: Path | None, model: str | None) -> None:
+    """Fit probabilities to the scores of a judged run, and thresholds for wanted precisions; keep them with the model.
 
+    The run should look like what you will match: as many references, as large a share of copies, the same kinds of
+    edits. A sample of your own queries with its true pairs labelled serves best (docs/calibration.md).
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command isc-calibrate."""
-    run_command(_parser(), argv, action=calibrate, interrupted="nothing was left half written")
+    \b
+    isc match queries=q.h5 references=r.h5 output=labelled
+    isc calibrate --run labelled --ground-truth gt.csv --precision 0.95 --model runs/first
+    isc match queries=q2.h5 references=r2.h5 output=matched         (reads what is stored with the model)
+    isc calibrate --run labelled --ground-truth gt.csv --output mine.json
+    isc match … calibration=mine.json
+    """
+    from isc.data.csv_files import read_ground_truth, read_predictions
+    from isc.data.files import write_json
+    from isc.evaluate.calibration.files import FILES
+    from isc.evaluate.calibration.fit import fit
+    from isc.evaluate.calibration.score_origin import read_made
+    from isc.match.inputs import named
+    from isc.runtime.progress import progress
 
-
-def calibrate(given: argparse.Namespace) -> None:
-    _check_target(given.output, given.model)
-    predictions = given.run / "predictions.csv"
+    target_of = _checked_target(output, model)
+    predictions = run / "predictions.csv"
     if not predictions.is_file():
         raise InputError(f"{predictions} is not there; expected --run to name a folder that match.py wrote")
-    made = read_made(given.run)
+    made = read_made(run)
     # predictions of match.py may have more rows than the challenge accepts
     matches = read_predictions(predictions, max_rows=max(made.queries * made.references, 1))
-    truth = read_ground_truth(given.ground_truth)
-    with progress("fitting", "thresholds") as report, named(given.run):
-        found = fit(matches, truth, made, precision=given.precision, report=report)
-    target = given.output or beside_model(given.model, FILES[made.scores])
+    truth = read_ground_truth(ground_truth)
+    with progress("fitting", "thresholds") as report, named(run):
+        found = fit(matches, truth, made, precision=precision, report=report)
+    target = target_of(FILES[made.scores])
     print(summary(found))
     write_json(target, found.as_dict())
     print(f"wrote {target}")
@@ -86,37 +96,14 @@ def _line(one: Threshold, *, wanted: bool) -> str:
     return f"{one.precision:9.2f}  {one.threshold:12.4f}  {span:^19}  {one.recall:6.3f}  {held}{mark}"
 
 
-def _check_target(output: Path | None, model: str | None) -> None:
-    """Raise InputError, before the work, if match.py could not find the file to write."""
+def _checked_target(output: Path | None, model: str | None) -> Callable[[str], Path]:
+    """Return the path to write a kind of calibration to. Raises InputError if isc match could not find it there."""
+    from isc.data.model_files import beside_model, require_model
+
+    exactly_one(output=output, model=model)
     if model is not None:
         require_model(model)
-    elif output is None or output.suffix.lower() != ".json":
+        return lambda file: beside_model(model, file)
+    if output is None or output.suffix.lower() != ".json":
         raise InputError(f"--output {output}: expected a name that ends in .json, as calibration= takes it")
-
-
-def precision(text: str) -> float:
-    """Parse the precision; argparse shows this function's name in its error messages."""
-    value = float(text)
-    if not 0.5 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a share from 0.5 to below 1")
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="isc-calibrate",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN_DIR", help="a folder that match.py wrote")
-    parser.add_argument("--ground-truth", type=Path, required=True, metavar="GT.csv", help="its true pairs")
-    parser.add_argument("--precision", type=precision, default=0.9, metavar="P", help="the wanted one (0.9)")
-    keep = parser.add_mutually_exclusive_group(required=True)
-    keep.add_argument("--output", type=Path, metavar="FILE.json", help="a file for match.py's calibration=FILE.json")
-    keep.add_argument("--model", metavar="RUN_DIR", help="the model that made the descriptors, for calibration=model")
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+    return lambda _: output

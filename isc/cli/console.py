@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,34 @@ def with_version(command: click.Command) -> click.Command:
     if not any(one.name == "version" for one in command.params):
         click.version_option(__version__, "--version", message="isc %(version)s", help="Show the version.")(command)
     return command
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; not NaN, which click lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+def at_most_one(**given: object) -> None:
+    """Raise InputError if more than one of these options has a value."""
+    named = [_option(name) for name, value in given.items() if value]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(named)} exclude each other; give one")
+
+
+def exactly_one(**given: object) -> None:
+    """Raise InputError unless one of these options has a value."""
+    at_most_one(**given)
+    if not any(given.values()):
+        raise InputError(f"one of {' and '.join(map(_option, given))} is required; give one")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def say_after_interrupt(text: str) -> None:

@@ -1,11 +1,10 @@
-"""Run the main job on real photos: make a benchmark, fine-tune, extract, match and judge, before and after.
+"""The command isc demo: a benchmark of real photos, fine-tuning, extraction, matching and judging, before and after.
 
 Every step is a command of the package, printed before it runs; the steps exchange only files.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import shlex
@@ -17,17 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isc.benchmark.baselines import hasher, write_hashes
-from isc.benchmark.make import make_benchmark
-from isc.benchmark.sizes import Wanted
-from isc.cli.verbs import start_logging
-from isc.config.choices import NearDuplicates
-from isc.data.files import write_json
+import click
+
+from isc.cli.console import say_after_interrupt
 from isc.errors import InputError
-from isc.photos.folders import SAMPLE
 
 log = logging.getLogger(__name__)
 
+PATH = click.Path(path_type=Path)
 SEED = 2021
 SMALL_BATCH = 32  # batch size of experiment=demo; fewer training photos form a single batch
 
@@ -40,31 +36,37 @@ class Row:
     metrics: dict[str, Any]
 
 
-def main() -> None:
-    """Run the command isc-demo."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("output", nargs="?", default="demo", type=Path, help="folder to write to (default: demo)")
-    parser.add_argument(
-        "--images", default=SAMPLE, type=Path, help="folder of your own photos (default: the 118 shipped)"
-    )
-    parser.add_argument("--experiment", default="demo", help="isc-train's experiment (default: demo)")
-    parser.add_argument("--steps", type=int, help="training steps (default: those of the experiment)")
-    arguments = parser.parse_args()
-    start_logging()
+@click.command(short_help="see the whole chain at work on the sample photos")
+@click.argument("output", type=PATH, default=Path("demo"))
+@click.option("--images", type=PATH, metavar="DIR", help="Folder of your own photos.  [default: the 118 shipped]")
+@click.option("--experiment", default="demo", show_default=True, help="The recipe of isc train.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Training steps.  [default: the recipe's]")
+def demo(output: Path, *, images: Path | None, experiment: str, steps: int | None) -> None:
+    """Make a benchmark of photos, fine-tune, extract, match and judge, before and after, in the folder OUTPUT.
+
+    Every step is a command of the package, printed before it runs; the steps exchange only files. Finished work is
+    used again, so that a demo that was broken off goes on.
+
+    \b
+    isc demo
+    isc demo my-demo --images my-photos
+    """
+    from isc.photos.folders import SAMPLE
+
+    say_after_interrupt("the same command goes on from here")
     try:
-        demo(arguments.output, images=arguments.images, experiment=arguments.experiment, steps=arguments.steps)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        run_demo(output, images=images or SAMPLE, experiment=experiment, steps=steps)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the command has printed the reason
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
-def demo(output: Path, *, images: Path = SAMPLE, experiment: str = "demo", steps: int | None = None) -> list[Row]:
+def run_demo(output: Path, *, images: Path, experiment: str, steps: int | None) -> list[Row]:
     """Run all steps in the folder `output`, print the result table and return its rows; finished work is reused."""
+    from isc.benchmark.make import make_benchmark
+    from isc.benchmark.sizes import Wanted
+    from isc.config.choices import NearDuplicates
+    from isc.data.files import write_json
+
     started = time.monotonic()
     benchmark = output / "benchmark"
     log.info("making a benchmark of edited copies from the photos in %s", images)
@@ -131,6 +133,8 @@ def pdq(benchmark: Path, output: Path) -> list[Row]:
 
 def pdq_descriptors(benchmark: Path, output: Path) -> bool:
     """Write PDQ hashes of queries and references as descriptors; return False if pdqhash is not installed."""
+    from isc.benchmark.baselines import hasher, write_hashes
+
     try:
         by = hasher("PDQ")
     except InputError as error:
@@ -155,10 +159,6 @@ def table(rows: Sequence[Row]) -> str:
 
 def _command(verb: str, *arguments: str) -> None:
     """Run one of the verbs in a process of its own, because torch and faiss must not share a process."""
-    print(f"\n$ isc-{verb} {shlex.join(arguments)}", flush=True)
-    code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
+    print(f"\n$ isc {verb} {shlex.join(arguments)}", flush=True)
+    code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc {verb}'; {verb}()"
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isc.cli.console import Group, say_after_interrupt
+from isc.cli.console import FiniteRange, Group, at_most_one, say_after_interrupt
 from isc.cli.match_output import FORMATS, NUMBERS, TABLE, as_csv, as_json, table_rows
 from isc.cli.tables import plain_table, print_table, shown_unreadable
 from isc.errors import InputError
@@ -89,8 +89,7 @@ def add(path: Path, sources: tuple[Path, ...], *, replaces: bool, skip_existing:
     opened = Index.open(path)
     sets = [source for source in sources if is_set(source)]
     photos = [source for source in sources if source not in sets]
-    if replaces and skip_existing:
-        raise InputError("--replace and --skip-existing exclude each other; give one")
+    at_most_one(replace=replaces, skip_existing=skip_existing)
     if (replaces or skip_existing) and not sets:
         raise InputError("--replace and --skip-existing are for descriptors; changed photos are described anew anyway")
     if photos:
@@ -143,7 +142,7 @@ def remove(path: Path, names: tuple[str, ...], *, file: Path | None, missing_ok:
 @click.argument("suspects", nargs=-1, required=True, metavar="SUSPECT...")
 @click.option("-k", type=click.IntRange(min=1), metavar="N", help="Photos named for each suspect.  [default: 10]")
 @click.option(
-    "--max-distance", type=click.FloatRange(min=0), metavar="D", help="Leave out photos whose descriptors are farther."
+    "--max-distance", type=FiniteRange(min=0), metavar="D", help="Leave out photos whose descriptors are farther."
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What is written."
@@ -249,7 +248,7 @@ def compact(path: Path) -> None:
 @click.option("--output", type=PATH, required=True, metavar="FOLDER", help="Where the index is written.")
 @click.option("--on-disk", is_flag=True, help="Keep the lists of an IVF index on the disk as they fill.")
 @click.option(
-    "--memory-gb", type=click.FloatRange(min=0.001), default=2.0, show_default=True,
+    "--memory-gb", type=FiniteRange(min=0.001), default=2.0, show_default=True,
     help="With --on-disk: GB that wait in memory.",
 )  # fmt: skip
 def approximate(path: Path, *, factory: str, training: Path, output: Path, on_disk: bool, memory_gb: float) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from isc.cli.index_sources import is_set, picture_of, read_sets
-from isc.errors import InputError
 from isc.find.copies import find_by_descriptors, find_copies
 from isc.find.photo_index import PhotoIndex
 from isc.find.results import Match, Matches, Verdict
@@ -33,8 +32,6 @@ def matches_of(
 
 def within(found: Matches, distance: float) -> Matches:
     """Return the matches without the photos that are farther; a suspect that has none left keeps a row without one."""
-    if not distance >= 0:
-        raise InputError(f"--max-distance {distance}: expected a number of at least 0")
     near = {match.suspect for match in found if match.distance is not None and match.distance <= distance}
     rows: list[Match] = []
     for match in found:

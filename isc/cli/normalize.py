@@ -1,65 +1,90 @@
-"""Choose the normalisation with the best μAP on a validation set, and keep it with the model."""
+"""The command isc normalize: the normalisation of descriptors with the best μAP on a validation set."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from isc import __version__
-from isc.cli.console import Parser, run_command
-from isc.config.chain import parse
-from isc.data.csv_files import read_ground_truth
-from isc.data.descriptors import Descriptors
-from isc.data.files import write_json
-from isc.data.hdf5 import MAX_DIM
-from isc.data.matches import GroundTruth
-from isc.data.model_files import beside_model, require_model
+from isc.cli.console import Group, at_most_one
 from isc.errors import InputError
-from isc.match.inputs import named, read_sides, read_training
-from isc.runtime.progress import progress
-from isc.search.normalize.files import FILE, FORMAT
-from isc.search.normalize.fitted import require_unit
-from isc.search.normalize.tune import CHAINS, Bench, Choice, Trial, choose
 
-EXAMPLES = """\
-examples:
-  isc-normalize search --queries q.h5 --references r.h5 --training t.h5 --ground-truth gt.csv --model runs/first
-  isc-match queries=q2.h5 references=r2.h5 training=t.h5 normalize=model output=matched
-  isc-normalize search … --chains whiten subtract pca+score --output found.json
-  isc-match … training=t.h5 normalize=found.json
+if TYPE_CHECKING:
+    from isc.data.descriptors import Descriptors
+    from isc.data.matches import GroundTruth
+    from isc.search.normalize.tune import Choice, Trial
 
-Queries, references and ground truth are a validation set: report figures on another one. A chain is none, or of the
-steps pca, whiten, subtract, stretch, ssquare and score, joined by +; options given start the search.
-"""
+PATH = click.Path(path_type=Path)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command isc-normalize."""
-    run_command(_parser(), argv, action=search, interrupted="nothing was left half written")
+@click.group(cls=Group, short_help="find the best normalisation of descriptors")
+def normalize() -> None:
+    """Choose the normalisation with the best μAP on a validation set, and keep it with the model."""
 
 
-def search(given: argparse.Namespace) -> None:
-    target = _target(given.output, given.model)
-    kinds = [parse(text) for text in given.chains or CHAINS]
-    paths = given.queries, given.references
+@normalize.command(short_help="try chains of steps and their options")
+@click.option("--queries", type=PATH, required=True, metavar="Q.h5", help="Descriptors of the queries.")
+@click.option("--references", type=PATH, required=True, metavar="R.h5", help="Descriptors of the references.")
+@click.option("--training", type=PATH, required=True, metavar="T.h5", help="Descriptors that the steps are fitted on.")
+@click.option("--ground-truth", type=PATH, required=True, metavar="GT.csv", help="The true pairs.")
+@click.option(
+    "--chains", metavar="'CHAIN …'", help="Chains to try, with blanks between them.  [default: all that are published]"
+)
+@click.option("--any-dim", is_flag=True, help="Choose among chains of more than 256 numbers too.")
+@click.option("--output", type=PATH, metavar="FILE.json", help="A file for normalize=FILE.json of isc match.")
+@click.option("--model", metavar="RUN_DIR", help="Or the model that made the descriptors, for normalize=model.")
+def search(
+    *,
+    queries: Path,
+    references: Path,
+    training: Path,
+    ground_truth: Path,
+    chains: str | None,
+    any_dim: bool,
+    output: Path | None,
+    model: str | None,
+) -> None:
+    """Try chains of steps and their options on a validation set; keep the best if it is no chance.
+
+    Queries, references and ground truth are a validation set: report figures on another one. A chain is none, or of
+    the steps pca, whiten, subtract, stretch, ssquare and score, joined by +; options given start the search.
+
+    \b
+    isc normalize search --queries q.h5 --references r.h5 --training t.h5 --ground-truth gt.csv --model runs/first
+    isc match queries=q2.h5 references=r2.h5 training=t.h5 normalize=model output=matched
+    isc normalize search … --chains 'whiten subtract pca+score' --output found.json
+    isc match … training=t.h5 normalize=found.json
+    """
+    from isc.config.chain import parse
+    from isc.data.csv_files import read_ground_truth
+    from isc.data.files import write_json
+    from isc.match.inputs import named, read_sides, read_training
+    from isc.runtime.progress import progress
+    from isc.search.normalize.fitted import require_unit
+    from isc.search.normalize.tune import CHAINS, Bench, choose
+
+    target = _target(output, model)
+    kinds = [parse(text) for text in (CHAINS if chains is None else chains.split())]
+    paths = queries, references
     sets = read_sides(*paths)
-    training, _ = read_training(given.training, sets, paths)
-    for path, one in ((paths[0], sets.queries), (paths[1], sets.references), (given.training, training)):
+    trained_on, _ = read_training(training, sets, paths)
+    for path, one in ((queries, sets.queries), (references, sets.references), (training, trained_on)):
         if any(kind.needs_unit for kind in kinds):
             with named(path):
                 require_unit(one)
-    truth = read_ground_truth(given.ground_truth, query_ids=sets.queries.images, reference_ids=sets.references.images)
-    bench = Bench(sets.queries, sets.references, training, truth)
-    with named(given.ground_truth):
+    truth = read_ground_truth(ground_truth, query_ids=sets.queries.images, reference_ids=sets.references.images)
+    bench = Bench(sets.queries, sets.references, trained_on, truth)
+    with named(ground_truth):
         _ = bench.halves  # raises before the work if the ground truth is unsuitable
-    with progress("searching", "trials") as report, named(given.training):
-        choice = choose(bench, kinds, any_dim=given.any_dim, report=report)
+    with progress("searching", "trials") as report, named(training):
+        choice = choose(bench, kinds, any_dim=any_dim, report=report)
     print(f"{table(choice)}\n\n{summary(choice)}")
     if target is not None:
-        inputs = {"queries": sets.queries, "references": sets.references, "training": training}
+        inputs = {"queries": sets.queries, "references": sets.references, "training": trained_on}
         write_json(target, record(choice, inputs, truth, sets.provenance))
         print(f"wrote {target}")
 
@@ -95,6 +120,8 @@ def record(
     choice: Choice, inputs: Mapping[str, Descriptors], truth: GroundTruth, provenance: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the JSON record: the chosen chain, the model of its descriptors, the inputs and trials of the search."""
+    from isc.search.normalize.files import FORMAT
+
     return {
         "format": FORMAT,
         "normalize": str(choice.chosen.chain),
@@ -138,35 +165,14 @@ def _truth_digest(truth: GroundTruth) -> str:
 
 
 def _target(output: Path | None, model: str | None) -> Path | None:
-    """Return the file to write, if any. Raises InputError, before the work, if match.py could not find it."""
+    """Return the file to write, if any. Raises InputError, before the work, if isc match could not find it."""
+    from isc.data.model_files import beside_model, require_model
+    from isc.search.normalize.files import FILE
+
+    at_most_one(output=output, model=model)
     if output is not None and output.suffix.lower() != ".json":
         raise InputError(f"--output {output}: expected a name that ends in .json, as normalize= takes it")
     if model is None:
         return output
     require_model(model)
     return beside_model(model, FILE)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="isc-normalize", description=__doc__)
-    one = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser).add_parser(
-        "search",
-        help="try chains of steps and their options",
-        description="Try chains of steps and their options on a validation set; keep the best if it is no chance.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    one.add_argument("--queries", type=Path, required=True, metavar="Q.h5")
-    one.add_argument("--references", type=Path, required=True, metavar="R.h5")
-    one.add_argument("--training", type=Path, required=True, metavar="T.h5", help="what the steps are fitted on")
-    one.add_argument("--ground-truth", type=Path, required=True, metavar="GT.csv")
-    one.add_argument("--chains", nargs="+", metavar="CHAIN", help=f"those to try (default: {' '.join(CHAINS)})")
-    one.add_argument("--any-dim", action="store_true", help=f"choose among chains of more than {MAX_DIM} numbers too")
-    keep = one.add_mutually_exclusive_group()
-    keep.add_argument("--output", type=Path, metavar="FILE.json", help="a file for match.py's normalize=FILE.json")
-    keep.add_argument("--model", metavar="RUN_DIR", help="the model that made the descriptors, for normalize=model")
-    return parser
-
-
-if __name__ == "__main__":
-    main()
