@@ -1,7 +1,7 @@
 # The three verbs on a GPU or without one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the
 # base needs none; the host needs NVIDIA's driver and container toolkit.
 #   docker build -t isc .
-#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" isc isc-extract images=photos output=photos.h5
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" isc isc extract images=photos output=photos.h5
 FROM python:3.12-slim
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility PYTHONUNBUFFERED=1 HOME=/tmp
@@ -21,4 +21,4 @@ ENV PATH=/opt/isc/.venv/bin:$PATH
 RUN useradd --create-home isc
 USER isc
 WORKDIR /data
-CMD ["isc-match", "--help"]
+CMD ["isc", "match", "--help"]

@@ -19,7 +19,7 @@ setup: .venv/ready  ## a virtual environment in .venv with the locked versions
 	@touch $@
 
 demo: setup  ## train, extract, match and judge on the sample photos; at most 5 minutes
-	$(BIN)/isc-demo demo
+	$(BIN)/isc demo demo
 
 test: setup  ## all tests, on all cores
 	$(BIN)/python -m pytest -n logical

@@ -1,4 +1,4 @@
-"""Photos → descriptors: the console command isc-extract, from a checkout."""
+"""Photos → descriptors: the console command isc extract, from a checkout."""
 
 from isc.cli.verbs import extract
 

@@ -1,4 +1,4 @@
-"""Descriptors → predictions, scores and a report: the console command isc-match, from a checkout."""
+"""Descriptors → predictions, scores and a report: the console command isc match, from a checkout."""
 
 from isc.cli.verbs import match
 

@@ -1,4 +1,4 @@
-"""Photos → a trained model: the console command isc-train, from a checkout."""
+"""Photos → a trained model: the console command isc train, from a checkout."""
 
 from isc.cli.verbs import train
 

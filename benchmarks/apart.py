@@ -4,7 +4,7 @@
 
 SPLIT is made by `python -m benchmarks.judge split`; its parts hold different files. This program finds photos that show
 the same nevertheless (a second file, a crop, another shot of the same scene a moment later): first by the descriptors
-of isc_small, then by a comparison of the pixels, as in isc-benchmark. It writes benchmarks/results/apart.csv with the
+of isc_small, then by a comparison of the pixels, as in isc benchmark. It writes benchmarks/results/apart.csv with the
 columns `judge_photo,training_photo,distance,inliers,agreement`. `judge split` leaves the photos of the first column out
 of dev and test. Descriptors are kept in WORK.
 """

@@ -36,7 +36,7 @@ def memory(pid: int) -> int:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start, peak = time.perf_counter(), 0
-        process = subprocess.Popen([sys.executable, "-m", "isc.cli.demo", "demo"], cwd=folder)
+        process = subprocess.Popen([sys.executable, "-m", "isc.cli.main", "demo", "demo"], cwd=folder)
         while process.poll() is None:
             peak = max(peak, sum(map(memory, family(process.pid))))
             time.sleep(1)

@@ -42,7 +42,7 @@ class Fit:
         training = self.descriptors(self.split / "training", "training")
         files = {**self.sides(), "training": training, "ground-truth": self.judge / "ground_truth.csv"}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        tool("normalize", "search", *options, "--model", MODEL, "--chains", "whiten", "ssquare", "whiten+ssquare")
+        tool("normalize", "search", *options, "--model", MODEL, "--chains", "whiten ssquare whiten+ssquare")
 
     def fusion(self) -> None:
         """Fit the fusion of distance and local evidence to a probability, on copies of training photos."""
@@ -85,13 +85,13 @@ class Fit:
 def run(verb: str, *arguments: str) -> None:
     """Run one of the verbs, which take KEY=VALUE arguments."""
     _python(
-        f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()", f"isc-{verb}", arguments
+        f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc {verb}'; {verb}()", f"isc {verb}", arguments
     )
 
 
-def tool(module: str, *arguments: str) -> None:
+def tool(command: str, *arguments: str) -> None:
     """Run one of the commands that take --options."""
-    _python(f"from isc.cli.{module} import main; main()", f"isc.cli.{module}", arguments)
+    _python("from isc.cli.main import main; main()", f"isc {command}", (command, *arguments))
 
 
 def _python(code: str, called: str, arguments: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ edits.jsonl        one line per query: AugLy's functions or the tools' kinds in 
 photos.csv         the photo of every reference
 judge.json         how the benchmark was made
 
-isc-benchmark edits=augly makes such benchmarks for users, with a training split, regions, and photos that are shrunk
+isc benchmark edits=augly makes such benchmarks for users, with a training split, regions, and photos that are shrunk
 before editing. This module divides the photos differently and edits them at full size. Its output must stay the same,
 byte for byte, because published figures come from it. Both draw the same edits, from isc.benchmark.edits.augly. The
 judge of the tools divides the photos in the same way.

@@ -106,10 +106,10 @@ def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: st
 
 def _command(verb: str, *arguments: str) -> None:
     """Run a verb quietly in its own process. Raises InputError with its error message if it fails."""
-    code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc-{verb}'; {verb}()"
+    code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc {verb}'; {verb}()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"isc-{verb} {' '.join(arguments)}: {done.stderr.strip().removeprefix('error: ')}")
+        raise InputError(f"isc {verb} {' '.join(arguments)}: {done.stderr.strip().removeprefix('error: ')}")
 
 
 def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300) -> float:

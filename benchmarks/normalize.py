@@ -1,4 +1,4 @@
-"""Gain from each normalisation over none, with its published options and with those that isc-normalize finds.
+"""Gain from each normalisation over none, with its published options and with those that isc normalize finds.
 
     python -m benchmarks.normalize FOLDER …
 
@@ -36,12 +36,12 @@ def read_bench(folder: Path, part: str) -> Bench:
 
 
 def found_on_dev(folder: Path) -> Chain:
-    """Return the chain that isc-normalize finds on dev, or found before."""
+    """Return the chain that isc normalize finds on dev, or found before."""
     if not (folder / "found.json").exists():
         files = {name: folder / "dev" / f"{name}.h5" for name in ("queries", "references")}
         files |= {"training": folder / "training.h5", "ground-truth": folder / "dev" / "ground_truth.csv"}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        command = [sys.executable, "-m", "isc.cli.normalize", "search", *options]
+        command = [sys.executable, "-m", "isc.cli.main", "normalize", "search", *options]
         subprocess.run([*command, "--output", str(folder / "found.json")], check=True)
     return read_stored(folder / "found.json").chain
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in isc.cli.verbs, before torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in isc.cli.hydra_app, before torch is loaded
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
 from benchmarks import save
-from isc.cli.verbs import CONF, to_config
+from isc.cli.hydra_app import to_config
+from isc.cli.keys import CONF
 from isc.config.choices import Precision
 from isc.config.train import Stage, TrainConfig
 from isc.model.device import choose_device, compiled, depthwise_in_float32, native_bfloat16, place

@@ -2,7 +2,7 @@
 
     python docs/report.py demo/matching/report/index.html
 
-It needs playwright, and chromium on PATH. The run is that of isc-demo with compare=demo/finetuned.
+It needs playwright, and chromium on PATH. The run is that of isc demo with compare=demo/finetuned.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""isc-benchmark as it is typed: what it refuses, what it writes and says, and that it goes on after a kill."""
+"""isc benchmark as it is typed: what it refuses, what it writes and says, and that it goes on after a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from isc.benchmark import near_duplicates
 from isc.benchmark.edits.chain import EDITS
 from isc.benchmark.work_folder import part_of
-from isc.cli.verbs import keys
+from isc.cli.keys import keys
 from isc.config.benchmark import BenchmarkConfig
 from isc.data.csv_files import read_ground_truth
 from isc.photos.decode import encode_jpeg, read_image
@@ -25,7 +25,7 @@ from isc.photos.folders import SAMPLE, list_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'isc-benchmark'; "
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'isc benchmark'; "
     "from isc.cli.verbs import benchmark; benchmark()"
 )
 

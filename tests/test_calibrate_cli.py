@@ -1,4 +1,4 @@
-"""isc-calibrate: what it prints and keeps, where it is found, what match.py makes of it, and what it refuses."""
+"""isc calibrate: what it prints and keeps, where it is found, what match.py makes of it, and what it refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
-from isc.cli.calibrate import main
+from isc.cli.main import main
 from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.evaluate.calibration.files import read_calibration
 from isc.evaluate.metrics import evaluate
@@ -60,8 +60,8 @@ def scene(place):
 
 
 def called(place, *arguments):
-    """(status, stdout, stderr) of isc-calibrate in this process."""
-    return place.called(main, *arguments)
+    """(status, stdout, stderr) of isc calibrate in this process."""
+    return place.called(main, "calibrate", *arguments)
 
 
 def calibrated(place, *arguments: str) -> str:
@@ -204,10 +204,10 @@ def test_a_run_unlike_the_fitted_one_is_warned_of(scene):
 REFUSED = {
     "no run": (("--run", "none", *FIT[2:]), ("none/predictions.csv is not there", "match.py")),
     "no truth": ((*FIT[:3], "no.csv"), ("no.csv", "expected")),
-    "precision of 1": ((*FIT, "--precision", "1"), ("--precision", "1: expected a share from 0.5 to below 1")),
-    "precision of 40 %": ((*FIT, "--precision", "0.4"), ("0.4: expected a share",)),
+    "precision of 1": ((*FIT, "--precision", "1"), ("--precision", "1.0 is not in the range 0.5<=x<1")),
+    "precision of 40 %": ((*FIT, "--precision", "0.4"), ("0.4 is not in the range",)),
     "precision in words": ((*FIT, "--precision", "high"), ("--precision", "'high'")),
-    "precision of nothing": ((*FIT, "--precision", "nan"), ("nan: expected a share",)),
+    "precision of nothing": ((*FIT, "--precision", "nan"), ("nan is not a finite number",)),
     "few copies": ((*FIT[:2], "--ground-truth", "few.csv"), ("labelled", "19 copies among", "at least 20", "label")),
     "no copies": ((*FIT[:2], "--ground-truth", "none.csv"), ("none.csv", "distractors alone")),
     "another truth": ((*FIT[:2], "--ground-truth", "other.csv"), ("0 copies among 0 judged predictions",)),
@@ -235,7 +235,7 @@ def test_what_cannot_be_fitted_is_refused(scene, reason):
     [
         (("--output", "c.txt"), ("--output c.txt", ".json")),
         (("--model", "nowhere"), ("--model nowhere", "expected a run folder")),
-        (("--model", "run", "--output", "c.json"), ("--output", "not allowed")),
+        (("--model", "run", "--output", "c.json"), ("--output and --model exclude each other",)),
         ((), ("--output", "--model", "required")),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_spoilt_file_is_refused_before_the_search(scene, spoil, reason):
     values = scene.json("c.json")
     spoil(values)
     scene.text("c.json", json.dumps(values))
-    err = scene.refused(*MATCH, "calibration=c.json", "output=out", naming=("c.json", reason, "isc-calibrate"))
+    err = scene.refused(*MATCH, "calibration=c.json", "output=out", naming=("c.json", reason, "isc calibrate"))
     assert "Traceback" not in err
 
 
@@ -282,16 +282,16 @@ def test_a_calibration_for_what_a_csv_does_not_say_is_refused(scene):
     calibrated(scene, "--output", "c.json")
     given = ("submission=labelled/predictions.csv", "ground_truth=gt.csv", "calibration=c.json")
     scene.refused("match", *given, "output=out", naming=("calibration=c.json", "does not say what made its scores"))
-    scene.refused(*MATCH, "calibration=no.json", "output=out", naming=("no.json", "No such file", "isc-calibrate"))
+    scene.refused(*MATCH, "calibration=no.json", "output=out", naming=("no.json", "No such file", "isc calibrate"))
 
 
 def test_the_command_by_its_module(scene):
-    command = [sys.executable, "-m", "isc.cli.calibrate", *FIT, "--output", "c.json"]
+    command = [sys.executable, "-m", "isc.cli.main", "calibrate", *FIT, "--output", "c.json"]
     done = subprocess.run(command, cwd=scene.folder, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "held-out log-likelihood" in done.stdout
-    help = subprocess.run([*command[:3], "--help"], capture_output=True, text=True, timeout=100, check=True).stdout
-    assert "examples:" in help
+    help = subprocess.run([*command[:4], "--help"], capture_output=True, text=True, timeout=100, check=True).stdout
+    assert "isc calibrate --run labelled" in help
 
 
 # --- real photos -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_it_runs_on_photos_of_ones_own(tmp_path):
     for path in list(list_images(SAMPLE).values())[::8]:
         (tmp_path / "my-photos" / path.name).symlink_to(path)
     (tmp_path / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
-    command = [sys.executable, "-m", "isc.cli.demo", "my-demo", "--images", "my-photos", "--steps", "1"]
+    command = [sys.executable, "-m", "isc.cli.main", "demo", "my-demo", "--images", "my-photos", "--steps", "1"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "12 edited copies among 60 queries" in run.stdout
@@ -35,7 +35,7 @@ def test_it_runs_on_photos_of_ones_own(tmp_path):
 
 
 def test_a_folder_without_photos_is_refused_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "isc.cli.demo", "demo", "--images", "nowhere"]
+    command = [sys.executable, "-m", "isc.cli.main", "demo", "demo", "--images", "nowhere"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "nowhere" in run.stderr.splitlines()[-1]

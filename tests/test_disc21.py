@@ -19,8 +19,8 @@ from benchmarks.disc21 import __main__ as program
 from benchmarks.disc21 import checks, costs, made, parts
 from benchmarks.disc21.processes import Cost, measured
 from benchmarks.score import plain_evaluate
-from isc.cli import normalize as normalize_cli
-from isc.cli.verbs import CONF
+from isc.cli.keys import CONF
+from isc.cli.main import main
 from isc.data.csv_files import read_ground_truth
 from isc.data.hdf5 import read_descriptors
 from tests.conftest import REPOSITORY, Workplace
@@ -130,11 +130,12 @@ def challenge(benchmark, tmp_path_factory):
 
 def run_as_written(challenge, command):
     program_name, *words = shlex.split(command)
-    if program_name == "isc-normalize":
-        words[words.index("pca:dim=255+score")] = "stretch"  # ten training photos have not so many directions
+    if program_name == "isc":
+        at = words.index("--chains") + 1
+        words[at] = words[at].replace("pca:dim=255+score", "stretch")  # ten training photos have not so many directions
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(challenge.folder)
-            normalize_cli.main(words)
+            main(words)
         return
     assert program_name == "python"
     verb = words[0].removesuffix(".py")

@@ -1,4 +1,4 @@
-"""isc-export: the file against its original on real photos, what it says of itself, and every refusal."""
+"""isc export: the file against its original on real photos, what it says of itself, and every refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import isc
-from isc.cli.export import main
+from isc.cli.main import main
 from isc.config.choices import Pooling
 from isc.config.train import ModelConfig
 from isc.data.model_files import SHIPPED
@@ -245,10 +245,10 @@ def saved(tmp_path_factory):
 
 
 def command(capsys, *arguments):
-    """Status, stdout and stderr of isc-export, in this process."""
+    """Status, stdout and stderr of isc export, in this process."""
     status = 0
     try:
-        main([str(argument) for argument in arguments])
+        main(["export", *map(str, arguments)])
     except SystemExit as end:
         status = end.code
     return status, *capsys.readouterr()
@@ -283,9 +283,9 @@ def test_the_command(saved, tmp_path, capsys):
         (["isc_small", "n.pt"], "n.pt: expected a name that ends in .onnx"),
         (["nowhere", "n.onnx"], "nowhere: no such model"),
         (["m.onnx", "n.onnx"], "m.onnx: is an ONNX file"),
-        (["isc_small", "n.onnx", "--image-size", "8"], "--image-size 8: expected at least 32 pixels"),
+        (["isc_small", "n.onnx", "--image-size", "8"], "'--image-size': 8 is not in the range x>=32"),
         (["isc_small", "n.onnx", "--images", "nowhere"], "nowhere"),
-        (["isc_small", "n.onnx", "--float16"], "unrecognized arguments: --float16"),
+        (["isc_small", "n.onnx", "--float16"], "No such option: --float16"),
     ],
 )
 def test_command_lines_refused(arguments, said, tmp_path, monkeypatch, capsys):
@@ -299,7 +299,16 @@ def test_command_lines_refused(arguments, said, tmp_path, monkeypatch, capsys):
 
 def test_as_a_process_of_its_own(tmp_path):
     (tmp_path / "file").touch()
-    words = [sys.executable, "-m", "isc.cli.export", "isc_small", tmp_path / "file" / "n.onnx", "--image-size", "32"]
+    words = [
+        sys.executable,
+        "-m",
+        "isc.cli.main",
+        "export",
+        "isc_small",
+        tmp_path / "file" / "n.onnx",
+        "--image-size",
+        "32",
+    ]
     run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, cwd=PAGE.parents[1])
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: ")

@@ -1,4 +1,4 @@
-"""isc-fusion: what it fits and prints, how honestly, where the file is kept and found, and what it refuses."""
+"""isc fusion: what it fits and prints, how honestly, where the file is kept and found, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from isc.cli import fusion as fusion_cli
-from isc.cli.fusion import BINS, Pairs, cross_fitted, main, summary
+from isc.cli.fusion import BINS, Pairs, cross_fitted, summary
+from isc.cli.main import main
 from isc.data.hdf5 import read_descriptors
 from isc.data.matches import GroundTruth, Matches
 from isc.data.model_files import SHIPPED, beside_model, require_model
@@ -95,8 +96,8 @@ def scene(place):
 
 
 def called(place, *arguments):
-    """(status, stdout, stderr) of isc-fusion in this process."""
-    return place.called(main, *arguments)
+    """(status, stdout, stderr) of isc fusion in this process."""
+    return place.called(main, "fusion", *arguments)
 
 
 def fitted(place, *arguments: str) -> str:
@@ -269,16 +270,16 @@ def changed(option: str, value: str) -> tuple[str, ...]:
 
 
 REFUSED = {
-    "no verb": ((), ("COMMAND", "--help")),
+    "no verb": ((), ("no command", "--help")),
     "unknown verb": (("find",), ("find",)),
-    "no files": (("fit", *OUT), ("--queries", "--ground-truth", "--help")),
+    "no files": (("fit", *OUT), ("--queries", "--help")),
     "unknown option": ((*FIT, *OUT, "--many"), ("--many",)),
     "nowhere to keep it": (FIT, ("--output", "--model")),
     "both places": ((*FIT, *OUT, "--model", "run"), ("--output", "--model")),
     "not JSON": ((*FIT, "--output", "f.txt"), ("--output f.txt", ".json")),
     "no such model": ((*FIT, "--model", "nowhere"), ("--model nowhere", "run folder")),
     "a folder without a model": ((*FIT, "--model", "photos"), ("--model photos", "run folder")),
-    "no candidate": (changed("--candidates", "0"), ("--candidates", "0", "at least 1")),
+    "no candidate": (changed("--candidates", "0"), ("--candidates", "0 is not in the range x>=1")),
     "candidates in words": (changed("--candidates", "many"), ("--candidates", "many")),
     "no such descriptors": (changed("--queries", "none.h5"), ("none.h5",)),
     "no such ground truth": (changed("--ground-truth", "none.csv"), ("none.csv",)),
@@ -343,7 +344,7 @@ def test_real_photos_that_are_too_few_are_compared_and_then_refused(place, bench
     images = ("--query-images", str(benchmark / "queries"), "--reference-images", str(benchmark / "references"))
     truth = ("--ground-truth", str(benchmark / "ground_truth.csv"))
     command = ("fit", "--queries", "q.h5", "--references", "r.h5", *images, *truth, "--candidates", "4", *OUT)
-    words = [sys.executable, "-m", "isc.cli.fusion", *command]
+    words = [sys.executable, "-m", "isc.cli.main", "fusion", *command]
     done = subprocess.run(words, cwd=place.folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "ground_truth.csv: " in done.stderr.splitlines()[-1]
@@ -365,9 +366,9 @@ def test_interrupted_it_leaves_nothing(scene, asked, monkeypatch):
 
 
 def test_the_command_explains_itself():
-    words = [sys.executable, "-m", "isc.cli.fusion", "fit", "--help"]
+    words = [sys.executable, "-m", "isc.cli.main", "fusion", "fit", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "isc-fusion fit --queries q.h5" in done.stdout
+    assert "isc fusion fit --queries q.h5" in done.stdout
     assert "training photos" in done.stdout
 
 

@@ -37,8 +37,8 @@ HEAVY = set().union(*LIBRARIES.values())
 DOORS = {
     "h5py": {"isc.data.hdf5"},
     "jinja2": {"isc.evaluate.report.page", "isc.find.page"},
-    "omegaconf": {"isc.cli.verbs", "isc.cli.experiments"},
-    "hydra": {"isc.cli.verbs"},
+    "omegaconf": {"isc.cli.hydra_app", "isc.cli.experiments"},
+    "hydra": {"isc.cli.hydra_app"},
     "faiss": {"isc.search.kernels.faiss_kernel", "isc.search.approximate.faiss_adapter"},
     "ray": {"isc.runtime.ray_cluster", "isc.extract.ray_extract", "isc.search.ray_search"},
     "torchvision": {"isc.extract.gpu_jpeg"},
@@ -154,7 +154,7 @@ def test_nothing_is_imported_by_a_name_made_at_run_time():
 def test_heavy_libraries_wait_until_they_are_needed():
     """At the top of the light modules, which a refusal or the scoring of a CSV goes through, none is imported."""
     light = [module for module in of_rooms(("errors", "data", "config", "evaluate")) if "ids" not in module]
-    for module in ("isc", "isc.cli.verbs", "isc.match.run", *light):
+    for module in ("isc", "isc.cli.hydra_app", "isc.match.run", *light):
         top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
         assert not {name.partition(".")[0] for name in imports_of(top)} & (HEAVY - {"hydra", "omegaconf"}), module
 

@@ -390,7 +390,7 @@ def test_nothing_left_to_tell_is_said():
     assert augly_geometry.chain_matrix((200, 200), (edit,), lambda _: picture()) is None
 
 
-# isc-benchmark edits=augly
+# isc benchmark edits=augly
 
 
 @needs_augly

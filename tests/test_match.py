@@ -577,7 +577,7 @@ REFUSED = {
     "a stored chain that is not there": (
         nothing,
         (*DESCRIPTORS, "training=t.h5", "normalize=found.json"),
-        ("found.json", "No such file", "isc-normalize search"),
+        ("found.json", "No such file", "isc normalize search"),
     ),
     "a model that descriptors do not name": (
         nothing,

@@ -556,13 +556,13 @@ def written(place, name: str, **changes) -> Path:
 
 
 REFUSED = {
-    "missing": (lambda place: None, ("f.json: cannot be read", "No such file", "isc-fusion fit")),
-    "a folder": (lambda place: (place / "f.json").mkdir(), ("f.json: cannot be read", "isc-fusion fit")),
-    "no JSON": (lambda place: place.text("f.json", "{"), ("f.json: ", "isc-fusion fit")),
-    "no text": (lambda place: (place / "f.json").write_bytes(b"\xff\xfe\x00"), ("f.json: ", "isc-fusion fit")),
-    "a list": (lambda place: place.text("f.json", "[1]"), ("f.json: ", "isc-fusion fit")),
-    "a number": (lambda place: place.text("f.json", "1"), ("f.json: ", "isc-fusion fit")),
-    "nothing in it": (lambda place: place.text("f.json", "{}"), ("f.json: no 'format'", "isc-fusion fit")),
+    "missing": (lambda place: None, ("f.json: cannot be read", "No such file", "isc fusion fit")),
+    "a folder": (lambda place: (place / "f.json").mkdir(), ("f.json: cannot be read", "isc fusion fit")),
+    "no JSON": (lambda place: place.text("f.json", "{"), ("f.json: ", "isc fusion fit")),
+    "no text": (lambda place: (place / "f.json").write_bytes(b"\xff\xfe\x00"), ("f.json: ", "isc fusion fit")),
+    "a list": (lambda place: place.text("f.json", "[1]"), ("f.json: ", "isc fusion fit")),
+    "a number": (lambda place: place.text("f.json", "1"), ("f.json: ", "isc fusion fit")),
+    "nothing in it": (lambda place: place.text("f.json", "{}"), ("f.json: no 'format'", "isc fusion fit")),
     "another format": (
         lambda place: written(place, "f.json", format="isc-normalize-1"),
         ("f.json: format 'isc-normalize-1'", "expected isc-fusion-1"),
@@ -624,7 +624,7 @@ def test_probabilities_for_other_descriptors_are_said_to_be_rough(made, note):
     fusion, told = fusion_for("model", made)
     assert fusion == read_fusion(SHIPPED_FUSION).fusion
     assert (told is None) == (note is None)
-    for part in (*(note or ()), *(("are rough", "isc-fusion fit") if note else ())):
+    for part in (*(note or ()), *(("are rough", "isc fusion fit") if note else ())):
         assert part in told
 
 

@@ -1,4 +1,4 @@
-"""isc-normalize: what it chooses, that it is not chance, where it is kept, and what match.py makes of it."""
+"""isc normalize: what it chooses, that it is not chance, where it is kept, and what match.py makes of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from isc.cli.normalize import main
+from isc.cli.main import main
 from isc.config.chain import parse
 from isc.config.extract import ExtractConfig
 from isc.data.csv_files import write_ground_truth
@@ -241,17 +241,17 @@ FILES = (
     "--ground-truth",
     "gt.csv",
 )
-QUICK = ("--chains", "stretch:neighbours=3", "subtract")
+QUICK = ("--chains", "stretch:neighbours=3 subtract")
 MATCHED = ("queries=queries.h5", "references=references.h5", "training=training.h5", "ground_truth=gt.csv")
 
 
 def called(place, *arguments):
-    """(status, stdout, stderr) of isc-normalize in this process."""
-    return place.called(main, *arguments)
+    """(status, stdout, stderr) of isc normalize in this process."""
+    return place.called(main, "normalize", *arguments)
 
 
 def test_search_prints_a_table_and_match_takes_what_it_keeps(scene):
-    command = [sys.executable, "-m", "isc.cli.normalize", "search", *FILES, *QUICK, "--output", "found.json"]
+    command = [sys.executable, "-m", "isc.cli.main", "normalize", "search", *FILES, *QUICK, "--output", "found.json"]
     done = subprocess.run(command, cwd=scene.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -329,7 +329,7 @@ def test_a_stored_chain_that_cannot_be_used_is_refused_in_one_line(scene, key):
 def test_a_model_without_a_stored_chain_is_refused_with_the_remedy(scene):
     naming = (
         "normalize=model: run/normalize.json is not there",
-        "isc-normalize search --model run",
+        "isc normalize search --model run",
         "normalize=FILE.json",
     )
     scene.refused("match", *MATCHED, "normalize=model", "output=out", naming=naming)
@@ -340,18 +340,18 @@ def test_a_chain_of_another_model_is_refused(scene):
     naming = (
         "run/normalize.json: found for weights 000000000000",
         "queries.h5",
-        "isc-normalize search",
+        "isc normalize search",
         "stretch:factor",
     )
     scene.refused("match", *MATCHED, "normalize=model", "output=out", naming=naming)
 
 
 SEARCHES = {
-    "no verb": ((), ("COMMAND", "--help")),
+    "no verb": ((), ("no command", "--help")),
     "unknown verb": (("find",), ("find",)),
-    "no files": (("search",), ("--queries", "--ground-truth", "--help")),
+    "no files": (("search",), ("--queries", "--help")),
     "unknown option": (("search", *FILES, "--many"), ("--many",)),
-    "unknown chain": (("search", *FILES, "--chains", "stretch", "witen"), ("normalize=witen", "did you mean whiten")),
+    "unknown chain": (("search", *FILES, "--chains", "stretch witen"), ("normalize=witen", "did you mean whiten")),
     "both places": (("search", *FILES, "--output", "a.json", "--model", "run"), ("--output", "--model")),
     "not JSON": (("search", *FILES, "--output", "found.txt"), ("--output found.txt", ".json")),
     "no such model": (("search", *FILES, "--model", "nowhere"), ("--model nowhere", "run folder")),
@@ -413,10 +413,10 @@ def test_the_commands_of_the_page_run(place, made, benchmark):
     commands = [
         shlex.split(line) for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
     ]
-    assert [words[0] for words in commands] == ["isc-extract", *["isc-match"] * 3, *["isc-normalize", "isc-match"] * 2]
+    assert [words[1] for words in commands] == ["extract", *["match"] * 3, *["normalize", "match"] * 2]
     shutil.copytree(made / "run", place / "runs" / "mine")
     (place / "photos").symlink_to(benchmark)
-    place.done("extract", *commands[0][1:], "image_size=64", "workers=0", script=False)
+    place.done("extract", *commands[0][2:], "image_size=64", "workers=0", script=False)
     provenance = read_provenance(place / "training.h5")
     bench = crowded(0, dim=256)
     for name in ("queries", "references", "training"):
@@ -424,16 +424,16 @@ def test_the_commands_of_the_page_run(place, made, benchmark):
     write_ground_truth(
         place / "gt.csv", sorted(bench.truth.pairs) + [(q, "") for q in sorted(bench.truth.queries)[60:]]
     )
-    with mock.patch("isc.cli.normalize.CHAINS", ("stretch",)):
-        for program, *words in commands[1:]:
-            if program == "isc-normalize":
+    with mock.patch("isc.search.normalize.tune.CHAINS", ("stretch",)):
+        for _, verb, *words in commands[1:]:
+            if verb == "normalize":
                 assert called(place, *words)[0] == 0
             else:
                 place.done("match", *words, script=False)
 
 
 def test_interrupted_search_leaves_nothing(scene):
-    with mock.patch("isc.cli.normalize.choose", side_effect=KeyboardInterrupt):
+    with mock.patch("isc.search.normalize.tune.choose", side_effect=KeyboardInterrupt):
         before = scene.contents()
         status, _, err = called(scene, "search", *FILES, "--output", "found.json")
     assert status == 130

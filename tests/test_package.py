@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import isc
+from isc.cli.main import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (
     "import sys; from importlib.metadata import distribution; import isc; assert isc.__file__.startswith(sys.argv[1]); "
@@ -110,31 +113,15 @@ def test_the_commands_are_declared(installed):
     [path] = installed.glob("*.dist-info/entry_points.txt")
     config = configparser.ConfigParser()
     config.read(path, encoding="utf-8")
-    assert dict(config["console_scripts"]) == {
-        "isc-train": "isc.cli.verbs:train",
-        "isc-extract": "isc.cli.verbs:extract",
-        "isc-match": "isc.cli.verbs:match",
-        "isc-benchmark": "isc.cli.verbs:benchmark",
-        "isc-calibrate": "isc.cli.calibrate:main",
-        "isc-demo": "isc.cli.demo:main",
-        "isc-normalize": "isc.cli.normalize:main",
-        "isc-fusion": "isc.cli.fusion:main",
-        "isc-index": "isc.cli.index:main",
-        "isc-export": "isc.cli.export:main",
-    }
+    assert dict(config["console_scripts"]) == {"isc": "isc.cli.main:main"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("isc-train", "isc-extract", "isc-match", "isc-benchmark", "isc-calibrate", "isc-demo", "isc-normalize"),
-        *("isc-fusion", "isc-index", "isc-export"),
-    ],
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command(command, tmp_path, name):
-    done = command(name, "--help")
+    done = command("isc", name, "--help")
     assert done.returncode == 0, done.stderr
-    assert "output" in done.stdout or "commands" in done.stdout
+    assert f"isc {name}" in done.stdout
+    assert command("isc", name, "--version").stdout == f"isc {isc.__version__}\n"
     assert not any(tmp_path.iterdir())
 
 
@@ -142,17 +129,17 @@ def test_extract_and_match_work_from_the_wheel(command, installed, tmp_path):
     (tmp_path / "photos").mkdir()
     for source in sorted((installed / "isc" / "sample").glob("*.jpg"))[:8]:
         shutil.copy(source, tmp_path / "photos")
-    done = command("isc-extract", "images=photos", "output=d.h5", "model=imagenet", "image_size=64", "workers=0")
+    done = command("isc", "extract", "images=photos", "output=d.h5", "model=imagenet", "image_size=64", "workers=0")
     assert done.returncode == 0, done.stderr
     (tmp_path / "gt.csv").write_text("".join(f"S00{i},S00{i}\n" for i in range(8)), encoding="utf-8")
-    done = command("isc-match", "queries=d.h5", "references=d.h5", "ground_truth=gt.csv", "output=out")
+    done = command("isc", "match", "queries=d.h5", "references=d.h5", "ground_truth=gt.csv", "output=out")
     assert done.returncode == 0, done.stderr
     assert '"average_precision": 1.0' in (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "d.h5", "gt.csv", "out"}
 
 
 def test_a_refusal_from_the_wheel(command):
-    done = command("isc-match", "outptu=x")
+    done = command("isc", "match", "outptu=x")
     assert done.returncode == 2
     assert done.stderr == "error: unknown key 'outptu'; expected one of those that --help lists: did you mean output?\n"
 

@@ -18,7 +18,8 @@ from hydra.core.config_store import ConfigStore
 from PIL import Image
 from torch.distributed.run import get_args_parser
 
-from isc.cli.verbs import CONF, _quoted, keys, to_config
+from isc.cli.hydra_app import _quoted, to_config
+from isc.cli.keys import CONF, keys
 from isc.config.extract import ExtractConfig
 from isc.config.train import TrainConfig
 
@@ -54,7 +55,7 @@ QUICK = ["train.steps=2", "train.batch_size=4", "train.image_size=64"]  # added 
 def finished_demo(tmp_path_factory):
     """(the demo's folder, what it printed)"""
     cwd = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "isc.cli.demo", "demo", "--steps", "2"]
+    command = [sys.executable, "-m", "isc.cli.main", "demo", "demo", "--steps", "2"]
     run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert [path.name for path in cwd.iterdir()] == ["demo"]

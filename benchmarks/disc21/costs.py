@@ -73,7 +73,7 @@ def _normalise(pairs: float) -> list[Line]:
          queries / pairs),
         ("normalize=subtract", f"{(all_rows + smooth) / 1e12:.2f} × 10¹² pairs", _million(pairs), "search",
          (all_rows + smooth) / pairs),
-        ("isc-normalize search, all kinds of chain", f"{trials:,} trials of 25,000 × 100,000, twice",
+        ("isc normalize search, all kinds of chain", f"{trials:,} trials of 25,000 × 100,000, twice",
          _million(pairs), "search", trials * part / pairs),
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Robustness table: models side by side on every kind of edit and strength.
 
-    isc-benchmark images=PHOTOS output=BENCH preset=each
+    isc benchmark images=PHOTOS output=BENCH preset=each
     python -m benchmarks.peers BENCH PDQ pHash dHash imagenet isc_small [NAME=MODEL …] [--matching]
 
 A MODEL is anything that extract.py's model= takes (a name, a run folder, a model's file, an ONNX file, a published

@@ -61,7 +61,7 @@ def run(folder: Path, arguments: Sequence[str], *, matching: bool, work: Path, p
 def _judge_all(arguments: Sequence[str], folder: Path, work: Path, *, matching: bool) -> list[Judged]:
     wanted = models(arguments)
     if matching and not any(map(has_fusion, wanted)):
-        raise InputError("--matching: none of these models has a fusion stored with it; isc-fusion fit makes one")
+        raise InputError("--matching: none of these models has a fusion stored with it; isc fusion fit makes one")
     judged = []
     for model in wanted:
         for what, how in (("", judge), (", local verification", judge_matching)):
@@ -90,7 +90,7 @@ def _publish(bench: Bench, found: ByModel, tables: dict[str, Rows]) -> None:
 def _parser() -> argparse.ArgumentParser:
     text = benchmarks.peers.__doc__ or ""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=text.splitlines()[0])
-    parser.add_argument("bench", type=Path, help="what isc-benchmark wrote with preset=each")
+    parser.add_argument("bench", type=Path, help="what isc benchmark wrote with preset=each")
     parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="see docs/robustness.md")
     parser.add_argument("--matching", action="store_true", help="the matching track too, of models with a fusion")
     parser.add_argument("--work", type=Path, help="folder that keeps descriptors and tables (default: BENCH/peers)")

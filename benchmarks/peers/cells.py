@@ -33,7 +33,7 @@ class Bench:
 
 
 def read_bench(folder: Path) -> Bench:
-    """Read a folder that isc-benchmark wrote with one edit per query. Raises InputError for any other."""
+    """Read a folder that isc benchmark wrote with one edit per query. Raises InputError for any other."""
     truth = read_ground_truth(folder / "ground_truth.csv")
     edits = read_edits(folder / "edits.jsonl")
     cells: dict[str, Cell] = {}
@@ -41,7 +41,7 @@ def read_bench(folder: Path) -> Bench:
         chain = edits.get(query, ())
         if len(chain) != 1:
             raise InputError(
-                f"{folder / 'edits.jsonl'}: query {query!r} has {len(chain)} edits; expected one, as isc-benchmark "
+                f"{folder / 'edits.jsonl'}: query {query!r} has {len(chain)} edits; expected one, as isc benchmark "
                 "makes them with preset=each"
             )
         cells[query] = chain[0].name, strength_of(chain[0])

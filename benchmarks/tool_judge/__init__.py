@@ -2,7 +2,7 @@
 
 It has ImageMagick's filters and distortions, ffmpeg's codecs and filters, repeated saving, OpenCV's painting filters,
 and layouts drawn for this judge with Pillow and NumPy: stories, memes, collages, strips, blends, screens, scans. It
-shares no code with the edits of isc-benchmark, of AugLy, or of the training.
+shares no code with the edits of isc benchmark, of AugLy, or of the training.
 
     apt-get install imagemagick ffmpeg
 

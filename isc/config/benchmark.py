@@ -1,36 +1,45 @@
-"""The configuration of isc-benchmark: defaults, units and checks."""
+"""The configuration of isc benchmark: defaults, units and checks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isc.config.checks import REQUIRED, check, check_at_least, check_texts
+from isc.config.checks import REQUIRED, check, check_at_least, check_texts, key
 from isc.config.choices import Library, NearDuplicates
 
 
 @dataclass
 class BenchmarkConfig:
-    """Options of `isc-benchmark`: photos → a benchmark in the challenge's layout.
+    """Options of `isc benchmark`: photos → a benchmark in the challenge's layout.
 
     A count of None is derived from the number of photos.
     """
 
-    images: str = REQUIRED
-    output: str = REQUIRED
-    preset: str = "challenge"  # easy, challenge, hard; the name of one kind of edit; each: all kinds, strengths in turn
-    strength: str | None = None  # light, medium, strong: for a preset of one kind of edit, or each
-    edits: Library = Library.own
-    seed: int = 0
-    references: int | None = None  # photos that are searched
-    copied: int | None = None  # references that copies are made of
-    distractors: int | None = None  # photos for the distractor queries, which have no reference
-    training: int | None = None  # further photos, for training
-    queries: int | None = None  # copies and distractors together
-    distractor_share: float = 0.8  # share of the queries, as in the challenge
-    hard_negatives: int = 0  # distractor queries made of photos that look similar to a reference
-    near_duplicates: NearDuplicates = NearDuplicates.leave_out
-    max_side: int = 320  # pixels; larger photos are shrunk
-    workers: int | None = None  # processes; None: one per core
+    images: str = key(REQUIRED, "folder of photos")
+    output: str = key(REQUIRED, "folder of the benchmark")
+    preset: str = key(
+        "challenge",
+        "easy, challenge, hard; the name of one kind of edit; each: all kinds, strengths in turn",
+    )
+    strength: str | None = key(None, "light, medium, strong: for a preset of one kind of edit, or each")
+    edits: Library = key(
+        Library.own,
+        "library of the edits: our own, or AugLy, an outside library that has to be installed",
+    )
+    seed: int = key(0, "seed of all draws: the same photos, keys and seed give the same files")
+    references: int | None = key(None, "photos that are searched")
+    copied: int | None = key(None, "references that copies are made of")
+    distractors: int | None = key(None, "photos for the distractor queries, which have no reference")
+    training: int | None = key(None, "further photos, for training")
+    queries: int | None = key(None, "copies and distractors together")
+    distractor_share: float = key(0.8, "share of the queries that have no reference, as in the challenge")
+    hard_negatives: int = key(0, "distractor queries made of photos that look similar to a reference")
+    near_duplicates: NearDuplicates = key(
+        NearDuplicates.leave_out,
+        "photos that show the same: keep one of each group, keep all, or refuse the run",
+    )
+    max_side: int = key(320, "longest side in pixels; larger photos are shrunk")
+    workers: int | None = key(None, "processes that edit photos; null: one per core")
 
     def __post_init__(self) -> None:
         check_texts(self)

@@ -1,12 +1,29 @@
-"""Checks of single values. They raise InputError with the key, the value and the expected values."""
+"""Keys with their sentences, and checks of their values.
+
+The checks raise InputError with the key, the value and the expected values.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any
 
 from isc.errors import InputError
 
+HELP = "help"  # key of a field's metadata: what the configuration key is for
 REQUIRED = "???"  # OmegaConf's mark of a value that must be given
+
+
+def key(default: object, sentence: str) -> Any:
+    """Return the field of a configuration key, with the sentence that --help says of it."""
+    return field(default=default, metadata={HELP: sentence})
+
+
+def part(factory: Callable[[], object], sentence: str) -> Any:
+    """Return the field of a list, or of a group of keys, with the sentence that --help says of it."""
+    return field(default_factory=factory, metadata={HELP: sentence})
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isc.config.checks import REQUIRED, check, check_at_least, check_texts
+from isc.config.checks import REQUIRED, check, check_at_least, check_texts, key
 from isc.config.choices import Combine, Device, Precision, Runtime, Where
 
 
@@ -12,24 +12,36 @@ from isc.config.choices import Combine, Device, Precision, Runtime, Where
 class ExtractConfig:
     """Options of `extract.py`: photos → descriptors."""
 
-    images: list[str] = REQUIRED  # type: ignore[assignment]  # folders, list files, .tar shards, patterns of them
-    output: str = REQUIRED
-    model: str = "isc_small"  # a NAME, a RUN_DIR, a FILE.safetensors or .onnx, or a published .pt or .pth
-    image_size: int | None = None  # pixels; None: the model's own
-    views: str = "whole"  # views of each photo besides the whole, joined by +: flip+crop:0.8 (docs/extraction.md)
-    combine: Combine = Combine.average  # rows: match with track=matching
-    engine: Where = Where.local
-    runtime: Runtime = Runtime.auto
-    batch_size: int | None = None  # photos per batch on a GPU; None: as many as are fast and fit its memory
-    workers: int = -1  # processes that read photos, and on a CPU embed them; −1: one per core, with a GPU at most 16
-    device: Device = Device.auto
-    precision: Precision = Precision.auto
-    compile: bool = False  # torch.compile, on a GPU with CUDA graphs: for long runs
-    gpu_jpeg: bool = False  # let the GPU decode JPEGs
-    address: str | None = None  # of a running Ray cluster; None: that of RAY_ADDRESS, or one that is started here
-    actors: int | None = None  # number for engine=ray; None: as many as the cluster has room for
-    overwrite: bool = False
-    strict: bool = False  # an unreadable photo ends the run instead of being skipped and listed
+    images: list[str] = key(REQUIRED, "folders, list files, .tar shards, patterns of them")
+    output: str = key(REQUIRED, "FILE.h5 to write")
+    model: str = key("isc_small", "a NAME, a RUN_DIR, a FILE.safetensors or .onnx, or a published .pt or .pth")
+    image_size: int | None = key(None, "side in pixels; null: the model's own")
+    views: str = key("whole", "views of each photo besides the whole, joined by +: flip+crop:0.8 (docs/extraction.md)")
+    combine: Combine = key(
+        Combine.average,
+        "use of the views: their mean, or one row a view, to be matched with track=matching",
+    )
+    engine: Where = key(Where.local, "where it runs: on this machine, or on the actors of a Ray cluster")
+    runtime: Runtime = key(
+        Runtime.auto,
+        "library that runs the network; auto: onnxruntime for isc_small and ONNX files on a CPU, else torch",
+    )
+    batch_size: int | None = key(None, "photos per batch on a GPU; null: as many as are fast and fit its memory")
+    workers: int = key(
+        -1,
+        "processes that read photos, and on a CPU embed them; −1: one per core, with a GPU at most 16",
+    )
+    device: Device = key(Device.auto, "auto takes the GPU if there is one")
+    precision: Precision = key(
+        Precision.auto,
+        "arithmetic of the network; auto: float16 on GPUs, if the descriptors hardly change, else float32",
+    )
+    compile: bool = key(False, "torch.compile, on a GPU with CUDA graphs: for long runs")
+    gpu_jpeg: bool = key(False, "let the GPU decode JPEGs")
+    address: str | None = key(None, "a running Ray cluster; null: that of RAY_ADDRESS, or one that is started here")
+    actors: int | None = key(None, "actors of engine=ray; null: as many as the cluster has room for")
+    overwrite: bool = key(False, "replace FILE.h5, and begin anew")
+    strict: bool = key(False, "an unreadable photo ends the run instead of being skipped and listed")
 
     def __post_init__(self) -> None:
         check_texts(self)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from isc.config.chain import is_stored, parse
-from isc.config.checks import REQUIRED, check, check_at_least, check_texts
+from isc.config.checks import REQUIRED, check, check_at_least, check_texts, key
 from isc.config.choices import Engine, Track
 from isc.data.limits import MAX_PREDICTIONS
 from isc.errors import InputError
-from isc.photos.views import parse_views
 
 WHOLE_ALONE = "whole"  # value of query_views=: find candidates with whole queries only
 NO_FEATURES = "none"  # value of features=: keep no local features
@@ -110,6 +109,8 @@ class VerifyOptions(_Part):
     workers: int | None
 
     def __post_init__(self) -> None:
+        from isc.photos.views import parse_views  # numpy would make --help slow
+
         parse_views(self.query_views)
         check_at_least(1, candidates=self.candidates)
         if self.workers is not None:
@@ -120,35 +121,50 @@ class VerifyOptions(_Part):
 class MatchConfig:
     """Options of `match.py`: descriptors or a submission → predictions, scores, a report."""
 
-    output: str = REQUIRED
-    queries: str | None = None
-    references: str | None = None
-    training: str | None = None
-    submission: str | None = None
-    ground_truth: str | None = None
-    num_pairs: int | None = None  # best pairs over all queries together; None: 10 × the number of queries
-    k: int | None = None  # instead of num_pairs: best references of each query
-    track: Track = Track.descriptor
-    normalize: str = "none"  # steps joined by +: whiten:dim=128+subtract; a FILE.json of isc-normalize; or model,
-    # the chain that is stored with the model; all are fitted on training= only (docs/normalization.md)
-    query_images: str | None = None  # folders of the photos, for pictures in the report and for track=matching
-    reference_images: str | None = None
-    edits: str | None = None  # edits.jsonl of a benchmark: names of the edits for the report
-    strict: bool = True  # refuse a submission.h5 with unsorted rows, and ids that the other files do not have
-    max_predictions: int = MAX_PREDICTIONS  # largest number of rows of a submission.csv
-    candidates: int = 50  # references per query whose pixels are compared (track=matching with both image folders)
-    query_views: str = "regions:1"  # further views of the queries to find candidates with, as views= of extract.py
-    fusion: str = "model"  # map from distance and pixels to a probability: FILE.json of isc-fusion, or the model's
-    calibration: str = "model"  # map from scores to probabilities: FILE.json of isc-calibrate, the model's, or none
-    compare: str | None = None  # folder of another run, or its predictions.csv, judged by the same ground_truth=
-    features: str | None = None  # folder for local features of references; none: do not keep; None: the user's cache
-    workers: int | None = None  # processes that compare pixels; None: one per core
-    engine: Engine = Engine.auto  # engine that compares the descriptors; the result is the same
-    memory_gb: float = 2.0  # GB that the search may take besides the descriptors
-    index: str | None = None  # approximate search: faiss's text of an index trained on training=, or a saved index
-    index_search: str | None = None  # effort of the index search, e.g. nprobe=32; None: the usual effort
-    address: str | None = None  # of a running Ray cluster, for engine=ray
-    actors: int | None = None  # number for engine=ray; each has a part of the references
+    output: str = key(REQUIRED, "folder to write")
+    queries: str | None = key(None, "descriptors: a .h5 file, or an index")
+    references: str | None = key(None, "descriptors: a .h5 file, or an index")
+    training: str | None = key(None, "descriptors of training photos, which normalisation and index are fitted on")
+    submission: str | None = key(None, "a .h5 or .csv submission to judge, instead of queries= and references=")
+    ground_truth: str | None = key(None, "the true pairs, to judge by: query_id,reference_id")
+    num_pairs: int | None = key(None, "best pairs over all queries together; null: 10 × the number of queries")
+    k: int | None = key(None, "instead of num_pairs: best references of each query")
+    track: Track = key(
+        Track.descriptor,
+        "descriptor: distance of one vector an image; matching: any comparison of two images",
+    )
+    normalize: str = key(
+        "none",
+        "steps joined by +: whiten:dim=128+subtract; a FILE.json of isc normalize; or model, the chain that is "
+        "stored with the model; all are fitted on training= only (docs/normalization.md)",
+    )
+    query_images: str | None = key(
+        None,
+        "the queries' photos: a folder, for pictures in the report and for track=matching",
+    )
+    reference_images: str | None = key(None, "the references' photos, beside query_images=")
+    edits: str | None = key(None, "edits.jsonl of a benchmark: names of the edits for the report")
+    strict: bool = key(True, "refuse a submission.h5 with unsorted rows, and ids that the other files do not have")
+    max_predictions: int = key(MAX_PREDICTIONS, "largest number of rows of a submission.csv")
+    candidates: int = key(50, "references per query whose pixels are compared (track=matching with both image folders)")
+    query_views: str = key("regions:1", "further views of the queries to find candidates with, as views= of extract.py")
+    fusion: str = key("model", "map from distance and pixels to a probability: FILE.json of isc fusion, or the model's")
+    calibration: str = key(
+        "model",
+        "map from scores to probabilities: FILE.json of isc calibrate, the model's, or none",
+    )
+    compare: str | None = key(None, "folder of another run, or its predictions.csv, judged by the same ground_truth=")
+    features: str | None = key(
+        None,
+        "folder for local features of references; none: do not keep; null: the user's cache",
+    )
+    workers: int | None = key(None, "processes that compare pixels; null: one per core")
+    engine: Engine = key(Engine.auto, "engine that compares the descriptors; the result is the same")
+    memory_gb: float = key(2.0, "GB that the search may take besides the descriptors")
+    index: str | None = key(None, "approximate search: faiss's text of an index trained on training=, or a saved index")
+    index_search: str | None = key(None, "effort of the index search, e.g. nprobe=32; null: the usual effort")
+    address: str | None = key(None, "a running Ray cluster, for engine=ray")
+    actors: int | None = key(None, "actors of engine=ray; each has a part of the references")
 
     def __post_init__(self) -> None:
         check_texts(self)

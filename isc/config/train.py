@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from isc.config.checks import REQUIRED, check, check_at_least, check_share, check_texts
+from isc.config.checks import REQUIRED, check, check_at_least, check_share, check_texts, key, part
 from isc.config.choices import Contrast, Device, Optimizer, Pooling, Precision
 from isc.errors import InputError
 
@@ -21,19 +21,24 @@ GONE: Mapping[str, float | bool] = MappingProxyType(
 class ModelConfig:
     """The model: timm backbone → pooling → linear → batch norm → unit length."""
 
-    backbone: str = "tf_efficientnet_lite0"  # any model of timm
-    weights: str = "imagenet"  # imagenet (offline for the default backbone, else timm's), none, a NAME or RUN_DIR of
-    # ours, or a FILE: our safetensors, a backbone's state (.safetensors, .pth), a published checkpoint (.pt, .pth)
-    dim: int = 256  # length of a descriptor
-    pooling: Pooling = Pooling.gem
-    gem_power: float = 3.0  # 1 = average pooling; towards maximum pooling as it grows
-    batch_norm: bool = True  # after the linear layer; without it the layer has a bias, and short runs collapse
-    conv_head: bool = True  # false: an EfficientNet without its last convolution
-    image_size: int = 224  # pixels; pictures are squeezed to a square of this side
-    background: int = 0  # number of training descriptors in the model; it subtracts what unrelated photos share
-    background_weight: float = 0.5
-    background_temperature: float = 0.05
-    whiten: float = 0.0  # ridge of a whitening by the covariance of the background's photos; 0: no whitening
+    backbone: str = key("tf_efficientnet_lite0", "any model of timm")
+    weights: str = key(
+        "imagenet",
+        "imagenet (offline for the default backbone, else timm's), none, a NAME or RUN_DIR of ours, or a FILE: "
+        "our safetensors, a backbone's state (.safetensors, .pth), a published checkpoint (.pt, .pth)",
+    )
+    dim: int = key(256, "length of a descriptor")
+    pooling: Pooling = key(Pooling.gem, "pooling of the features: GeM or mean over space, or the class token")
+    gem_power: float = key(3.0, "power of GeM: 1 = average pooling; towards maximum pooling as it grows")
+    batch_norm: bool = key(
+        True, "batch norm after the linear layer; without it the layer has a bias, and short runs collapse"
+    )
+    conv_head: bool = key(True, "false: an EfficientNet without its last convolution")
+    image_size: int = key(224, "side in pixels of the squares that pictures are squeezed to")
+    background: int = key(0, "number of training descriptors in the model; it subtracts what unrelated photos share")
+    background_weight: float = key(0.5, "weight of the subtraction of the background")
+    background_temperature: float = key(0.05, "temperature of the background: how much nearer photos count more")
+    whiten: float = key(0.0, "ridge of a whitening by the covariance of the background's photos; 0: no whitening")
 
     def __post_init__(self) -> None:
         check_texts(self)
@@ -57,11 +62,11 @@ class ModelConfig:
 class Stage:
     """A stage of the training; the warm-up and the cosine of the learning rate span all stages together."""
 
-    share: float = 1.0  # of the steps, relative to the other stages
-    image_size: int = 160  # pixels while training; the model may be used at another size
-    strength: float = 1.0  # of the augmentation, 0…1
-    lr: float = 1.0  # × train.lr
-    freeze_blocks: int | None = None  # None: train.freeze_blocks
+    share: float = key(1.0, "share of the steps, relative to the other stages")
+    image_size: int = key(160, "side in pixels while training; the model may be used at another size")
+    strength: float = key(1.0, "strength of the augmentation, 0…1")
+    lr: float = key(1.0, "learning rate, × train.lr")
+    freeze_blocks: int | None = key(None, "blocks kept fixed; null: train.freeze_blocks")
 
     def __post_init__(self) -> None:
         check(0 < self.share < math.inf, "train.stages.share", self.share, "a finite number above 0")
@@ -74,28 +79,37 @@ class Stage:
 class OptimConfig:
     """The optimisation: steps, batches, stages and learning rates."""
 
-    steps: int = 2000  # optimiser steps
-    batch_size: int = 64  # photos per step, over all processes together; each photo gives two views
-    stages: list[Stage] = field(default_factory=list)  # growing resolution and strength; empty: one, of image_size
-    image_size: int = 160  # pixels while training, if there are no stages
-    optimizer: Optimizer = Optimizer.adamw
-    lr: float = 1e-3  # learning rate of the head, after warm-up
-    backbone_lr: float = 1.0  # × lr for the backbone
-    weight_decay: float = 0.05
-    momentum: float = 0.9  # of sgd and lars
-    warmup: float = 0.05  # share of the steps with a rising learning rate; then a cosine to 0
-    clip: float = 1.0  # largest norm of the gradient
-    ema: float = 0.0  # decay per step of the averaged weights, which become the model; 0: use the last weights
-    precision: Precision = Precision.float32
-    freeze_norms: bool = False  # keep the backbone's batch-norm statistics: for few photos or small batches
-    freeze_blocks: int = 0  # keep the stem and the first blocks of the backbone fixed: faster, less forgetting
-    freeze_depthwise: bool = False  # keep 5 × 5 and larger depthwise kernels fixed; their gradient is slow on a CPU
-    hard_views: int = 1  # hard views of each photo of a batch, besides one mild view
-    momentum_keys: bool = False  # the averaged weights embed the mild views, without gradient, into loss.memory
-    hard_negatives: int = 0  # every second photo of a batch is one of this many nearest neighbours of its predecessor
-    compile: bool = False  # torch.compile
-    checkpoint_every: int = 200  # steps
-    validate_every: int = 500  # steps, if validation= is given
+    steps: int = key(2000, "optimiser steps")
+    batch_size: int = key(64, "photos per step, over all processes together; each photo gives two views")
+    stages: list[Stage] = part(list, "growing resolution and strength; empty: one, of image_size")
+    image_size: int = key(160, "side in pixels while training, if there are no stages")
+    optimizer: Optimizer = key(Optimizer.adamw, "AdamW, SGD with momentum, or LARS")
+    lr: float = key(1e-3, "learning rate of the head, after warm-up")
+    backbone_lr: float = key(1.0, "learning rate of the backbone, × train.lr")
+    weight_decay: float = key(0.05, "decay of the weights, per unit of learning rate")
+    momentum: float = key(0.9, "momentum of sgd and lars")
+    warmup: float = key(0.05, "share of the steps with a rising learning rate; then a cosine to 0")
+    clip: float = key(1.0, "largest norm of the gradient")
+    ema: float = key(0.0, "decay per step of the averaged weights, which become the model; 0: use the last weights")
+    precision: Precision = key(
+        Precision.float32,
+        "arithmetic of the network; auto: bfloat16 where the hardware multiplies it, else float32",
+    )
+    freeze_norms: bool = key(False, "keep the backbone's batch-norm statistics: for few photos or small batches")
+    freeze_blocks: int = key(0, "keep the stem and the first blocks of the backbone fixed: faster, less forgetting")
+    freeze_depthwise: bool = key(
+        False,
+        "keep 5 × 5 and larger depthwise kernels fixed; their gradient is slow on a CPU",
+    )
+    hard_views: int = key(1, "hard views of each photo of a batch, besides one mild view")
+    momentum_keys: bool = key(False, "the averaged weights embed the mild views, without gradient, into loss.memory")
+    hard_negatives: int = key(
+        0,
+        "every second photo of a batch is one of this many nearest neighbours of its predecessor",
+    )
+    compile: bool = key(False, "compile the network with torch.compile")
+    checkpoint_every: int = key(200, "steps between two checkpoints")
+    validate_every: int = key(500, "steps between two validations, if validation= is given")
 
     def __post_init__(self) -> None:
         check_at_least(1, train__steps=self.steps, train__checkpoint_every=self.checkpoint_every)
@@ -123,49 +137,52 @@ class AugmentConfig:
     Sizes are shares of the picture's side at full strength.
     """
 
-    min_crop: float = 0.15  # least share of the area that a crop of the hard view keeps
+    min_crop: float = key(0.15, "least share of the area that a crop of the hard view keeps")
     # geometry
-    flip: float = 0.5  # left to right; one time in six top to bottom
-    rotate: float = 0.17  # 3…180° either way; a quarter of them by 90, 180 or 270°
-    perspective: float = 0.08  # corners move by up to 30 %
-    aspect: float = 0.07  # one side squeezed to 45…90 % and the rest filled, or the other cut
-    pad: float = 0.1  # bars of any colour, or blurred; 40…95 % of the side stays
-    tiny: float = 0.04  # 15…40 % of the side stays, on one colour
-    frame: float = 0.04  # a border of 2…12 %
+    flip: float = key(0.5, "left to right; one time in six top to bottom")
+    rotate: float = key(0.17, "3…180° either way; a quarter of them by 90, 180 or 270°")
+    perspective: float = key(0.08, "corners move by up to 30 %")
+    aspect: float = key(0.07, "one side squeezed to 45…90 % and the rest filled, or the other cut")
+    pad: float = key(0.1, "bars of any colour, or blurred; 40…95 % of the side stays")
+    tiny: float = key(0.04, "15…40 % of the side stays, on one colour")
+    frame: float = key(0.04, "a border of 2…12 %")
     # composition
-    overlay: float = 0.2  # 3 in 5 on another photo, which leaves 20…80 %; else another photo on it, 15…55 %
-    screenshot: float = 0.09  # browser, phone app, post; 35…90 % stays
-    text: float = 0.12  # 8…30 % high, any font and script of the machine
-    emoji: float = 0.1  # one to four of 10…50 %
-    meme: float = 0.07  # captions on bands of 8…30 %, or outlined on the photo
-    stripes: float = 0.06  # parallel lines over 10…45 % of the picture
-    opacity: float = 0.05  # a veil of one colour, 0.1…0.6 opaque
+    overlay: float = key(0.2, "3 in 5 on another photo, which leaves 20…80 %; else another photo on it, 15…55 %")
+    screenshot: float = key(0.09, "browser, phone app, post; 35…90 % stays")
+    text: float = key(0.12, "8…30 % high, any font and script of the machine")
+    emoji: float = key(0.1, "one to four of 10…50 %")
+    meme: float = key(0.07, "captions on bands of 8…30 %, or outlined on the photo")
+    stripes: float = key(0.06, "parallel lines over 10…45 % of the picture")
+    opacity: float = key(0.05, "a veil of one colour, 0.1…0.6 opaque")
     # pixels
-    color: float = 0.35  # brightness, contrast, saturation, hue, gamma
-    gray: float = 0.08
-    filter: float = 0.1  # posterise, solarise, invert, sepia, equalise, swapped channels
-    edge: float = 0.08  # sharpen, emboss, edge enhance, contour
-    blur: float = 0.12  # Gaussian, box, median, motion
-    noise: float = 0.09  # Gaussian, salt and pepper, camera
-    pixelise: float = 0.07  # 8…40 blocks a side
-    shuffle: float = 0.05  # 2…40 % of the pixels, or 2…6 × 2…6 tiles
-    downscale: float = 0.04  # to 10…60 % of the side and back
-    jpeg: float = 0.2  # JPEG or WebP of quality 3…70
+    color: float = key(0.35, "brightness, contrast, saturation, hue, gamma")
+    gray: float = key(0.08, "no colours")
+    filter: float = key(0.1, "posterise, solarise, invert, sepia, equalise, swapped channels")
+    edge: float = key(0.08, "sharpen, emboss, edge enhance, contour")
+    blur: float = key(0.12, "Gaussian, box, median, motion")
+    noise: float = key(0.09, "Gaussian, salt and pepper, camera")
+    pixelise: float = key(0.07, "8…40 blocks a side")
+    shuffle: float = key(0.05, "2…40 % of the pixels, or 2…6 × 2…6 tiles")
+    downscale: float = key(0.04, "to 10…60 % of the side and back")
+    jpeg: float = key(0.2, "JPEG or WebP of quality 3…70")
     # patterns of our own
-    print: float = 0.14  # a scan of a print, askew by up to 6°; dots of a printer, 1.5…4 % apart; a photocopy
-    screen: float = 0.09  # a photographed screen: moiré, glare, corners moved by up to 15 %
-    strip: float = 0.1  # 2 in 3 a strip of 15…60 % of one side; else 3…9 slices with gaps or another photo between
-    blend: float = 0.12  # with another photo: 25…65 % of it, faded in from a side, or exposed twice
-    collage: float = 0.12  # one of 2…9 tiles; 30…75 % of the side of another photo; another photo as an inset
-    layout: float = 0.07  # a story, two panels, a demotivator; 45…95 % of the side stays
-    artistic: float = 0.13  # paint, pencil, cartoon, relief, edges, hatching
-    palette: float = 0.12  # 3…24 colours, 2…6 steps, two colours, at times dithered; other colours for each brightness
-    light: float = 0.1  # local contrast, vignette, cast, grain, leak, split channels, fog, specks, gradient
-    warp: float = 0.09  # swirl, lens, waves, bulges, shear, elastic
-    resave: float = 0.07  # JPEG two to six times at other sizes, or a poor video's frame
-    occlude: float = 0.14  # patches, tiles, bars, mosaic, watermarks, grids, scribbles, cut-out shapes
+    print: float = key(0.14, "a scan of a print, askew by up to 6°; dots of a printer, 1.5…4 % apart; a photocopy")
+    screen: float = key(0.09, "a photographed screen: moiré, glare, corners moved by up to 15 %")
+    strip: float = key(0.1, "2 in 3 a strip of 15…60 % of one side; else 3…9 slices with gaps or another photo between")
+    blend: float = key(0.12, "with another photo: 25…65 % of it, faded in from a side, or exposed twice")
+    collage: float = key(0.12, "one of 2…9 tiles; 30…75 % of the side of another photo; another photo as an inset")
+    layout: float = key(0.07, "a story, two panels, a demotivator; 45…95 % of the side stays")
+    artistic: float = key(0.13, "paint, pencil, cartoon, relief, edges, hatching")
+    palette: float = key(
+        0.12,
+        "3…24 colours, 2…6 steps, two colours, at times dithered; other colours for each brightness",
+    )
+    light: float = key(0.1, "local contrast, vignette, cast, grain, leak, split channels, fog, specks, gradient")
+    warp: float = key(0.09, "swirl, lens, waves, bulges, shear, elastic")
+    resave: float = key(0.07, "JPEG two to six times at other sizes, or a poor video's frame")
+    occlude: float = key(0.14, "patches, tiles, bars, mosaic, watermarks, grids, scribbles, cut-out shapes")
     # two photos in one picture, both of them positives
-    mix: float = 0.05  # mixup or cutmix with another photo of the batch
+    mix: float = key(0.05, "mixup or cutmix with another photo of the batch")
 
     def __post_init__(self) -> None:
         check(0 < self.min_crop <= 1, "augment.min_crop", self.min_crop, "a share above 0, at most 1")
@@ -176,17 +193,20 @@ class AugmentConfig:
 class LossConfig:
     """The loss: InfoNCE or contrastive + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + distillation."""
 
-    contrast: Contrast = Contrast.info_nce
-    temperature: float = 0.05  # of info_nce
-    positive_margin: float = 0.0  # of contrastive: distances of copies below this cost nothing
-    negative_margin: float = 1.0  # of contrastive: distances of others above this cost nothing
-    koleo_weight: float = 1.0
-    koleo_memory: bool = False  # search the nearest neighbour in the memory as well
-    memory: int = 0  # embeddings of earlier steps that serve as further negatives
-    memory_after: float = 0.0  # share of the steps before the memory is used
-    copy_nce_weight: float = 0.0  # weight of CopyNCE, the contrast of cells by their overlap
-    teacher: str | None = None  # ONNX or safetensors file, whose similarities between photos are learned as well
-    teacher_weight: float = 1.0
+    contrast: Contrast = key(
+        Contrast.info_nce,
+        "the loss that pulls two views of a photo together and pushes other photos away",
+    )
+    temperature: float = key(0.05, "temperature of info_nce")
+    positive_margin: float = key(0.0, "margin of contrastive: distances of copies below this cost nothing")
+    negative_margin: float = key(1.0, "margin of contrastive: distances of others above this cost nothing")
+    koleo_weight: float = key(1.0, "weight of KoLeo, which spreads the descriptors")
+    koleo_memory: bool = key(False, "search the nearest neighbour in the memory as well")
+    memory: int = key(0, "embeddings of earlier steps that serve as further negatives")
+    memory_after: float = key(0.0, "share of the steps before the memory is used")
+    copy_nce_weight: float = key(0.0, "weight of CopyNCE, the contrast of cells by their overlap")
+    teacher: str | None = key(None, "ONNX or safetensors file, whose similarities between photos are learned as well")
+    teacher_weight: float = key(1.0, "weight of the distillation from the teacher")
 
     def __post_init__(self) -> None:
         check_texts(self)
@@ -202,19 +222,19 @@ class LossConfig:
 class TrainConfig:
     """Options of `train.py`: photos → a run folder with the model."""
 
-    images: list[str] = REQUIRED  # type: ignore[assignment]  # folders, list files, .tar shards, patterns of them
-    output: str = REQUIRED
-    pairs: str | None = None  # ground truth (query_id,reference_id) among images=: learn from these copies instead
-    validation: str | None = None  # folder of a benchmark; its μAP chooses best.safetensors
-    resume: bool = False
-    seed: int = 0
-    device: Device = Device.auto
-    workers: int = -1  # processes that read and edit photos; −1: one per core, at most 16
-    max_unreadable: float = 0.05  # share of the photos that may fail to decode before the run is refused
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: OptimConfig = field(default_factory=OptimConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    images: list[str] = key(REQUIRED, "folders, list files, .tar shards, patterns of them")
+    output: str = key(REQUIRED, "run folder to write")
+    pairs: str | None = key(None, "ground truth (query_id,reference_id) among images=: learn from these copies instead")
+    validation: str | None = key(None, "folder of a benchmark; its μAP chooses best.safetensors")
+    resume: bool = key(False, "go on from the checkpoint of output=, if there is one")
+    seed: int = key(0, "seed of weights, batches and augmentation")
+    device: Device = key(Device.auto, "auto takes the GPU if there is one")
+    workers: int = key(-1, "processes that read and edit photos; −1: one per core, at most 16")
+    max_unreadable: float = key(0.05, "share of the photos that may fail to decode before the run is refused")
+    model: ModelConfig = part(ModelConfig, "the model")
+    train: OptimConfig = part(OptimConfig, "the optimisation")
+    augment: AugmentConfig = part(AugmentConfig, "the augmentation")
+    loss: LossConfig = part(LossConfig, "the loss")
 
     def __post_init__(self) -> None:
         check_texts(self)

@@ -19,7 +19,7 @@ from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.errors import InputError
 
 PROGRESS = " extracting "  # part of each progress line of extract.py
-EXTRACT = "import sys; from isc.cli.verbs import extract; sys.argv[0] = 'isc-extract'; extract()"
+EXTRACT = "import sys; from isc.cli.verbs import extract; sys.argv[0] = 'isc extract'; extract()"
 
 
 def with_query_views(

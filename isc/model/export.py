@@ -157,7 +157,7 @@ def _traced(model: CopyModel, size: int, *, path: Path, any_size: bool, fused: b
     """
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         _refuse_torch(path)
-    with tempfile.TemporaryDirectory(prefix="isc-export-") as folder:
+    with tempfile.TemporaryDirectory(prefix="isc export-") as folder:
         file = Path(folder) / "model.onnx"
         try:
             _write_traced(model, size, file, any_size=any_size, fused=fused)

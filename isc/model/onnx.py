@@ -31,7 +31,7 @@ from isc.model.onnx_engines import (
 )
 
 Vectors = npt.NDArray[np.float32]
-FORMAT = "isc-onnx-1"  # `isc_format` in the metadata of the files that isc-export writes
+FORMAT = "isc-onnx-1"  # `isc_format` in the metadata of the files that isc export writes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROBE_SIZE = 224  # side in pixels of the picture to try a network of any size with
 UINT8 = np.dtype(np.uint8)
@@ -76,7 +76,7 @@ class OnnxModel:
 
     @property
     def is_ours(self) -> bool:
-        """True if isc-export wrote the file."""
+        """True if isc export wrote the file."""
         return self.metadata.get("isc_format") == FORMAT
 
     def __call__(self, pictures: Array) -> Vectors:
@@ -107,7 +107,7 @@ class OnnxModel:
     def describe(self) -> dict[str, str]:
         """Return what identifies the output, in the form of `isc.model.files.describe`.
 
-        For a file of isc-export this is the description of the exported model, so that descriptors of both may be
+        For a file of isc export this is the description of the exported model, so that descriptors of both may be
         compared; for another file it is that of the file.
         """
         if self.is_ours:

@@ -120,7 +120,7 @@ def warnings(applied: Applied, made: ScoreOrigin) -> Iterator[str]:
             f"the queries' best scores are distributed unlike those {name} was fitted on (Kolmogorov–Smirnov distance "
             f"{found.distance:.2f}, by chance {_chance(found.chance)}; median {found.median:.4f}, fitted "
             f"{found.fitted_median:.4f}): {'fewer copies or harder ones' if lower else 'more copies or easier ones'}? "
-            "probabilities and precisions may not hold; isc-calibrate on a labelled run of your own corrects them"
+            "probabilities and precisions may not hold; isc calibrate on a labelled run of your own corrects them"
         )
 
 

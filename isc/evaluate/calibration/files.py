@@ -1,4 +1,4 @@
-"""Calibrations fitted by `isc-calibrate`, stored in a separate file or with their model."""
+"""Calibrations fitted by `isc calibrate`, stored in a separate file or with their model."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class CalibrationFile:
 
 
 def read_calibration(path: Path) -> CalibrationFile:
-    """Read a file of `isc-calibrate`. Raises InputError for any other file."""
-    with reading(path, format=FORMAT, writer="isc-calibrate") as values:
+    """Read a file of `isc calibrate`. Raises InputError for any other file."""
+    with reading(path, format=FORMAT, writer="isc calibrate") as values:
         return CalibrationFile(path, Calibration.from_dict(values))
 
 
@@ -113,5 +113,5 @@ def calibration_for(text: str, made: ScoreOrigin) -> tuple[CalibrationFile | Non
         return stored, None
     return None, (
         f"{path} is not applied, so no probabilities are written: it was fitted on {'; '.join(differences)}; "
-        "isc-calibrate fits one for scores like these, calibration=none asks for none"
+        "isc calibrate fits one for scores like these, calibration=none asks for none"
     )

@@ -1,4 +1,4 @@
-"""Fusions fitted by `isc-fusion fit`, stored in a separate file or with their model."""
+"""Fusions fitted by `isc fusion fit`, stored in a separate file or with their model."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class StoredFusion:
 
 
 def read_fusion(path: Path) -> StoredFusion:
-    """Read a file of `isc-fusion fit`. Raises InputError for any other file."""
-    with reading(path, format=FORMAT, writer="isc-fusion fit") as values:
+    """Read a file of `isc fusion fit`. Raises InputError for any other file."""
+    with reading(path, format=FORMAT, writer="isc fusion fit") as values:
         fusion = Fusion.from_dict(values["fusion"])
         return StoredFusion(path, fusion, values["weights_sha256"], str(values["normalize"]))
 
@@ -48,5 +48,5 @@ def fusion_for(text: str, provenance: Mapping[str, str]) -> tuple[Fusion, str | 
         if fitted is not None and made != fitted:
             has, had = (made or "unknown")[:12], fitted[:12]
             note = f"{path} was fitted on descriptors of {key} {had}, these have {has}: the order of the pairs is of "
-            return stored.fusion, note + "use, their probabilities are rough; isc-fusion fit makes one for these"
+            return stored.fusion, note + "use, their probabilities are rough; isc fusion fit makes one for these"
     return stored.fusion, None

@@ -1,4 +1,4 @@
-"""Files of the chains that `isc-normalize search` selects, on their own or beside the model of their descriptors."""
+"""Files of the chains that `isc normalize search` selects, on their own or beside the model of their descriptors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class NormalizationFile:
 
 
 def read_stored(path: Path) -> NormalizationFile:
-    """Read a stored chain. Raises InputError if `isc-normalize search` did not write the file."""
-    with reading(path, format=FORMAT, writer="isc-normalize search") as values:
+    """Read a stored chain. Raises InputError if `isc normalize search` did not write the file."""
+    with reading(path, format=FORMAT, writer="isc normalize search") as values:
         return NormalizationFile(
             path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"])
         )
@@ -47,7 +47,7 @@ def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Normaliz
         path = beside_model(provenance["weights"], FILE)
         if not path.is_file():
             raise InputError(
-                f"normalize=model: {path} is not there; expected isc-normalize search --model "
+                f"normalize=model: {path} is not there; expected isc normalize search --model "
                 f"{provenance['weights']} to have written it, or normalize=FILE.json"
             )
     else:
@@ -57,6 +57,6 @@ def stored_for(text: str, made: Path, provenance: Mapping[str, str]) -> Normaliz
     if stored.weights_sha256 is not None and weights is not None and stored.weights_sha256 != weights:
         raise InputError(
             f"{path}: found for weights {stored.weights_sha256[:12]}, {made} was made with {weights[:12]}; expected "
-            f"the same: run isc-normalize search again, or give normalize={stored.chain}"
+            f"the same: run isc normalize search again, or give normalize={stored.chain}"
         )
     return stored

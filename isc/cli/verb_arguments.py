@@ -1,0 +1,61 @@
+"""Arguments of a verb that have another form than KEY=VALUE: one line shows the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isc.cli.keys import keys
+from isc.data.option_texts import nearest_name
+from isc.errors import InputError
+
+# flags of Hydra, and those of them that take a value
+VALUED = frozenset(
+    (
+        *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c"),
+        *("--experimental-rerun", "--info", "-i"),
+    )
+)
+FLAGS = VALUED | {"--hydra-help", "--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc"}
+WANTED = {  # the keys that paths without a key are meant for, in their order, and what stands for one that is missing
+    "train": {"images": "PHOTOS", "output": "RUN_DIR"},
+    "extract": {"images": "PHOTOS", "output": "FILE.h5"},
+    "match": {"queries": "Q.h5", "references": "R.h5", "output": "DIR"},
+    "benchmark": {"images": "PHOTOS", "output": "DIR"},
+}
+
+
+def refuse_other_forms(verb: str, schema: type[Any], arguments: Sequence[str]) -> None:
+    """Raise InputError for an unknown --option, a key with dashes, a key without a value, and a path without a key."""
+    known = keys(schema)
+    paths: list[str] = []
+    value_of = ""
+    for at, argument in enumerate(arguments):
+        if value_of:
+            value_of = ""
+        elif argument.startswith("-"):
+            flag, equals, _ = argument.partition("=")
+            if flag not in FLAGS:
+                _refuse_dashes(argument, arguments[at + 1 : at + 2], known)
+            value_of = flag if flag in VALUED and not equals else ""
+        elif "=" not in argument and not argument.startswith("~"):
+            if argument in known:
+                raise InputError(f"{argument}: has no value; expected {argument}=VALUE")
+            paths.append(argument)
+    if paths:
+        given = {argument.partition("=")[0] for argument in arguments}
+        free = [(key, place) for key, place in WANTED[verb].items() if key not in given]
+        form = [f"{key}={paths[at] if at < len(paths) else place}" for at, (key, place) in enumerate(free)]
+        if len(paths) > len(free):
+            raise InputError(f"{paths[len(free)]}: every argument is KEY=VALUE; see isc {verb} --help")
+        raise InputError(f"{paths[0]}: every argument is KEY=VALUE; write {' '.join(form)}")
+
+
+def _refuse_dashes(argument: str, following: Sequence[str], known: Sequence[str]) -> None:
+    flag, equals, value = argument.partition("=")
+    key = flag.lstrip("-").replace("-", "_")
+    if key not in known:
+        raise InputError(f"{flag}: no such option; keys have no dashes{nearest_name(key, known)}")
+    if not equals and following and "=" not in following[0] and not following[0].startswith("-"):
+        value = following[0]
+    raise InputError(f"{flag}: keys have no dashes; write {key}={value or '…'}")
