@@ -194,7 +194,7 @@ def test_a_run_unlike_the_fitted_one_is_warned_of(scene):
     calibrated(scene, "--model", "run")
     descriptors(scene, 1, copies=10)
     finished = scene.done(*MATCH, "output=out")
-    assert "the queries' best scores are distributed unlike those run/calibration.json was fitted on" in finished.err
+    assert "the queries' best scores are distributed unlike the fitted ones" in finished.err
     assert "fewer copies or harder ones?" in finished.err
     assert (scene / "out/probabilities.csv").is_file()
 

@@ -168,13 +168,13 @@ def print_summary(results: Results, output: Path) -> None:
     if results.judgement:
         _tell_judgement(results.judgement)
     if results.calibrated and results.made:
-        from isc.evaluate.calibration.apply import judged, precision_of_cut, warnings
+        from isc.evaluate.calibration.apply import judged, precision_of_cut, warning
 
         print(precision_of_cut(results.calibrated))
         if results.judgement:
             print(judged(results.calibrated, results.judgement.truth))
-        for warning in warnings(results.calibrated, results.made):
-            log.warning("%s", warning)
+        if said := warning(results.calibrated, results.made):
+            log.warning("%s", said)
 
 
 def _tell_judgement(judgement: Judgement) -> None:

@@ -96,31 +96,35 @@ def judged(applied: Applied, truth: GroundTruth) -> str:
     )
 
 
-def warnings(applied: Applied, made: ScoreOrigin) -> Iterator[str]:
-    """Yield a message for each sign that the run differs from that of the fit; its probabilities may then be wrong."""
+def warning(applied: Applied, made: ScoreOrigin) -> str | None:
+    """Return one line that says how the run differs from that of the fit, and the remedy; None if it does not.
+
+    The probabilities of a run that differs may be wrong.
+    """
+    if reasons := "; ".join(_differences(applied, made)):
+        remedy = "isc calibrate fits them to a labelled run of yours, calibration=none leaves them out"
+        return f"probabilities may not hold: {reasons} ({applied.stored.path}); {remedy}"
+    return None
+
+
+def _differences(applied: Applied, made: ScoreOrigin) -> Iterator[str]:
     calibration = applied.stored.calibration
-    fitted, name = calibration.made.references, applied.stored.path
-    times = made.references / fitted
-    if not 1 / TIMES < times < TIMES:
-        more = "more" if times > 1 else "fewer"
-        yield (
-            f"{made.references:,} references, {name} was fitted with {fitted:,}: {more} references give {more} near "
-            "misses at any score, which probabilities and precisions do not know of"
-        )
+    fitted = calibration.made.references
+    if not 1 / TIMES < made.references / fitted < TIMES:
+        yield f"{made.references:,} references, fitted with {fitted:,}"
     best = best_scores(applied.matches, made.queries)
     if best is None:
         return
     if made.queries < LEAST_QUERIES:
-        yield f"{made.queries} queries are too few to tell whether their scores are distributed as those of {name}"
+        yield f"{made.queries} queries are too few to compare their scores with the fitted ones"
         return
     found = shift(best, calibration.best)
     if found.matters:
         lower = found.median < found.fitted_median
         yield (
-            f"the queries' best scores are distributed unlike those {name} was fitted on (Kolmogorov–Smirnov distance "
-            f"{found.distance:.2f}, by chance {_chance(found.chance)}; median {found.median:.4f}, fitted "
-            f"{found.fitted_median:.4f}): {'fewer copies or harder ones' if lower else 'more copies or easier ones'}? "
-            "probabilities and precisions may not hold; isc calibrate on a labelled run of your own corrects them"
+            f"the queries' best scores are distributed unlike the fitted ones (Kolmogorov–Smirnov distance "
+            f"{found.distance:.2f}, by chance {_chance(found.chance)}): "
+            f"{'fewer copies or harder ones' if lower else 'more copies or easier ones'}?"
         )
 
 
