@@ -191,7 +191,7 @@ def test_made_differently_is_refused_by_name(made, changed, named):
 def test_made_of_other_photos_is_refused(made, tmp_path):
     for path in list(list_images(SAMPLE).values())[:40]:
         shutil.copy(path, tmp_path)
-    with pytest.raises(InputError, match="photos_sha256"):
+    with pytest.raises(InputError, match="the photos have changed"):
         make_benchmark(tmp_path, made, sizes=SIZES, seed=3, max_side=SIDE)
 
 

@@ -285,7 +285,7 @@ def test_the_command(saved, tmp_path, capsys):
         (["m.onnx", "n.onnx"], "m.onnx: is an ONNX file"),
         (["isc_small", "n.onnx", "--image-size", "8"], "'--image-size': 8 is not in the range x>=32"),
         (["isc_small", "n.onnx", "--images", "nowhere"], "nowhere"),
-        (["isc_small", "n.onnx", "--float16"], "No such option: --float16"),
+        (["isc_small", "n.onnx", "--float16"], "No such option '--float16'"),
     ],
 )
 def test_command_lines_refused(arguments, said, tmp_path, monkeypatch, capsys):

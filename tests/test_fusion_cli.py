@@ -71,7 +71,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch) -> Asked:
     one = Asked()
-    monkeypatch.setattr(fusion_cli, "verify", one.verify)
+    monkeypatch.setattr("isc.match.verification.compare.verify", one.verify)
     return one
 
 

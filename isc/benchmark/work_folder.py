@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 RECORD, LOCK, MADE_WITH = "benchmark.json", "lock", "made_with.json"
 OF_THE_PICTURES = ("benchmark", "journal.jsonl")  # files that depend on the whole configuration
-OF_THE_PHOTOS = ("version", "photos_sha256", "min_photo_side")  # configuration keys that all files depend on
+PHOTOS = "photos_sha256"  # configuration key: the list of photos
+OF_THE_PHOTOS = ("version", PHOTOS, "min_photo_side")  # configuration keys that all files depend on
 MADE = "made"  # key of the results in benchmark.json
 
 
@@ -124,7 +125,7 @@ def _remove(part: Path, names: Iterator[str] | list[str] | tuple[str, ...]) -> N
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     there, asked = _flat(found), _flat(wanted)
     return "; ".join(
-        f"{key} {there.get(key)} there, {asked.get(key)} asked for"
+        "the photos have changed" if key == PHOTOS else f"{key} {there.get(key)} there, {asked.get(key)} asked for"
         for key in sorted(there.keys() | asked.keys())
         if there.get(key) != asked.get(key)
     )

@@ -27,6 +27,7 @@ from isc.errors import InputError
 from isc.runtime.locks import sole_writer
 
 RUN, LOCK = "run.json", "run.lock"
+PHOTO_LIST = "image_list_sha256"  # fact of a run: the hash of its list of photos
 LEAST, MOST = 256, 16_384  # photos per block: limits the loss of a kill, and the number of files for millions
 FEW = 1024  # the most blocks of a run of medium size
 SPARE = 64 << 20  # bytes that the disk should keep free
@@ -203,14 +204,20 @@ def _claim(store: Store, *, overwrite: bool) -> None:
         if not changed:
             return
         if not overwrite:
-            name = changed[0]
             raise InputError(
-                f"{store.folder}: was begun with {name}={before.get(name)}, now {name}={mine.get(name)}; give another "
-                "output, or overwrite=true to begin anew"
+                f"{store.folder}: {_change(changed[0], before, mine)}; give another output, or overwrite=true to begin "
+                "anew"
             )
         for block in store.folder.glob("*.npz"):
             block.unlink()
     write_json(path, mine)
+
+
+def _change(name: str, before: Mapping[str, str], mine: Mapping[str, str]) -> str:
+    """Return in words that a fact of the run is another one than when it was begun."""
+    if name == PHOTO_LIST:
+        return f"the photos have changed since it was begun: {before.get('images')} then, {mine['images']} now"
+    return f"was begun with {name}={before.get(name)}, now {name}={mine.get(name)}"
 
 
 def _facts(run: Run) -> dict[str, str]:
