@@ -36,11 +36,11 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args and ctx.parent is None:
+        if not args and not ctx.resilient_parsing:  # the shell's completion parses what is there so far
+            if ctx.parent is not None:
+                ctx.fail(f"no command; expected one of {', '.join(self.list_commands(ctx))}")
             click.echo(ctx.get_help())
             ctx.exit()
-        if not args:
-            ctx.fail(f"no command; expected one of {', '.join(self.list_commands(ctx))}")
         return super().parse_args(ctx, args)
 
 

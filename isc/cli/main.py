@@ -59,8 +59,12 @@ class Commands(Group):
 def _hydra(name: str, place: str, about: str) -> click.Command:
     """Return a command that passes its arguments to a verb of Hydra, which answers --help itself."""
 
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+        found: list[str] = pkgutil.resolve_name("isc.cli.verbs:complete")(name, incomplete)
+        return found
+
     @click.command(name, help=about, context_settings={"ignore_unknown_options": True}, add_help_option=False)
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)
     def verb(arguments: Sequence[str]) -> None:
         sys.argv = [f"isc {name}", *arguments]
         run: Callable[[], None] = pkgutil.resolve_name(place)

@@ -11,6 +11,7 @@ from typing import Any
 
 from isc import __version__
 from isc.cli.console import fail
+from isc.cli.keys import keys
 from isc.cli.verb_arguments import refuse_other_forms
 from isc.cli.verb_help import help_text
 from isc.config.benchmark import BenchmarkConfig
@@ -19,6 +20,13 @@ from isc.config.match import MatchConfig
 from isc.config.train import TrainConfig
 from isc.errors import InputError
 
+SCHEMAS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "extract": ExtractConfig,
+    "match": MatchConfig,
+    "benchmark": BenchmarkConfig,
+}
+
 
 def train() -> None:
     def verb(config: TrainConfig) -> None:
@@ -26,7 +34,7 @@ def train() -> None:
 
         train(config)
 
-    _main("train", TrainConfig, verb)
+    _main("train", verb)
 
 
 def extract() -> None:
@@ -35,7 +43,7 @@ def extract() -> None:
 
         extract(config)
 
-    _main("extract", ExtractConfig, verb)
+    _main("extract", verb)
 
 
 def match() -> None:
@@ -44,7 +52,7 @@ def match() -> None:
 
         match(config)
 
-    _main("match", MatchConfig, verb)
+    _main("match", verb)
 
 
 def benchmark() -> None:
@@ -53,11 +61,16 @@ def benchmark() -> None:
 
         benchmark(config)
 
-    _main("benchmark", BenchmarkConfig, verb)
+    _main("benchmark", verb)
 
 
-def _main(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
-    arguments = sys.argv[1:]
+def complete(name: str, beginning: str) -> list[str]:
+    """Return the keys of a verb that begin so, for the shell's completion."""
+    return [f"{key}=" for key in keys(SCHEMAS[name]) if key.startswith(beginning)]
+
+
+def _main(name: str, verb: Callable[[Any], None]) -> None:
+    schema, arguments = SCHEMAS[name], sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(help_text(name, schema))
         return
