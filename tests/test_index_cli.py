@@ -18,7 +18,6 @@ from PIL import Image, ImageOps
 
 from isc import __version__
 from isc.cli import index_sources
-from isc.cli.index import index as index_group
 from isc.cli.main import main
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import write_descriptors
@@ -349,14 +348,6 @@ def test_help_says_how(run, command):
     assert f"Usage: isc index {' '.join(command)}".rstrip() in finished.out
     assert "INDEX" in finished.out or "isc index create known.index" in finished.out
     assert run(*command, "--version").out == f"isc {__version__}\n"
-
-
-def test_every_option_of_every_command_has_its_sentence():
-    for command in index_group.commands.values():
-        for one in command.params:
-            assert one.param_type_name == "argument" or (one.help or "").rstrip("]").endswith(
-                (".", "core", "model's", "isc_small")
-            ), one
 
 
 @pytest.mark.parametrize(
