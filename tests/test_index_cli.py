@@ -21,6 +21,7 @@ from isc.cli import index_sources
 from isc.cli.main import main
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import write_descriptors
+from isc.data.model_files import SHIPPED
 from isc.find import photo_index as photo_index_module
 from isc.search.index import writer
 from isc.search.index.index import Index, read_index
@@ -247,6 +248,16 @@ def test_another_model_is_refused(refused, run, photos, known):
     refused("add", "wide.index", SAMPLE / "S000.jpg", "--model", "nowhere", naming=["model=nowhere: no such model"])
     refused("query", photos[0], "wide.h5", naming=["wide.h5: made with weights_sha256 a1a1a1a1a1a1, the index with"])
     refused("query", photos[0], SAMPLE / "S000.jpg", "--model", "nowhere", naming=["model=nowhere: no such model"])
+
+
+def test_a_model_that_has_moved_is_named_where_it_is(run, refused, tmp_path):
+    shutil.copy(SHIPPED / "isc_small.onnx", tmp_path / "before.onnx")
+    assert run("create", "moved.index", "--model", "before.onnx").status == 0
+    (tmp_path / "before.onnx").rename(tmp_path / "now.onnx")
+    refused("add", "moved.index", SAMPLE / "S000.jpg", naming=["before.onnx"])
+    assert run("add", "moved.index", SAMPLE / "S000.jpg", "--model", "now.onnx").status == 0
+    found = run("query", "moved.index", SAMPLE / "S000.jpg", "--model", "now.onnx", "-k", 1)
+    assert found.out.splitlines()[1].startswith("copy"), found.err
 
 
 def test_a_folder_that_only_the_reader_may_read_is_searched(run, photos):
