@@ -88,7 +88,7 @@ def test_what_cannot_be_is_refused_at_the_door(place, photos, arguments, naming)
 def test_help_lists_every_key_and_examples(place):
     done = place.done("benchmark", "--help", script=False)
     for key in keys(BenchmarkConfig):
-        assert f"\n{key}: " in done.out
+        assert f"\n  {key}=" in done.out
     assert "Examples:\n" in done.out
 
 
