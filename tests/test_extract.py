@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import isc.extract.run
-import isc.model.inference
+import isc.model.load
 from isc.config.choices import Combine, Precision
 from isc.config.extract import ExtractConfig
 from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
@@ -41,7 +41,7 @@ def model():
 @pytest.fixture(autouse=True)
 def _built_once(model, monkeypatch):
     monkeypatch.setattr(
-        isc.model.inference, "load_model", lambda name: model if name == "imagenet" else load_model(name)
+        isc.model.load, "load_model", lambda name: model if name == "imagenet" else load_model(name)
     )
 
 
@@ -266,7 +266,7 @@ def test_another_model_is_refused_unless_overwritten(photos, monkeypatch):
 
     written = extract(config(photos))
     other = initial_model(ModelConfig(), seed=1).eval()
-    monkeypatch.setattr(isc.model.inference, "load_model", lambda name: other)
+    monkeypatch.setattr(isc.model.load, "load_model", lambda name: other)
     with pytest.raises(InputError, match="weights_sha256="):
         extract(config(photos))
     extract(config(photos, overwrite=True))
