@@ -40,9 +40,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def _built_once(model, monkeypatch):
-    monkeypatch.setattr(
-        isc.model.load, "load_model", lambda name: model if name == "imagenet" else load_model(name)
-    )
+    monkeypatch.setattr(isc.model.load, "load_model", lambda name: model if name == "imagenet" else load_model(name))
 
 
 @pytest.fixture
