@@ -408,11 +408,12 @@ def test_regions_are_what_both_pictures_show(turn, scale, x, y, flip):
 
 def test_spread_is_the_hull_of_the_inliers():
     query, reference = planted(similarity(0.2, 1, (5, 5)), right=15, wrong=30, seed=4)
+    reference = replace(reference, size=(400, 600))  # each picture has its own size
     evidence, found = compare(query, reference)
     assert found.inliers == 15
     assert value(evidence, "inlier_share") == pytest.approx(15 / 45)
     for side, features in (("query", query), ("reference", reference)):
-        hull = cv2.convexHull(features.points[:15] / 300).reshape(-1, 2).astype(np.float64)
+        hull = cv2.convexHull(features.points[:15] / np.float32(features.size)).reshape(-1, 2).astype(np.float64)
         (x, y), (x_next, y_next) = hull.T, np.roll(hull, -1, axis=0).T
         assert value(evidence, f"spread_{side}") == pytest.approx(abs((x * y_next - y * x_next).sum()) / 2, rel=1e-4)
 

@@ -106,6 +106,17 @@ def test_tiles_cover_every_pixel_and_none_is_empty(number, size):
     assert len(np.unique(np.concatenate([tile.ravel() for tile in seen]))) == picture.size
 
 
+@pytest.mark.parametrize("count", [10, 213, 320])
+@pytest.mark.parametrize("cut", ["0.3", "0.5", "0.667", "0.76"])
+def test_crops_that_meet_show_every_pixel_once(cut, count):
+    row = np.arange(3 * count).reshape(1, count, 3)
+    left, right = (view(f"crop:{edges}").pixels(row) for edges in (f"0:0:{cut}:1", f"{cut}:0:1:1"))
+    np.testing.assert_array_equal(np.concatenate([left, right], axis=1), row)
+    column = row.transpose(1, 0, 2)
+    upper, lower = (view(f"crop:{edges}").pixels(column) for edges in (f"0:0:1:{cut}", f"0:{cut}:1:1"))
+    np.testing.assert_array_equal(np.concatenate([upper, lower]), column)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1), (2, 2)])
 @pytest.mark.parametrize("step", ["flip", "rotate:90", "crop:0.1", "crop:0.7", "scale:4", "crop:0.9:0.9:0.91:0.91"])
 def test_no_view_of_a_thin_picture_is_empty(step, size):
