@@ -219,7 +219,7 @@ def test_torchrun_writes_the_run_of_one_process(photos, benchmark, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     given = TrainConfig(
-        images=str(photos),
+        images=[str(photos)],
         output=str(tmp_path / "one"),
         validation=str(benchmark),
         workers=0,
