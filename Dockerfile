@@ -1,16 +1,13 @@
-# The three verbs on a GPU or without one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the
-# base needs none; the host needs NVIDIA's driver and container toolkit.
+# Two images: `light` finds, indexes, matches and judges on a CPU; the last one, `full`, also trains, on a GPU or without
+# one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the base needs none; for a GPU the host
+# needs NVIDIA's driver and container toolkit.
+#   docker build -t isc:light --target light .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" isc:light isc find photos inbox
 #   docker build -t isc .
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" isc isc extract images=photos output=photos.h5
-FROM python:3.12-slim
+FROM python:3.12-slim AS light
 
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility PYTHONUNBUFFERED=1 HOME=/tmp
-
-# text and emoji of the training views; without them Pillow's own font and drawn faces are used
-RUN apt-get update \
- && apt-get install -y --no-install-recommends fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
- && rm -rf /var/lib/apt/lists/*
-
+ENV PYTHONUNBUFFERED=1 HOME=/tmp
 WORKDIR /opt/isc
 COPY setup.cfg pyproject.toml requirements.lock LICENSE README.md ./
 COPY isc isc
@@ -21,4 +18,17 @@ ENV PATH=/opt/isc/.venv/bin:$PATH
 RUN useradd --create-home isc
 USER isc
 WORKDIR /data
-CMD ["isc", "match", "--help"]
+CMD ["isc", "--help"]
+
+FROM light AS full
+
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER root
+# text and emoji of the training views; without them Pillow's own font and drawn faces are used
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/isc
+RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[gpu]'
+USER isc
+WORKDIR /data

@@ -1,24 +1,36 @@
-# make demo · make test · make test-fast · make check · make bench; all of them set up .venv first
+# make demo · make test · make test-fast · make check · make bench; each sets up .venv first, with what it needs
 PYTHON ?= python3
 BIN := .venv/bin
+# faiss with CUDA where there is a GPU; the two builds of faiss fill the same folder, so that one alone is installed
+FAISS := $(if $(wildcard /dev/nvidiactl),gpu,approximate)
+# pip runs from outside, so that a Python without ensurepip (Debian's, say) will do
+INSTALL = $(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock
+# an outside baseline, which compiles itself; where there is no C++ compiler the demo says so and leaves it out
+PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
+LOCKED := setup.cfg pyproject.toml requirements.lock
 
 .PHONY: help setup demo test test-fast check format bench results lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
 
-setup: .venv/ready  ## a virtual environment in .venv with the locked versions
+setup: .venv/for-tests  ## a virtual environment in .venv with the locked versions and all that the tests need
 
-# pip runs from outside, so that a Python without ensurepip (Debian's, say) will do. PDQ, an outside baseline, compiles
-# itself; where there is no C++ compiler the demo says so and leaves it out.
-.venv/ready: setup.cfg pyproject.toml requirements.lock
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv --without-pip .venv
-	$(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock -e '.[dev]'
-	$(PYTHON) -m pip --python $(BIN)/python install -q -c requirements.lock pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
+
+.venv/for-demo: $(LOCKED) | $(BIN)/python
+	$(INSTALL) -e '.[train]'
+	$(PDQ)
 	@touch $@
 
-demo: setup  ## train, extract, match and judge on the sample photos; at most 5 minutes
+.venv/for-tests: $(LOCKED) | $(BIN)/python
+	$(INSTALL) -e '.[dev,$(FAISS)]'
+	$(PDQ)
+	@touch $@
+
+demo: .venv/for-demo  ## train, extract, match and judge on the sample photos; at most 5 minutes
 	$(BIN)/isc demo demo
 
 test: setup  ## all tests, on all cores
@@ -47,8 +59,8 @@ bench: setup  ## speed figures, and docs/results.md from them
 results: setup  ## docs/results.md and the figures of all pages, from benchmarks/results/*.json
 	$(BIN)/python -m benchmarks.results
 
-lock:  ## choose versions anew (needs uv)
-	uv pip compile setup.cfg --universal --python-version 3.11 --extra dev --extra baselines --extra teacher --extra backbones --extra heic --extra onnx --extra openvino --extra ray \
+lock:  ## lock what setup.cfg has new, all extras; the other versions stay (needs uv)
+	uv pip compile setup.cfg --universal --python-version 3.11 --all-extras \
 		--no-header --no-annotate --quiet -o requirements.lock
 
 clean:  ## remove the environment and everything made

@@ -366,5 +366,5 @@ def test_a_folder_that_a_node_does_not_see_is_refused(cluster: str, tmp_path: Pa
 
 def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(InputError, match=r"pip install 'isc\[ray\]'"):
+    with pytest.raises(InputError, match=r"^engine=ray needs ray; pip install 'isc\[ray\]'"):
         require_ray()

@@ -543,7 +543,7 @@ def test_a_machine_that_may_have_a_gpu_asks_torch(monkeypatch):
 def test_without_torch_the_missing_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "isc.model.torch_inference")
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(InputError, match=r"model=imagenet: needs torch; pip install 'isc\[train\]'"):
+    with pytest.raises(InputError, match=r"model=imagenet needs torch; pip install 'isc\[train\]'"):
         load_inference_model("imagenet", device="cpu")
 
 

@@ -30,7 +30,7 @@ from isc.photos.folders import list_images
 from isc.photos.resizing import resize
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx")
-onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'isc[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 PHOTOS = list(list_images(SAMPLE).values())

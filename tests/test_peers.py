@@ -195,7 +195,7 @@ def test_hashes_are_made_once_and_anew_for_other_photos(tmp_path):
 @pytest.mark.parametrize(("name", "library"), [("PDQ", "pdqhash"), ("dHash", "imagehash")])
 def test_a_missing_library_is_named_with_its_extra(name, library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(InputError, match=rf"{name} needs the package {library}; pip install isc\[baselines\]"):
+    with pytest.raises(InputError, match=rf"{name} needs {library}; pip install 'isc\[baselines\]'"):
         hasher(name)
 
 

@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import read_provenance, write_descriptors
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.photos.decode import Pixels
 from isc.photos.sources import list_photos
 from isc.runtime.progress import progress
 
 HASHES = ("PDQ", "pHash", "dHash")
-EXTRA = "pip install isc[baselines]"
 
 Bits = npt.NDArray[np.float32]
 
@@ -43,10 +42,8 @@ def hasher(name: str) -> Hasher:
     if name not in HASHES:
         raise InputError(f"hash {name!r} is unknown; expected one of {', '.join(HASHES)}")
     library, bits = ("pdqhash", _pdq) if name == "PDQ" else ("imagehash", _imagehash)
-    try:
+    with needing(name, extra="baselines"):
         return Hasher(name, version(library), bits(name))
-    except ImportError as error:  # the library or its metadata is missing
-        raise InputError(f"{name} needs the package {library}; {EXTRA}") from error
 
 
 def _pdq(_name: str) -> Callable[[Pixels], Bits]:

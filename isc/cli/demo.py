@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
 from isc.cli.console import say_after_interrupt
-from isc.errors import InputError
+from isc.errors import InputError, needing
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ def run_demo(output: Path, *, images: Path, experiment: str, steps: int | None) 
     from isc.data.files import write_json
 
     started = time.monotonic()
+    with needing("demo", extra="train"):
+        version("torch")  # loaded by the commands alone
     benchmark = output / "benchmark"
     log.info("making a benchmark of edited copies from the photos in %s", images)
     sizes = make_benchmark(images, benchmark, sizes=Wanted(), seed=SEED, near_duplicates=NearDuplicates.leave_out)

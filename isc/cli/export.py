@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isc.errors import InputError
+from isc.errors import InputError, needing
 
 PATH = click.Path(path_type=Path)
 SMALLEST = 32  # pixels, the minimum of image_size=
@@ -34,8 +34,9 @@ def export(model: str, output: Path, *, image_size: int | None, images: Path | N
     isc export runs/first first.onnx --image-size 288 --images my-photos
     isc extract model=first.onnx images=my-photos output=descriptors.h5
     """
-    from isc.model.export import export as write
-    from isc.model.load import load_model
+    with needing("export", extra="export"):
+        from isc.model.export import export as write
+        from isc.model.load import load_model
     from isc.photos.folders import list_images
 
     if output.suffix.lower() != ".onnx":

@@ -18,7 +18,7 @@ from isc.config.benchmark import BenchmarkConfig
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
 from isc.config.train import TrainConfig
-from isc.errors import InputError
+from isc.errors import InputError, needing
 
 SCHEMAS: dict[str, type[Any]] = {
     "train": TrainConfig,
@@ -30,7 +30,8 @@ SCHEMAS: dict[str, type[Any]] = {
 
 def train() -> None:
     def verb(config: TrainConfig) -> None:
-        from isc.train.run import train
+        with needing("train", extra="train"):
+            from isc.train.run import train
 
         train(config)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.config.choices import Device, Precision, Runtime
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.extract.blocks import RUN, Block, Run, Store, joined, write_block
 from isc.extract.embedding import embed_photos
 from isc.extract.view_plan import ViewPlan
@@ -247,10 +247,8 @@ def _quiet_ray_data() -> Any:
 
     Raises InputError if it is not installed.
     """
-    try:
+    with needing("engine=ray", extra="ray"):
         from ray import data
-    except ImportError as error:
-        raise InputError(f"engine=ray needs ray.data ({error}); install it: pip install 'isc[ray]'") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in ("_internal.progress", "_internal.execution.streaming_executor_state", "exceptions"):
         logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)

@@ -29,6 +29,7 @@ from isc.photos.sources import list_photos
 from isc.photos.views import LONGEST_NAME, View, parse_views, placed, views_text
 from isc.runtime.allocator import keep_freed_memory
 from isc.runtime.progress import Report, progress
+from isc.runtime.ray_cluster import require_ray
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,8 @@ def _make_blocks(
 def _network(config: ExtractConfig) -> InferenceModel:
     """Load the network that embeds the photos; for a cluster, a network on the CPU that only describes it."""
     on_cluster = config.engine is Where.ray
+    if on_cluster:
+        require_ray()
     network = load_inference_model(
         config.model,
         device="cpu" if on_cluster else config.device.value,

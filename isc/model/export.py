@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from isc.data.files import atomic_path
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.model.copy_model import CopyModel
 from isc.model.device import one_thread
 from isc.model.files import describe
@@ -196,10 +196,8 @@ def _stored_in_half(content: bytes, path: Path) -> bytes:
 
     A matrix that is the transpose of another one is computed from it instead of being stored.
     """
-    try:
+    with needing(f"{path}: half precision", extra="export"):
         import onnx
-    except ImportError as error:
-        raise InputError(f"{path}: half precision needs onnx; pip install onnx") from error
     file, nodes, matrices = onnx.load_from_string(content), [], dict[bytes, str]()
     weights = list(file.graph.initializer)
     del file.graph.initializer[:]

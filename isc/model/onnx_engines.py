@@ -102,7 +102,7 @@ class _OnnxRuntime:
         try:
             import onnxruntime
         except ImportError as error:
-            runs.refuse("ONNX files need onnxruntime; pip install onnxruntime, or 'isc[onnx]'", error)
+            runs.refuse("ONNX files need onnxruntime; pip install onnxruntime", error)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = runs.threads
         options.inter_op_num_threads = 1
@@ -139,7 +139,7 @@ class _OpenVino:
         try:
             import openvino
         except ImportError as error:
-            runs.refuse("runtime=openvino needs OpenVINO; pip install openvino, or 'isc[openvino]'", error)
+            runs.refuse("runtime=openvino needs openvino; pip install 'isc[openvino]'", error)
         if os.getpid() not in _CORES:
             _CORES[os.getpid()] = openvino.Core()
         self.runs, self.core = runs, _CORES[os.getpid()]

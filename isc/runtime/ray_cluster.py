@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isc import __version__
-from isc.errors import InputError
+from isc.errors import InputError, needing
 
 RETRIES = 3  # further attempts at a task whose worker died, before the run is given up
 
@@ -107,10 +107,8 @@ def _without(*texts: bytes) -> Iterator[None]:
 def require_ray() -> Any:
     """Import and return the package ray. Raises InputError if it is not installed."""
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "RAY_BACKEND_LOG_LEVEL")  # read when ray is imported
-    try:
+    with needing("engine=ray", extra="ray"):
         import ray
-    except ImportError as error:
-        raise InputError("engine=ray needs the package ray; install it: pip install 'isc[ray]'") from error
     return ray
 
 

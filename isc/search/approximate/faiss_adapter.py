@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from isc.data.option_texts import split_options
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.search.kernels.faiss_kernel import faiss_gpus
 
 
@@ -35,7 +35,9 @@ def _parameter(name: str, text: str) -> float:
 
 
 def faiss_module() -> ModuleType:
-    import faiss
+    """Import and return faiss. Raises InputError if it is not installed."""
+    with needing("an approximate index", extra="approximate"):
+        import faiss
 
     loaded: ModuleType = faiss
     return loaded

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from isc.errors import needing
 from isc.search.kernels.numpy_kernel import (
     Indices,
     NumpyKernel,
@@ -25,9 +26,11 @@ HALF_LEAST = 2.0**-24  # the least float16 above 0
 
 
 def faiss_gpus() -> int:
-    """Return the number of GPUs that faiss sees."""
-    import faiss
-
+    """Return the number of GPUs that faiss sees; 0 without faiss."""
+    try:
+        import faiss
+    except ModuleNotFoundError:
+        return 0
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
 
 
@@ -41,7 +44,8 @@ class FaissKernel:
     workers = 1
 
     def __init__(self, *, half: bool, cells: int, memory: int) -> None:
-        import faiss
+        with needing("engine=faiss", extra="approximate"):
+            import faiss
 
         self._faiss, self._half, self._cells, self._memory = faiss, half, cells, memory
         self._gpus = faiss_gpus()

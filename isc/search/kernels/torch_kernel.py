@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isc.errors import InputError
+from isc.errors import InputError, needing
 from isc.search.kernels.numpy_kernel import U32, Indices, Scores, Tile, Vectors, expansion_error, gamma
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class TorchKernel:
     """
 
     def __init__(self, devices: list[str], *, dtype: str, cells: int) -> None:
-        import torch
+        with needing("engine=torch", extra="train"):
+            import torch
 
         self._torch = torch
         self._devices = [torch.device(name) for name in devices]
