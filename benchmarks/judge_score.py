@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.apart import left_out
 from isc.cli.demo import pdq_descriptors
-from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.csv_files import read_ground_truth, read_predictions, write_ground_truth
 from isc.data.hdf5 import MAX_DIM, read_descriptors
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.photos.sources import list_photos
 
 ROLES = ("queries", "references")
+APART = "ground_truth_apart.csv"  # without the queries of photos that show the same as a training photo
 MODEL_FILE = "model.safetensors"  # of a run folder
 
 
@@ -32,6 +34,23 @@ class Scored:
     name: str
     metrics: Mapping[str, Any]
     folder: Path
+
+
+def judged_truth(judge: Path) -> Path:
+    """Return a ground truth without the queries whose photo shows the same as a training photo (benchmarks.apart).
+
+    Without such queries this is the judge's own file, else one beside it, which is written anew.
+    """
+    lines = map(json.loads, (judge / "edits.jsonl").read_text(encoding="utf-8").splitlines())
+    known = left_out()
+    dropped = {line["query_id"] for line in lines if line.get("source") in known}
+    if not dropped:
+        return judge / "ground_truth.csv"
+    truth = read_ground_truth(judge / "ground_truth.csv")
+    copies = {query for query, _ in truth.pairs}
+    rows = [*truth.pairs, *((query, "") for query in truth.queries - copies)]
+    write_ground_truth(judge / APART, sorted(row for row in rows if row[0] not in dropped))
+    return judge / APART
 
 
 def score(
@@ -100,7 +119,7 @@ def _match(name: str, judge: Path, descriptors: Path, output: Path, *options: st
     # wider than the descriptor track allows; without photos the matching track scores by distance too
     if read_descriptors(descriptors / f"{ROLES[0]}.h5").dim > MAX_DIM:
         options = ("track=matching", *options)
-    _command("match", *files, f"ground_truth={judge / 'ground_truth.csv'}", f"output={output}", *options)
+    _command("match", *files, f"ground_truth={judged_truth(judge)}", f"output={output}", *options)
     return Scored(name, json.loads((output / "metrics.json").read_text(encoding="utf-8")), output)
 
 
@@ -117,12 +136,13 @@ def standard_error(matches: Matches, truth: GroundTruth, *, resamples: int = 300
 
     It holds for one model on other queries of this kind; the difference of two models on the same queries varies less.
     """
+    matches = matches.take(truth.judged(matches))
     order = np.lexsort((truth.correct(matches), -matches.score))
     correct, query = truth.correct(matches)[order], matches.query[order]
     copies = {query_id for query_id, _ in truth.pairs}
     ids = sorted(truth.queries)
     place = {query_id: i for i, query_id in enumerate(ids)}
-    column = np.array([place[name] for name in matches.query_ids])[query]
+    column = np.array([place.get(name, -1) for name in matches.query_ids])[query]
     is_copy = np.array([name in copies for name in ids])
     rng = np.random.default_rng(0)
     found = []
@@ -146,11 +166,11 @@ def recall_by_edit(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object
 
     A copy is found if its score reaches the threshold of 90 % precision.
     """
-    truth = read_ground_truth(judge / "ground_truth.csv")
+    truth = read_ground_truth(judged_truth(judge))
     chains = {
         line["query_id"]: [edit["name"] for edit in line["edits"]]
         for line in map(json.loads, (judge / "edits.jsonl").read_text(encoding="utf-8").splitlines())
-        if line["reference_id"]
+        if line["reference_id"] and line["query_id"] in truth.queries
     }
     found = {row.name: _found(row, truth) for row in rows}
     kinds = {
@@ -181,7 +201,7 @@ def _found(row: Scored, truth: GroundTruth) -> set[str]:
 
 
 def summary(judge: Path, rows: Sequence[Scored]) -> list[dict[str, object]]:
-    truth = read_ground_truth(judge / "ground_truth.csv")
+    truth = read_ground_truth(judged_truth(judge))
     return [
         {
             "": row.name,

@@ -35,7 +35,7 @@ from isc.benchmark.make import make_benchmark
 from isc.benchmark.presets import Recipe, kinds_of
 from isc.benchmark.sizes import Sizes
 from isc.config.choices import Library
-from isc.data.csv_files import read_ground_truth
+from isc.data.csv_files import read_ground_truth, write_ground_truth
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.photos.decode import read_image
@@ -537,3 +537,20 @@ def test_a_judge_scores_a_model(made, capsys):
 def test_a_table_is_aligned():
     text = judge.text_table([{"": "a model", "μAP": "0.5"}, {"": "b", "μAP": "0.25"}])
     assert text == "          μAP\na model   0.5\nb        0.25"
+
+
+def test_queries_of_photos_that_training_saw_are_not_judged(tmp_path, monkeypatch):
+    lines = [
+        {"query_id": "Q0", "reference_id": "R0", "source": "T1"},
+        {"query_id": "Q1", "reference_id": "R1", "source": "T2"},
+        {"query_id": "Q2", "reference_id": "", "source": "T3"},
+    ]
+    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_ground_truth(tmp_path / "ground_truth.csv", [("Q0", "R0"), ("Q1", "R1"), ("Q2", "")])
+    monkeypatch.setattr(judge_score, "left_out", lambda: frozenset({"T9"}))
+    assert judge_score.judged_truth(tmp_path) == tmp_path / "ground_truth.csv"
+    monkeypatch.setattr(judge_score, "left_out", lambda: frozenset({"T1", "T9"}))
+    truth = read_ground_truth(judge_score.judged_truth(tmp_path))
+    assert (truth.queries, truth.pairs) == ({"Q1", "Q2"}, {("Q1", "R1")})
+    matches = Matches.from_ids(["Q0", "Q1", "Q2"], ["R0", "R1", "R1"], [3.0, 2.0, 1.0])
+    assert judge_score.standard_error(matches, truth, resamples=20) >= 0
