@@ -9,7 +9,7 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock
 PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
 LOCKED := setup.cfg pyproject.toml requirements.lock
 
-.PHONY: help setup demo test test-fast check format bench results lock clean
+.PHONY: help setup demo test test-fast check docs format bench results lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ check: setup  ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
+docs:  ## the pages of docs/ as a site in site/, with strict links
+	test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv --without-pip .venv-docs
+	$(PYTHON) -m pip --python .venv-docs/bin/python install -q -c requirements.lock 'mkdocs-material' 'mkdocstrings[python]'
+	.venv-docs/bin/mkdocs build --strict
+
 format: setup  ## format and mend what can be
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -64,4 +69,4 @@ lock:  ## lock what setup.cfg has new, all extras; the other versions stay (need
 		--no-header --no-annotate --quiet -o requirements.lock
 
 clean:  ## remove the environment and everything made
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-docs site demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

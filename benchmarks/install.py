@@ -51,6 +51,7 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "ray": ("isc extract images=photos output=ray.h5 engine=ray", f"{MATCH} engine=ray output=ray"),
     "heic": (f'python -c "{HEIC}"', "isc find photos photo.heic --index known"),
     "baselines": ("python -c \"from isc.benchmark.baselines import hasher; hasher('PDQ'), hasher('pHash')\"",),
+    "docs": ("mkdocs --version",),
     "dev,approximate": ("python -m pytest --version",),
 }
 REFUSED = {  # commands that the light installation answers with the name of an extra

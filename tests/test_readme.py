@@ -260,7 +260,7 @@ def test_search_page_examples(descriptors, tmp_path):
 
 
 NAMES = (
-    *("training", "extraction", "search", "index", "scale", "matching", "normalization", "onnx"),
+    *("training", "extraction", "search", "indexes", "scale", "matching", "normalization", "onnx"),
     *("benchmark", "report", "robustness", "calibration", "disc21"),
 )
 PAGES = ["README.md", "docs/research.md", "docs/find.md", *(f"docs/{name}.md" for name in NAMES)]

@@ -12,9 +12,11 @@ from isc.find.results import Matches
 class Index(PhotoIndex):
     """Descriptors of photo files in a folder on disk, to find copies of the photos with.
 
-        index = isc.Index("photos.index")
-        index.add("photos")
-        index.find("suspect.jpg")
+    ```python
+    index = isc.Index("photos.index")
+    index.add("photos")
+    index.find("suspect.jpg")
+    ```
 
     It is made when the first photos are added. Every change is on disk when a method returns; a killed process leaves
     the index whole, and the next call goes on from there. One process writes, any number read.
