@@ -41,8 +41,10 @@ def judged_truth(judge: Path) -> Path:
 
     Without such queries this is the judge's own file, else one beside it, which is written anew.
     """
-    lines = map(json.loads, (judge / "edits.jsonl").read_text(encoding="utf-8").splitlines())
     known = left_out()
+    if not known:
+        return judge / "ground_truth.csv"
+    lines = map(json.loads, (judge / "edits.jsonl").read_text(encoding="utf-8").splitlines())
     dropped = {line["query_id"] for line in lines if line.get("source") in known}
     if not dropped:
         return judge / "ground_truth.csv"

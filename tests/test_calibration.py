@@ -424,7 +424,7 @@ def test_scores_made_otherwise_get_no_probabilities(fitted, tmp_path, change, na
     made = dataclasses.replace(MADE, **change)
     stored, note = calibration_for(str(tmp_path / "c.json"), made)
     assert stored is None
-    assert f"c.json is not applied, so no probabilities are written: it was fitted on {named}; isc-calib" in note
+    assert f"c.json is not applied, so no probabilities are written: it was fitted on {named}; isc calib" in note
 
 
 def test_the_number_of_queries_or_references_does_not_forbid(fitted, tmp_path):

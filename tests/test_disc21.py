@@ -95,7 +95,7 @@ def test_an_experiment_of_another_command_is_refused_by_name(place, verb, name):
 def test_training_takes_training_photos_alone(place):
     for name in (one for one in EXPERIMENTS if verb_of(one) == "train"):
         shown = place.done("train", f"experiment={name}", "--cfg", "job", "--resolve", script=False).out
-        assert "images: disc21/images/train\n" in shown
+        assert "images:\n- disc21/images/train\n" in shown
         assert "pairs: null\n" in shown
 
 

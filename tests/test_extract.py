@@ -15,7 +15,8 @@ import pytest
 
 import isc.extract.run
 import isc.model.load
-from isc.config.choices import Combine, Precision
+import isc.model.torch_inference
+from isc.config.choices import Combine, Precision, Runtime
 from isc.config.extract import ExtractConfig
 from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.errors import InputError
@@ -180,8 +181,10 @@ def test_a_list_of_failures_is_not_left_without_its_descriptors(photos, monkeypa
 
 
 def test_two_files_with_one_id_are_refused_by_name(photos):
-    shutil.copy(photos / "b.jpg", photos / "b.png")
-    with pytest.raises(InputError, match=r"b\.jpg and .*b\.png .*'b'"):
+    """Files that differ in their suffix keep it; the id of a third file is then taken."""
+    for name in ("b.png", "b.jpg.webp"):
+        shutil.copy(photos / "b.jpg", photos / name)
+    with pytest.raises(InputError, match=r"b\.jpg and .*b\.jpg\.webp .*'b\.jpg'"):
         extract(config(photos))
     assert beside(photos) == set()
 
@@ -250,10 +253,13 @@ def test_a_file_made_otherwise_is_refused_unless_overwritten(photos, options, na
 def test_precision_auto_is_what_was_used(photos, monkeypatch):
     """The file says which it was, so that the same file on another machine is not taken for the same."""
     for meant in (Precision.bfloat16, Precision.float32):
-        monkeypatch.setattr(isc.model.inference, "reduced_precision", lambda device, meant=meant: meant)
-        monkeypatch.setattr(isc.model.inference, "least_cosine", lambda *_: 1.0)
-        auto = extract(config(photos, precision=Precision.auto, output=str(photos.parent / f"auto_{meant.value}.h5")))
-        plain = extract(config(photos, precision=meant, output=str(photos.parent / f"{meant.value}.h5")))
+        monkeypatch.setattr(isc.model.torch_inference, "reduced_precision", lambda device, meant=meant: meant)
+        monkeypatch.setattr(isc.model.torch_inference, "least_cosine", lambda *_: 1.0)
+        torch_runs = {"runtime": Runtime.torch}
+        auto = extract(
+            config(photos, **torch_runs, precision=Precision.auto, output=str(photos.parent / f"auto_{meant.value}.h5"))
+        )
+        plain = extract(config(photos, **torch_runs, precision=meant, output=str(photos.parent / f"{meant.value}.h5")))
         assert auto.read_bytes() == plain.read_bytes()
         assert read_provenance(auto)["precision"] == meant.value
 

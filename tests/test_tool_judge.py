@@ -262,6 +262,7 @@ def test_descriptors_wider_than_a_submission_are_judged_by_their_distances(tmp_p
     for role, names in zip(judge_score.ROLES, ids, strict=True):
         write_descriptors(tmp_path / f"{role}.h5", Descriptors(np.array(names, dtype=object), vectors), {})
     write_ground_truth(tmp_path / "ground_truth.csv", list(zip(*ids, strict=True)))
+    (tmp_path / "edits.jsonl").touch()
     scored = judge_score._match("wide", tmp_path, tmp_path, tmp_path / "matched")
     assert scored.metrics["average_precision"] == 1
     best = read_predictions(tmp_path / "matched" / "predictions.csv").score.max()
