@@ -1,10 +1,12 @@
 """All files that are stored with the shipped model, fitted again by the project's own commands.
 
-    python -m benchmarks.fit SPLIT JUDGES WORK [--only normalize fusion calibration matching] [--queries 2000]
+    python -m benchmarks.fit SPLIT GRAPHICS JUDGES WORK [--only normalize fusion calibration matching] [--queries 2000]
 
 SPLIT and JUDGES are made by `python -m benchmarks.judge`: SPLIT/training holds the photos that a model may learn from,
-JUDGES/augly-dev and JUDGES/tools-dev hold copies of other photos. The fusion is fitted on copies of training photos,
-normalisation and calibration on dev; no test half is used. Files are made in WORK, and an interrupted run continues.
+JUDGES/augly-dev, tools-dev and graphics-dev hold copies of other photos, and of drawn pages, charts and windows.
+GRAPHICS is made by `python -m benchmarks.graphics SPLIT/training GRAPHICS`. The fusion is fitted on copies of training
+photos and of GRAPHICS, normalisation and calibrations on dev; the unrelated pictures of the calibration are half
+training photos, half GRAPHICS. No test half is used. Files are made in WORK, and an interrupted run continues.
 """
 
 import argparse
@@ -14,7 +16,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from isc.photos.folders import list_images
+
 MODEL = "isc_small"
+JUDGES = ("augly-dev", "tools-dev", "graphics-dev")
+UNRELATED = 2048  # pictures of a calibration that are no copies
 PARTS = ("normalize", "fusion", "calibration", "matching")
 SIDES = ("queries", "references")
 
@@ -24,7 +32,8 @@ class Fit:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.split: Path = given.split
-        self.judge: Path = given.judges / given.judge
+        self.graphics: Path = given.graphics
+        self.judges = [given.judges / name for name in JUDGES]
         self.work: Path = given.work
         self.queries: int = given.queries
 
@@ -34,23 +43,41 @@ class Fit:
             run("extract", f"images={images}", f"output={made}", f"model={MODEL}", *options)
         return made
 
-    def sides(self) -> dict[str, Path]:
-        return {side: self.descriptors(self.judge / side, f"{self.judge.name}/{side}") for side in SIDES}
+    def sides(self, judge: Path) -> dict[str, Path]:
+        return {side: self.descriptors(judge / side, f"{judge.name}/{side}") for side in SIDES}
+
+    def linked(self, name: str, *folders: Path, most: int | None = None) -> Path:
+        """Return a folder in WORK with links to the pictures of the folders, or to `most` of each, drawn at random."""
+        made = self.work / name
+        if not made.exists():
+            made.mkdir(parents=True)
+            for folder in folders:
+                paths = list(list_images(folder).values())
+                for at in np.random.default_rng(0).permutation(len(paths))[:most].tolist():
+                    (made / paths[at].name).symlink_to(paths[at].resolve())
+        return made
+
+    def unrelated(self) -> Path:
+        """Return descriptors of UNRELATED pictures, half of them training photos, half drawn."""
+        folder = self.linked("unrelated", self.split / "training", self.graphics, most=UNRELATED // 2)
+        return self.descriptors(folder, "unrelated")
 
     def normalize(self) -> None:
         """Search the chain of normalisation steps that scores best on the judge, or the empty chain."""
         training = self.descriptors(self.split / "training", "training")
-        files = {**self.sides(), "training": training, "ground-truth": self.judge / "ground_truth.csv"}
+        judge = self.judges[1]
+        files = {**self.sides(judge), "training": training, "ground-truth": judge / "ground_truth.csv"}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
         tool("normalize", "search", *options, "--model", MODEL, "--chains", "whiten ssquare whiten+ssquare")
 
     def fusion(self) -> None:
-        """Fit the fusion of distance and local evidence to a probability, on copies of training photos."""
+        """Fit the fusion of distance and local evidence to a probability, on copies of training photos and graphics."""
         bench, copied = self.work / "bench", 3 * self.queries // 4
         if not bench.exists():
             sizes = {"references": 2 * copied, "copied": copied, "distractors": self.queries // 4, "training": 1}
             counts = [f"{name}={count}" for name, count in sizes.items()]
-            run("benchmark", f"images={self.split / 'training'}", f"output={bench}", *counts,
+            pictures = self.linked("pictures", self.split / "training", self.graphics)
+            run("benchmark", f"images={pictures}", f"output={bench}", *counts,
                 f"queries={self.queries}", "distractor_share=0.25", "seed=1")  # fmt: skip
         looks = ("views=regions:1", "combine=rows")
         files = {
@@ -65,21 +92,25 @@ class Fit:
 
     def calibration(self) -> None:
         """Fit the calibration of distances to probabilities."""
-        self._calibrated("distance")
+        unrelated = self.unrelated()
+        queries = [word for judge in self.judges for word in ("--queries", str(self.sides(judge)["queries"]))]
+        self._calibrated("distance", lambda _: (), "--unrelated", str(unrelated), *queries)
 
     def matching(self) -> None:
         """Fit the calibration of the matching track's scores to probabilities."""
-        pictures = [
-            f"{name}_images={self.judge / side}" for name, side in (("query", SIDES[0]), ("reference", SIDES[1]))
-        ]
-        self._calibrated("matching", "track=matching", *pictures)
+        self._calibrated("matching", lambda judge: (
+            "track=matching", f"query_images={judge / SIDES[0]}", f"reference_images={judge / SIDES[1]}"
+        ))  # fmt: skip
 
-    def _calibrated(self, name: str, *options: str) -> None:
-        matched, truth = self.work / self.judge.name / name, self.judge / "ground_truth.csv"
-        if not (matched / "metrics.json").exists():
-            files = [f"{side}={path}" for side, path in self.sides().items()]
-            run("match", *files, f"output={matched}", f"ground_truth={truth}", "calibration=none", *options)
-        tool("calibrate", "--run", str(matched), "--ground-truth", str(truth), "--model", MODEL)
+    def _calibrated(self, name: str, options: Callable[[Path], tuple[str, ...]], *words: str) -> None:
+        runs = []
+        for judge in self.judges:
+            matched, truth = self.work / judge.name / name, judge / "ground_truth.csv"
+            if not (matched / "metrics.json").exists():
+                files = [f"{side}={path}" for side, path in self.sides(judge).items()]
+                run("match", *files, f"output={matched}", f"ground_truth={truth}", "calibration=none", *options(judge))
+            runs += ["--run", str(matched), "--ground-truth", str(truth)]
+        tool("calibrate", *runs, *words, "--model", MODEL)
 
 
 def run(verb: str, *arguments: str) -> None:
@@ -102,11 +133,11 @@ def _python(code: str, called: str, arguments: tuple[str, ...]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("split", type=Path)
+    parser.add_argument("graphics", type=Path)
     parser.add_argument("judges", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--queries", type=int, default=2000, help="that the fusion is fitted on (default: 2000)")
-    parser.add_argument("--judge", default="tools-dev", help="folder in JUDGES to fit on (default: tools-dev)")
     given = parser.parse_args()
     fit = Fit(given)
     steps: dict[str, Callable[[], None]] = {part: getattr(fit, part) for part in given.only}

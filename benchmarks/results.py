@@ -2,10 +2,14 @@
 
 A page has a table between `<!-- NAME -->` and `<!-- /NAME -->`, and a figure in a sentence between `<!--=NAME-->` and
 `<!--/-->`. `python -m benchmarks.results` fills them all. A test fails if a page shows anything else.
+If there is a finished demo in demo/, its tables are adopted and the pictures of it drawn anew.
 """
 
+import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,8 @@ from typing import Any
 from benchmarks import RESULTS
 
 ROOT = Path(__file__).parent.parent
+PICTURES = {"docs/figure.jpg": "docs/figure.py", "docs/report.jpg": "docs/report.py"}  # picture: its program
+PICTURES_MADE = RESULTS / "pictures.json"
 TITLES = {
     "demo": "The demo: `make demo`",
     "disc21": "DISC21 at full size, made descriptors: `python -m benchmarks.disc21 --work DIR --descriptors PHOTOS.h5`",
@@ -40,6 +46,7 @@ TITLES = {
     "install": "What each way to install takes: `python -m benchmarks.install`",
     "find": "The verdicts of isc find: `python -m benchmarks.find JUDGE …`",
     "calibration": "Do probabilities and thresholds hold: `python -m benchmarks.calibration NAME=RUN_DIR:GT.csv …`",
+    "duplicates": "Duplicates in a folder, beside other programs: `python -m benchmarks.duplicates JUDGE …`",
     "score": "Judging: `python -m benchmarks.score`",
     "report": "The report: `python -m benchmarks.report`",
     "search": "Search: `python -m benchmarks.search`",
@@ -197,14 +204,32 @@ def fill(text: str, start: str, value: str, end: str) -> str:
 
 
 def read_tables() -> dict[str, Rows]:
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(RESULTS.glob("*.json"))
+        if path != PICTURES_MADE
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def draw(demo: Path) -> None:
+    """Make the pictures of the demo anew, and keep of which demo and which bytes they are."""
+    for program in PICTURES.values():
+        subprocess.run([sys.executable, ROOT / program, demo, (ROOT / program).with_suffix(".jpg")], check=True)
+    made = {"demo": sha256(RESULTS / "demo.json"), **{name: sha256(ROOT / name) for name in PICTURES}}
+    PICTURES_MADE.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    if (ROOT / "demo" / "demo.json").exists():
-        for name, table in adopt(ROOT / "demo").items():
+    demo = ROOT / "demo"
+    if (demo / "demo.json").exists():
+        for name, table in adopt(demo).items():
             text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
             (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+        draw(demo)
     for page, text in pages(read_tables()).items():
         (ROOT / page).write_text(text, encoding="utf-8")
 

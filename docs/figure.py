@@ -1,6 +1,6 @@
 """Generator of docs/figure.jpg from a finished demo: a hard copy and its region, and the best wrong pair, rejected.
 
-python docs/figure.py [DEMO_FOLDER]
+python docs/figure.py demo docs/figure.jpg             as `make results` does
 """
 
 import json
@@ -15,7 +15,6 @@ from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 
-ROOT = Path(__file__).parent.parent
 HEIGHT, GAP, INK, MARK = 240, 16, (40, 40, 40), (0, 200, 120)
 
 
@@ -42,7 +41,7 @@ def row(pictures: list[Image.Image], caption: str) -> Image.Image:
     return result
 
 
-def main(demo: Path) -> None:
+def main(demo: Path, output: Path) -> None:
     benchmark, matching = demo / "benchmark", demo / "matching"
     truth = read_ground_truth(benchmark / "ground_truth.csv")
     edits = read_edits(benchmark / "edits.jsonl")
@@ -72,8 +71,8 @@ def main(demo: Path) -> None:
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows) + GAP), "white")
     for top, one in zip(np.cumsum([0, rows[0].height + GAP]), rows, strict=True):
         sheet.paste(one, (0, int(top)))
-    sheet.save(ROOT / "docs" / "figure.jpg", quality=90)
+    sheet.save(output, quality=90)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo")
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,6 +1,6 @@
 """Generator of docs/report.jpg: the page of the demo's matching run beside a phone's view of its misses.
 
-    python docs/report.py demo/matching/report/index.html
+    python docs/report.py demo docs/report.jpg             as `make results` does
 
 It needs playwright, and chromium on PATH. The run is that of isc demo with compare=demo/finetuned.
 """
@@ -33,7 +33,7 @@ def view(browser: Any, page_file: Path, *, width: int, scheme: str, part: str) -
 
 
 def main() -> None:
-    page_file = Path(sys.argv[1])
+    page_file, output = Path(sys.argv[1]) / "matching" / "report" / "index.html", Path(sys.argv[2])
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         views = [
@@ -47,7 +47,7 @@ def main() -> None:
     for one in views:
         picture.paste(one, (left, MARGIN))
         left += one.width + MARGIN
-    picture.save(Path(__file__).with_name("report.jpg"), quality=72, optimize=True)
+    picture.save(output, quality=72, optimize=True)
 
 
 if __name__ == "__main__":

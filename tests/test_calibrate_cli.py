@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,8 @@ import pytest
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.cli.main import main
-from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.csv_files import read_predictions
 from isc.evaluate.calibration.files import read_calibration
-from isc.evaluate.metrics import evaluate
 from isc.photos.folders import SAMPLE
 
 QUERIES, COPIES, REFERENCES, DIM = 160, 100, 120, 16
@@ -81,15 +81,16 @@ def probabilities(path: Path) -> list[dict[str, str]]:
 def test_what_was_fitted_is_printed_and_kept(scene):
     out = calibrated(scene, "--output", "c.json")
     found = read_calibration(scene / "c.json").calibration
-    metrics = evaluate(read_predictions(scene / "labelled/predictions.csv"), read_ground_truth(scene / "gt.csv"))
-    assert found.wanted.threshold == metrics.threshold_at_p90
-    assert (found.queries, found.with_copies, found.pairs) == (QUERIES, COPIES, 10 * QUERIES)
-    assert f"{10 * QUERIES:,} pairs, {found.copies} of them copies, of {QUERIES} queries" in out
-    assert f"{metrics.threshold_at_p90:.4f}" in out
+    (run,) = found.runs
+    assert (run.queries, run.with_copies, found.pairs) == (QUERIES, COPIES, 10 * QUERIES)
+    assert f"{10 * QUERIES:,} pairs, {found.copies} of them copies" in out
+    assert f"labelled: {QUERIES} queries, {COPIES} with a copy, {REFERENCES} references" in out
+    assert f"precision {run.precision:.3f}, recall {run.recall:.3f}" in out
+    assert f"{found.wanted.threshold:.4f}" in out
     assert out.count("← wanted") == 1
     assert "wrote c.json" in out
     kept = scene.json("c.json")
-    assert kept["share_of_copies"] == COPIES / QUERIES
+    assert kept["prior"] == {"copies": COPIES / QUERIES, "references": REFERENCES}
     assert kept["made"]["references"] == REFERENCES
     assert kept["made"]["descriptors"]["weights_sha256"] == WEIGHTS
     assert set(kept["held_out_log_likelihood"]) == {"isotonic", "logistic"}
@@ -125,8 +126,9 @@ def test_match_writes_the_probabilities_of_the_model_that_made_the_descriptors(s
     predicted = read_predictions(scene / "out/predictions.csv")
     order = predicted.order()
     assert [row["score"] for row in rows] == [str(np.float32(score)) for score in predicted.score[order]]
-    np.testing.assert_allclose([float(row["probability"]) for row in rows], kept.map(predicted.score[order]), rtol=1e-5)
-    accepted = predicted.score[order] >= kept.wanted.threshold
+    expected = kept.probability(predicted.score[order], None, queries=QUERIES, references=REFERENCES)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, rtol=1e-4)
+    accepted = expected >= kept.wanted.threshold
     assert [row["accepted"] for row in rows] == ["true" if one else "false" for one in accepted]
     assert f"{accepted.sum()} of {len(rows):,} pairs reach the threshold for 90 % precision" in finished.out
     assert f"judged: of {accepted.sum()} accepted" in finished.out
@@ -190,13 +192,47 @@ def test_scores_made_otherwise_get_none_and_are_told_why(scene, how, options, na
     assert not (scene / "out/probabilities.csv").exists()
 
 
-def test_a_run_unlike_the_fitted_one_is_warned_of(scene):
+def test_fewer_copies_lower_the_probabilities(scene):
     calibrated(scene, "--model", "run")
     descriptors(scene, 1, copies=10)
-    finished = scene.done(*MATCH, "output=out")
-    assert "the queries' best scores are distributed unlike the fitted ones" in finished.err
-    assert "fewer copies or harder ones?" in finished.err
-    assert (scene / "out/probabilities.csv").is_file()
+    finished = scene.done(*MATCH, "ground_truth=gt.csv", "output=out")
+    kept = read_calibration(scene / "run/calibration.json").calibration
+    rows = probabilities(scene / "out/probabilities.csv")
+    fitted = kept.map(np.array([float(row["score"]) for row in rows]))
+    probability = np.array([float(row["probability"]) for row in rows])
+    assert (probability < fitted).all()
+    assert re.search(r"about 0\.\d+ copies a query are expected", finished.out)
+
+
+def test_several_runs_and_unrelated_pictures(scene):
+    descriptors(scene, 1, noise=0.6)
+    scene.done(*MATCH, "output=second", script=False)
+    (scene / "q.h5").rename(scene / "q2.h5")
+    descriptors(scene, 0)
+    made = {"model": "tiny", "weights": "run", "weights_sha256": WEIGHTS}
+    scene.hdf5("u.h5", made, vectors=vectors(7)[1], image_names=R)
+    both = (*FIT, "--run", "second", "--ground-truth", "gt.csv")
+    more = ("--unrelated", "u.h5", "--queries", "q.h5", "--queries", "q2.h5")
+    status, out, err = called(scene, *both, *more, "--model", "run")
+    assert status == 0, err
+    assert "labelled: 160 queries" in out
+    assert "second: 160 queries" in out
+    kept = read_calibration(scene / "run/calibration.json").calibration
+    assert kept.unrelated.shape == (REFERENCES, DIM)
+    finished = scene.done(*MATCH, "ground_truth=gt.csv", "output=out")
+    assert "pairs reach the threshold for 90 % precision" in finished.out
+    given = ("submission=labelled/predictions.csv", "ground_truth=gt.csv", "output=csv")
+    scene.done("match", *given)
+    assert not (scene / "csv/probabilities.csv").exists()
+    for wrong in (both, (*both, *more[:4]), (*FIT, *more), (*FIT, "--queries", "q.h5")):
+        arguments = wrong if wrong is not both else (*FIT, "--run", "second")
+        status, _, err = called(scene, *arguments, "--output", "c.json")
+        assert status == 2
+        assert "expected one --ground-truth for each --run" in err
+    scene.hdf5("few.h5", made, vectors=vectors(7)[0][:5], image_names=Q[:5])
+    status, _, err = called(scene, *FIT, "--unrelated", "u.h5", "--queries", "few.h5", "--output", "c.json")
+    assert status == 2
+    assert "--queries few.h5: expected one descriptor of each query of labelled, 'Q" in err
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -265,7 +301,9 @@ def test_a_run_that_does_not_say_what_made_it_is_refused(scene):
         (lambda values: values.update(format="isc-fusion-1"), "format 'isc-fusion-1'"),
         (lambda values: values["map"].update(form="spline"), "form 'spline'"),
         (lambda values: values["wanted"].update(threshold="high"), "'high'"),
-        (lambda values: values["best_scores"].update(scores=[1, 0]), "2 best scores"),
+        (lambda values: values["prior"].update(copies=-1), "-1.0 copies a query"),
+        (lambda values: values["runs"][0].update(copies=10**6), "1000000 of 1600 pairs"),
+        (lambda values: values.update(unrelated={"rows": 2, "dim": 2, "float16": "AAAA"}), "expected 2 × 2 float16"),
         (lambda values: values["made"].update(queries=0), "0 queries"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Scores made probabilities: both forms against slow twins, thresholds with intervals, and when a run is unlike."""
+"""Scores made probabilities: both forms against slow twins, thresholds with intervals, priors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
 
 from benchmarks import calibration as measured
 from isc.data.files import write_json
@@ -16,7 +15,7 @@ from isc.errors import InputError
 from isc.evaluate.bootstrap import bootstrap, interval
 from isc.evaluate.calibration.apply import apply, judged, precision_of_cut, warning, write_probabilities
 from isc.evaluate.calibration.files import Calibration, CalibrationFile, calibration_for, read_calibration
-from isc.evaluate.calibration.fit import fit
+from isc.evaluate.calibration.fit import LabelledRun, fit
 from isc.evaluate.calibration.maps import (
     FOLDS,
     HALF,
@@ -30,10 +29,11 @@ from isc.evaluate.calibration.maps import (
     log_likelihood,
     read_map,
 )
+from isc.evaluate.calibration.prior import ASSUMED, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
-from isc.evaluate.calibration.shift import QUANTILES, Best, best_scores, shift
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold, held_out
 from isc.evaluate.metrics import evaluate, wilson
+from isc.search.unrelated import NEAREST, unrelated_distance
 
 QUERIES, COPIES, PER_QUERY = 150, 90, 6
 MADE = ScoreOrigin(
@@ -53,6 +53,16 @@ def labelled(seed: int = 0, *, queries: int = QUERIES, copies: int = COPIES, par
         np.repeat(ids, PER_QUERY).tolist(), [f"R{i:04}" for i in reference.ravel()], score.ravel().round(3)
     )
     return matches, GroundTruth(frozenset(ids), frozenset((q, "R0000") for q in ids[:copies]))
+
+
+def run_of(matches, truth, made=MADE, *, name="run", unrelated=None) -> LabelledRun:
+    return LabelledRun(name, matches, truth, made, unrelated)
+
+
+def applied_to(calibration, matches, *, references=200, **options):
+    return apply(
+        CalibrationFile(Path("c.json"), calibration), matches, queries=QUERIES, references=references, **options
+    )
 
 
 def drawn(count: int, seed: int = 0):
@@ -288,63 +298,61 @@ def test_draws_that_never_reach_the_precision_are_counted():
     assert 0.3 < found.reached < 1
 
 
-# --- unlike runs -----------------------------------------------------------------------------------------------------
+# --- the prior of a run ----------------------------------------------------------------------------------------------
 
 
-def of(scores, floor=None) -> Best:
-    return Best(len(scores), tuple(sorted(scores)), floor)
+def world(copies: int, *, queries: int = 400, references: int = 200, seed: int = 0):
+    """All pairs' scores of queries, the first `copies` of which have one; copies and others from a normal law each."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal(0, 1, (queries, references))
+    score[:copies, 0] += 4.5
+    correct = np.zeros(score.shape, bool)
+    correct[:copies, 0] = True
+    return score.ravel(), correct.ravel()
 
 
-def test_the_distance_is_that_of_kolmogorov_and_smirnov():
-    rng = np.random.default_rng(0)
-    one, two = rng.normal(0, 1, 80).round(1), rng.normal(0.5, 1, 150).round(1)
-    found, expected = shift(of(one), of(two)), ks_2samp(one, two, method="asymp")
-    assert found.distance == pytest.approx(expected.statistic)
-    assert found.chance == pytest.approx(expected.pvalue, rel=0.6)
-    assert (found.median, found.fitted_median) == (np.median(one), np.median(two))
-    assert shift(of(one), of(one)).distance == 0
+def by_bayes(score, prior):
+    """The right probability: the ratio of both laws' densities times the odds of a copy among all pairs."""
+    odds = np.exp(4.5 * score - 4.5**2 / 2) * prior.copies / (prior.references - prior.copies)
+    return odds / (1 + odds)
 
 
-def test_below_the_lowest_score_kept_nothing_is_known():
-    """The same 100 best scores, cut at two places: the distance is that of what both know."""
-    scores = np.linspace(0, 1, 100)
-    whole, threshold = of(scores), of(np.maximum(scores, 0.4), floor=0.4)
-    assert shift(whole, threshold).distance == shift(threshold, whole).distance == 0
-    assert shift(of(np.maximum(scores, 0.2), floor=0.2), threshold).distance == 0
-    other = of(np.maximum(scores + 0.2, 0.4), floor=0.4)
-    assert shift(whole, other).distance == pytest.approx(0.2, abs=0.011)
+def test_the_correction_is_bayes_rule():
+    fitted, run = Prior(0.5, 200), Prior(0.01, 2000)
+    score, _ = world(0)
+    expected = by_bayes(score, run)
+    np.testing.assert_allclose(shifted(by_bayes(score, fitted), fitted, run), expected, rtol=5e-3)
 
 
-def test_best_scores_count_queries_without_a_pair():
-    matches = Matches.from_ids(["a", "a", "b"], ["r", "s", "r"], [0.5, 0.7, 0.6])
-    assert best_scores(matches, 2) == Best(2, (0.6, 0.7), None)
-    assert best_scores(matches, 4) == Best(4, (0.5, 0.5, 0.6, 0.7), 0.5)
-    assert best_scores(matches.take(np.zeros(0, np.int64)), 4) is None
+@pytest.mark.parametrize(("copies", "references"), [(390, 200), (200, 200), (40, 800), (4, 800), (0, 200)])
+def test_the_share_of_copies_is_found_and_probabilities_hold(copies, references):
+    fitted = Prior(0.5, 200)
+    score, correct = world(copies, references=references, seed=1)
+    probability = by_bayes(score, fitted)
+    run = estimated(probability, fitted, queries=400, references=references)
+    assert run.copies == pytest.approx((copies + ASSUMED * 0.5) / (400 + ASSUMED), abs=0.05)
+    corrected = shifted(probability, fitted, run)
+    likely = corrected > 0.5
+    assert correct[likely].sum() == pytest.approx(corrected[likely].sum(), abs=5 + 0.1 * copies)
+    assert correct.sum() == pytest.approx(corrected.sum(), abs=10 + 0.05 * copies)
 
 
-def test_quantiles_stand_for_many_scores():
-    rng = np.random.default_rng(1)
-    score = rng.normal(0, 1, 5000)
-    ids = [f"Q{i}" for i in range(5000)]
-    best = best_scores(Matches.from_ids(ids, ["r"] * 5000, score), 5000)
-    assert (best.queries, len(best.scores)) == (5000, QUANTILES)
-    at = np.sort(score)
-    share = np.searchsorted(best.scores, at, side="right") / QUANTILES
-    assert np.abs(share - np.arange(1, 5001) / 5000).max() <= 1 / 400 + 1 / 5000
+def test_one_query_keeps_about_the_fitted_share():
+    fitted = Prior(0.5, 200)
+    found = estimated(np.full(10, 1e-9), fitted, queries=1, references=200)
+    assert 0.4 < found.copies < 0.5
 
 
-def test_a_shift_matters_when_it_is_large_and_no_chance():
-    rng = np.random.default_rng(2)
+def test_few_references_raise_no_probability_and_many_lower_them():
+    fitted, probability = Prior(0.5, 200), np.array([0.2, 0.9])
+    np.testing.assert_allclose(shifted(probability, fitted, Prior(0.5, 3)), probability)
+    assert (shifted(probability, fitted, Prior(0.5, 2000)) < probability).all()
 
-    def normal(mean, count):
-        return of(rng.normal(mean, 1, count))
 
-    assert not shift(normal(0, 150), normal(0, 200)).matters
-    assert shift(normal(-1, 150), normal(0, 200)).matters
-    assert not shift(normal(0.6, 8), normal(0, 200)).matters  # far, but eight queries may be so by chance
-    many = Best(100_000, normal(0, 200).scores, None)
-    near = dataclasses.replace(many, scores=tuple(score + 0.05 for score in many.scores))
-    assert not shift(near, many).matters  # sure, but near
+@pytest.mark.parametrize("wrong", [(0, 5), (-1, 5), (float("nan"), 5), (float("inf"), 5), (0.5, 0)])
+def test_a_prior_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="expected both above 0"):
+        Prior(*wrong)
 
 
 # --- stored and applied ----------------------------------------------------------------------------------------------
@@ -352,14 +360,16 @@ def test_a_shift_matters_when_it_is_large_and_no_chance():
 
 @pytest.fixture(scope="module")
 def fitted() -> Calibration:
-    return fit(*labelled(), MADE, precision=0.9)
+    return fit([run_of(*labelled())], precision=0.9)
 
 
 def test_a_calibration_comes_back_from_its_file(fitted, tmp_path):
     write_json(tmp_path / "c.json", fitted.as_dict())
     assert read_calibration(tmp_path / "c.json") == CalibrationFile(tmp_path / "c.json", fitted)
     assert [one.precision for one in fitted.thresholds] == list(PRECISIONS)
-    assert (fitted.queries, fitted.with_copies, fitted.pairs, fitted.copies) == (150, 90, 900, 90)
+    (run,) = fitted.runs
+    assert (run.queries, run.with_copies, run.references, run.pairs, run.copies) == (150, 90, 200, 900, 90)
+    assert (fitted.pairs, fitted.copies, fitted.prior) == (900, 90, Prior(90 / 150, 200))
 
 
 def test_queries_that_are_not_judged_are_left_out(fitted):
@@ -369,12 +379,12 @@ def test_queries_that_are_not_judged_are_left_out(fitted):
         [*matches.reference_ids[matches.reference], *(f"R{i:04}" for i in range(50))],
         [*matches.score, *[3.0] * 50],
     )
-    again = fit(more, truth, dataclasses.replace(MADE, queries=151), precision=0.9)
+    again = fit([run_of(more, truth, dataclasses.replace(MADE, queries=151))], precision=0.9)
     assert dataclasses.replace(again, made=MADE) == fitted
 
 
 def test_a_wanted_precision_beside_the_usual_ones():
-    found = fit(*labelled(), MADE, precision=0.7)
+    found = fit([run_of(*labelled())], precision=0.7)
     assert [one.precision for one in found.thresholds] == [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
     assert found.wanted == found.thresholds[1]
 
@@ -403,7 +413,52 @@ def reasons():
 def test_what_cannot_be_fitted_is_refused(reason):
     matches, truth, made, message = reasons()[reason]
     with pytest.raises(InputError, match=message):
-        fit(matches, truth, made, precision=0.9)
+        fit([run_of(matches, truth, made)], precision=0.9)
+
+
+def test_thresholds_are_those_of_the_run_that_needs_the_highest():
+    easy, hard = run_of(*labelled(0, parted=2.0), name="easy"), run_of(*labelled(1, parted=1.1), name="hard")
+    alone, both = fit([easy], precision=0.9), fit([easy, hard], precision=0.9)
+    assert both.wanted.threshold > alone.wanted.threshold
+    assert [run.name for run in both.runs] == ["easy", "hard"]
+    assert all(run.precision >= 0.9 for run in both.runs)
+    assert (both.pairs, both.copies) == (1800, 180)
+
+
+def test_runs_of_scores_of_different_origin_are_refused():
+    one, other = run_of(*labelled()), run_of(*labelled(1), dataclasses.replace(MADE, k=3), name="other")
+    with pytest.raises(InputError, match="other and run: scores of different origin: k none, this run's 3"):
+        fit([one, other], precision=0.9)
+    with pytest.raises(InputError, match="no run"):
+        fit([], precision=0.9)
+
+
+def test_queries_that_come_near_anything_are_seen_beside_unrelated_pictures(tmp_path):
+    """In half of the queries all scores are higher by 4: there a high score says nothing."""
+    matches, truth = labelled(2)
+    near = (matches.query % 2 == 0) * 4.0
+    matches = dataclasses.replace(matches, score=matches.score + near)
+    blind = fit([run_of(matches, truth)], precision=0.9)
+    vectors = np.arange(6, dtype=np.float16).reshape(2, 3)
+    seeing = fit([run_of(matches, truth, unrelated=-near)], precision=0.9, unrelated=vectors)
+    assert seeing.runs[0].recall > blind.runs[0].recall + 0.1
+    write_json(tmp_path / "c.json", seeing.as_dict())
+    again = read_calibration(tmp_path / "c.json").calibration
+    assert (again.unrelated == vectors).all()
+    assert again.unrelated.dtype == np.float16
+    with pytest.raises(ValueError, match="goes with a calibration that has some"):
+        again.fitted(matches.score, None)
+    with pytest.raises(ValueError, match="goes with a calibration that has some"):
+        blind.fitted(matches.score, -near)
+    lower = applied_to(again, matches, unrelated=-near).probability
+    np.testing.assert_array_equal(lower, applied_to(seeing, matches, unrelated=-near).probability)
+
+
+def test_the_distance_to_unrelated_pictures_is_the_mean_of_the_nearest():
+    rng = np.random.default_rng(3)
+    queries, others = (rng.normal(size=(count, 8)).astype(np.float32) for count in (7, 40))
+    squared = np.sort(((queries[:, None].astype(float) - others) ** 2).sum(axis=2), axis=1)
+    np.testing.assert_allclose(unrelated_distance(queries, others), squared[:, :NEAREST].mean(axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -447,18 +502,9 @@ def test_the_model_has_one_file_for_each_kind_of_score(fitted, tmp_path):
     assert calibration_for("model", probable)[0].path == tmp_path / "calibration.matching.json"
 
 
-def test_the_cut_takes_the_pair_it_is_named_after(fitted):
-    """0.1 as a float32 is more than 0.1."""
-    wanted = dataclasses.replace(fitted.wanted, threshold=0.1)
-    stored = CalibrationFile(Path("c.json"), dataclasses.replace(fitted, wanted=wanted))
-    score = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(0)), 0.2], np.float32)
-    matches = dataclasses.replace(Matches.from_ids(list("abc"), list("rst"), score), score=score)
-    assert apply(stored, matches).accepted.tolist() == [True, False, True]
-
-
 def test_probabilities_are_written_in_the_order_of_the_predictions(fitted, tmp_path):
     matches, _ = labelled(1)
-    applied = apply(CalibrationFile(Path("c.json"), fitted), matches)
+    applied = applied_to(fitted, matches)
     write_probabilities(tmp_path / "p.csv", applied)
     header, *rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
     assert header == ["query_id", "reference_id", "score", "probability", "accepted"]
@@ -466,93 +512,71 @@ def test_probabilities_are_written_in_the_order_of_the_predictions(fitted, tmp_p
     probability = np.array([float(row[3]) for row in rows])
     assert (np.diff(probability) <= 0).all()
     score = np.array([float(row[2]) for row in rows])
-    np.testing.assert_allclose(probability, fitted.map(score), rtol=1e-5)
-    assert [row[4] for row in rows] == ["true" if s >= fitted.wanted.threshold else "false" for s in score]
+    expected = shifted(fitted.map(score), fitted.prior, applied.prior)
+    np.testing.assert_allclose(probability, expected, rtol=1e-5)
+    assert [row[4] for row in rows] == ["true" if p >= fitted.wanted.threshold else "false" for p in expected]
 
 
 def test_what_is_said_of_the_cut_and_of_the_truth(fitted):
     matches, truth = labelled(1)
-    applied = apply(CalibrationFile(Path("c.json"), fitted), matches)
-    accepted = matches.score >= fitted.wanted.threshold
-    low, high = fitted.wanted.held_out_interval
+    applied = applied_to(fitted, matches)
+    accepted = applied.probability >= fitted.wanted.threshold
+    assert (applied.accepted == accepted).all()
     said = precision_of_cut(applied)
-    assert said.startswith(f"{accepted.sum()} of 900 pairs reach the threshold for 90 % precision")
-    assert f"expected precision {fitted.wanted.held_out:.3f} (95 %: {low:.3f} … {high:.3f})" in said
-    assert f"by their probabilities {applied.probability[accepted].mean():.3f}" in said
-    assert f"of all 900 pairs kept {applied.probability.mean():.3f} are expected" in said
+    assert said.startswith(f"{accepted.sum()} of 900 pairs reach the threshold for 90 % precision, probability ≥ 0.")
+    assert f"expected precision {applied.probability[accepted].mean():.3f}" in said
+    assert f"about {applied.prior.copies:.2g} copies a query" in said
     correct = truth.correct(matches)[accepted].mean()
     assert f"of {accepted.sum()} accepted {correct:.3f} are copies, of all 0.100" in judged(applied, truth)
 
 
 def test_what_is_said_where_the_precision_was_never_reached(fitted):
-    wanted = dataclasses.replace(fitted.wanted, threshold=None, best=0.75, best_score=-1.5)
-    applied = apply(CalibrationFile(Path("c.json"), dataclasses.replace(fitted, wanted=wanted)), labelled()[0])
+    wanted = dataclasses.replace(fitted.wanted, threshold=None, best=0.75, best_score=0.4)
+    applied = applied_to(dataclasses.replace(fitted, wanted=wanted), labelled()[0])
     assert not applied.accepted.any()
-    said = precision_of_cut(applied)
-    assert "90 % precision was never reached, at best 0.750 at score ≥ -1.5000" in said
+    assert "90 % precision was never reached, at best 0.750 at probability ≥ 0.4000" in precision_of_cut(applied)
+
+
+@pytest.mark.parametrize("copies", [140, 90, 15])
+def test_what_was_promised_holds_for_other_shares_of_copies(fitted, copies):
+    accepted = right = 0
+    for seed in range(5, 15):
+        matches, truth = labelled(seed, copies=copies)
+        applied = applied_to(fitted, matches)
+        accepted += applied.accepted.sum()
+        right += truth.correct(matches)[applied.accepted].sum()
+    assert right / accepted > 0.82
 
 
 def test_a_run_like_the_fitted_one_is_not_warned_of(fitted):
-    applied = apply(CalibrationFile(Path("c.json"), fitted), labelled(1)[0])
-    assert warning(applied, MADE) is None
+    assert warning(applied_to(fitted, labelled(1)[0])) is None
+    assert warning(applied_to(fitted, labelled(1, copies=5)[0])) is None
 
 
-@pytest.mark.parametrize(
-    ("run", "change", "expected"),
-    [
-        ({"copies": 20}, {}, ("unlike", "fewer copies or harder ones")),
-        ({"copies": 149, "parted": 2.0}, {}, ("unlike", "more copies or easier ones")),
-        ({}, {"references": 600}, ("600 references, fitted with 200", "isc calibrate")),
-        ({}, {"references": 60}, ("60 references, fitted with 200", "calibration=none")),
-        ({"queries": 19, "copies": 0}, {"queries": 19}, ("19 queries are too few to compare", "c.json")),
-        (
-            {"queries": 19, "copies": 0},
-            {"queries": 19, "references": 60},
-            ("60 references, fitted with 200; 19 queries are too few",),
-        ),
-    ],
-)
-def test_a_run_unlike_the_fitted_one_is_warned_of_once(fitted, run, change, expected):
-    applied = apply(CalibrationFile(Path("c.json"), fitted), labelled(1, **run)[0])
-    said = warning(applied, dataclasses.replace(MADE, **change))
-    assert said.startswith("probabilities may not hold: ")
+def test_look_alikes_and_far_more_references_are_warned_of(fitted):
+    matches, _ = labelled(1)
+    alike = dataclasses.replace(matches, score=np.where(matches.query < 30, 4.0, matches.score))
+    said = warning(applied_to(fitted, alike))
+    assert said.startswith("probabilities may not hold: 151 of ")
+    assert "accepted pairs are further references of a query" in said
+    assert "isc calibrate" in said
+    said = warning(applied_to(fitted, matches, references=50_000))
+    assert "50,000 references, fitted with 200 (c.json)" in said
     assert "\n" not in said
-    for part in expected:
-        assert part in said
 
 
 # --- the benchmark of it ---------------------------------------------------------------------------------------------
 
 
-def test_without_a_calibration_the_cut_is_where_the_mean_probability_reaches_the_precision():
-    matches, truth = labelled()
-    score = 1 / (1 + np.exp(-2 * matches.score))
-    run = measured.Run("run", dataclasses.replace(matches, score=score), truth, MADE)
-    made = dataclasses.replace(MADE, scores=PROBABILITY)
-    found = measured.uncalibrated(dataclasses.replace(run, made=made), 0.8)
-    threshold = min(one for one in score if score[score >= one].mean() >= 0.8)
-    correct = truth.correct(matches)[score >= threshold]
-    assert (found.accepted, found.copies, found.positives) == (len(correct), correct.sum(), COPIES)
-    assert measured.uncalibrated(run, 0.8) != found  # of distances, by the shipped fusion
-
-
-def test_each_half_of_a_run_is_judged_by_what_the_other_says(monkeypatch):
-    seen = []
-    monkeypatch.setattr(measured, "HALVES", 2)
-    monkeypatch.setattr(measured, "crossed", lambda one, two, precision: seen.append((one, two)))
-    measured.halves(measured.Run("run", *labelled(), MADE), 0.9)
-    assert len(seen) == 4
-    for one, two in seen:
-        assert not one.truth.queries & two.truth.queries
-        assert len(one.truth.queries | two.truth.queries) == QUERIES
-        assert set(one.matches.query_ids[one.matches.query]) == one.truth.queries
-    assert [seen[1][0].truth, seen[1][1].truth] == [seen[0][1].truth, seen[0][0].truth]
-
-
-def test_a_run_is_judged_by_the_calibration_of_another():
-    one, two = (measured.Run(name, *labelled(seed), MADE) for name, seed in (("one", 0), ("two", 1)))
-    found, threshold = measured.crossed(one, two, 0.9), evaluate(one.matches, one.truth).threshold_at_p90
-    correct = two.truth.correct(two.matches)[two.matches.score >= threshold]
-    assert (found.accepted, found.copies) == (len(correct), correct.sum())
-    assert 0 < found.distance < 0.2
-    assert found.error < 0.05
+def test_the_benchmark_counts_what_is_accepted(fitted):
+    matches, truth = labelled(4)
+    run = measured.Run("run", matches, truth, MADE, CalibrationFile(Path("c.json"), fitted), None)
+    row, applied = measured.row(run, None), applied_to(fitted, matches)
+    correct = truth.correct(matches)[applied.accepted]
+    assert row["accepted"] == str(len(correct))
+    assert row["precision where 0.9 is asked"].startswith(f"{correct.mean():.3f} (")
+    assert row["recall"] == f"{correct.sum() / 90:.3f}"
+    few = run.with_share(0.1, 0)
+    assert len(few.truth.pairs) == round(60 / 9)
+    assert len(few.truth.queries) == 60 + len(few.truth.pairs)
+    assert measured.row(run, 0.1)["copies a query"] == f"{7 / 67:.3f}"

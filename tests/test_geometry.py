@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isc.match.verification import alignment as geometry
-from isc.match.verification.alignment import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, log_nfa
+from isc.match.verification.alignment import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, flatness, log_nfa
 from isc.match.verification.features import LocalFeatures, local_features, mirrored
 from isc.photos.decode import Pixels, encode_jpeg, read_image
 from isc.photos.folders import SAMPLE, list_images
@@ -273,7 +273,8 @@ def test_evidence_says_what_its_columns_say():
     assert 0.5 < value(evidence, "agreement") <= 1
     assert 0.5 < value(evidence, "agreeing_share") <= 1
     grays = features.thumbnail, described(name).thumbnail
-    assert evidence[-2:].tolist() == np.float32(agreement(found.matrix, *grays)).tolist()
+    told = [value(evidence, name) for name in ("agreement", "agreeing_share", "contradiction")]
+    assert told == np.float32(agreement(found.matrix, *grays)).tolist()
 
 
 def test_no_features_are_evidence_of_nothing():
@@ -282,7 +283,7 @@ def test_no_features_are_evidence_of_nothing():
         evidence, found = compare(*pair)
         assert found is None
         assert evidence[:2].tolist() == [len(one) for one in pair]
-        assert not evidence[2:].any()
+        assert not evidence[2:12].any()
 
 
 def test_evidence_is_the_same_every_time():
@@ -320,6 +321,7 @@ def drawn(points: np.ndarray, descriptors: np.ndarray, *, angles: object, sizes:
         angles=np.broadcast_to(np.asarray(angles, np.float32), count).copy(),
         descriptors=descriptors,
         thumbnail=np.zeros((128, 128), np.uint8),
+        colours=np.zeros((8, 8, 3), np.uint8),
         size=(side, side),
     )
 
@@ -600,19 +602,47 @@ def gray(name: str) -> np.ndarray:
 
 def test_agreement_of_a_picture_with_itself_and_its_negative():
     for name in NAMES:
-        correlation, share = agreement(np.eye(3), gray(name), gray(name))
+        correlation, share, _ = agreement(np.eye(3), gray(name), gray(name))
         assert 0.8 < correlation <= 1
         assert 0.8 < share <= 1
-        negative, none = agreement(np.eye(3), 255 - gray(name), gray(name))
+        negative, none, contradiction = agreement(np.eye(3), 255 - gray(name), gray(name))
         assert negative == pytest.approx(-correlation, abs=1e-3)
         assert none == 0
-        dim, _ = agreement(np.eye(3), (gray(name) * 0.6 + 40).astype(np.uint8), gray(name))
+        assert contradiction > 0.2
+        dim, _, _ = agreement(np.eye(3), (gray(name) * 0.6 + 40).astype(np.uint8), gray(name))
         assert dim > 0.9 * correlation
+
+
+def test_two_windows_with_other_contents_contradict_each_other_in_one_compact_part():
+    """The frame agrees; a spot of text or of noise is no contradiction."""
+    page = cv2.resize(gray("S000"), (128, 96))
+    other, noisy = page.copy(), page.copy()
+    other[20:70, 30:100] = cv2.resize(gray("S001"), (70, 50))
+    noisy[::9, ::9] = 255 - noisy[::9, ::9]
+    assert agreement(np.eye(3), page, page)[2] == 0
+    assert agreement(np.eye(3), noisy, page)[2] < 0.02
+    assert 0.1 < agreement(np.eye(3), other, page)[2] < 0.35
+
+
+def test_flatness_and_colours_are_told_without_a_map():
+    white, picture = np.full((60, 80, 3), 255, np.uint8), photo("S000")
+    red, green = (np.full((60, 80, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 130, 30)))
+    evidence, found = compare(local_features(red), local_features(green))
+    assert found is None
+    assert value(evidence, "colour_difference") == pytest.approx((170 + 100) / 3 / 255, abs=1e-3)
+    assert value(evidence, "flat") == 1
+    assert value(compare(local_features(red), local_features(red))[0], "colour_difference") == 0
+    evidence, _ = compare(local_features(picture), local_features(picture))
+    assert value(evidence, "flat") < 0.5
+    assert value(evidence, "light") > 0.4
+    dark = (picture * 0.15).astype(np.uint8)
+    assert value(compare(local_features(dark), local_features(picture))[0], "light") < 0.2
+    assert flatness(white[..., 0]) == 1
 
 
 def test_agreement_is_nearly_one_where_there_is_contrast():
     noise = np.random.default_rng(0).integers(0, 256, (90, 128), np.uint8)
-    correlation, share = agreement(np.eye(3), noise, noise)
+    correlation, share, _ = agreement(np.eye(3), noise, noise)
     assert correlation > 0.99
     assert share == 1
 
@@ -626,11 +656,11 @@ def test_agreement_of_unrelated_photos_is_about_zero():
 
 def test_agreement_without_overlap_is_zero():
     shifted = np.array([[1, 0, 2], [0, 1, 0], [0, 0, 1.0]])
-    assert agreement(shifted, gray("S000"), gray("S000")) == (0, 0)
+    assert agreement(shifted, gray("S000"), gray("S000")) == (0, 0, 0)
     tiny = np.diag([0.02, 0.02, 1])
-    assert agreement(tiny, gray("S000"), gray("S000")) == (0, 0)
+    assert agreement(tiny, gray("S000"), gray("S000")) == (0, 0, 0)
     one_pixel = np.zeros((1, 1), np.uint8)
-    assert agreement(np.eye(3), one_pixel, one_pixel) == (0, 0)
+    assert agreement(np.eye(3), one_pixel, one_pixel) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("edit", [flipped, upside_down, half_turn, quarter_turn])
@@ -638,7 +668,7 @@ def test_agreement_is_the_same_for_turned_and_mirrored_pictures(edit):
     """To the pixel: where the map were half a pixel off, fine texture would agree no more."""
     for name in NAMES[:3]:
         copy = edit(gray(name))
-        turned, _ = agreement(copy.matrix, np.ascontiguousarray(copy.pixels), gray(name))
+        turned, _, _ = agreement(copy.matrix, np.ascontiguousarray(copy.pixels), gray(name))
         assert turned == pytest.approx(agreement(np.eye(3), gray(name), gray(name))[0], abs=1e-3)
 
 
@@ -646,8 +676,8 @@ def test_agreement_looks_at_what_both_show_only():
     name = "S040"
     copy, _ = copied(pasted, name)
     query = cv2.cvtColor(fit_within(copy.pixels, 128), cv2.COLOR_RGB2GRAY)
-    there, _ = agreement(copy.matrix, query, gray(name))
-    elsewhere, _ = agreement(np.array([[1, 0, -0.3], [0, 1, -0.2], [0, 0, 1]]) @ copy.matrix, query, gray(name))
+    there, _, _ = agreement(copy.matrix, query, gray(name))
+    elsewhere, _, _ = agreement(np.array([[1, 0, -0.3], [0, 1, -0.2], [0, 0, 1]]) @ copy.matrix, query, gray(name))
     assert there > 0.6
     assert abs(elsewhere) < 0.3
 

@@ -66,7 +66,7 @@ def test_features_are_the_same_whatever_the_number_of_threads():
         cv2.setNumThreads(before)
     for one, *others in zip(*found, strict=True):
         for other in others:
-            for column in ("points", "sizes", "angles", "descriptors", "thumbnail"):
+            for column in ("points", "sizes", "angles", "descriptors", "thumbnail", "colours"):
                 assert getattr(one, column).tobytes() == getattr(other, column).tobytes()
 
 
@@ -92,6 +92,7 @@ def check_form(found: local.LocalFeatures) -> None:
         (found.angles, (count,), np.float32),
         (found.descriptors, (count, 128), np.uint8),
         (found.thumbnail, found.thumbnail.shape[:2], np.uint8),
+        (found.colours, (8, 8, 3), np.uint8),
     ):
         assert (values.shape, values.dtype) == (shape, dtype)
     assert max(found.thumbnail.shape) == min(THUMBNAIL_SIDE, max(found.size))

@@ -75,6 +75,16 @@ def test_the_printed_table_is_what_the_metrics_say(finished_demo):
         assert metrics["num_positives"] == 120
 
 
+def test_the_pictures_of_the_pages_are_drawn_from_a_finished_demo(finished_demo, tmp_path):
+    folder, _ = finished_demo
+    for name in ("figure", "report") if shutil.which("chromium") else ("figure",):
+        command = [sys.executable, ROOT / "docs" / f"{name}.py", folder, tmp_path / f"{name}.jpg"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        with Image.open(tmp_path / f"{name}.jpg") as picture:
+            assert min(picture.size) > 300
+
+
 def test_the_report_that_is_named_shows_pictures_and_edits(finished_demo):
     folder, printed = finished_demo
     report = folder / "finetuned" / "report" / "index.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 
@@ -10,6 +11,8 @@ import pytest
 from benchmarks import RESULTS
 from benchmarks.results import (
     FIGURES,
+    PICTURES,
+    PICTURES_MADE,
     ROOT,
     TABLES,
     TITLES,
@@ -19,14 +22,21 @@ from benchmarks.results import (
     markdown_table,
     pages,
     read_tables,
+    sha256,
 )
 
-UNPUBLISHED = {"demo_sizes", "judge_sizes", "peers"}  # figures within sentences or a picture
+UNPUBLISHED = {"demo_sizes", "judge_sizes", "peers", "pictures"}  # figures within sentences or a picture
 
 
 def test_no_page_holds_a_figure_that_no_program_printed():
     for page, text in pages(read_tables()).items():
         assert (ROOT / page).read_text(encoding="utf-8") == text, f"{page}: run python -m benchmarks.results"
+
+
+def test_the_pictures_show_the_demo_whose_figures_the_pages_hold():
+    made = json.loads(PICTURES_MADE.read_text(encoding="utf-8"))
+    now = {"demo": sha256(RESULTS / "demo.json"), **{name: sha256(ROOT / name) for name in PICTURES}}
+    assert made == now, "run make demo, then make results"
 
 
 def test_every_result_has_its_place():

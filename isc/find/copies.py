@@ -65,7 +65,7 @@ def find_copies(
             why = ": ".join(unreadable[0])
             raise InputError(f"none of {len(unreadable):,} suspects can be read; the first: {why}")
         candidates = _candidates(index, described, k=max(k, CANDIDATES))
-        found = _compared(index, candidates, listed.files, pixels=pixels, workers=workers).best(k)
+        found = _compared(index, candidates, described, listed.files, pixels=pixels, workers=workers).best(k)
     rows = (replace(row, suspect=listed.shown(row.suspect)) if row.suspect[:1] == "/" else row for row in found)
     return Matches(tuple(rows), unreadable)
 
@@ -78,7 +78,7 @@ def find_by_descriptors(index: PhotoIndex, suspects: Descriptors, *, k: int = 1)
     require_one_row_each(suspects)
     _refuse_empty(index)
     candidates = _candidates(index, suspects, k=k)
-    return Matches(tuple(_compared(index, candidates, {}, pixels=False, workers=1).best(k)))
+    return Matches(tuple(_compared(index, candidates, suspects, {}, pixels=False, workers=1).best(k)))
 
 
 def _refuse_empty(index: PhotoIndex) -> None:
@@ -109,25 +109,41 @@ def _as_png(suspect: Any, number: int) -> tuple[str, bytes]:
 
 
 def _compared(
-    index: PhotoIndex, candidates: Pairs, files: Mapping[str, Path], *, pixels: bool, workers: int
+    index: PhotoIndex,
+    candidates: _Candidates,
+    described: Descriptors,
+    files: Mapping[str, Path],
+    *,
+    pixels: bool,
+    workers: int,
 ) -> _Compared:
     """Judge the candidates: by the pixels of pairs whose pictures are there, and by the distance of the others."""
     judge = judge_of(index.model, index.weights_sha256)
-    squared = 0.0 - candidates.score.astype(np.float64)
+    pairs = candidates.pairs
+    squared = 0.0 - pairs.score.astype(np.float64)
+    apart = judge.unrelated_distance(described.vectors)
+    unrelated = None if apart is None else apart[candidates.row]
+    suspects, known = len(pairs.query_ids), len(index)
     states = read_states(index.path)
     evidence: dict[int, npt.NDArray[np.float32]] = {}
     alignments: dict[int, Alignment] = {}
-    probability = judge.probabilities(squared, None)
-    photos = {name: Path(name) for name in candidates.reference_ids.tolist() if name in states and Path(name).is_file()}
-    there = np.array([name in photos for name in candidates.reference_ids], bool)[candidates.reference]
+    probability = judge.probabilities(squared, unrelated=unrelated, suspects=suspects, photos=known)
+    photos = {name: Path(name) for name in pairs.reference_ids.tolist() if name in states and Path(name).is_file()}
+    there = np.array([name in photos for name in pairs.reference_ids], bool)[pairs.reference]
     if rows := np.flatnonzero(there).tolist() if pixels else []:
         count = None if workers < 0 else max(1, workers)
-        verified = verify(candidates.take(there), files, photos, store=FeatureStore(features_folder()), workers=count)
+        verified = verify(pairs.take(there), files, photos, store=FeatureStore(features_folder()), workers=count)
         evidence = dict(zip(rows, verified.evidence, strict=True))
         alignments = {rows[at]: one for at, one in verified.alignments.items()}
-        probability[rows] = judge.probabilities(squared[rows], verified.evidence)
-    same = _same_files(states, files, candidates)
-    return _Compared(candidates, probability, evidence, alignments, same, judge.calibrated)
+        probability[rows] = judge.probabilities(
+            squared[rows],
+            verified.evidence,
+            unrelated=None if unrelated is None else unrelated[rows],
+            suspects=suspects,
+            photos=known,
+        )
+    same = _same_files(states, files, pairs)
+    return _Compared(pairs, probability, evidence, alignments, same, judge.calibrated)
 
 
 def _described(
@@ -155,11 +171,16 @@ def _described(
     return Descriptors(views, np.concatenate(vectors), number), failures
 
 
-def _candidates(index: PhotoIndex, described: Descriptors, *, k: int) -> Pairs:
-    """Return the `k` nearest photos of every row of each suspect, each photo once, sorted by suspect.
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs sorted by suspect, with the score −(smallest distance)², and the `row` [P] of the suspect that gave it."""
 
-    The score is −(smallest distance)².
-    """
+    pairs: Pairs
+    row: npt.NDArray[np.int64]
+
+
+def _candidates(index: PhotoIndex, described: Descriptors, *, k: int) -> _Candidates:
+    """Return the `k` nearest photos of every row of each suspect, each photo once."""
     names = np.array(list(dict.fromkeys(described.ids)), dtype=object)
     owner = np.arange(len(described)) // (len(described) // len(names))
     plain = Descriptors(np.array([str(row) for row in range(len(described))], dtype=object), described.vectors)
@@ -170,7 +191,8 @@ def _candidates(index: PhotoIndex, described: Descriptors, *, k: int) -> Pairs:
     order = np.lexsort((-found.score, found.reference, suspect))
     first = np.r_[True, (np.diff(suspect[order]) != 0) | (np.diff(found.reference[order]) != 0)]
     rows = order[first]
-    return Pairs(names, found.reference_ids, suspect[rows], found.reference[rows], found.score[rows])
+    pairs = Pairs(names, found.reference_ids, suspect[rows], found.reference[rows], found.score[rows])
+    return _Candidates(pairs, found.query[rows])
 
 
 def _same_files(states: Mapping[str, FileState], files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:

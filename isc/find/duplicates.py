@@ -31,6 +31,7 @@ from isc.search.index.index import Index as DescriptorIndex
 NEIGHBOURS = 8  # of each photo whose pixels are compared with its own
 FARTHEST = 1.3  # largest squared distance of a compared pair; unrelated photos have about 2
 SAME_SHOT = 0.7  # agreement of the grey values from which a pair is one photo, edited, and not two of one scene
+SAME_PICTURE = 0.02  # contradiction up to which: two screenshots of one program agree in all but what they show
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,18 @@ def _alike(described: Descriptors, judge: Judge, same: Sequence[_Link], *, pixel
         verified = verify(pairs, files, files, store=FeatureStore(features_folder()))
         evidence = verified.evidence
         aligned[list(verified.alignments)] = True
-    probability = judge.probabilities(0.0 - pairs.score.astype(np.float64), evidence)
+    apart = judge.unrelated_distance(described.vectors[kept])
+    probability = judge.probabilities(
+        0.0 - pairs.score.astype(np.float64), evidence, unrelated=None if apart is None else apart[pairs.query],
+        suspects=len(kept), photos=len(kept),
+    )  # fmt: skip
     links = []
     for row in range(len(pairs)):
         told = None if evidence is None else evidence[row]
         if verdict_of(float(probability[row]), told, aligned=bool(aligned[row])) is Verdict.copy:
-            near = told is not None and told[COLUMN["agreement"]] < SAME_SHOT
+            near = told is not None and (
+                told[COLUMN["agreement"]] < SAME_SHOT or told[COLUMN["contradiction"]] > SAME_PICTURE
+            )
             places = int(kept[pairs.reference[row]]), int(kept[pairs.query[row]])
             links.append(_Link(*places, float(probability[row]), Kind.near if near else Kind.edited))
     return links

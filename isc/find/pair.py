@@ -41,7 +41,9 @@ def compare(one: Any, other: Any, *, model: Model | None = None) -> Comparison:
     evidence, alignment = aligned(*map(local_features, pictures))
     judge = judge_of(used.name)
     same = pictures[0].shape == pictures[1].shape and bool((pictures[0] == pictures[1]).all())
-    probability = 1.0 if same else float(judge.probabilities(np.array([squared]), evidence[None])[0])
+    unrelated = judge.unrelated_distance(a[None])
+    told = judge.probabilities(np.array([squared]), evidence[None], unrelated=unrelated, suspects=1, photos=1)
+    probability = 1.0 if same else float(told[0])
     flags = flags_of(evidence)
     return Comparison(
         suspect=_name(one, "first"),

@@ -22,7 +22,10 @@ SURE, POSSIBLE = 0.9, 0.5  # probabilities from which a pair is a copy, or may b
 SIGNIFICANT = 12.0  # log_nfa from which pixels speak for a copy (chosen on dev judges, docs/results.md)
 AGREEING = 0.4  # agreement of the grey values from which they do
 FEW_FEATURES = 40  # local features below which a picture is plain: there is too little in it to compare
-PLAIN, NO_PIXELS, OTHER_MODEL = "plain", "pixels not compared", "uncalibrated"
+DOCUMENT = 0.5  # share of one grey level from which a picture is like a document: a page, a chart, a window, a drawing
+DARK = 0.25  # grey level, 0…1, that 5 % of a picture have to exceed, or it is dark
+PLAIN, DOCUMENT_LIKE, TOO_DARK = "plain", "document-like", "dark"
+NO_PIXELS, OTHER_MODEL = "pixels not compared", "uncalibrated"
 COLUMN = {name: at for at, name in enumerate(EVIDENCE)}
 
 
@@ -35,15 +38,36 @@ class Judge:
     by_distance: Calibration | None
     calibrated: bool
 
-    def probabilities(self, distance: Floats, evidence: npt.NDArray[np.float32] | None) -> Floats:
-        """Return the probability [P] of each pair; `distance` [P] is squared, `evidence` [P, E] NaN where unknown."""
-        if evidence is None:
-            score = -distance.astype(np.float32)
-            if self.by_distance is not None:
-                return np.asarray(self.by_distance.map(score), np.float64)
-            return self.fusion.probability(distance)
-        fused = self.fusion.probability(distance, evidence)
-        return np.asarray(self.by_pixels.map(fused), np.float64) if self.by_pixels is not None else fused
+    def unrelated_distance(self, suspects: npt.NDArray[np.float32]) -> Floats | None:
+        """Return each suspect's squared distance [Q] to unrelated pictures; None if no calibration has some."""
+        if self.by_distance is None or self.by_distance.unrelated is None:
+            return None
+        from isc.search.unrelated import unrelated_distance
+
+        return unrelated_distance(suspects, self.by_distance.unrelated)
+
+    def probabilities(
+        self,
+        distance: Floats,
+        evidence: npt.NDArray[np.float32] | None = None,
+        *,
+        unrelated: Floats | None,
+        suspects: int,
+        photos: int,
+    ) -> Floats:
+        """Return the probability [P] of each pair of so many suspects and photos.
+
+        `distance` [P] is squared, `unrelated` [P] is each pair's `unrelated_distance` of the suspect, `evidence` [P, E]
+        is NaN for pairs whose pixels could not be compared.
+        """
+        found = self.fusion.probability(distance, evidence)
+        if self.by_pixels is not None and evidence is not None:
+            found = self.by_pixels.corrected(self.by_pixels.map(found), queries=suspects, references=photos)
+        if self.by_distance is not None:
+            alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
+            fitted = self.by_distance.fitted(-distance[alone], None if unrelated is None else unrelated[alone])
+            found[alone] = self.by_distance.corrected(fitted, queries=suspects, references=photos)
+        return found
 
 
 @cache
@@ -86,4 +110,9 @@ def flags_of(evidence: npt.NDArray[np.float32] | None) -> tuple[str, ...]:
     if np.isnan(evidence).all():
         return (NO_PIXELS,)
     few = min(evidence[COLUMN["features_query"]], evidence[COLUMN["features_reference"]]) < FEW_FEATURES
-    return (PLAIN,) if few else ()
+    told = {
+        PLAIN: few,
+        DOCUMENT_LIKE: not few and evidence[COLUMN["flat"]] > DOCUMENT,
+        TOO_DARK: evidence[COLUMN["light"]] < DARK,
+    }
+    return tuple(flag for flag, holds in told.items() if holds)

@@ -173,7 +173,7 @@ def print_summary(results: Results, output: Path) -> None:
         print(precision_of_cut(results.calibrated))
         if results.judgement:
             print(judged(results.calibrated, results.judgement.truth))
-        if said := warning(results.calibrated, results.made):
+        if said := warning(results.calibrated):
             log.warning("%s", said)
 
 

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from isc.config.choices import Track
 from isc.config.match import InputOptions, MatchConfig, SearchOptions, VerifyOptions
 from isc.errors import InputError
@@ -19,7 +21,7 @@ from isc.evaluate.report.edit_texts import read_edit_texts
 from isc.evaluate.report.thumbnails import Pictures
 from isc.match.inputs import DescriptorSets, read_inputs, refuse_own_input
 from isc.match.outputs import Results, judge, print_summary, write_results
-from isc.match.search import Verification, find
+from isc.match.search import SearchResult, Verification, find
 
 if TYPE_CHECKING:
     from isc.data.matches import Matches
@@ -64,7 +66,7 @@ def match(config: MatchConfig) -> Metrics | None:
         log.warning("%s", note)
     if config.training is not None and config.normalize == "none" and config.index is None:
         log.warning("training=%s has no effect with normalize=none and without index=", config.training)
-    results = Results(matches, found, made, judgement, _calibrated(stored, matches))
+    results = Results(matches, found, made, judgement, _calibrated(stored, matches, made, sets, found))
     write_results(
         results,
         Path(config.output),
@@ -140,9 +142,26 @@ def _calibration(config: MatchConfig, made: ScoreOrigin | None) -> CalibrationFi
     return stored
 
 
-def _calibrated(stored: CalibrationFile | None, matches: Matches) -> Applied | None:
-    if stored is None:
+def _calibrated(
+    stored: CalibrationFile | None,
+    matches: Matches,
+    made: ScoreOrigin | None,
+    sets: DescriptorSets | None,
+    found: SearchResult | None,
+) -> Applied | None:
+    if stored is None or made is None:
         return None
     from isc.evaluate.calibration.apply import apply
 
-    return apply(stored, matches)
+    unrelated = None
+    if stored.calibration.unrelated is not None:
+        if found is None or sets is None:
+            raise InputError(
+                f"{stored.path}: compares queries with unrelated pictures; expected queries= and references=, or "
+                "calibration=none"
+            )
+        from isc.search.unrelated import unrelated_distance
+
+        rows, at = np.unique(found.pairs.query_row, return_inverse=True)
+        unrelated = unrelated_distance(found.sets.queries.vectors[rows], stored.calibration.unrelated)[at]
+    return apply(stored, matches, queries=made.queries, references=made.references, unrelated=unrelated)

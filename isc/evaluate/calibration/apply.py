@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,32 +12,43 @@ import numpy.typing as npt
 from isc.data.csv_files import write_csv
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.calibration.files import CalibrationFile
-from isc.evaluate.calibration.score_origin import ScoreOrigin
-from isc.evaluate.calibration.shift import LEAST_QUERIES, TIMES, best_scores, shift
+from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
 from isc.evaluate.metrics import reliability
 
+FAR = 100  # times as many references as fitted, from which on the correction for them is a guess
+MORE, LEAST_MORE = 0.1, 5  # share and number of accepted pairs beyond a query's first, from which on a run is doubtful
 COLUMNS = ("query_id", "reference_id", "score", "probability", "accepted")
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The pairs of a run, their probabilities [M], and `accepted` [M]: those at or above the wanted threshold."""
+    """The pairs of a run, their probabilities [M], and `accepted` [M]: those at or above the wanted threshold.
+
+    `prior` is the share of copies that was estimated for the run, and its number of references.
+    """
 
     stored: CalibrationFile
     matches: Matches
-    probability: npt.NDArray[np.float64]
+    probability: Floats
     accepted: npt.NDArray[np.bool_]
+    prior: Prior
 
 
-def apply(stored: CalibrationFile, matches: Matches) -> Applied:
-    """Apply the calibration to the matches. No pair is accepted if the wanted precision was never reached."""
+def apply(
+    stored: CalibrationFile, matches: Matches, *, queries: int, references: int, unrelated: Floats | None = None
+) -> Applied:
+    """Apply the calibration to the matches of a run with so many queries and references.
+
+    `unrelated` [M] is each pair's distance of the query to unrelated pictures, if the calibration has some. No pair is
+    accepted if the wanted precision was never reached.
+    """
     calibration = stored.calibration
+    fitted = calibration.fitted(matches.score, unrelated)
+    prior = estimated(fitted, calibration.prior, queries=queries, references=references)
+    probability = shifted(fitted, calibration.prior, prior)
     threshold = calibration.wanted.threshold
-    # for float32 scores the stored threshold has the shortest decimals, not the exact number
-    accepted = (
-        np.zeros(len(matches), bool) if threshold is None else matches.score >= matches.score.dtype.type(threshold)
-    )
-    return Applied(stored, matches, calibration.map(matches.score), accepted)
+    accepted = np.zeros(len(matches), bool) if threshold is None else probability >= threshold
+    return Applied(stored, matches, probability, accepted, prior)
 
 
 def write_probabilities(path: Path, applied: Applied) -> None:
@@ -57,20 +67,16 @@ def write_probabilities(path: Path, applied: Applied) -> None:
 def precision_of_cut(applied: Applied) -> str:
     """Describe in one line the precision of the threshold, as stored and by the probabilities of this run's pairs."""
     wanted, total = applied.stored.calibration.wanted, len(applied.matches)
-    everything = f"of all {total:,} pairs kept {_mean(applied.probability)} are expected to be copies"
+    everything = f"about {applied.prior.copies:.2g} copies a query are expected"
     if wanted.threshold is None:
         return (
             f"no pair is accepted: {100 * wanted.precision:g} % precision was never reached, at best "
-            f"{wanted.best:.3f} at score ≥ {wanted.best_score:.4f}; {everything}"
+            f"{wanted.best:.3f} at probability ≥ {wanted.best_score:.4f}; {everything}"
         )
-    expected = "unknown (no pair reached it that was kept out)"
-    if wanted.held_out is not None and wanted.held_out_interval is not None:
-        low, high = wanted.held_out_interval
-        expected = f"{wanted.held_out:.3f} (95 %: {low:.3f} … {high:.3f})"
     kept = applied.probability[applied.accepted]
     return (
-        f"{len(kept):,} of {total:,} pairs reach the threshold for {100 * wanted.precision:g} % precision, score ≥ "
-        f"{wanted.threshold:.4f}: expected precision {expected}, by their probabilities {_mean(kept)}; {everything}"
+        f"{len(kept):,} of {total:,} pairs reach the threshold for {100 * wanted.precision:g} % precision, probability "
+        f"≥ {wanted.threshold:.4f}: expected precision {_mean(kept)}; {everything}"
     )
 
 
@@ -79,7 +85,7 @@ def acceptance(applied: Applied) -> str:
     wanted = applied.stored.calibration.wanted
     if wanted.threshold is None:
         return f"no pair, as {100 * wanted.precision:g} % precision was never reached"
-    return f"score ≥ {wanted.threshold:.4f}, the calibration's threshold for {100 * wanted.precision:g} % precision"
+    return f"probability ≥ {wanted.threshold:.4f}, the threshold for {100 * wanted.precision:g} % precision"
 
 
 def judged(applied: Applied, truth: GroundTruth) -> str:
@@ -96,41 +102,30 @@ def judged(applied: Applied, truth: GroundTruth) -> str:
     )
 
 
-def warning(applied: Applied, made: ScoreOrigin) -> str | None:
-    """Return one line that says how the run differs from that of the fit, and the remedy; None if it does not.
+def warning(applied: Applied) -> str | None:
+    """Return one line that says why the probabilities of the run may be wrong, and the remedy; None if nothing shows.
 
-    The probabilities of a run that differs may be wrong.
+    A query has few true references, so accepted pairs beyond a query's first are either copies of one another among the
+    references, or pictures that look alike, which no prior accounts for. Far more references than fitted are told too.
     """
-    if reasons := "; ".join(_differences(applied, made)):
+    if reasons := "; ".join(_doubts(applied)):
         remedy = "isc calibrate fits them to a labelled run of yours, calibration=none leaves them out"
         return f"probabilities may not hold: {reasons} ({applied.stored.path}); {remedy}"
     return None
 
 
-def _differences(applied: Applied, made: ScoreOrigin) -> Iterator[str]:
-    calibration = applied.stored.calibration
-    fitted = calibration.made.references
-    if not 1 / TIMES < made.references / fitted < TIMES:
-        yield f"{made.references:,} references, fitted with {fitted:,}"
-    best = best_scores(applied.matches, made.queries)
-    if best is None:
-        return
-    if made.queries < LEAST_QUERIES:
-        yield f"{made.queries} queries are too few to compare their scores with the fitted ones"
-        return
-    found = shift(best, calibration.best)
-    if found.matters:
-        lower = found.median < found.fitted_median
+def _doubts(applied: Applied) -> Iterator[str]:
+    fitted, here = applied.stored.calibration.prior.references, applied.prior.references
+    if here > FAR * fitted:
+        yield f"{here:,} references, fitted with {fitted:,}"
+    accepted = np.bincount(applied.matches.query[applied.accepted])
+    more = int((accepted - 1).clip(0).sum())
+    if more >= LEAST_MORE and more > MORE * accepted.sum():
         yield (
-            f"the queries' best scores are distributed unlike the fitted ones (Kolmogorov–Smirnov distance "
-            f"{found.distance:.2f}, by chance {_chance(found.chance)}): "
-            f"{'fewer copies or harder ones' if lower else 'more copies or easier ones'}?"
+            f"{more:,} of {int(accepted.sum()):,} accepted pairs are further references of a query: the references "
+            "hold copies of one another, or pictures that look alike"
         )
 
 
-def _chance(share: float) -> str:
-    return "< 1e-6" if share < 1e-6 or math.isnan(share) else f"{share:.1g}"
-
-
-def _mean(values: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> str:
+def _mean(values: Floats | npt.NDArray[np.bool_]) -> str:
     return f"{float(np.mean(values, dtype=np.float64)):.3f}" if len(values) else "none"

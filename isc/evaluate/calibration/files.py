@@ -2,44 +2,103 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from isc import __version__
 from isc.data.model_files import beside_model, reading
 from isc.evaluate.calibration.maps import Map, read_map
+from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
-from isc.evaluate.calibration.shift import Best
 from isc.evaluate.calibration.thresholds import Threshold
 from isc.evaluate.metrics import Bin
 
-FORMAT = "isc-calibration-1"
+FORMAT = "isc-calibration-2"
 FILES = {DISTANCE: "calibration.json", PROBABILITY: "calibration.matching.json"}  # in a run folder, by kind of score
 MODEL, NONE = "model", "none"  # values of calibration=: the one stored with the model, and no calibration
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A map from scores to probabilities, thresholds for some precisions, and facts about the run of the fit.
+class FittedRun:
+    """A run of the fit: its queries, how many have a copy, its references, and what the wanted threshold gave there.
 
-    `wanted` is the threshold that match.py uses. The fit had `queries` judged queries, `with_copies` of them with a
-    copy, and `pairs` pairs, `copies` of them correct; `best` holds the best scores of the queries. `held_out` and
-    `reliability` show the quality of the probabilities on held-out queries.
+    `precision` and `recall` are those of held-out pairs at or above the threshold; None if no pair reached it.
+    """
+
+    name: str
+    queries: int
+    with_copies: int
+    references: int
+    pairs: int
+    copies: int
+    precision: float | None
+    recall: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.with_copies <= self.queries and 0 <= self.copies <= self.pairs and self.references >= 1):
+            raise ValueError(
+                f"run {self.name!r}: {self.with_copies} of {self.queries} queries, {self.copies} of {self.pairs} pairs"
+            )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A map from scores to probabilities, thresholds for some precisions, and facts about the runs of the fit.
+
+    The map takes the score, or with `unrelated`, float16 [U, D], the gap: the score plus the query's squared distance
+    to these unrelated pictures (isc.search.unrelated). Its probabilities hold for the `prior` of the fit. `wanted` is
+    the threshold that match.py uses; thresholds are probabilities after the correction for the run's own prior, and
+    those of the run that needs the highest. `held_out` and `reliability` show the quality on held-out queries.
     """
 
     map: Map
+    prior: Prior
+    unrelated: npt.NDArray[np.float16] | None = field(compare=False)
     made: ScoreOrigin
     wanted: Threshold
     thresholds: tuple[Threshold, ...]
-    best: Best
-    queries: int
-    with_copies: int
-    pairs: int
-    copies: int
+    runs: tuple[FittedRun, ...]
     held_out: Mapping[str, float]
     reliability: tuple[Bin, ...]
+
+    @property
+    def pairs(self) -> int:
+        return sum(run.pairs for run in self.runs)
+
+    @property
+    def copies(self) -> int:
+        return sum(run.copies for run in self.runs)
+
+    def fitted(self, score: npt.NDArray[np.floating], unrelated: npt.NDArray[np.float64] | None) -> Floats:
+        """Return the probability [M] under the prior of the fit; `unrelated` [M] is each pair's distance of the query.
+
+        Raises ValueError if that distance is missing, or not wanted.
+        """
+        if (unrelated is None) != (self.unrelated is None):
+            raise ValueError("the distance to unrelated pictures goes with a calibration that has some")
+        return self.map(score if unrelated is None else score + unrelated)
+
+    def probability(
+        self,
+        score: npt.NDArray[np.floating],
+        unrelated: npt.NDArray[np.float64] | None,
+        *,
+        queries: int,
+        references: int,
+    ) -> Floats:
+        """Return the probability [M] that each pair of a run is a copy; see `fitted`."""
+        return self.corrected(self.fitted(score, unrelated), queries=queries, references=references)
+
+    def corrected(self, fitted: Floats, *, queries: int, references: int) -> Floats:
+        """Return the probabilities [M] of a run, corrected for its own prior."""
+        run = estimated(fitted, self.prior, queries=queries, references=references)
+        return shifted(fitted, self.prior, run)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""
@@ -47,35 +106,47 @@ class Calibration:
             "format": FORMAT,
             "code_version": __version__,
             "made": self.made.as_dict(),
-            "queries": self.queries,
-            "queries_with_copies": self.with_copies,
-            "share_of_copies": self.with_copies / self.queries,
-            "pairs": self.pairs,
-            "copies": self.copies,
+            "runs": [asdict(run) for run in self.runs],
+            "prior": self.prior.as_dict(),
             "held_out_log_likelihood": dict(self.held_out),
             "map": self.map.as_dict(),
             "wanted": self.wanted.as_dict(),
             "thresholds": [one.as_dict() for one in self.thresholds],
             "reliability": [asdict(one) for one in self.reliability],
-            "best_scores": self.best.as_dict(),
+            "unrelated": None if self.unrelated is None else _packed(self.unrelated),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Build a calibration from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
+        unrelated = values["unrelated"]
         return cls(
             map=read_map(values["map"]),
+            prior=Prior.from_dict(values["prior"]),
+            unrelated=None if unrelated is None else _unpacked(unrelated),
             made=ScoreOrigin.from_dict(values["made"]),
             wanted=Threshold.from_dict(values["wanted"]),
             thresholds=tuple(map(Threshold.from_dict, values["thresholds"])),
-            best=Best.from_dict(values["best_scores"]),
-            queries=int(values["queries"]),
-            with_copies=int(values["queries_with_copies"]),
-            pairs=int(values["pairs"]),
-            copies=int(values["copies"]),
+            runs=tuple(FittedRun(**one) for one in values["runs"]),
             held_out={str(name): float(value) for name, value in values["held_out_log_likelihood"].items()},
             reliability=tuple(Bin(**one) for one in values["reliability"]),
         )
+
+
+def _packed(vectors: npt.NDArray[np.float16]) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(vectors, "<f2").tobytes()).decode()
+    return {"rows": len(vectors), "dim": vectors.shape[1], "float16": data}
+
+
+def _unpacked(values: Mapping[str, Any]) -> npt.NDArray[np.float16]:
+    rows, dim = int(values["rows"]), int(values["dim"])
+    data = base64.b64decode(values["float16"], validate=True)
+    if min(rows, dim) < 1 or len(data) != 2 * rows * dim:
+        raise ValueError(f"unrelated: {len(data)} bytes; expected {rows} × {dim} float16")
+    vectors = np.frombuffer(data, "<f2").reshape(rows, dim)
+    if not np.isfinite(vectors).all():
+        raise ValueError("unrelated: NaN or infinity; expected finite numbers")
+    return vectors
 
 
 @dataclass(frozen=True)

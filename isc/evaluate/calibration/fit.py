@@ -1,17 +1,20 @@
-"""The fit of a calibration on a run whose true pairs are known."""
+"""The fit of a calibration on runs whose true pairs are known."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.evaluate.calibration.files import Calibration
-from isc.evaluate.calibration.maps import choose, folds
+from isc.evaluate.calibration.files import Calibration, FittedRun
+from isc.evaluate.calibration.maps import On, choose, folds
+from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin
-from isc.evaluate.calibration.shift import best_scores
-from isc.evaluate.calibration.thresholds import PRECISIONS, find_threshold
+from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold
 from isc.evaluate.metrics import reliability
 from isc.runtime.progress import Report
 
@@ -19,46 +22,119 @@ LEAST = 20  # copies, and wrong pairs: fewer leave two or three of either in a f
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
+@dataclass(frozen=True)
+class LabelledRun:
+    """A run of match.py with its true pairs; `unrelated` [M] is each pair's distance of the query to such pictures."""
+
+    name: str
+    matches: Matches
+    truth: GroundTruth
+    made: ScoreOrigin
+    unrelated: Floats | None = None
+
+    def judged(self) -> LabelledRun:
+        """Return the run without the queries that the ground truth does not judge."""
+        rows = self.truth.judged(self.matches)
+        return replace(
+            self,
+            matches=self.matches.take(rows),
+            unrelated=None if self.unrelated is None else self.unrelated[rows],
+        )
+
+    @property
+    def score(self) -> npt.NDArray[np.floating]:
+        """What the map takes: the score, or the gap."""
+        return self.matches.score if self.unrelated is None else self.matches.score + self.unrelated
+
+
 def fit(
-    matches: Matches,
-    truth: GroundTruth,
-    made: ScoreOrigin,
+    runs: Sequence[LabelledRun],
     *,
     precision: float,
+    unrelated: npt.NDArray[np.float16] | None = None,
     seed: int = 0,
     report: Report | None = None,
 ) -> Calibration:
-    """Fit a calibration on these predictions; queries that the ground truth does not judge are left out.
+    """Fit one calibration on all runs together; queries that a ground truth does not judge are left out.
 
-    Raises InputError if there are too few copies or wrong pairs, all scores are equal, or scores that should be
-    probabilities by `made` lie outside 0…1.
+    Runs with different edits, photos and shares of copies make it hold more widely; the thresholds are those of the
+    run that needs the highest. Raises InputError if the scores of the runs are of different origins, there are too few
+    copies or wrong pairs, all scores are equal, or scores that should be probabilities lie outside 0…1.
     """
-    matches = matches.take(truth.judged(matches))
-    correct = truth.correct(matches)
-    _check(matches, correct, made)
-    fold = folds(matches.query, correct, seed=seed)
-    chosen = choose(matches.score, correct, fold, on="log-odds" if made.scores == PROBABILITY else "score")
-    found = {}
+    _check_origins(runs)
+    runs = [run.judged() for run in runs]
+    correct = [run.truth.correct(run.matches) for run in runs]
+    for run, labels in zip(runs, correct, strict=True):
+        _check(run.matches, labels, run.made)
+    fold = [folds(run.matches.query, labels, seed=seed) for run, labels in zip(runs, correct, strict=True)]
+    on: On = "log-odds" if runs[0].made.scores == PROBABILITY else "score"
+    chosen = choose(np.concatenate([run.score for run in runs]), np.concatenate(correct), np.concatenate(fold), on=on)
+    prior = Prior(
+        copies=sum(len(run.truth.pairs) for run in runs) / sum(len(run.truth.queries) for run in runs),
+        references=round(float(np.exp(np.mean([np.log(run.made.references) for run in runs])))),
+    )
+    held_out = np.split(chosen.probability, np.cumsum([len(run.matches) for run in runs])[:-1])
+    believed = [
+        replace(run.matches, score=_of_run(foretold, prior, run)) for run, foretold in zip(runs, held_out, strict=True)
+    ]
     precisions = sorted({*PRECISIONS, precision})
+    found = {}
     for done, one in enumerate(precisions):
         if report:
             report(done, len(precisions))
-        found[one] = find_threshold(matches, truth, fold, precision=one, seed=seed)
-    best = best_scores(matches, len(truth.queries))
-    assert best is not None  # there are LEAST copies
+        each = [
+            find_threshold(matches, run.truth, place, precision=one, seed=seed)
+            for run, matches, place in zip(runs, believed, fold, strict=True)
+        ]
+        found[one] = _strictest(each)
     return Calibration(
         map=chosen.map,
-        made=made,
+        prior=prior,
+        unrelated=unrelated,
+        made=runs[0].made,
         wanted=found[precision],
         thresholds=tuple(found.values()),
-        best=best,
-        queries=len(truth.queries),
-        with_copies=len({query for query, _ in truth.pairs}),
+        runs=tuple(
+            _facts(run, matches, labels, found[precision])
+            for run, matches, labels in zip(runs, believed, correct, strict=True)
+        ),
+        held_out=chosen.held_out,
+        reliability=tuple(
+            reliability(np.concatenate([one.score for one in believed]), np.concatenate(correct), edges=EDGES)
+        ),
+    )
+
+
+def _of_run(foretold: Floats, prior: Prior, run: LabelledRun) -> Floats:
+    here = estimated(foretold, prior, queries=len(run.truth.queries), references=run.made.references)
+    return shifted(foretold, prior, here)
+
+
+def _strictest(found: Sequence[Threshold]) -> Threshold:
+    """Return the highest threshold, or one that was never reached."""
+    return max(found, key=lambda one: np.inf if one.threshold is None else one.threshold)
+
+
+def _facts(run: LabelledRun, matches: Matches, correct: npt.NDArray[np.bool_], wanted: Threshold) -> FittedRun:
+    accepted = matches.score >= (np.inf if wanted.threshold is None else wanted.threshold)
+    return FittedRun(
+        name=run.name,
+        queries=len(run.truth.queries),
+        with_copies=len({query for query, _ in run.truth.pairs}),
+        references=run.made.references,
         pairs=len(matches),
         copies=int(correct.sum()),
-        held_out=chosen.held_out,
-        reliability=tuple(reliability(chosen.probability, correct, edges=EDGES)),
+        precision=float(correct[accepted].mean()) if accepted.any() else None,
+        recall=float(correct[accepted].sum() / max(len(run.truth.pairs), 1)),
     )
+
+
+def _check_origins(runs: Sequence[LabelledRun]) -> None:
+    if not runs:
+        raise InputError("no run; expected at least one to fit a calibration on")
+    for run in runs[1:]:
+        if differences := list(run.made.differences(runs[0].made)):
+            raise InputError(f"{run.name} and {runs[0].name}: scores of different origin: {'; '.join(differences)}")
 
 
 def _check(matches: Matches, correct: npt.NDArray[np.bool_], made: ScoreOrigin) -> None:

@@ -35,6 +35,10 @@ EVIDENCE = (
     "spread_reference",
     "agreement",  # mean local correlation of the grey values inside the aligned region, −1…1
     "agreeing_share",  # share of the region, weighted by contrast, where the correlation exceeds one half
+    "contradiction",  # share of the region that the largest compact part with a low correlation has
+    "colour_difference",  # mean difference of the colours of both whole pictures, 0…1; also without a map
+    "flat",  # share of the commonest grey level in the flatter picture; also without a map
+    "light",  # grey level, 0…1, that 5 % of the darker picture exceed; also without a map
 )
 
 RATIO = 0.9  # largest ratio of nearest to second-nearest distance (Lowe, section 7.1); the maps reject wrong pairs
@@ -47,6 +51,8 @@ SEEDS, ROUNDS = 4, 4  # number of maps that are fitted again, and of fits of eac
 LEAST_INLIERS = 4
 LARGEST_SCALE, LARGEST_STRETCH = 10.0, 4.0  # of a plausible edit
 WINDOW, NOISE = 11, 16.0  # side of the correlation window in pixels of a thumbnail; variance of the noise
+DIFFERENT, TEXTURED = 0.25, 6.0  # correlation below which pixels of more than this contrast contradict
+COMPACT = 9  # side of the least compact part of a thumbnail, in pixels
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,13 @@ class _Fit:
 
 def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray[np.float32], Alignment | None]:
     """Return the evidence for a pair, float32 [len(EVIDENCE)] in the order of EVIDENCE, and the alignment or None."""
-    values = dict.fromkeys(EVIDENCE, 0.0) | {"features_query": len(query), "features_reference": len(reference)}
+    values = dict.fromkeys(EVIDENCE, 0.0) | {
+        "features_query": len(query),
+        "features_reference": len(reference),
+        "colour_difference": float(np.abs(query.colours.astype(float) - reference.colours).mean() / 255),
+        "flat": max(flatness(query.thumbnail), flatness(reference.thumbnail)),
+        "light": float(min(np.quantile(one.thumbnail, 0.95) for one in (query, reference)) / 255),
+    }
     straight, flipped = _fit(query, reference, flip=False), _fit(query, reference, flip=True)
     fits = [(fit, fit is flipped) for fit in (straight, flipped) if fit is not None]
     alignment = None
@@ -107,6 +119,11 @@ def compare(query: LocalFeatures, reference: LocalFeatures) -> tuple[npt.NDArray
         if alignment is not None:
             values |= _evidence(fit, alignment, query, reference)
     return np.array([values[name] for name in EVIDENCE], np.float32), alignment
+
+
+def flatness(picture: Gray) -> float:
+    """Return the share of the pixels in the fullest of 32 bands of grey levels: half and more in pages and drawings."""
+    return float(np.bincount(picture.ravel() >> 3, minlength=32).max() / picture.size)
 
 
 def log_nfa(inliers: int, tentative: int, chance: float) -> float:
@@ -264,7 +281,7 @@ def _moved(points: Floats, matrix: Floats) -> Floats:
 
 
 def _evidence(fit: _Fit, alignment: Alignment, query: LocalFeatures, reference: LocalFeatures) -> dict[str, float]:
-    correlation, share = agreement(alignment.matrix, query.thumbnail, reference.thumbnail)
+    correlation, share, contradiction = agreement(alignment.matrix, query.thumbnail, reference.thumbnail)
     return {
         "tentative": len(fit.inside),
         "inliers": fit.inliers,
@@ -276,6 +293,7 @@ def _evidence(fit: _Fit, alignment: Alignment, query: LocalFeatures, reference: 
         "spread_reference": _area(fit.pairs.reference[fit.inside] / reference.size),
         "agreement": correlation,
         "agreeing_share": share,
+        "contradiction": contradiction,
     }
 
 
@@ -284,33 +302,43 @@ def _area(points: Floats) -> float:
     return float(cv2.contourArea(cv2.convexHull(points.astype(np.float32))))
 
 
-def agreement(matrix: Floats, query: Gray, reference: Gray) -> tuple[float, float]:
-    """Return the agreement of the grey values of both pictures under the alignment's matrix, as two numbers.
+def agreement(matrix: Floats, query: Gray, reference: Gray) -> tuple[float, float, float]:
+    """Return the agreement of the grey values of both pictures under the alignment's matrix, as three numbers.
 
     The first is the mean local correlation over windows of 11 pixels, −1…1, weighted by the smaller contrast of the two
-    pictures; the second is the share of the weight with a correlation above one half. Both are 0 if almost nothing
-    overlaps.
+    pictures; the second is the share of the weight with a correlation above one half. The third is the share of the
+    overlap that the largest compact part has where either picture is textured and both differ: two screenshots of one
+    program agree in the frame and contradict each other inside. All are 0 if almost nothing overlaps.
     """
     (height, width), (rows, columns) = query.shape, reference.shape
     pixels = (np.linalg.inv(_fractions((width, height))) @ matrix @ _fractions((columns, rows)))[:2]
     moved = cv2.warpAffine(reference, pixels, (width, height), flags=cv2.INTER_AREA)
     covered = cv2.warpAffine(np.full_like(reference, 255), pixels, (width, height), flags=cv2.INTER_NEAREST)
     inside = cv2.erode(covered, np.ones((3, 3), np.uint8)) > 0
-    if np.count_nonzero(inside) < WINDOW**2 // 4:
-        return 0.0, 0.0
-    correlation, contrast = _correlated(query.astype(np.float32), np.asarray(moved, np.float32))
-    weight = contrast[inside] + 1
+    overlap = np.count_nonzero(inside)
+    if overlap < WINDOW**2 // 4:
+        return 0.0, 0.0, 0.0
+    correlation, less, more = _correlated(query.astype(np.float32), np.asarray(moved, np.float32))
+    weight = less[inside] + 1
     total = float(weight.sum())
     return (
         float((correlation[inside] * weight).sum()) / total,
         float(weight[correlation[inside] > 0.5].sum()) / total,
+        _largest(inside & (more > TEXTURED) & (correlation < DIFFERENT)) / overlap,
     )
+
+
+def _largest(marked: Flags) -> float:
+    """Return the pixels of the largest connected part that COMPACT × COMPACT squares fill."""
+    compact = cv2.morphologyEx(marked.astype(np.uint8), cv2.MORPH_OPEN, np.ones((COMPACT, COMPACT), np.uint8))
+    _, _, found, _ = cv2.connectedComponentsWithStats(compact)
+    return float(found[1:, cv2.CC_STAT_AREA].max(initial=0))
 
 
 def _correlated(
     a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the local correlation of two pictures, and the smaller of their standard deviations, both [H, W]."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the local correlation of two pictures, and the smaller and the larger standard deviation, each [H, W]."""
 
     def local(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.asarray(cv2.boxFilter(values, -1, (WINDOW, WINDOW)), np.float32)
@@ -318,4 +346,5 @@ def _correlated(
     mean_a, mean_b = local(a), local(b)
     a_varies, b_varies = (local(a * a) - mean_a**2).clip(0), (local(b * b) - mean_b**2).clip(0)
     correlation = (local(a * b) - mean_a * mean_b) / np.sqrt((a_varies + NOISE) * (b_varies + NOISE))
-    return np.asarray(correlation, np.float32), np.asarray(np.sqrt(np.minimum(a_varies, b_varies)), np.float32)
+    less, more = np.sqrt(np.minimum(a_varies, b_varies)), np.sqrt(np.maximum(a_varies, b_varies))
+    return np.asarray(correlation, np.float32), np.asarray(less, np.float32), np.asarray(more, np.float32)

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from isc.photos.decode import Pixels
 from isc.photos.resizing import fit_within
 
-VERSION = 1  # raise it whenever the same picture gives other features
+VERSION = 2  # raise it whenever the same picture gives other features
 LONGEST_SIDE = 384  # pixels at which features are taken
 THUMBNAIL_SIDE = 128
+COLOURS_SIDE = 8
 MAX_FEATURES = 500
 CONTRAST = 0.005  # of the weakest point; low, so that blurred pictures have points; OpenCV's default is 0.04
 
@@ -33,6 +34,7 @@ class LocalFeatures:
     angles       float32 [K]      direction in degrees, 0…360, clockwise as y points down
     descriptors  uint8 [K, 128]   RootSIFT, 255 × the vector of unit length
     thumbnail    uint8 [h, w]     the picture in grey, at most 128 pixels a side
+    colours      uint8 [8, 8, 3]  the picture in RGB, shrunk and squeezed, row by row
     size         (width, height) in pixels of the picture that the features were taken of
     """
 
@@ -41,6 +43,7 @@ class LocalFeatures:
     angles: npt.NDArray[np.float32]
     descriptors: npt.NDArray[np.uint8]
     thumbnail: npt.NDArray[np.uint8]
+    colours: npt.NDArray[np.uint8]
     size: tuple[int, int]
 
     def __len__(self) -> int:
@@ -74,6 +77,7 @@ def local_features(pixels: Pixels) -> LocalFeatures:
         angles=np.array([point.angle for point in chosen], np.float32),
         descriptors=_root(np.asarray(descriptors, np.float32)[order]),
         thumbnail=np.asarray(thumbnail, np.uint8),
+        colours=np.asarray(cv2.resize(picture, (COLOURS_SIDE, COLOURS_SIDE), interpolation=cv2.INTER_AREA), np.uint8),
         size=(picture.shape[1], picture.shape[0]),
     )
 

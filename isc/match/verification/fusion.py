@@ -21,7 +21,6 @@ Flags = npt.NDArray[np.bool_]
 
 KNOTS = 8  # of a curve, at quantiles of the pairs of its fit
 RIDGE = 1.0  # penalty that keeps a curve flat where there are few pairs, in units of one pair's log-likelihood
-FEW_FEATURES = 100  # with fewer in either picture, the features cannot show that the pictures differ
 LEAST_COPIES = 20  # least number of copies, and of other pairs, to fit a curve on
 
 RISES, FALLS, FREE = 1, -1, 0
@@ -33,12 +32,13 @@ ALIGNED = {  # quantities of a pair with an alignment, and the allowed direction
     "inlier_share": RISES,
     "agreement": RISES,
     "agreeing_share": RISES,
+    "contradiction": FALLS,
     "area_query": FREE,
     "area_reference": FREE,
     "spread_query": RISES,
     "spread_reference": RISES,
 }
-UNALIGNED = {"distance": FALLS, "features_query": FALLS, "features_reference": FALLS}
+UNALIGNED = {"distance": FALLS, "features_query": FALLS, "features_reference": FALLS, "colour_difference": FALLS}
 LOGARITHMIC = frozenset({"inliers", "log_nfa", "features_query", "features_reference"})
 
 
@@ -87,9 +87,9 @@ class Fusion:
     def probability(self, distance: Floats, evidence: npt.NDArray[np.float32] | None = None) -> Floats:
         """Return the probability [P], 0…1, that each pair is a copy.
 
-        `distance` [P] is squared; `evidence` is [P, len(EVIDENCE)], NaN for a pair that was not compared. If local
-        evidence is missing (a pair was not compared, or a picture has fewer than FEW_FEATURES features because it is
-        blurred or tiny), the probability is not lower than that by distance alone.
+        `distance` [P] is squared; `evidence` is [P, len(EVIDENCE)], NaN for a pair that was not compared, which keeps
+        the probability by distance alone. A pair without an alignment is judged by its distance, its colours and the
+        number of features: where there are few, as in plain and blurred pictures, their disagreement says little.
         """
         columns = _columns(distance, evidence)
         odds = self.by_distance(columns)
@@ -97,9 +97,8 @@ class Fusion:
             return _logistic(odds)
         compared = np.isfinite(evidence).all(axis=1)
         found = compared & (columns["inliers"] > 0)
-        few = np.minimum(columns["features_query"], columns["features_reference"]) < np.log1p(FEW_FEATURES)
         seen = np.where(found, self.aligned(columns), self.unaligned(columns))
-        return _logistic(np.where(compared, np.where(few, np.maximum(odds, seen), seen), odds))
+        return _logistic(np.where(compared, seen, odds))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""
