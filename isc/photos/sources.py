@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import glob
 import itertools
+import logging
 import os
 import re
 import stat
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from os.path import normpath
 from pathlib import Path
 
 from isc.data.ids import id_problem
 from isc.errors import InputError
 from isc.photos.folders import SUFFIXES, has_image_suffix, image_ids
 from isc.photos.listing import Listing, packed
-from isc.photos.place import BLOCK, MEMBER, ListedPhoto, Place
-from isc.photos.tar import TAR_BLOCK, tar_stamp
+from isc.photos.place import MEMBER, ListedPhoto, Place
+from isc.photos.tar import tar_stamp
+from isc.photos.tar_headers import Member, members
+
+log = logging.getLogger(__name__)
 
 KINDS = "a folder, a photo, a list (.txt, .csv), a .tar, or a pattern of such (shards/{000..127}.tar, shards/*.tar)"
 MAX_NAMES = 1_000_000  # names that one pattern with braces may expand to
@@ -223,23 +227,46 @@ class _Tars:
     """The members of the tar files that a table names; each tar is indexed once."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[Place, dict[str, tuple[int, int]]]] = {}
+        self._known: dict[Path, tuple[Place, dict[str, Member]]] = {}
 
     def photo(self, photo_id: str, path: Path, member: str, *, told: str) -> ListedPhoto:
         if path not in self._known:
-            self._known[path] = _tar_place(path), {name: (at, size) for name, at, size in _members(path)}
-        place, members = self._known[path]
-        if member not in members:
+            found = {one.name: one for one in _with_links(path, lambda _: True)}
+            self._known[path] = _tar_place(path), found
+        place, known = self._known[path]
+        if member not in known:
             raise InputError(f"{told}: id {photo_id!r}: {path} has no member {member!r}; expected one that it holds")
-        return ListedPhoto(photo_id, _tail(photo_id, member), place, *members[member])
+        _, offset, size, _ = known[member]
+        return ListedPhoto(photo_id, _tail(photo_id, member), place, offset, size)
 
 
 def _of_tar(path: Path) -> Iterator[ListedPhoto]:
     place = _tar_place(path)
-    for name, offset, size in _members(path):
-        if has_image_suffix(name) and not _is_hidden(name):
-            photo = _photo_of(name, place, told=place.shown_file(name))
-            yield photo._replace(offset=offset, size=size)
+    for name, offset, size, _ in _with_links(path, lambda name: has_image_suffix(name) and not _is_hidden(name)):
+        photo = _photo_of(name, place, told=place.shown_file(name))
+        yield photo._replace(offset=offset, size=size)
+
+
+def _with_links(path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield the members of the wanted names; a link to a member has the data of that member.
+
+    A link to anything else is logged and left out. The headers are read once more if there are links.
+    """
+    links = []
+    for member in members(path):
+        if wanted(member.name):
+            if member.target is None:
+                yield member
+            else:
+                links.append(member)
+    names = {normpath(link.target) for link in links if link.target}
+    found = {normpath(one.name): one for one in members(path) if normpath(one.name) in names} if links else {}
+    for link in links:
+        held = found.get(normpath(link.target)) if link.target else None
+        if held is None or held.target is not None:
+            log.warning("left out: %s%s%s: a link to %r, which the tar does not hold", path, MEMBER, *link[::3])
+        else:
+            yield held._replace(name=link.name)
 
 
 def _is_hidden(name: str) -> bool:
@@ -252,46 +279,3 @@ def _tar_place(path: Path) -> Place:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return _folder(path)._replace(stamp=tar_stamp(state))
-
-
-def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, offset of the data, size), in bytes, of the regular files in a tar, from its headers only.
-
-    A last member that is cut short is listed as its header says. Raises InputError for any other damage.
-    """
-    try:
-        with tarfile.open(path, "r:") as tar:
-            before, end = -1, path.stat().st_size
-            # if the data of the last member is cut short, there is no next header
-            while tar.offset <= end and (member := tar.next()) is not None:
-                if member.size < 0 or member.offset <= before:
-                    raise InputError(f"{path}: is damaged at byte {member.offset:,}; fetch it again")
-                before = member.offset
-                tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a kilobyte per member
-                if member.issparse():
-                    raise InputError(
-                        f"{path}{MEMBER}{member.name}: is stored as a sparse file; repack without --sparse"
-                    )
-                if member.isreg():
-                    yield member.name, member.offset_data, member.size
-            _check_end(path, tar.offset)
-    except tarfile.TarError as error:
-        raise InputError(f"{path}: is no tar file, or a damaged one ({error}); fetch or pack it again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _check_end(path: Path, offset: int) -> None:
-    """Raise InputError unless the members end at the end of the tar.
-
-    tarfile takes a damaged header for the end, and ignores further tar files that `cat` appended.
-    """
-    with path.open("rb") as file:
-        file.seek(offset)
-        if not file.read(TAR_BLOCK).strip(b"\0"):
-            if not file.read(BLOCK).strip(b"\0"):
-                return
-            raise InputError(
-                f"{path}: goes on after its end at byte {offset:,}, as joined tar files do; give each alone"
-            )
-    raise InputError(f"{path}: is damaged at byte {offset:,}; fetch or pack it again")

@@ -10,7 +10,6 @@ from isc.photos.decode import MAX_BYTES
 from isc.photos.place import Place
 
 OPEN_TARS = 32  # per process
-TAR_BLOCK = 512  # bytes
 
 
 def tar_stamp(state: os.stat_result) -> tuple[int, ...]:
