@@ -656,6 +656,12 @@ def foreign(path):
     sql("CREATE TABLE images (row INTEGER PRIMARY KEY, id TEXT)")(path)
 
 
+# a view without an end
+ENDLESS = (
+    "CREATE VIEW {} AS WITH RECURSIVE n(row) AS (SELECT 0 UNION ALL SELECT row + 1 FROM n) SELECT row, 'x' AS id FROM n"
+)
+
+
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
@@ -675,7 +681,17 @@ def foreign(path):
         (cut("index.sqlite", 5000), ["index.sqlite: cannot be used"]),
         (foreign, ["index.sqlite: an SQLite file of something else"]),
         (sql("DROP TABLE images"), ["index.sqlite: cannot be used (no such table: images)"]),
-        (sql("DELETE FROM state"), ["index.sqlite: damaged (its state is [])"]),
+        (sql("DELETE FROM state"), ["index.sqlite: damaged (its state is [], not one row)"]),
+        (sql("UPDATE state SET live = 3"), ["index.sqlite: damaged (generation 0 with 3 live of 2 rows)"]),
+        (sql("UPDATE state SET live = -1"), ["index.sqlite: damaged (generation 0 with -1 live of 2 rows)"]),
+        (sql("UPDATE state SET rows = -5"), ["index.sqlite: damaged (generation 0 with 2 live of -5 rows)"]),
+        (sql("UPDATE state SET generation = -1"), ["index.sqlite: damaged (generation -1"]),
+        (sql("UPDATE state SET rows = 2.5"), ["index.sqlite: damaged", "2.5 rows"]),
+        (sql("UPDATE state SET live = x'00'"), ["index.sqlite: damaged", "live"]),
+        (sql("UPDATE state SET changed = NULL"), ["index.sqlite: damaged (changed at None)"]),
+        (sql("UPDATE state SET rows = 4611686018427387904"), ["vectors-0.f32", "was cut short"]),
+        (sql("DROP TABLE images", ENDLESS.format("images")), ["index.sqlite: cannot be used", "view 'images'"]),
+        (sql("CREATE TRIGGER t AFTER DELETE ON images BEGIN DELETE FROM state; END"), ["the trigger 't'"]),
     ],
 )
 def test_damage_is_named(path, damage, parts):
@@ -693,7 +709,7 @@ def test_damage_is_named(path, damage, parts):
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        (sql("UPDATE state SET live = 3, rows = 2"), ["2 images in rows 0…1; expected 3 in rows 0…1"]),
+        (sql("UPDATE state SET live = 1"), ["2 images in rows 0…1; expected 1 in rows 0…1"]),
         (sql("UPDATE images SET row = 7 WHERE row = 0"), ["2 images in rows 1…7; expected 2 in rows 0…1"]),
         (sql("UPDATE images SET id = ' a' WHERE row = 0"), ["id ' a' has blanks round it"]),
         (overwrite("vectors-0.f32", np.full(8, np.nan, np.float32).tobytes()), ["row 0: id 'a' has NaN or infinite"]),
@@ -706,6 +722,63 @@ def test_verify_names_what_reading_would_not_notice(path, damage, parts):
         snapshot.verify()
     for part in parts:
         assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", ["x'ff'", "CAST(x'ff' AS TEXT)"])
+def test_ids_that_are_no_text_are_refused(path, value):
+    add(path, "ab")
+    sql(f"UPDATE images SET id = {value} WHERE row = 0")(path)
+    for act in (lambda: contents(path), lambda: answers(path, 1), lambda: read_index(path)):
+        with pytest.raises(InputError, match=r"index\.sqlite: .*(bytes|UTF-8)"):
+            act()
+
+
+@pytest.mark.parametrize("live", [3, 6])
+def test_a_table_with_fewer_images_than_it_promises_is_refused_and_not_searched_for_ever(path, live):
+    add(path, "abcdef")
+    remove(path, *"abcd")
+    sql(f"UPDATE state SET live = {live}")(path)
+    with (
+        within_seconds(20),
+        pytest.raises(InputError, match=r"index\.sqlite: damaged \(fewer than \d of its \d images"),
+    ):
+        answers(path, 1)
+    for act in (lambda: read_index(path), lambda: compacted(path))[: 1 if live == 6 else 2]:  # 6: no row is dead
+        with pytest.raises(InputError, match=rf"2 images in rows 4…5; expected {live} in rows 0…5"):
+            act()
+    sql("UPDATE state SET live = 2")(path)
+    assert contents(path) == {"e": 4, "f": 5}
+
+
+@pytest.mark.parametrize("row", [-1, 7])
+def test_rows_outside_the_vectors_are_refused(path, row):
+    add(path, "abc")
+    remove(path, "c")
+    sql(f"UPDATE images SET row = {row} WHERE id = 'a'")(path)
+    for act in (lambda: read_index(path), lambda: compacted(path)):
+        with pytest.raises(InputError, match=r"2 images in rows -?\d…\d; expected 2 in rows 0…2"):
+            act()
+
+
+def compacted(path):
+    with written(path) as one:
+        return one.compact()
+
+
+@contextlib.contextmanager
+def within_seconds(limit):
+    """Raise TimeoutError in a block that takes longer."""
+
+    def ring(number, frame):
+        raise TimeoutError(f"longer than {limit} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(limit)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_folder_that_may_not_be_written_to_can_be_read(path):

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from isc.data.sqlite_files import require_tables_alone
 from isc.errors import InputError
 from isc.find.photos import FileState
 
@@ -21,7 +22,7 @@ TABLE = (
 def read_states(folder: Path) -> dict[str, FileState]:
     """Return the state of each described photo, by id."""
     rows = _selected(folder, "SELECT id, size, mtime_ns, sha256 FROM photos WHERE reason IS NULL ORDER BY id")
-    return {name: FileState(size, time, digest) for name, size, time, digest in rows}
+    return {name: FileState(*state) for name, *state in rows}
 
 
 def read_unreadable(folder: Path) -> dict[str, tuple[FileState, str]]:
@@ -53,13 +54,25 @@ def _selected(folder: Path, query: str) -> list[tuple[Any, ...]]:
         _named(path),
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=60)) as database,
     ):
-        return database.execute(query).fetchall()
+        require_tables_alone(database, ("photos",))
+        rows = database.execute(query).fetchall()
+        for row in rows:
+            _require_types(row)
+        return rows
+
+
+def _require_types(row: tuple[Any, ...]) -> None:
+    """Raise sqlite3.DataError unless a row is (id, size, time, digest) or (id, size, time, digest, reason)."""
+    kinds = (str, int, int, str, str)
+    if not all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=False)):
+        raise sqlite3.DataError(f"the photo {row[0]!r} has the state {row[1:]!r}; expected numbers and texts")
 
 
 @contextmanager
 def _database(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / FILES
     with _named(path), closing(sqlite3.connect(path, timeout=60)) as database, database:
+        require_tables_alone(database, ("photos",))
         database.execute(TABLE)
         yield database
 

@@ -17,7 +17,18 @@ from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.runtime.progress import Report
 from isc.search.index.manifest import Manifest, require_one_row_each
-from isc.search.index.storage import DATABASE, State, connect, map_vectors, named, names_of, read_state, vectors_path
+from isc.search.index.storage import (
+    DATABASE,
+    State,
+    connect,
+    live_rows,
+    map_vectors,
+    named,
+    names_of,
+    read_state,
+    require_texts,
+    vectors_path,
+)
 
 MARGIN = 8  # neighbours requested beyond k, for ties
 CELLS = 1 << 22  # (query, neighbour) pairs held at once
@@ -45,7 +56,9 @@ class Snapshot:
         if not len(self):
             raise InputError(f"{self.path}: holds no images; expected at least one")
         with named(self.path):
+            live_rows(self.database, self.state)
             names, rows = zip(*self.database.execute("SELECT id, row FROM images ORDER BY id"), strict=True)
+            require_texts(names)
         return Descriptors(np.array(names, dtype=object), self.vectors[np.array(rows)])
 
     def knn(
@@ -79,7 +92,8 @@ class Snapshot:
         """Return (query, row, distance) of the `wanted` nearest live rows of every query.
 
         A list of neighbours is settled if enough of its live rows are nearer than its last row: rows outside the list
-        can then neither precede nor tie. The other queries are searched again with longer lists.
+        can then neither precede nor tie. The other queries are searched again with longer lists. Raises InputError if
+        the table of ids has fewer live rows than its state says.
         """
         from isc.search.exact import nearest
 
@@ -105,6 +119,11 @@ class Snapshot:
                 found.append((np.repeat(block[settled], wanted), row.ravel(), distance.ravel()))
                 again.append(block[~settled])
             unfinished = np.concatenate(again)
+            if len(unfinished) and ask == self.state.rows:
+                raise InputError(
+                    f"{self.path / DATABASE}: damaged (fewer than {wanted:,} of its {len(self):,} images have a row "
+                    f"among {self.state.rows:,}); restore it from a copy"
+                )
             ask *= 4
         return found
 

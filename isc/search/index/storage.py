@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.sqlite_files import require_tables_alone
 from isc.errors import InputError
 
 Value = TypeVar("Value")
@@ -33,12 +34,22 @@ TABLE = "CREATE TABLE {} (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"
 
 @dataclass(frozen=True)
 class State:
-    """The committed state: `rows` of this generation's file of vectors, of which `live` belong to an image."""
+    """The committed state: `rows` of this generation's file of vectors, of which `live` belong to an image.
+
+    Raises InputError for counts below 0, for more live rows than rows, and for values of other types.
+    """
 
     generation: int
     rows: int
     live: int
     changed: str  # UTC
+
+    def __post_init__(self) -> None:
+        counts = (self.generation, self.rows, self.live)
+        if not all(type(count) is int and count >= 0 for count in counts) or self.live > self.rows:
+            raise InputError(f"generation {self.generation!r} with {self.live!r} live of {self.rows!r} rows")
+        if not isinstance(self.changed, str):
+            raise InputError(f"changed at {self.changed!r}")
 
     @property
     def dead(self) -> int:
@@ -121,6 +132,7 @@ def _checked(path: Path, options: str) -> sqlite3.Connection:
         (application,) = database.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION:
             raise InputError(f"{path}: an SQLite file of something else; restore it from a copy")
+        require_tables_alone(database, ("images", "state"))
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA cache_size = -65536")  # KiB
     except BaseException:
@@ -143,10 +155,13 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def read_state(folder: Path, database: sqlite3.Connection) -> State:
-    found = database.execute("SELECT generation, rows, live, changed FROM state").fetchall()
-    if len(found) != 1 or not all(isinstance(value, int) for value in found[0][:3]):
-        raise InputError(f"{folder / DATABASE}: damaged (its state is {found}); restore it from a copy")
-    return State(*found[0])
+    found = database.execute("SELECT generation, rows, live, changed FROM state LIMIT 2").fetchall()
+    try:
+        (values,) = found
+        return State(*values)
+    except (ValueError, InputError) as error:
+        what = f"its state is {found}, not one row" if len(found) != 1 else str(error)
+        raise InputError(f"{folder / DATABASE}: damaged ({what}); restore it from a copy") from error
 
 
 def write_state(database: sqlite3.Connection, state: State) -> None:
@@ -163,7 +178,24 @@ def present(database: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
 def names_of(database: sqlite3.Connection, rows: Sequence[int]) -> dict[int, str]:
     """Return {row: id} of the live rows among these."""
     query = "SELECT row, id FROM images WHERE row IN (SELECT value FROM json_each(?))"
-    return {row: name for part in _parts(rows) for row, name in database.execute(query, (json.dumps(part),))}
+    found = {row: name for part in _parts(rows) for row, name in database.execute(query, (json.dumps(part),))}
+    require_texts(found.values())
+    return found
+
+
+def require_texts(names: Iterable[object]) -> None:
+    """Raise sqlite3.DataError for an id that is not text, which SQLite would let be."""
+    if wrong := next(([name] for name in names if not isinstance(name, str)), None):
+        raise sqlite3.DataError(f"the id {wrong[0]!r} is of type {type(wrong[0]).__name__}, not text")
+
+
+def live_rows(database: sqlite3.Connection, state: State) -> npt.NDArray[np.int64]:
+    """Return the rows that belong to an image, rising [live]. Raises sqlite3.DataError if they do not fit the state."""
+    rows = [row for (row,) in database.execute("SELECT row FROM images ORDER BY row")]
+    if len(rows) != state.live or (rows and not 0 <= rows[0] <= rows[-1] < state.rows):
+        held = f"{len(rows):,} images in rows {rows[0]}…{rows[-1]}" if rows else "no images"
+        raise sqlite3.DataError(f"{held}; expected {state.live:,} in rows 0…{state.rows - 1}")
+    return np.array(rows, np.int64)
 
 
 def put_names(database: sqlite3.Connection, first: int, ids: Sequence[str]) -> None:

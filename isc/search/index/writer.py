@@ -24,6 +24,7 @@ from isc.search.index.storage import (
     VECTORS,
     State,
     connect,
+    live_rows,
     map_vectors,
     named,
     now,
@@ -172,9 +173,7 @@ class Writer:
 
     def _copy_live_rows(self, state: State, path: Path, progress: Report | None) -> None:
         source = map_vectors(self.path, state, self.manifest.dim)
-        rows = np.fromiter(
-            (row for (row,) in self.database.execute("SELECT row FROM images ORDER BY row")), np.int64, state.live
-        )
+        rows = live_rows(self.database, state)
         with path.open("wb", buffering=0) as file:
             for start in range(0, len(rows), BATCH):
                 _write_all(file.fileno(), source[rows[start : start + BATCH]], wait=start + BATCH >= len(rows))
