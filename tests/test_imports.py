@@ -35,7 +35,7 @@ LIBRARIES = {room: libraries for _, rooms, libraries in HOUSE for room in rooms}
 HEAVY = set().union(*LIBRARIES.values())
 # where a library has one door inside its room
 DOORS = {
-    "h5py": {"isc.data.hdf5"},
+    "h5py": {"isc.data.hdf5", "isc.data.hdf5_header"},
     "jinja2": {"isc.evaluate.report.page", "isc.find.page"},
     "omegaconf": {"isc.cli.hydra_app", "isc.cli.experiments"},
     "hydra": {"isc.cli.hydra_app"},

@@ -1,10 +1,14 @@
-"""HDF5 files of descriptors and submissions. Row 0 is the first row of a dataset. Only this module imports h5py."""
+"""HDF5 files of descriptors and submissions. Row 0 is the first row of a dataset.
+
+Headers, and texts of variable length, are read by `isc.data.hdf5_header`; only these two modules import h5py.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +17,7 @@ import numpy.typing as npt
 
 from isc.data.descriptors import Descriptors, first_repeated_row, non_finite_row
 from isc.data.files import atomic_path
+from isc.data.hdf5_header import Dataset, Header, read_header, read_texts
 from isc.data.ids import Ids, all_usable, id_problem
 from isc.errors import InputError
 
@@ -118,8 +123,8 @@ def read_descriptors(path: Path, *, role: Literal["query", "reference", "trainin
 
     Raises InputError for a file that is malformed or lacks the set; a submission file has no training set.
     """
-    with _open_hdf5(path) as file:
-        return _read_set(path, file, *_datasets(file, role))
+    with _opened(path) as file:
+        return _read_set(file, *_datasets(file, role))
 
 
 def descriptor_blocks(
@@ -132,16 +137,17 @@ def descriptor_blocks(
     """
     if rows < 1:
         raise InputError(f"rows={rows}; expected at least 1")
-    with _open_hdf5(path) as file:
+    with _opened(path) as file:
         vectors, names = _datasets(file, role)
-        count = len(file[vectors]) if vectors in file and file[vectors].shape else 1
-        for start in range(first, max(first + 1, count), rows):
-            yield _read_set(path, file, vectors, names, rows=slice(start, start + rows))
+        shape = _shape_of_vectors(file, vectors)
+        for start in range(first, max(first + 1, shape[0]), rows):
+            yield _read_set(file, vectors, names, rows=slice(start, start + rows))
 
 
-def _datasets(file: h5py.File, role: str) -> tuple[str, str]:
+def _datasets(file: _File, role: str) -> tuple[str, str]:
     """Return the names of the datasets of the vectors and of the ids."""
-    return ("vectors", "image_names") if "vectors" in file or role not in file else (role, f"{role}_ids")
+    held = file.header.datasets
+    return ("vectors", "image_names") if "vectors" in held or role not in held else (role, f"{role}_ids")
 
 
 def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, Descriptors]:
@@ -149,9 +155,9 @@ def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, De
 
     Raises InputError for a malformed file, and if the dimensions differ or exceed MAX_DIM.
     """
-    with _open_hdf5(path) as file:
-        queries = _read_set(path, file, "query", "query_ids", sorted_by_id=strict)
-        references = _read_set(path, file, "reference", "reference_ids", sorted_by_id=strict)
+    with _opened(path) as file:
+        queries = _read_set(file, "query", "query_ids", sorted_by_id=strict)
+        references = _read_set(file, "reference", "reference_ids", sorted_by_id=strict)
     if queries.dim != references.dim or queries.dim > MAX_DIM:
         raise InputError(
             f"{path}: queries have {queries.dim} dimensions and references {references.dim}; the descriptor track "
@@ -162,12 +168,7 @@ def read_submission(path: Path, *, strict: bool = True) -> tuple[Descriptors, De
 
 def read_provenance(path: Path) -> dict[str, str]:
     """Read the file's attributes as text."""
-    with _open_hdf5(path) as file:
-        return {str(key): _text(value) for key, value in file.attrs.items()}
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return dict(read_header(path).attributes)
 
 
 def _encode(ids: Ids) -> npt.NDArray[np.bytes_]:
@@ -188,67 +189,86 @@ def _write_attributes(file: h5py.File, attributes: Mapping[str, str]) -> None:
         file.attrs[key] = np.bytes_(value.encode())  # fixed length: a damaged heap of other texts can hang HDF5
 
 
+@dataclass(frozen=True)
+class _File:
+    """An open file with its header, which has been read before."""
+
+    path: Path
+    header: Header
+    file: h5py.File
+
+    def dataset(self, key: str) -> Dataset:
+        """Return the header of a dataset. Raises InputError if there is none, or it has a problem."""
+        if key not in self.header.datasets:
+            raise InputError(
+                f"{self.path}: has no dataset {key!r}; found {list(self.header.names)}, expected vectors and "
+                "image_names, or query, reference, query_ids and reference_ids"
+            )
+        if problem := self.header.datasets[key].problem:
+            raise InputError(f"{self.path}: dataset {key!r} {problem}")
+        return self.header.datasets[key]
+
+    def texts(self, key: str, rows: slice | tuple[()]) -> npt.NDArray[np.bytes_] | list[object]:
+        """Read ids or views, those of variable length as a list."""
+        held = self.dataset(key)
+        if held.variable and held.shape:
+            count = len(range(*rows.indices(held.shape[0]))) if isinstance(rows, slice) else held.shape[0]
+            return read_texts(self.path, key, rows, count=count)
+        return np.asarray(self.file[key][rows])
+
+
 @contextmanager
-def _open_hdf5(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Path) -> Iterator[_File]:
+    """Open a file whose header can be read. Raises InputError for one that cannot, and while it is read."""
     import h5py
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected HDF5 descriptors")
+    header = read_header(path)
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not an HDF5 file, or cut short ({error}); write it again") from error
-    try:
-        with file:
-            yield file
-    except (OSError, KeyError, RuntimeError) as error:
+        with h5py.File(path, "r") as file:
+            yield _File(path, header, file)
+    except (OSError, KeyError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: damaged ({error}); write it again") from error
 
 
 def _read_set(
-    path: Path, file: h5py.File, vectors: str, names: str, *, sorted_by_id: bool = False, rows: slice | None = None
+    file: _File, vectors: str, names: str, *, sorted_by_id: bool = False, rows: slice | None = None
 ) -> Descriptors:
-    """Read the set in these two datasets, or its `rows`; messages count rows from the start of the file."""
-    first = rows.start if rows else 0
-    for key in (vectors, names):
-        if key not in file:
-            raise InputError(f"{path}: has no dataset {key!r}; found {sorted(file)}, expected vectors and image_names, "
-                             "or query, reference, query_ids and reference_ids")  # fmt: skip
-    columns = [names, VIEWS] if names == "image_names" and VIEWS in file else [names]
-    values, *raw = _read_datasets(path, file, [vectors, *columns], rows)
-    ids, *views = (_decode_texts(path, column, one, first) for column, one in zip(columns, raw, strict=True))
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f":
-        shape, kind = getattr(values, "shape", ()), getattr(values, "dtype", type(values).__name__)
-        raise InputError(f"{path}: {vectors!r} is {kind} of shape {shape}; expected float32 [N, D], N and D ≥ 1")
-    for column, texts in zip(columns, (ids, *views), strict=True):
-        if len(texts) != len(values):
-            raise InputError(_other_length(path, column, len(texts), vectors, len(values)))
+    """Read the set in these two datasets, or its `rows`; messages count rows from the start of the file.
+
+    Everything is checked by its header before anything is read, and the ids before the vectors.
+    """
+    path, first = file.path, rows.start if rows else 0
+    columns = [names, VIEWS] if names == "image_names" and VIEWS in file.header.datasets else [names]
+    shapes = {key: file.dataset(key).shape or () for key in (vectors, *columns)}
+    for column in columns:
+        if shapes[vectors] and shapes[column] and shapes[column][0] != shapes[vectors][0]:
+            raise InputError(_other_length(path, column, shapes[column][0], vectors, shapes[vectors][0]))
+    for column in columns:
+        if file.dataset(column).kind not in "SU" or len(shapes[column]) != 1:
+            raise InputError(f"{path}: {column!r} is not a list of byte strings; expected one {_word(column)} a row")
+    _shape_of_vectors(file, vectors)
+    part = rows or ()
+    ids, *views = (_decode_texts(path, column, file.texts(column, part), first) for column in columns)
+    _refuse_repeat(path, names, ids, views[0] if views else None, first=first)
+    if sorted_by_id:
+        _require_sorted(path, names, ids)
     with np.errstate(over="ignore"):
-        values = values.astype(np.float32, copy=False)
+        values = np.asarray(file.file[vectors][part]).astype(np.float32, copy=False)
     if (row := non_finite_row(values)) is not None:
         raise InputError(
             f"{path}: {vectors!r} row {first + row}: id {ids[row]!r} has NaN or infinite values; expected finite"
         )
-    _refuse_repeat(path, names, ids, views[0] if views else None, first=first)
-    if sorted_by_id:
-        _require_sorted(path, names, ids)
     return Descriptors(np.array(ids, dtype=object), values, np.array(views[0], dtype=object) if views else None)
 
 
-def _read_datasets(path: Path, file: h5py.File, keys: Sequence[str], rows: slice | None) -> list[object]:
-    """Read the datasets `keys`, vectors first, or their `rows`."""
-    vectors = keys[0]
-    try:
-        lengths = [file[key].shape[:1] for key in keys]
-        for key, length in zip(keys, lengths, strict=True):
-            # before anything is read: a damaged file may claim any size
-            if lengths[0] and length and length != lengths[0]:
-                raise InputError(_other_length(path, key, length[0], vectors, lengths[0][0]))
-        part = rows if rows and all(lengths) else ()
-        return [file[key][part] for key in keys]
-    except (OSError, AttributeError, TypeError, MemoryError) as error:
-        which = " or ".join(map(repr, keys))
-        raise InputError(f"{path}: dataset {which} cannot be read ({error}); write it again") from error
+def _shape_of_vectors(file: _File, key: str) -> tuple[int, ...]:
+    """Return (N, D) of a dataset of vectors. Raises InputError for another shape or type."""
+    held = file.dataset(key)
+    if held.shape is None or len(held.shape) != 2 or 0 in held.shape or held.kind != "f":
+        raise InputError(
+            f"{file.path}: {key!r} is {held.type} of shape {held.shape or ()}; expected float32 [N, D], N and D ≥ 1"
+        )
+    return held.shape
 
 
 def _other_length(path: Path, key: str, found: int, vectors: str, rows: int) -> str:
@@ -277,15 +297,13 @@ def _require_sorted(path: Path, names: str, ids: list[str]) -> None:
             )
 
 
-def _decode_texts(path: Path, key: str, raw: object, first: int) -> list[str]:
+def _decode_texts(path: Path, key: str, raw: npt.NDArray[np.bytes_] | list[object], first: int) -> list[str]:
     """Decode the ids or views of a dataset of byte strings. Raises InputError with the row of a bad one."""
     word = _word(key)
-    if not isinstance(raw, np.ndarray) or raw.ndim != 1 or raw.dtype.kind not in "SOU":
-        raise InputError(f"{path}: {key!r} is not a list of byte strings; expected one {word} a row")
-    if raw.dtype.kind == "S" and (plain := _decode_together(raw.tolist())) is not None:
+    if isinstance(raw, np.ndarray) and (plain := _decode_together(raw.tolist())) is not None:
         return plain
     texts: list[str] = []
-    for row, value in enumerate(raw.tolist(), first):
+    for row, value in enumerate(raw if isinstance(raw, list) else raw.tolist(), first):
         if not isinstance(value, bytes | str):
             raise InputError(f"{path}: {key} row {row}: {value!r} is no byte string; expected one {word} a row")
         try:
