@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import io
 import logging
 import stat
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError, _imaging, features
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError, features
 
 from isc.errors import InputError
+from isc.photos import tiff
+from isc.photos.repair import JPEG, ends_with_mark, jpeg_without_end, lacks_end, png_without_damaged_extras
+from isc.photos.rgb import prepare, upright_rgb
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 256_000_000  # a larger picture counts as a decompression bomb
@@ -29,15 +32,6 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it also raises what it logs as an error
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _FORMATS = {  # the first bytes of a file → Pillow's name of its format
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -65,6 +59,8 @@ _OTHERS = {  # other content of files that are named like photos
     b"version https://git-lfs": "a Git LFS pointer, the photo itself was not fetched",
 }
 _HEAD = 512  # bytes, enough to identify a file
+_TAIL = 4096  # bytes at the end of a file
+_SEGMENTS = 1 << 20  # bytes, enough for what comes before the pixels of most JPEGs
 
 
 def read_image(source: Path | bytes, *, name: str | None = None) -> Pixels:
@@ -72,16 +68,18 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> Pixels:
 
     `source` is a file or its bytes; `name` is its name in messages. The content decides the format, not the suffix.
     Colour profiles are ignored: the values are taken as sRGB, as in training. Of more than eight bits per channel the
-    upper eight are kept; floating-point and 32-bit greys are scaled (see `_eight_bits`). Decoding takes 10 to 20 bytes
-    of memory per pixel. Raises InputError if the file cannot be decoded completely, or exceeds MAX_PIXELS or MAX_BYTES.
+    upper eight are kept; floating-point and 32-bit greys are scaled. A picture of more than 48 million pixels comes at
+    a smaller scale (`isc.photos.rgb`); decoding takes less than a gigabyte of memory. A missing end mark of a JPEG, and
+    damage to a PNG beside its pixels, are passed over. Raises InputError if the file cannot be decoded completely, or
+    exceeds MAX_PIXELS, MAX_BYTES or what memory allows.
     """
     try:
         with _opened(source) as file:
-            return _decoded(file)
+            return _whole(file)
     except InputError as error:
         raise InputError(f"{_called(source, name)}: {error}") from error
     except UnidentifiedImageError as error:  # its own message holds an address in memory
-        why = "cannot be decoded (its header is damaged); replace or remove it"
+        why = "cannot be decoded (its header is damaged, or of a kind that no decoder here knows); replace or remove it"
         raise InputError(f"{_called(source, name)}: {why}") from error
     except Exception as error:  # decoders raise everything from SyntaxError to struct.error on malformed files
         told = " ".join((error.strerror if isinstance(error, OSError) and error.strerror else str(error)).split())
@@ -118,7 +116,8 @@ def read_bytes(path: Path, *, name: str | None = None) -> bytes:
 def pixels_of_pillow(image: Image.Image, name: str) -> Pixels:
     """Return a PIL image as `read_image` returns a file. Raises InputError if it cannot be decoded."""
     try:
-        return np.array(_as_rgb(_upright(image)))
+        image.load()
+        return upright_rgb(image)
     except Exception as error:  # decoders raise everything on malformed files
         raise InputError(
             f"{name}: cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})"
@@ -136,7 +135,7 @@ def jpeg_orientation(data: bytes) -> int | None:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             plain = image.mode in {"L", "RGB"} and image.width * image.height <= MAX_PIXELS
             turn = image.getexif().get(_ORIENTATION, 1)
-            return (turn if turn in _TURNS else 1) if plain else None
+            return (turn if turn in range(2, 9) else 1) if plain else None
     except Exception:  # read_image gives the better message
         return None
 
@@ -163,15 +162,56 @@ def _size_of_regular(path: Path) -> int:
     return state.st_size
 
 
+def _whole(file: BinaryIO) -> Pixels:
+    """Decode a file, if need be without the small damage that takes no pixel."""
+    if _lacks_end(file):
+        data = _all_of(file)
+        with suppress(Exception):  # decoders raise any exception on malformed files
+            if (found := jpeg_without_end(data, lambda content: _decoded(io.BytesIO(content)))) is not None:
+                return found
+        why = "is truncated: its end mark and some of its pixels are missing"
+        raise InputError(f"cannot be decoded ({why}); replace or remove it")
+    try:
+        return _decoded(file)
+    except InputError:
+        raise
+    except Exception:
+        without = png_without_damaged_extras(_all_of(file))
+        with suppress(Exception):  # the first error says what is wrong
+            if without is not None:
+                return _decoded(io.BytesIO(without))
+        raise
+
+
+def _lacks_end(file: BinaryIO) -> bool:
+    """Return whether the file is a JPEG without an end mark; most are told by their last bytes."""
+    lacks = file.read(len(JPEG)) == JPEG
+    if lacks:
+        file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
+        lacks = not ends_with_mark(file.read()) and lacks_end(_all_of(file))
+    file.seek(0)
+    return lacks
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
 def _decoded(file: BinaryIO) -> Pixels:
-    kind = _format(file.read(_HEAD))
+    head = file.read(_HEAD)
+    kind = _format(head)
     file.seek(0)
     _make_ready(kind)
     with Image.open(file, formats=[kind]) as image:  # no other decoder may run: some start programs
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"{image.width} × {image.height} pixels; expected at most {MAX_PIXELS:,}")
+        file.seek(0)
+        prepare(image, kind, file.read(_SEGMENTS) if kind == "JPEG" else head)
+        if kind == "TIFF":
+            tiff.mend(image)
         image.load()
-        return np.array(_as_rgb(_upright(image)))
+        return upright_rgb(image)
 
 
 def _format(head: bytes) -> str:
@@ -227,7 +267,7 @@ def _make_ready(kind: str) -> None:
     if kind == "HEIF":
         _register_heif()
     if kind == "TIFF":
-        _silence_libtiff()
+        tiff.make_ready()
     if kind in {"AVIF", "WEBP"} and not features.check(kind.lower()):
         raise InputError(f"cannot be decoded (is {kind}, which needs pip install 'pillow>=11.3')")
 
@@ -239,45 +279,6 @@ def _register_heif() -> None:
     except ImportError as error:
         raise InputError("cannot be decoded (is HEIC, which needs pip install 'isc[heic]')") from error
     register_heif_opener()
-
-
-@functools.cache
-def _silence_libtiff() -> None:
-    """Silence libtiff, which prints up to one line per row on stderr; Pillow raises its errors as exceptions."""
-    libtiff = ctypes.CDLL(_imaging.__file__)  # names are also looked up in the libraries that this one links to
-    if hasattr(libtiff, "TIFFSetErrorHandler"):
-        libtiff.TIFFSetErrorHandler(None)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror the picture as its EXIF block says; with a damaged block, return it unchanged."""
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # the EXIF reader raises any exception on malformed bytes; the pixels are sound
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-        return Image.fromarray(_eight_bits(np.asarray(image), real=image.mode == "F")).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(values: npt.NDArray[np.generic], *, real: bool) -> Pixels:
-    """Scale grey values [H, W] to 0…255.
-
-    White is 65,535; in a floating-point picture it is 1, or 255, if no value is larger. If a value exceeds 65,535, the
-    largest value is white. Values that are not finite become black.
-    """
-    grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    largest = float(grey.max())
-    whites = (1.0, 255.0, 65535.0) if real else (65535.0,)
-    white = next((white for white in whites if largest <= white), largest)
-    return (grey / np.float32(white / 255)).clip(0, 255).astype(np.uint8)
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int) -> bytes:

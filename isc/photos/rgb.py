@@ -1,0 +1,138 @@
+"""Opened pictures as RGB: in strips, at a smaller scale if they are very large, so that memory stays bounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from isc.errors import InputError
+from isc.photos.repair import has_several_scans
+
+Pixels = npt.NDArray[np.uint8]
+MAX_MEMORY = 640_000_000  # bytes that a decoder may take for one picture
+LARGE = 48_000_000  # pixels from which on a picture is decoded at a smaller scale
+STRIP = 4_000_000  # pixels that are converted at a time
+_ORIENTATION = 0x0112  # the EXIF tag
+_PHOTOMETRIC = 262  # the TIFF tag
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of a pixel in Pillow; of other modes 4
+_DECODERS = {"WEBP": 16.1, "AVIF": 12.0, "HEIF": 12.0}  # bytes that a pixel takes at the most, measured
+
+
+def prepare(image: Image.Image, kind: str, head: bytes) -> None:
+    """Let the decoder of a very large JPEG halve it. Raises InputError if decoding would take more than MAX_MEMORY.
+
+    Its size is known by now, its pixels are not decoded; `head` holds the file's first bytes.
+    """
+    pixels, width, height = image.width * image.height, image.width, image.height
+    needed = pixels * _DECODERS.get(kind, _BYTES.get(image.mode, 4))
+    if kind == "JPEG":
+        if pixels > LARGE:
+            image.draft(None, (width // 2, height // 2))
+        needed = image.width * image.height * _BYTES.get(image.mode, 4)
+        needed += _coefficients(image, pixels) if has_several_scans(head) else 0
+    if needed > MAX_MEMORY:
+        raise InputError(
+            f"{width} × {height} pixels take {needed / 1e6:,.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}"
+        )
+
+
+def _coefficients(image: Image.Image, pixels: int) -> float:
+    """Return the bytes of all coefficients of a JPEG, two each."""
+    sampling: list[tuple[int, int]] = [(across, down) for _, across, down, _ in getattr(image, "layer", ())]
+    largest = max((across * down for across, down in sampling), default=1)
+    return 2.0 * pixels * sum(across * down for across, down in sampling) / largest
+
+
+def upright_rgb(image: Image.Image) -> Pixels:
+    """Return a decoded picture as RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over white.
+
+    A picture of more than LARGE pixels is averaged over squares of 2 × 2, 3 × 3 … pixels.
+    """
+    factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
+    transparent = _has_alpha(image)
+    if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
+        rows = _grey_strips(image, factor)
+    else:
+        rows = (np.asarray(_reduced(_as_rgb(strip, transparent), factor)) for strip in _strips(image, factor))
+    return _turned(_joined(rows), image)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    """Return whether the picture is transparent anywhere that shows.
+
+    A BMP of 32 bits a pixel whose alpha is 0 throughout is opaque: its writer left these bits unused.
+    """
+    if image.mode not in {"RGBA", "LA", "PA", "RGBa", "La"}:
+        return "transparency" in image.info
+    return image.format != "BMP" or image.getchannel("A").getbbox() is not None
+
+
+def _strips(image: Image.Image, factor: int) -> Iterator[Image.Image]:
+    """Yield the picture in strips of about STRIP pixels, of a multiple of `factor` rows but for the last."""
+    rows = max(1, STRIP // (image.width * factor)) * factor
+    if rows >= image.height:
+        yield image
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _as_rgb(image: Image.Image, transparent: bool) -> Image.Image:
+    if transparent:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    return image if factor == 1 else image.reduce(factor)
+
+
+def _joined(parts: Iterator[Pixels]) -> Pixels:
+    held = list(parts)
+    return np.array(held[0]) if len(held) == 1 else np.concatenate(held)
+
+
+def _grey_strips(image: Image.Image, factor: int) -> Iterator[Pixels]:
+    """Yield a picture of 16-bit, 32-bit or floating-point greys as RGB, in strips.
+
+    White is 65,535; in a floating-point picture it is 1, or 255, if no value is larger. If a value exceeds 65,535, the
+    largest value is white. Values that are not finite become black.
+    """
+    largest = max(float(_finite(strip).max()) for strip in _strips(image, factor))
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    white = np.float32(next((white for white in whites if largest <= white), largest))
+    inverted = _is_white_zero(image)
+    for strip in _strips(image, factor):
+        grey = _finite(strip)
+        with np.errstate(over="ignore"):
+            values = ((white - grey if inverted else grey) / np.float32(white / 255)).clip(0, 255).astype(np.uint8)
+        yield np.asarray(_reduced(Image.fromarray(values), factor).convert("RGB"))
+
+
+def _finite(image: Image.Image) -> npt.NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Return whether 0 is white in a TIFF; Pillow inverts such pictures of up to eight bits alone."""
+    tags: Mapping[int, object] = getattr(image, "tag_v2", {})
+    return tags.get(_PHOTOMETRIC) == 0
+
+
+def _turned(pixels: Pixels, image: Image.Image) -> Pixels:
+    """Turn and mirror the picture as its EXIF block says; with a damaged block, return it unchanged."""
+    try:
+        turn = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # the EXIF reader raises any exception on malformed bytes; the pixels are sound
+        return pixels
+    if turn not in range(2, 9):
+        return pixels
+    if turn >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    across, down = turn in {2, 3, 6, 7}, turn in {3, 4, 7, 8}
+    return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1])

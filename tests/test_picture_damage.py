@@ -1,0 +1,355 @@
+"""Pictures that were read wrongly or left out: odd TIFFs and BMPs, small damage that takes no pixel, huge headers."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import isc
+from isc.errors import InputError
+from isc.photos import rgb
+from isc.photos.decode import read_image
+
+SAMPLE = Path(isc.__file__).parent / "sample"
+PHOTO = read_image(SAMPLE / "S000.jpg")[:97, :131]
+GREY = np.repeat(PHOTO[:, :, 1:2], 3, axis=2)
+
+
+# --- TIFFs -----------------------------------------------------------------------------------------------------------
+
+
+def tiff(values, *, order: str = "<", planes: int = 1, photometric: int = 2, packed: bool = False, **more: bool):
+    """A TIFF of the values [H, W] or [H, W, C] in strips of 20 rows, each of which zlib packs if wanted."""
+    values = values if values.ndim == 3 else values[:, :, None]
+    height, width, channels = values.shape
+    values = values.astype(values.dtype.newbyteorder(order))
+    parts = [values] if planes == 1 else [values[:, :, one : one + 1] for one in range(channels)]
+    strips = [np.ascontiguousarray(part[top : top + 20]).tobytes() for part in parts for top in range(0, height, 20)]
+    strips = [zlib.compress(strip) for strip in strips] if packed else strips
+    tags: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [width]), 257: ("I", [height]), 258: ("H", [8 * values.dtype.itemsize] * channels),
+        259: ("H", [8 if packed else 1]), 262: ("H", [photometric]), 273: ("I", [0] * len(strips)),
+        277: ("H", [channels]), 278: ("I", [20]), 279: ("I", [len(strip) for strip in strips]), 284: ("H", [planes]),
+    }  # fmt: skip
+    if more.get("alpha"):
+        tags[338] = ("H", [2])
+    if values.dtype.kind == "f":
+        tags[339] = ("H", [3] * channels)
+    if more.get("signed"):
+        tags[339] = ("H", [2] * channels)
+    begin = 8 + 2 + 12 * len(tags) + 4
+    data = begin + sum(len(struct.pack(order + kind * len(held), *held)) for kind, held in tags.values())
+    tags[273] = ("I", [data + sum(map(len, strips[:at])) for at in range(len(strips))])
+    table, beside = b"", b""
+    for tag, (kind, held) in sorted(tags.items()):
+        raw = struct.pack(order + kind * len(held), *held)
+        at = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(order + "I", begin + len(beside))
+        table += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[kind], len(held)) + at
+        beside += raw if len(raw) > 4 else b""
+    beside = beside.ljust(data - begin, b"\0")
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(order + "IH", 8, len(tags)) + table + bytes(4) + beside + b"".join(strips)
+
+
+WIDE = PHOTO.astype(np.uint16) * 257
+OPAQUE = np.dstack([WIDE, np.full(WIDE.shape[:2], 65535, np.uint16)])
+REAL = PHOTO[:, :, 1].astype(np.float32) / np.float32(255)
+TIFFS = {
+    "colour": (WIDE, PHOTO, {}),
+    "planes": (WIDE, PHOTO, {"planes": 2}),
+    "planes of 8 bits": (PHOTO, PHOTO, {"planes": 2}),
+    "planes with alpha": (OPAQUE, PHOTO, {"planes": 2, "alpha": True}),
+    "grey": (WIDE[:, :, 1], GREY, {"photometric": 1}),
+    "grey from white": (65535 - WIDE[:, :, 1], GREY, {"photometric": 0}),
+    "grey of 8 bits from white": (255 - PHOTO[:, :, 1], GREY, {"photometric": 0}),
+    "real": (REAL, GREY, {"photometric": 1}),
+    "32 bits": (WIDE[:, :, 1].astype(np.int32), GREY, {"photometric": 1, "signed": True}),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", TIFFS)
+def test_every_layout_of_a_tiff_gives_the_same_picture(kind, order, packed):
+    values, expected, options = TIFFS[kind]
+    found = read_image(tiff(values, order=order, packed=packed, **options))
+    assert np.abs(found.astype(int) - expected).max() <= (1 if kind == "real" else 0)
+
+
+# --- BMPs ------------------------------------------------------------------------------------------------------------
+
+MASKS = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+
+
+def bmp(alpha: np.ndarray | int, header: int) -> bytes:
+    """A BMP of 32 bits a pixel with masks, as headers of 56, 108 and 124 bytes have them."""
+    height, width = PHOTO.shape[:2]
+    rows = np.dstack([PHOTO[::-1, :, ::-1], np.broadcast_to(np.uint8(alpha), (height, width))[::-1]])
+    head = struct.pack("<IiiHHIIiiII", header, width, height, 1, 32, 3, rows.size, 2835, 2835, 0, 0) + MASKS
+    head = head.ljust(header, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + header + rows.size, 0, 0, 14 + header) + head + rows.tobytes()
+
+
+@pytest.mark.parametrize("header", [56, 108, 124])
+def test_a_bmp_whose_alpha_is_0_throughout_is_opaque(header):
+    assert (read_image(bmp(0, header)) == PHOTO).all()
+    assert (read_image(bmp(255, header)) == PHOTO).all()
+    half = np.where(np.arange(PHOTO.shape[0])[:, None] < 40, 0, 255) * np.ones((1, PHOTO.shape[1]), int)
+    found = read_image(bmp(half, header))
+    assert (found[:40] == 255).all()
+    assert (found[40:] == PHOTO[40:]).all()
+
+
+def test_other_pictures_that_are_transparent_throughout_are_white():
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([PHOTO, np.zeros(PHOTO.shape[:2], np.uint8)])).save(file, "PNG")
+    assert (read_image(file.getvalue()) == 255).all()
+
+
+# --- JPEGs without an end mark ---------------------------------------------------------------------------------------
+
+
+def jpeg(pixels: np.ndarray | Image.Image = PHOTO, **options) -> bytes:
+    file = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def with_restarts(interval: int) -> bytes:
+    done, data = cv2.imencode(".jpg", PHOTO[:, :, ::-1], [cv2.IMWRITE_JPEG_RST_INTERVAL, interval])
+    assert done
+    return data.tobytes()
+
+
+JPEGS = {
+    "plain": jpeg(quality=90),
+    "grey": jpeg(PHOTO[:, :, 1]),
+    "whole colour": jpeg(subsampling=0, quality=95),
+    "flat": jpeg(np.full((64, 64, 3), 128, np.uint8)),
+    "own tables": jpeg(optimize=True),
+    "progressive": jpeg(progressive=True),
+    "progressive grey": jpeg(PHOTO[:, :, 1], progressive=True),
+    "ink": jpeg(Image.fromarray(PHOTO).convert("CMYK")),
+    "restarts at each block": with_restarts(1),
+    "restarts at each 20 blocks": with_restarts(20),
+    "turned": jpeg(exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+}
+WHOLE = {name: read_image(data) for name, data in JPEGS.items()}
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff", bytes(700), b"\xff" + bytes(3)], ids=["none", "half", "zeros", "both"])
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_lacks_only_its_end_mark_is_read(name, tail):
+    assert JPEGS[name].endswith(b"\xff\xd9")
+    if name == "flat" and len(tail) > 1:
+        pytest.skip("its own last bytes are zeros, which cannot be told from those of the tail")
+    assert (read_image(JPEGS[name][:-2] + tail) == WHOLE[name]).all()
+
+
+@pytest.mark.parametrize("name", JPEGS)
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.8, 0.9, 0.97])
+@pytest.mark.parametrize("tail", [b"", bytes(5000)], ids=["cut", "zeros"])
+def test_half_a_jpeg_is_refused(name, part, tail):
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_image(JPEGS[name][: int(part * len(JPEGS[name]))] + tail)
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=st.sampled_from(sorted(JPEGS)), lost=st.integers(2, 400), zeros=st.sampled_from([0, 900]))
+def test_a_jpeg_without_its_end_is_read_in_full_or_refused(name, lost, zeros):
+    try:
+        found = read_image(JPEGS[name][:-lost] + bytes(zeros))
+    except InputError:
+        return
+    assert (found == WHOLE[name]).all()
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused():
+    """Every pixel is there, but coarse."""
+    data = JPEGS["progressive"]
+    scans = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 4
+    for at in scans[1:]:
+        with pytest.raises(InputError, match="cannot be decoded"):
+            read_image(data[:at])
+
+
+def test_what_follows_the_end_mark_does_not_matter():
+    """Phones and cameras put films and second pictures there."""
+    for more in (b"\0" * 9, b"\n", b"trailer " * 2000, JPEGS["grey"], JPEGS["grey"][:-300], bytes(70_000)):
+        assert (read_image(JPEGS["plain"] + more) == WHOLE["plain"]).all()
+
+
+def test_a_jpeg_that_ends_between_two_restarts_is_refused():
+    data = JPEGS["restarts at each 20 blocks"]
+    ends = [at for at in range(len(data) - 1) if data[at] == 0xFF and 0xD0 <= data[at + 1] <= 0xD7]
+    assert len(ends) > 1
+    for at in ends:
+        for cut in (at, at + 2):
+            with pytest.raises(InputError, match="cannot be decoded"):
+                read_image(data[:cut])
+
+
+# --- PNGs ------------------------------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, content: bytes, *, wrong: bool = False) -> bytes:
+    checksum = zlib.crc32(kind + content) ^ wrong
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def png(**options) -> tuple[bytes, bytes]:
+    """A PNG in two parts, between which chunks may be put."""
+    file = io.BytesIO()
+    Image.fromarray(PHOTO).save(file, "PNG", **options)
+    return file.getvalue()[:33], file.getvalue()[33:]
+
+
+EXTRAS = {
+    b"tEXt": b"key\0text",
+    b"zTXt": b"key\0\0" + zlib.compress(b"text"),
+    b"iTXt": b"key\0\0\0\0\0text",
+    b"tIME": bytes((7, 230, 1, 1, 0, 0, 0)),
+    b"pHYs": struct.pack(">IIB", 2835, 2835, 1),
+    b"gAMA": struct.pack(">I", 45455),
+    b"iCCP": b"name\0\0" + zlib.compress(b"x" * 200),
+    b"eXIf": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("kind", [kind for kind in EXTRAS if kind != b"eXIf"])
+def test_a_wrong_checksum_beside_the_pixels_costs_no_picture(place, kind):
+    start, rest = png()
+    end = rest[-12:]
+    parts = (start, chunk(kind, EXTRAS[kind], wrong=True), rest) if place == "before" else (
+        start, rest[:-12], chunk(kind, EXTRAS[kind], wrong=True), end)  # fmt: skip
+    assert (read_image(b"".join(parts)) == PHOTO).all()
+
+
+def test_an_orientation_with_a_wrong_checksum_costs_no_picture():
+    start, rest = png()
+    assert (read_image(start + chunk(b"eXIf", EXTRAS[b"eXIf"], wrong=True) + rest) == PHOTO).all()
+
+
+def test_extras_that_are_no_sense_cost_no_picture():
+    start, rest = png()
+    for content in (b"", b"x", bytes(100)):
+        for kind in EXTRAS:
+            assert read_image(start + chunk(kind, content) + rest).shape == PHOTO.shape
+
+
+def test_a_sound_orientation_is_kept_beside_a_damaged_text():
+    start, rest = png()
+    data = start + chunk(b"eXIf", EXTRAS[b"eXIf"]) + chunk(b"tEXt", EXTRAS[b"tEXt"], wrong=True) + rest
+    assert (read_image(data) == np.rot90(PHOTO, -1)).all()
+
+
+def test_damage_to_what_pixels_depend_on_is_refused():
+    start, rest = png()
+    for part in (0.3, 0.9):
+        with pytest.raises(InputError, match="cannot be decoded"):
+            read_image(start + chunk(b"tEXt", b"key\0text", wrong=True) + rest[: int(part * len(rest))])
+    wrong = bytearray(start)
+    wrong[-1] ^= 1
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_image(bytes(wrong) + rest)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_image(start + chunk(b"tRNS", b"\0\1\0\1\0\1", wrong=True) + rest)
+
+
+# --- very large pictures ---------------------------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from isc.errors import InputError
+from isc.photos.decode import read_image
+read_image(Path(sys.argv[2]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print(*read_image(Path(sys.argv[1])).shape)
+except InputError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def decoded_apart(path: Path) -> tuple[str, int]:
+    """The shape of the picture, or the refusal, and the megabytes that it took."""
+    command = [sys.executable, "-c", MEASURE, str(path), str(SAMPLE / "S000.jpg")]
+    said, kilobytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return said, int(kilobytes) // 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "side", "expected"),
+    [
+        ("png", "1", 16000, "5334 5334 3"),
+        ("png", "L", 16000, "5334 5334 3"),
+        ("jpeg", "L", 13000, "6500 6500 3"),
+        ("png", "RGB", 12500, "6250 6250 3"),
+        ("png", "RGB", 12700, "12700 × 12700 pixels take 645 MB to decode; expected at most 640"),
+        ("webp", "RGB", 6400, "6400 × 6400 pixels take 659 MB"),
+    ],
+)
+def test_a_picture_takes_less_than_a_gigabyte_whatever_its_header_says(tmp_path, kind, mode, side, expected):
+    path = tmp_path / f"x.{kind}"
+    Image.new(mode, (side, side)).save(path)
+    said, megabytes = decoded_apart(path)
+    assert expected in said
+    assert megabytes < 900
+
+
+def test_a_large_progressive_jpeg_is_refused_by_its_coefficients(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True, subsampling=0)
+    data = bytearray(file.getvalue())
+    at = data.index(b"\xff\xc2") + 5
+    data[at : at + 4] = struct.pack(">HH", 12000, 12000)
+    (tmp_path / "x.jpg").write_bytes(data)
+    said, megabytes = decoded_apart(tmp_path / "x.jpg")
+    assert "12000 × 12000 pixels take 1,008 MB to decode" in said
+    assert megabytes < 100
+
+
+def test_strips_and_smaller_scales_change_nothing_else(monkeypatch):
+    """The picture in one piece against the same in strips, and the mean of squares against numpy's."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (203, 301, 4), np.uint8)
+    for mode in ("RGB", "RGBA", "L", "P", "1", "LA", "I;16", "F", "CMYK"):
+        image = Image.fromarray(noise).convert("RGB" if mode in {"P", "CMYK", "I;16", "F"} else mode)
+        if mode in {"I;16", "F"}:
+            image = Image.fromarray(noise[:, :, 0].astype(np.uint16 if mode == "I;16" else np.float32) * 200)
+        elif image.mode != mode:
+            image = image.convert(mode)
+        whole = rgb.upright_rgb(image)
+        monkeypatch.setattr(rgb, "STRIP", 301 * 20)
+        assert (rgb.upright_rgb(image) == whole).all(), mode
+        monkeypatch.setattr(rgb, "LARGE", 203 * 301 / 3.5)
+        small = rgb.upright_rgb(image)
+        assert small.shape == (102, 151, 3)
+        expected = whole[:202, :300].reshape(101, 2, 150, 2, 3).mean(axis=(1, 3))
+        assert np.abs(small[:101, :150] - expected).max() <= 1, mode
+        monkeypatch.undo()
+
+
+def test_every_orientation_is_that_of_pillow():
+    from PIL import ImageOps
+
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        data = jpeg(exif=exif)
+        assert (read_image(data) == np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))).all()
