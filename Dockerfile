@@ -1,10 +1,11 @@
 # Two images: `light` finds, indexes, matches and judges on a CPU; the last one, `full`, also trains, on a GPU or without
 # one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the base needs none; for a GPU the host
-# needs NVIDIA's driver and container toolkit.
+# needs NVIDIA's driver and container toolkit. --ipc=host: photos go from the reading processes to the GPU's through
+# shared memory, of which a container has 64 MB without it.
 #   docker build -t isc:light --target light .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" isc:light isc find photos inbox
 #   docker build -t isc .
-#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" isc isc extract images=photos output=photos.h5
+#   docker run --rm --gpus all --ipc=host --user "$(id -u):$(id -g)" -v "$PWD:/data" isc isc extract images=photos output=photos.h5
 FROM python:3.12-slim AS light
 
 ENV PYTHONUNBUFFERED=1 HOME=/tmp
@@ -24,9 +25,10 @@ FROM light AS full
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER root
+# g++ for compile=true, train.compile=true and Triton, which compile when they run
 # text and emoji of the training views; without them Pillow's own font and drawn faces are used
 RUN apt-get update \
- && apt-get install -y --no-install-recommends fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
+ && apt-get install -y --no-install-recommends g++ fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/isc
 RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[gpu]'

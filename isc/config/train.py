@@ -107,6 +107,7 @@ class OptimConfig:
         0,
         "every second photo of a batch is one of this many nearest neighbours of its predecessor",
     )
+    micro_batch: int = key(0, "pictures that the network holds in memory at a time, for one more forward pass; 0: all")
     compile: bool = key(False, "compile the network with torch.compile")
     checkpoint_every: int = key(200, "steps between two checkpoints")
     validate_every: int = key(500, "steps between two validations, if validation= is given")
@@ -114,6 +115,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_at_least(1, train__steps=self.steps, train__checkpoint_every=self.checkpoint_every)
         check_at_least(1, train__validate_every=self.validate_every)
+        check_at_least(0, train__micro_batch=self.micro_batch)
         check_at_least(2, train__batch_size=self.batch_size)
         check_at_least(0, train__weight_decay=self.weight_decay, train__backbone_lr=self.backbone_lr)
         check_at_least(0, train__freeze_blocks=self.freeze_blocks, train__hard_negatives=self.hard_negatives)

@@ -27,16 +27,29 @@ USED = 0.6  # share of a GPU's free memory that a batch may take
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """A `Batch` as tensors: `pictures` uint8 [P, V, 3, S, S] for each side, `jpegs` {number: file, uint8 [L]}."""
+    """A `Batch` as tensors: `pictures` uint8 [P, V, 3, S, S] for each side, and the bytes of the files for the GPU.
+
+    `files` uint8 [L] holds these files one after the other, in the order of `batch.jpegs`, whose own bytes are empty;
+    `lengths` are theirs. A tensor for each file would take a file descriptor each on its way between processes.
+    """
 
     batch: Batch
     pictures: list[Tensor]
-    jpegs: dict[int, Tensor]
+    files: Tensor
+    lengths: list[int]
 
     @classmethod
     def of(cls, batch: Batch) -> TensorBatch:
-        files = {row: torch.frombuffer(bytearray(file.data), dtype=torch.uint8) for row, file in batch.jpegs.items()}
-        return cls(replace(batch, pictures=[]), [torch.from_numpy(part) for part in batch.pictures], files)
+        data = bytearray().join(file.data for file in batch.jpegs.values())
+        files = torch.frombuffer(data, dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
+        lengths = [len(file.data) for file in batch.jpegs.values()]
+        sent = {row: replace(file, data=b"") for row, file in batch.jpegs.items()}
+        pictures = [torch.from_numpy(part) for part in batch.pictures]
+        return cls(replace(batch, pictures=[], jpegs=sent), pictures, files, lengths)
+
+    def jpegs(self) -> list[Tensor]:
+        """Return the bytes of each file, uint8 [L], in the order of `batch.jpegs`."""
+        return list(torch.split(self.files, self.lengths))
 
     def pin_memory(self) -> TensorBatch:
         """Return the batch in pinned memory, for copies to the GPU without waiting; the loader calls this."""
@@ -132,22 +145,23 @@ def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], view
 
 def with_jpegs(read: TensorBatch, photos: PhotoSource, view_plan: ViewPlan, device: torch.device) -> TensorBatch:
     """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
-    if not read.jpegs:
+    if not read.batch.jpegs:
         return read
     orientations = [file.orientation for file in read.batch.jpegs.values()]
-    pictures = decoded(list(read.jpegs.values()), orientations, view_plan.image_size, device)
-    found = dict(zip(read.jpegs, pictures, strict=True))
+    pictures = decoded(read.jpegs(), orientations, view_plan.image_size, device)
+    found = dict(zip(read.batch.jpegs, pictures, strict=True))
     others = TensorBatch.of(read_batch(photos, [row for row, picture in found.items() if picture is None], view_plan))
     there = {row: picture for row, picture in found.items() if picture is not None}
     failures = read.batch.failures | others.batch.failures
     parts = [part[0][:, 0].to(device) for part in (read.pictures, others.pictures) if part]
     if not parts and not there:
-        return TensorBatch(Batch([], [], failures), [], {})
+        return TensorBatch.of(Batch([], [], failures))
     joined = torch.cat([*parts, *(picture[None] for picture in there.values())])
     rows = [*read.batch.rows, *others.batch.rows, *there]
     order = np.argsort(rows)
     ordered = joined[torch.from_numpy(order).to(device)][:, None]
-    return TensorBatch(Batch([], [rows[at] for at in order], failures), [ordered], {})
+    whole = TensorBatch.of(Batch([], [rows[at] for at in order], failures))
+    return replace(whole, pictures=[ordered])
 
 
 def loaded(dataset: BatchDataset, workers: int) -> Iterator[TensorBatch]:

@@ -81,7 +81,7 @@ def torch_inference_model(
     network = exact if chosen is Precision.float32 else _reduced(exact, model, chosen)
     if precision is Precision.auto and network is not exact:
         kept = least_cosine(exact, network, image_size or exact.image_size)
-        if kept < FAITHFUL:
+        if not kept >= FAITHFUL:  # NaN too, after an overflow
             log.info("precision=float32: %s would leave a cosine of only %.5f", chosen.value, kept)
             network = exact
     if not compile:

@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "train.steps",
     "train.lr",
     "train.compile",
+    "train.micro_batch",
     "train.checkpoint_every",
     "train.validate_every",
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from isc.errors import InputError
@@ -104,6 +105,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     means = torch.split(flat, [gradient.numel() for gradient in gradients])
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def synchronised(backbone: nn.Module) -> nn.Module:
+    """Replace the batch norms of a backbone of timm by layers with the statistics of all ranks; return the backbone.
+
+    torch's own converter would drop the activations inside timm's batch norms.
+    """
+    converted: nn.Module = convert_sync_batchnorm(backbone)
+    return converted
 
 
 def gather_objects(value: Any) -> list[Any]:

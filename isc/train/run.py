@@ -52,6 +52,8 @@ def train(config: TrainConfig) -> Path:
         if checkpoint:
             trainer.load(checkpoint)
         log.info("training %s on %d photos, %s × %d", config.model.backbone, len(photos), device, world_size())
+        if device.type == "cuda":
+            trainer.try_largest_step()
         with trainer.report_last_checkpoint():
             trainer.run_steps()
             return trainer.finish()

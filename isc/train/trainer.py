@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from isc.config.choices import Precision
-from isc.config.train import TrainConfig
+from isc.config.train import Stage, TrainConfig
 from isc.data.csv_files import write_csv
 from isc.data.files import write_json
 from isc.errors import InputError
@@ -41,18 +41,20 @@ from isc.train.dataset import Batch, Source, TrainingViews, training_loader
 from isc.train.distillation import load_teacher
 from isc.train.distributed import (
     average_gradients,
-    gather,
     gather_objects,
     on_this_machine,
     rank,
+    synchronised,
     wait_for_all,
     world_size,
 )
 from isc.train.losses import ABSENT
 from isc.train.memory_bank import Memory
+from isc.train.memory_use import black_batch, full_memory, naming_memory, try_gradients
 from isc.train.neighbours import nearest_rows
 from isc.train.objective import Rows, total_loss
 from isc.train.optimizer import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
+from isc.train.rows import Embedding
 from isc.train.run_files import BEST_FILE, LOG_COLUMNS, LOG_FILE, VALIDATION_COLUMNS, VALIDATION_FILE, log_line, printed
 from isc.train.tensorboard_log import Board
 from isc.train.unreadable import UnreadablePhotos
@@ -74,7 +76,7 @@ class Trainer:
         model = initial_model(config.model, seed=config.seed)
         check_background(model, config, photos=len(source.photos))
         if world_size() > 1 and device.type == "cuda" and not config.train.freeze_norms:
-            model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+            model.backbone = synchronised(model.backbone)
         self.model: CopyModel = place(model, device)
         for span in plan(config.train):  # raises now, not at a later stage, if there are too few blocks to freeze
             freeze(self.model, blocks=blocks_kept(span.stage, config.train), depthwise=False)
@@ -142,11 +144,11 @@ class Trainer:
             rank=rank(),
             ranks=world_size(),
         )
-        freeze(self.model, blocks=blocks_kept(span.stage, options), depthwise=options.freeze_depthwise)
-        set_training(self.model, freeze_norms=options.freeze_norms)
+        self._set_stage(span.stage)
         before = time.monotonic()
         for batch in loader:
-            values = self._one_step(batch, span.stage.lr)
+            with naming_memory(f"step {self.step + 1}", pictures=len(batch.views), micro_batch=options.micro_batch):
+                values = self._one_step(batch, span.stage.lr)
             now = time.monotonic()
             values["photos_per_second"] = options.batch_size / (now - before)
             self.seconds += now - before
@@ -189,34 +191,33 @@ class Trainer:
         return terms | {"lr": lr}
 
     def _embed(self, batch: Batch) -> Rows:
-        """Return the input of the losses, gathered over all ranks.
-
-        With momentum keys, the averaged weights embed the mild views, which go into the memory instead of the rows.
-        """
-        views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        instances = batch.instances.to(self.device)
-        hard = self.config.train.hard_views
-        mild, count, keys = len(views) // (1 + hard), 1 + hard, None
-        if self.keys is not None:
-            with torch.no_grad(), self._autocast():
-                projected, keys = self.keys.project_cells(views[:mild])
-                embedded = self.keys.finish(projected)
-            self.memory.push(gather(embedded, views=1), gather(instances[:mild], views=1))
-            views, instances, count = views[mild:], instances[mild:], hard
-        cells = None
-        with self._autocast():
-            if batch.places is None:
-                projected = self.project(views)
-            else:
-                projected, found = self.model.project_cells(views)
-                keys = found[:mild] if keys is None else keys
-                cells = found[-hard * mild :], keys.repeat(hard, 1, 1, 1), batch.places.to(self.device)
-        return Rows(
-            self.model.finish(gather(projected, views=count)),
-            gather(instances, views=count),
-            None if self.teacher is None else gather(self.teacher(views), views=count),
-            cells,
+        options = self.config.train
+        networks = Embedding(
+            self.model, self.project, self.keys, self.teacher, options.hard_views, options.micro_batch, self.device
         )
+        return networks.rows(batch, self.memory, autocast=self._autocast)
+
+    def try_largest_step(self) -> None:
+        """Try one step of the largest stage; raise InputError if the memory of the GPU is too small for it."""
+        options = self.config.train
+        stage = max((span.stage for span in plan(options)), key=lambda stage: stage.image_size)
+        self._set_stage(stage)
+
+        def gradients(batch: Batch) -> None:
+            loss, _ = total_loss(self._embed(batch), self.config.loss, memory=full_memory(self.memory))
+            torch.autograd.backward(loss)
+
+        batch = black_batch(
+            options.batch_size // world_size(), options.hard_views, size=stage.image_size,
+            traced=self.config.loss.copy_nce_weight > 0,
+        )  # fmt: skip
+        what = f"{self.config.model.backbone} at {stage.image_size} px"
+        try_gradients(gradients, self.model, self.memory, batch=batch, what=what, micro_batch=options.micro_batch)
+
+    def _set_stage(self, stage: Stage) -> None:
+        options = self.config.train
+        freeze(self.model, blocks=blocks_kept(stage, options), depthwise=options.freeze_depthwise)
+        set_training(self.model, freeze_norms=options.freeze_norms)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)

@@ -27,7 +27,7 @@ from isc.search.approximate.faiss_adapter import (
     parse_search,
     seeded,
 )
-from isc.search.kernels.faiss_kernel import faiss_gpus
+from isc.search.kernels.faiss_kernel import GPU_MAX_K, faiss_gpus
 from isc.search.kernels.numpy_kernel import squared_distances
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Approximate:
         """Wrap a faiss index; `sealed` is the reason why it accepts no more references, empty if it accepts them."""
         self._index, self._card, self._sealed, self._on_gpu = index, card, sealed, on_gpu
         self._sample = hashlib.sha256()
+        self._origin: Approximate | None = None  # the same index on the CPU, if this one is on GPUs
         self._space = faiss_module().GpuParameterSpace() if on_gpu else faiss_module().ParameterSpace()
         self._defaults = dict(self._accepted())
 
@@ -144,6 +145,10 @@ class Approximate:
         if vectors is not None:
             self.check_references(vectors)
         candidates = min(len(self), k if vectors is None else factor * k)
+        if self._on_gpu and candidates > GPU_MAX_K:
+            return self._twin_on_cpu().knn(
+                queries, k=k, search=search, vectors=vectors, factor=factor, progress=progress
+            )
         step = min(QUERIES, max(1, CELLS // candidates))
         self._configure(search)
         found: list[Lists] = []
@@ -208,8 +213,15 @@ class Approximate:
             log.info("%s; it stays on the CPU", error)
             return self
         moved = Approximate(index, self._card, sealed=f"index={self._card.factory}: is on the GPUs", on_gpu=True)
-        moved._defaults = self._defaults
+        moved._defaults, moved._origin = self._defaults, self
         return moved
+
+    def _twin_on_cpu(self) -> Approximate:
+        """Return the same index on the CPU, which has longer lists than faiss has on a GPU."""
+        if self._origin is None:
+            self._origin = Approximate(self._on_cpu(), self._card, sealed=self._sealed or "this is a copy of an index")
+            self._origin._sample = self._sample
+        return self._origin
 
     def _on_cpu(self) -> Any:
         if not self._on_gpu:

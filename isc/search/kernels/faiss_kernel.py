@@ -13,6 +13,7 @@ from isc.errors import needing
 from isc.search.kernels.numpy_kernel import (
     Indices,
     NumpyKernel,
+    NumpyTile,
     Scores,
     Tile,
     Vectors,
@@ -96,13 +97,16 @@ class FaissTile:
     def nth(self, count: int) -> float | None:
         k = -(-count // len(self.queries))
         if k > self.longest:
-            return None
+            return self._nth_of_all(count)
         distance, _ = self.index.search(self.queries, k)
         return float(-np.partition(distance.reshape(-1), count - 1)[count - 1] / 2 - self.rounding - self.error)
 
     def nth_of_rows(self, count: int) -> Scores | None:
-        if count > self.longest:
+        if count > len(self.references):
             return None
+        if count > self.longest:
+            tiles = (self._by_numpy(rows)[1].nth_of_rows(count) for rows in self._row_parts())
+            return np.concatenate([least for least in tiles if least is not None])
         distance, _ = self.index.search(self.queries, count)
         return np.asarray(-distance[:, -1] / 2 - self.rounding - self.error, np.float32)
 
@@ -132,12 +136,31 @@ class FaissTile:
         high = score >= least[row]
         return row[high], column[high], score[high]
 
-    def _product(self, rows: Indices, least: Scores) -> tuple[Indices, Indices, Scores]:
-        """Return the pairs of these queries above the threshold, from all scores by numpy."""
+    def _nth_of_all(self, count: int) -> float | None:
+        """Return the largest score that `count` pairs reach, from all scores by numpy; None if there are fewer pairs.
+
+        The best `count` scores so far are kept, so that memory does not grow with the number of pairs.
+        """
+        best = np.zeros(0, np.float32)
+        for rows in self._row_parts():
+            best = np.concatenate([best, self._by_numpy(rows)[0].reshape(-1)])
+            if len(best) > count:
+                best = np.partition(best, len(best) - count)[-count:]
+        return float(best.min()) if len(best) == count else None
+
+    def _row_parts(self) -> Iterator[Indices]:
+        return _parts(np.arange(len(self.queries)), self.cells // len(self.references))
+
+    def _by_numpy(self, rows: Indices) -> tuple[Scores, NumpyTile]:
+        """Return the scores [n, m] of these queries, and the tile that holds them."""
         kernel = NumpyKernel(workers=1, cells=len(rows) * len(self.references))
         kernel.load(self.queries[rows])
         tile = kernel.tile(slice(0, len(rows)), kernel.prepare(self.references, 0), 0)
-        row, column, score = tile.above(least[rows])
+        return tile.finish(), tile
+
+    def _product(self, rows: Indices, least: Scores) -> tuple[Indices, Indices, Scores]:
+        """Return the pairs of these queries above the threshold, from all scores by numpy."""
+        row, column, score = self._by_numpy(rows)[1].above(least[rows])
         return rows[row], column, score
 
 

@@ -128,7 +128,7 @@ class NumpyKernel:
     def prepare(self, references: Vectors, _worker: int) -> tuple[Vectors, Scores]:
         return references, half_squares(references)
 
-    def tile(self, queries: slice, prepared: tuple[Vectors, Scores], worker: int) -> Tile:
+    def tile(self, queries: slice, prepared: tuple[Vectors, Scores], worker: int) -> NumpyTile:
         references, half = prepared
         chosen = self._queries[queries]
         shape = (len(chosen), len(references))
