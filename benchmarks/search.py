@@ -20,7 +20,7 @@ from benchmarks import save, seconds
 from isc.config.choices import Engine
 from isc.data.descriptors import Descriptors
 from isc.search.exact import best_pairs, knn, nearest
-from isc.search.kernels.torch_kernel import cuda_devices
+from isc.search.kernels.device_search import cuda_devices
 
 SHAPES = ((2_000, 100_000, 20_000), (10_000, 1_000_000, 100_000))
 CUDA_SHAPE = (50_000, 1_000_000, 500_000)

@@ -44,7 +44,9 @@ DOORS = {
     "torchvision": {"isc.extract.gpu_jpeg"},
     "pillow_heif": {"isc.photos.decode"},
 }
-LAZY_TORCH = {"isc.search.kernels.torch_kernel"}  # inside functions, for whoever chooses or has a GPU
+LAZY_TORCH = {  # inside functions, for whoever chooses or has a GPU
+    f"isc.search.kernels.{name}" for name in ("chunk_maxima", "device_rows", "device_search", "triton_maxima", "wanted")
+}
 TORCH = {"torch", "torchvision", "timm", "safetensors"}
 WITHOUT_TORCH = ("runtime", "data", "photos", "config", "evaluate", "search", "match")
 WITHOUT_FAISS = ("runtime", "data", "photos", "config", "evaluate", "model", "extract", "train")

@@ -54,7 +54,9 @@ class Verification:
 
 def find(sets: DescriptorSets, options: SearchOptions, verification: Verification | None = None) -> SearchResult:
     """Find the best pairs by distance; with a verification, the likeliest copies by all evidence."""
-    with _cluster(options):
+    from isc.search.kernels.device_rows import keeping_references
+
+    with _cluster(options), keeping_references():
         if verification is None:
             return SearchResult(_nearest_pairs(sets, options, _searching(sets, options)), sets)
         return _likeliest(sets, options, verification)

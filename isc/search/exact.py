@@ -8,13 +8,14 @@ and with a bounded error (`kernels`), and keeps the pairs that may belong to the
     Pairs below c − 2e are dropped; c never falls.
 
 Little more than N pairs remain. They are scored again in float64, from the differences q − r, and sorted. So the answer
-is complete, and independent of blocks, threads and device; identical vectors score exactly 0.
+is complete, and independent of blocks, threads and device; identical vectors score exactly 0. On GPUs the same is done
+by `kernels.device_search`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,9 @@ from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.runtime.cpus import cores
 from isc.runtime.progress import Report
+from isc.search.kernels.device_search import Answer, DeviceSearch, cuda_devices
 from isc.search.kernels.faiss_kernel import FaissKernel, faiss_gpus
 from isc.search.kernels.numpy_kernel import Kernel, NumpyKernel
-from isc.search.kernels.torch_kernel import TorchKernel, cuda_devices
 from isc.search.running_best import BestOfEach, BestPairs, RunningBest
 
 Vectors = npt.NDArray[np.float32]
@@ -40,7 +41,7 @@ Distances = npt.NDArray[np.float64]
 
 MEMORY = 2.0  # GB
 TILE = 1 << 22  # scores per core at once, 20 MB: the fastest of 1, 2 and 4 million
-GPU_TILE = 1 << 29
+SMALL = 10**11  # multiplications and additions below which loading torch for a GPU takes longer than the search
 CELL, TAKEN = 40, 120  # bytes per score of a tile if all its pairs pass: in each thread, and among the kept pairs
 PAIR = 200  # bytes per pair of the answer at most: two copies, while it is sorted and scored again
 
@@ -67,7 +68,7 @@ def best_pairs(
     blocks = [queries] if isinstance(queries, Descriptors) else queries
     total = len(queries) * len(references) if isinstance(queries, Descriptors) else None
     require_existing("num_pairs", num_pairs, total, "pairs")
-    kernel, room = _engine(engine, memory_gb)
+    kernel, room = _engine(engine, memory_gb, None if total is None else total * references.dim)
     if num_pairs * PAIR > room:
         needed = memory_gb + (num_pairs * PAIR - room) / 1e9
         raise InputError(
@@ -80,9 +81,15 @@ def best_pairs(
     for block in blocks:
         _require_one_row_each(block, "queries")
         check_same_dim(block, references)
-        best.begin(first, block.vectors, references.vectors)
-        _scan(kernel, block.vectors, references.vectors, best, _shifted(progress, first, len(references), total))
-        best.settle()
+        report = _shifted(progress, first, len(references), total)
+        if isinstance(kernel, DeviceSearch):
+            done = _counted(report, len(block) * len(references))
+            found = kernel.best_pairs(block.vectors, references.vectors, num_pairs=num_pairs, done=done)
+            best.join(found.query + first, found.reference, found.distance)
+        else:
+            best.begin(first, block.vectors, references.vectors)
+            _scan(kernel, block.vectors, references.vectors, best, report)
+            best.settle()
         ids.append(block.ids)
         first += len(block)
     require_existing("num_pairs", num_pairs, first * len(references), "pairs")
@@ -130,7 +137,7 @@ def nearest(
     """
     _require_positive("k", k)
     k = min(k, len(references))
-    kernel, room = _engine(engine, memory_gb)
+    kernel, room = _engine(engine, memory_gb, queries.size * len(references))
     if k == 0:
         return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
     step = room // (2 * k * PAIR)  # queries whose lists fit in memory twice
@@ -140,10 +147,15 @@ def nearest(
     total = len(queries) * len(references)
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        best = BestOfEach(k, room // PAIR, len(part))
-        best.begin(0, part, references)
-        _scan(kernel, part, references, best, _shifted(progress, start, len(references), total))
-        best.settle()
+        report = _shifted(progress, start, len(references), total)
+        best: Answer | BestOfEach
+        if isinstance(kernel, DeviceSearch):
+            best = kernel.nearest(part, references, k=k, done=_counted(report, len(part) * len(references)))
+        else:
+            best = BestOfEach(k, room // PAIR, len(part))
+            best.begin(0, part, references)
+            _scan(kernel, part, references, best, report)
+            best.settle()
         rows = slice(start, start + len(part))
         row[rows], distance[rows] = best.reference.reshape(-1, k), best.distance.reshape(-1, k)
     return row, distance
@@ -225,17 +237,19 @@ def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: RunningBe
                 work.stopped = True
 
 
-def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
-    """Return the kernel, and the bytes of memory left for the pairs it finds. Raises InputError for engine=ray."""
+def _engine(engine: Engine, memory_gb: float, work: int | None) -> tuple[Kernel | DeviceSearch, int]:
+    """Return the kernel, and the bytes of memory left for the pairs it finds. Raises InputError for engine=ray.
+
+    `work` is the number of multiplications of the search, None if it is not known.
+    """
     if not memory_gb > 0:
         raise InputError(f"memory_gb={memory_gb}: expected a size above 0")
     memory = int(memory_gb * 1e9)
-    match _fastest() if engine is Engine.auto else engine:
+    match fastest(work) if engine is Engine.auto else engine:
         case Engine.torch | Engine.torch_half as chosen:
-            half, devices = chosen is Engine.torch_half, cuda_devices()
-            if devices:
-                return TorchKernel(devices, dtype="float16" if half else "float32", cells=GPU_TILE), memory
-            return TorchKernel(["cpu"], dtype="bfloat16" if half else "float32", cells=TILE), memory // 2
+            devices = cuda_devices()
+            room = memory if devices else memory // 2
+            return DeviceSearch(devices or ["cpu"], half=chosen is Engine.torch_half, memory=memory // 2), room
         case Engine.faiss | Engine.faiss_half as chosen:
             return FaissKernel(half=chosen is Engine.faiss_half, cells=TILE, memory=memory // 4), memory // 2
         case Engine.ray:
@@ -246,9 +260,9 @@ def _engine(engine: Engine, memory_gb: float) -> tuple[Kernel, int]:
     return NumpyKernel(workers=workers, cells=cells), memory - cells * cell
 
 
-def _fastest() -> Engine:
-    """Return torch_half if torch sees a GPU, else faiss if faiss sees one, else numpy."""
-    if not Path("/dev/nvidiactl").exists():
+def fastest(work: int | None) -> Engine:
+    """Return torch_half if torch sees a GPU, else faiss if faiss sees one, else numpy; numpy for a small search."""
+    if (work is not None and work < SMALL) or not Path("/dev/nvidiactl").exists():
         return Engine.numpy
     if cuda_devices():
         return Engine.torch_half
@@ -263,6 +277,20 @@ def _shifted(report: Report | None, queries_done: int, num_references: int, tota
     return lambda done, of: report(before + done, total or before + of)
 
 
+def _counted(report: Report | None, total: int) -> Callable[[int], None]:
+    """Return a function that adds numbers of compared pairs, from any thread, and reports their sum."""
+    lock, done = threading.Lock(), 0
+
+    def add(pairs: int) -> None:
+        nonlocal done
+        with lock:
+            done += pairs
+            if report:
+                report(done, total)
+
+    return add
+
+
 def _matches(
     query_ids: npt.NDArray[np.object_],
     references: Descriptors,
@@ -270,9 +298,10 @@ def _matches(
     reference: Indices,
     distance: Distances,
 ) -> Matches:
-    order = np.lexsort((reference, query, distance))
-    score = (0.0 - distance[order]).astype(np.float32)
-    return Matches(query_ids, references.ids, query[order], reference[order], score)
+    if (distance[1:] <= distance[:-1]).any():  # else they are in order, and no two are equal
+        order = np.lexsort((reference, query, distance))
+        query, reference, distance = query[order], reference[order], distance[order]
+    return Matches(query_ids, references.ids, query, reference, (0.0 - distance).astype(np.float32))
 
 
 def _require_positive(name: str, value: int) -> None:

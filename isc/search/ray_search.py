@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from isc.errors import InputError
 from isc.runtime.progress import Report
 from isc.runtime.ray_cluster import (
     RETRIES,
-    Node,
     as_input_errors,
     check_nodes,
     connected,
@@ -32,7 +30,9 @@ from isc.runtime.ray_cluster import (
 )
 from isc.search.exact import best_pairs, knn, require_existing
 from isc.search.groups import rank_in_group
+from isc.search.kernels.device_search import cuda_devices
 from isc.search.kernels.numpy_kernel import squared_distances
+from isc.search.shards import Shard, plan
 
 Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
@@ -40,7 +40,6 @@ Distances = npt.NDArray[np.float64]
 MEMORY = 2.0  # GB of each worker, besides the descriptors
 POLL = 1.0  # seconds between two requests for the workers' progress
 READ = 65_536  # references read at a time, for their ids
-ROOM = 0.5  # share of the nodes' memory that shards may fill at the same time
 
 
 @dataclass(frozen=True)
@@ -149,55 +148,6 @@ def _check_wanted(*, num_pairs: int | None, k: int | None, num_queries: int, num
         require_existing("k", k, num_references, "references")
 
 
-# --- shards and their nodes -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A range of references, `number` · `rows` … `number` · `rows` + `rows` − 1 (fewer in the last), and its place.
-
-    The actor runs on `cores` cores of `node`, from its core `core` on.
-    """
-
-    number: int
-    rows: int
-    node: str
-    core: int
-    cores: int
-
-    @property
-    def first(self) -> int:
-        return self.number * self.rows
-
-
-def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -> list[Shard]:
-    """Divide `count` references into shards of one size (the last may be smaller), and assign each to cores of a node.
-
-    If there are more shards than places, several shards use the same place, one after the other.
-    """
-    cpus = [int(node["Resources"]["CPU"]) for node in nodes]
-    each = min(cpus) if actors is None else _cores_each(cpus, actors)
-    used: Counter[str] = Counter()  # cores in use per machine; several nodes may share one
-    places: list[tuple[str, int]] = []
-    for node, number in zip(nodes, cpus, strict=True):
-        for _ in range(number // each):
-            places.append((node["NodeID"], used[node["NodeManagerAddress"]]))
-            used[node["NodeManagerAddress"]] += each
-    if actors is None:
-        memory = ROOM * sum(node["Resources"].get("memory", 0) for node in nodes)
-        actors = len(places) * (-int(-count * row_bytes // memory) if memory else 1)
-    rows = -(-count // min(actors, count))
-    return [Shard(number, rows, *places[number % len(places)], each) for number in range(len(range(0, count, rows)))]
-
-
-def _cores_each(cpus: list[int], actors: int) -> int:
-    """Return the most cores that each of `actors` actors can have at once; 1 if there are more actors than cores."""
-    for each in range(min(max(cpus), sum(cpus) // actors), 1, -1):
-        if sum(number // each for number in cpus) >= actors:
-            return each
-    return 1
-
-
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
@@ -228,15 +178,15 @@ class Searcher:
         with named_node():
             if isinstance(references, Path):
                 references = read_shard(references, shard.number, rows=shard.rows)
-            best = self._best(queries, references, wanted)
+            best = self._best(queries, references, wanted, engine=_engine_of(shard))
             distance = squared_distances(queries.vectors, references.vectors, best.query, best.reference)
         return ShardAnswer(best.query, best.reference + shard.first, distance)
 
-    def _best(self, queries: Descriptors, references: Descriptors, wanted: _Wanted) -> Matches:
+    def _best(self, queries: Descriptors, references: Descriptors, wanted: _Wanted, *, engine: Engine) -> Matches:
         def report(done: int, _total: int) -> None:
             self._done = done
 
-        memory_gb, engine = wanted.memory_gb, Engine.numpy
+        memory_gb = wanted.memory_gb
         if wanted.k is not None:
             k = min(wanted.k, len(references))
             return knn(queries, references, k=k, memory_gb=memory_gb, engine=engine, progress=report)
@@ -248,6 +198,11 @@ class Searcher:
 def read_shard(path: Path, number: int, *, rows: int) -> Descriptors:
     """Read shard `number` of a file's references, with `rows` references per shard."""
     return next(descriptor_blocks(path, rows=rows, first=number * rows, role="reference"))
+
+
+def _engine_of(shard: Shard) -> Engine:
+    """Return the engine of an actor: that of GPUs if Ray gave it one that torch sees. The answers are equal."""
+    return Engine.torch_half if shard.gpu and cuda_devices() else Engine.numpy
 
 
 def _stay_on(core: int, cores: int) -> None:
@@ -272,6 +227,7 @@ def _search_shards(
             ray.remote(Searcher)
             .options(
                 num_cpus=shard.cores,
+                num_gpus=int(shard.gpu),
                 max_restarts=RETRIES,
                 max_task_retries=RETRIES,
                 max_concurrency=2,  # one call searches, another asks for progress

@@ -75,6 +75,13 @@ class RunningBest(abc.ABC):
         query = np.r_[self.query, query + self._first]
         self._select(query, np.r_[self.reference, reference], np.r_[self.distance, distance])
 
+    def join(self, query: Indices, reference: Indices, distance: Distances) -> None:
+        """Settle pairs whose exact distances are known; `query` counts from the first of all queries."""
+        if len(self.query):
+            query, reference = np.r_[self.query, query], np.r_[self.reference, reference]
+            distance = np.r_[self.distance, distance]
+        self._select(query, reference, distance)
+
     def _drop(self) -> tuple[Indices, Indices, Scores]:
         """Drop the waiting pairs that cannot belong to the answer, and return the others."""
         empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))

@@ -191,15 +191,24 @@ class NumpyTile:
 
 
 def squared_distances(queries: Vectors, references: Vectors, query: Indices, reference: Indices) -> Distances:
-    """Return ‖q − r‖² of the given pairs [M], from the differences, in float64."""
+    """Return ‖q − r‖² of the given pairs [M], from the differences, in float64.
+
+    The second half of the squares is added to the first, until one number is left: the same additions in the same
+    order on every device, so that the bits are equal too.
+    """
     result = np.empty(len(query))
     step = max(1, (1 << 18) // queries.shape[1])  # 2 MB, in a core's cache
 
     def some(start: int) -> None:
         rows = slice(start, start + step)
-        difference = queries[query[rows]].astype(np.float64)
-        difference -= references[reference[rows]]
-        result[rows] = np.einsum("md,md->m", difference, difference)
+        square = queries[query[rows]].astype(np.float64)
+        square -= references[reference[rows]]
+        square *= square
+        while (width := square.shape[1]) > 1:
+            half = (width + 1) // 2
+            square[:, : width - half] += square[:, half:]
+            square = square[:, :half]
+        result[rows] = square[:, 0]
 
     if len(query) <= 4 * step:
         for start in range(0, len(query), step):
