@@ -15,6 +15,7 @@ FLOORS = (
     {"search": "exact, approximate, updatable index", "model": "network, weights, ONNX"},
     {"extract": "photos → descriptors", "match": "descriptors → pairs"},
     {"train": "photos → a model", "find": "copies and duplicates", "benchmark": "photos → a benchmark"},
+    {"serve": "review: providers, people, feedback"},
     {"cli": "every command"},
 )
 WIDTH, ROW, BOX, HEIGHT = 980, 84, 250, 50
@@ -52,7 +53,7 @@ def without_detours(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def svg() -> str:
-    """Return the picture: floor 8 at the top; each line runs from a room down to one that it imports."""
+    """Return the picture: the highest floor at the top; each line runs from a room down to one that it imports."""
     place: dict[str, tuple[float, int]] = {}
     for number, rooms in enumerate(FLOORS, 1):
         y = (len(FLOORS) - number) * ROW + 20

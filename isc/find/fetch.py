@@ -7,9 +7,12 @@ import ipaddress
 import socket
 import ssl
 import time
+from collections.abc import Container
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import (
+    BaseHandler,
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
     HTTPHandler,
@@ -35,18 +38,18 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def fetch_picture(url: str) -> bytes:
+def fetch_picture(url: str, *, hosts: Container[str] | None = None) -> bytes:
     """Return the bytes at an http or https URL.
 
     Every address is checked before it is connected to, also after redirects: a name of the local network, or of this
-    machine, is refused. Proxies are not used. Raises InputError for another scheme, a refused address, more than
-    MOST_BYTES, or no answer in time.
+    machine, is refused, and so is one that is not among `hosts`, if they are given. Proxies are not used. Raises
+    InputError for another scheme, a refused address, more than MOST_BYTES, or no answer in time.
     """
     if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url}: expected http:// or https://")
     deadline = time.monotonic() + LONGEST
     try:
-        with _opener().open(Request(url, headers={"User-Agent": f"isc/{__version__}"}), timeout=STALL) as answer:
+        with _opener(hosts).open(Request(url, headers={"User-Agent": f"isc/{__version__}"}), timeout=STALL) as answer:
             return _read(answer, deadline)
     except InputError as error:
         raise InputError(f"{url}: {error}") from error
@@ -68,12 +71,29 @@ def _read(answer: http.client.HTTPResponse, deadline: float) -> bytes:
     return bytes(data)
 
 
-def _opener() -> OpenerDirector:
+def _opener(hosts: Container[str] | None) -> OpenerDirector:
     """Return an opener of http and https alone: urllib's usual one also opens files, ftp and data, and uses proxies."""
     opener = OpenerDirector()
     for handler in (_Http, _Https, HTTPRedirectHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor, UnknownHandler):
         opener.add_handler(handler())
+    if hosts is not None:
+        opener.add_handler(_OnlyHosts(hosts))
     return opener
+
+
+class _OnlyHosts(BaseHandler):
+    """Refuses every request, also after a redirect, to a host that is not among those allowed."""
+
+    def __init__(self, hosts: Container[str]) -> None:
+        self._hosts = hosts
+
+    def http_request(self, req: Request) -> Request:
+        host = urlsplit(req.full_url).hostname
+        if host not in self._hosts:
+            raise InputError(f"{host}: is not one of the allowed hosts")
+        return req
+
+    https_request = http_request
 
 
 def connect(host: str, port: int, timeout: float | None) -> socket.socket:

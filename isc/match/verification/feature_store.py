@@ -134,6 +134,12 @@ class FeatureStore:
         ]
         return bool(self._attempt(partial(_insert, rows=rows, folder=self.folder)))
 
+    def forget(self, paths: Iterable[Path]) -> None:
+        """Remove the features of these files, which may be gone already."""
+        if self.path.is_file():
+            for path in paths:
+                self._attempt(partial(_delete, path=os.fsencode(path.absolute())))
+
     def _rows(self, photos: Iterable[PhotoKey], column: str) -> list[tuple[PhotoKey, Any]]:
         """Return (photo, value of `column`) for each photo that is stored in its present state and version."""
         rows: list[tuple[PhotoKey, Any]] = []

@@ -1,0 +1,14 @@
+from .client import Client as Client
+from .picture import Picture as Picture
+from .providers.base import Busy as Busy
+from .providers.base import LaterProvider as LaterProvider
+from .providers.base import Limits as Limits
+from .providers.base import Provider as Provider
+from .providers.base import Refused as Refused
+from .providers.base import Unavailable as Unavailable
+from .results import Caption as Caption
+from .results import CopyMatch as CopyMatch
+from .results import Label as Label
+from .results import Number as Number
+from .settings import Settings as Settings
+from .settings import read_settings as read_settings

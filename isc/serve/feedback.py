@@ -1,0 +1,90 @@
+"""Decisions on their way back to the models: lines of JSON, and files of labelled pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from isc.serve.database import Database
+from isc.serve.kinds import Kind, SuggestionState
+from isc.serve.schema import copy_match, image, provider, suggestion, vote
+from isc.serve.votes import verdict_body
+
+PAGE = 500
+DECIDED = (SuggestionState.accepted, SuggestionState.rejected)
+
+
+def decided_lines(database: Database, *, after: int = 0) -> Iterator[str]:
+    """Yield every decided suggestion after this id with its votes, one JSON object a line, by id."""
+    while True:
+        with database.reading() as connection:
+            wanted = sa.select(suggestion).where(suggestion.c.id > after, suggestion.c.state.in_(DECIDED))
+            rows = connection.execute(wanted.order_by(suggestion.c.id).limit(PAGE)).all()
+            lines = []
+            for row in rows:
+                votes = connection.execute(sa.select(vote).where(vote.c.suggestion_id == row.id).order_by(vote.c.id))
+                cast = [{"reviewer": v.reviewer, "decision": v.decision, "created": v.created} for v in votes]
+                body = {
+                    **verdict_body(connection, row, row.state),
+                    "audit": row.audit,
+                    "score": row.score,
+                    "votes": cast,
+                }
+                lines.append(json.dumps(body, ensure_ascii=False) + "\n")
+        yield from lines
+        if len(rows) < PAGE:
+            return
+        after = rows[-1].id
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A pair that people decided: the later picture, the earlier one, its scores, and the decision.
+
+    `score` is the calibrated probability that was shown, `fused` the one before calibration.
+    """
+
+    query: str
+    reference: str
+    query_path: str | None
+    reference_path: str | None
+    distance: float
+    score: float
+    fused: float
+    copy: bool
+    audit: bool
+
+
+def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[LabelledPair]:
+    """Return the decided copy matches of a provider, by the SHA-256 of both pictures."""
+    one, other = image.alias("one"), image.alias("other")
+    columns = (one.c.id, one.c.sha256, one.c.path, other.c.id, other.c.sha256, other.c.path, copy_match.c.distance,
+               suggestion.c.score, copy_match.c.evidence, suggestion.c.state, suggestion.c.audit)  # fmt: skip
+    wanted = (
+        sa.select(*columns)
+        .select_from(suggestion)
+        .join(copy_match, copy_match.c.id == suggestion.c.result_id)
+        .join(provider, provider.c.id == suggestion.c.provider_id)
+        .join(one, one.c.id == copy_match.c.image_id)
+        .join(other, other.c.id == copy_match.c.other_id)
+        .where(suggestion.c.kind == Kind.copy, suggestion.c.state.in_(DECIDED), provider.c.name == provider_name)
+        .order_by(suggestion.c.id)
+    )
+    found = []
+    with database.reading() as connection:
+        for a, sha_a, path_a, b, sha_b, path_b, distance, score, evidence, state, audit in connection.execute(wanted):
+            pair = (sha_a, sha_b, path_a, path_b) if a > b else (sha_b, sha_a, path_b, path_a)
+            found.append(
+                LabelledPair(
+                    *pair,
+                    distance,
+                    score,
+                    float(evidence.get("fused", score)),
+                    state == SuggestionState.accepted,
+                    bool(audit),
+                )
+            )
+    return found

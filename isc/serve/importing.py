@@ -1,0 +1,118 @@
+"""Importing folders of photos, and indexes of `isc index`, whose descriptors are taken over."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from isc.errors import InputError
+from isc.find.file_table import read_states
+from isc.find.photos import absolute, file_state
+from isc.photos.folders import image_files
+from isc.search.index.index import Index, is_index
+from isc.serve.database import Database, column_pairs, insert_ignoring, trying_again
+from isc.serve.intake import import_files
+from isc.serve.schema import descriptor, folder_import, image
+
+log = logging.getLogger(__name__)
+LEASE = 120.0  # seconds of an import between two signs of life
+GROUP = 200  # photos between two signs of life
+ROWS = 1_000  # descriptors in one transaction
+
+
+def import_path(database: Database, path: Path, *, weights: str, beat: object = None) -> int:
+    """Take in a folder's photos, or an index's, and return the number of new ones. Unreadable files are left out.
+
+    Raises InputError for a path that is neither, or an index of another model.
+    """
+    if is_index(path):
+        return _import_index(database, path, weights=weights)
+    if not path.is_dir():
+        raise InputError(f"{path}: is no folder and no index; expected one of them")
+    return import_files(database, _hashed(path, beat))
+
+
+def _hashed(folder: Path, beat: object) -> Iterator[tuple[str, Path]]:
+    for count, name in enumerate(sorted(image_files(folder, key="folder"))):
+        place = Path(absolute(folder / name))
+        if callable(beat) and count % GROUP == 0:
+            beat()
+        try:
+            yield file_state(place).sha256, place
+        except OSError as error:
+            log.warning("%s: cannot be read (%s); it is left out", place, error.strerror or error)
+
+
+def _import_index(database: Database, path: Path, *, weights: str) -> int:
+    """Take over an index: its photos by the hashes that it keeps, and its descriptors."""
+    index = Index.open(path)
+    theirs = index.manifest.provenance.get("weights_sha256")
+    if theirs != weights:
+        raise InputError(f"{path}: made with weights {str(theirs)[:12]}; the service has {weights[:12]}")
+    states = read_states(path)
+    count = import_files(
+        database, ((state.sha256, Path(name)) for name, state in states.items() if Path(name).is_file())
+    )
+    with index.snapshot() as now:
+        descriptors = now.descriptors()
+    for start in range(0, len(descriptors), ROWS):
+        part = slice(start, start + ROWS)
+        _put(database, [states[one].sha256 for one in descriptors.ids[part] if one in states],
+             descriptors.vectors[part][[one in states for one in descriptors.ids[part]]], weights)  # fmt: skip
+    return count
+
+
+def _put(
+    database: Database, hashes: list[str], vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]], weights: str
+) -> None:
+    def write() -> None:
+        with database.writing() as connection:
+            wanted = sa.select(image.c.sha256, image.c.id).where(image.c.sha256.in_(hashes))
+            ids = column_pairs(connection, wanted)
+            for digest, vector in zip(hashes, vectors, strict=True):
+                if digest in ids:
+                    row = {"image_id": ids[digest], "model": weights, "vector": vector.astype("<f4").tobytes()}
+                    insert_ignoring(connection, descriptor, row)
+
+    trying_again(write)
+
+
+def next_import(database: Database, *, weights: str) -> bool:
+    """Do one import that is asked for, or that a killed process left; return whether there was one."""
+    now = time.time()
+    free = folder_import.c.state.in_(("queued", "leased")) & (folder_import.c.lease_until < now)
+
+    def take() -> sa.Row[tuple[object, ...]] | None:
+        with database.writing() as connection:
+            row = connection.execute(sa.select(folder_import).where(free).limit(1).with_for_update()).first()
+            if row is not None:
+                _note(connection, row.id, state="leased", lease_until=now + LEASE)
+            return row
+
+    with database.reading() as connection:
+        if connection.execute(sa.select(folder_import.c.id).where(free).limit(1)).first() is None:
+            return False
+    row = trying_again(take)
+    if row is None:
+        return False
+
+    def beat() -> None:
+        with database.writing() as connection:
+            _note(connection, row.id, lease_until=time.time() + LEASE)
+
+    try:
+        done = {"state": "done", "found": import_path(database, Path(row.path), weights=weights, beat=beat)}
+    except InputError as error:
+        done = {"state": "failed", "error": str(error)}
+    with database.writing() as connection:
+        _note(connection, row.id, finished=time.time(), **done)
+    return True
+
+
+def _note(connection: sa.Connection, number: int, **values: object) -> None:
+    connection.execute(sa.update(folder_import).where(folder_import.c.id == number).values(values))

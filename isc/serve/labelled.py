@@ -1,0 +1,89 @@
+"""Decided pairs as the files that `isc train`, `isc calibrate` and `isc fusion` read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from isc.data.csv_files import write_csv, write_ground_truth
+from isc.data.descriptors import Descriptors
+from isc.data.files import atomic_folder, write_json
+from isc.data.hdf5 import write_descriptors
+from isc.errors import InputError
+from isc.evaluate.calibration.score_origin import FILE, FORMAT
+from isc.find.verdicts import judge_of
+from isc.serve.database import Database
+from isc.serve.feedback import LabelledPair, decided_lines, labelled_pairs
+from isc.serve.files import PictureFiles
+from isc.serve.schema import descriptor, image
+from isc.serve.settings import Settings
+
+OWNED = ("pairs.csv", "ground_truth.csv", "predictions.csv", "decisions.jsonl", "queries.h5", "references.h5", FILE)
+COLUMNS = ("query_id", "reference_id", "score")
+
+
+def write_labelled(database: Database, settings: Settings, output: Path) -> str:
+    """Write the files of `isc feedback export`, all or none; return what was written, in words.
+
+    Ids are the SHA-256 of the pictures. Raises InputError if nothing was decided yet.
+    """
+    pairs = labelled_pairs(database)
+    lines = list(decided_lines(database))
+    if not lines:
+        raise InputError(f"{settings.data}: nothing was decided yet; expected at least one vote in isc serve")
+    copies = [(pair.query, pair.reference) for pair in pairs if pair.copy]
+    others = sorted({pair.query for pair in pairs} - {query for query, _ in copies})
+    with atomic_folder(output, owned=OWNED) as folder:
+        (folder / "decisions.jsonl").write_text("".join(lines), encoding="utf-8")
+        if pairs:
+            write_csv(folder / "pairs.csv", COLUMNS[:2], iter(copies))
+            write_ground_truth(folder / "ground_truth.csv", [*copies, *((query, "") for query in others)])
+            rows = sorted(((p.query, p.reference, p.fused) for p in pairs), key=lambda row: -row[2])
+            write_csv(folder / "predictions.csv", COLUMNS, ((q, r, repr(score)) for q, r, score in rows))
+            _write_origin(folder, settings, pairs)
+            _write_vectors(folder, database, pairs)
+            _link_photos(folder / "photos", settings, pairs)
+    others_count = len(pairs) - len(copies)
+    return f"{output}: {len(lines):,} decisions, of them {len(copies):,} copies and {others_count:,} other pairs"
+
+
+def _write_origin(folder: Path, settings: Settings, pairs: Sequence[LabelledPair]) -> None:
+    """Write what the scores are: the fusion's probabilities before any calibration, by the model of the service."""
+    judge = judge_of(settings.model)
+    if judge.by_pixels is None:
+        return
+    queries, references = len({p.query for p in pairs}), len({p.reference for p in pairs})
+    made = replace(judge.by_pixels.made, queries=queries, references=references)
+    write_json(folder / FILE, {"format": FORMAT, **made.as_dict()})
+
+
+def _write_vectors(folder: Path, database: Database, pairs: Sequence[LabelledPair]) -> None:
+    """Write the descriptors of both sides, for `isc fusion fit`."""
+    for name, wanted in (("queries", {p.query for p in pairs}), ("references", {p.reference for p in pairs})):
+        with database.reading() as connection:
+            rows = connection.execute(
+                sa.select(image.c.sha256, descriptor.c.vector, descriptor.c.model)
+                .join(descriptor, descriptor.c.image_id == image.c.id)
+                .where(image.c.sha256.in_(wanted))
+                .order_by(image.c.sha256)
+            ).all()
+        if not rows:
+            return
+        model = rows[-1].model
+        kept = [row for row in rows if row.model == model]
+        ids = np.array([row.sha256 for row in kept], dtype=object)
+        vectors = np.frombuffer(b"".join(row.vector for row in kept), "<f4").reshape(len(kept), -1)
+        write_descriptors(folder / f"{name}.h5", Descriptors(ids, vectors), {"weights_sha256": model})
+
+
+def _link_photos(folder: Path, settings: Settings, pairs: Sequence[LabelledPair]) -> None:
+    """Link the pictures under their ids; the content decides their format, so that the suffix says nothing."""
+    folder.mkdir()
+    files = PictureFiles(settings.data / "pictures")
+    sides = {p.query: p.query_path for p in pairs} | {p.reference: p.reference_path for p in pairs}
+    for digest, path in sides.items():
+        (folder / f"{digest}.jpg").symlink_to(path or files.path(digest))

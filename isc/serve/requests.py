@@ -1,0 +1,282 @@
+"""The requests to providers. Their table is the truth: whoever holds a lease may work, and a lost lease is taken up."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from isc.serve.database import Database, insert_ignoring, trying_again
+from isc.serve.kinds import ImageState, RequestState
+from isc.serve.providers.base import AnyProvider, Busy, Limits, Refused
+from isc.serve.schema import circuit, event, image, provider, request
+
+BACK_OFF = 2.0  # seconds before the second attempt; each further one waits twice as long
+LONGEST = 600.0  # seconds between two attempts
+UPLOADED, IMPORTED, AGAIN = 20, 10, 5  # priorities: a person waits for uploads
+OPEN = (RequestState.queued, RequestState.leased, RequestState.submitted)
+
+
+@dataclass(frozen=True)
+class Leased:
+    """A request that this worker holds until its lease ends."""
+
+    id: int
+    image_id: int
+    provider_id: int
+    sha256: str
+    path: str | None
+    attempts: int
+    lease: str
+    external_id: str | None
+
+
+def register(database: Database, providers: Mapping[str, AnyProvider]) -> dict[str, int]:
+    """Write the providers in use into their table, and return their ids; earlier versions stay, no longer current."""
+
+    def write() -> dict[str, int]:
+        with database.writing() as connection:
+            connection.execute(sa.update(provider).where(provider.c.name.not_in(providers)).values(current=False))
+            return {name: _registered(connection, name, one) for name, one in providers.items()}
+
+    return dict(trying_again(write))
+
+
+def _registered(connection: Connection, name: str, one: AnyProvider) -> int:
+    facts = {"name": name, "version": one.version, "kinds": sorted(one.kinds), "current": True,
+             "first_seen": time.time()}  # fmt: skip
+    insert_ignoring(connection, provider, facts)
+    same = (provider.c.name == name) & (provider.c.version == one.version)
+    connection.execute(sa.update(provider).where(provider.c.name == name).values(current=same))
+    return int(connection.execute(sa.select(provider.c.id).where(same)).scalar_one())
+
+
+def current_providers(connection: Connection) -> dict[str, int]:
+    """Return {name: id} of the providers that new pictures are sent to."""
+    rows = connection.execute(sa.select(provider.c.name, provider.c.id).where(provider.c.current))
+    return {row.name: row.id for row in rows}
+
+
+def ask(connection: Connection, image_ids: Sequence[int], provider_ids: Sequence[int], *, priority: int) -> int:
+    """Request an answer about each picture from each provider; a request that is there already stays as it is."""
+    now = time.time()
+    return sum(
+        insert_ignoring(
+            connection,
+            request,
+            {"image_id": one, "provider_id": who, "state": RequestState.queued, "priority": priority, "attempts": 0,
+             "run_after": now, "created": now},
+        )
+        for one in image_ids
+        for who in provider_ids
+    )  # fmt: skip
+
+
+def lease(database: Database, provider_ids: Sequence[int], *, limit: int, seconds: float) -> list[Leased]:
+    """Take up to `limit` requests for `seconds`: queued ones that are due, and those whose lease has ended.
+
+    The most urgent pictures come first, all requests of a picture together. Requests about pictures that cannot be read
+    are left alone.
+    """
+    now, ticket = time.time(), secrets.token_hex(16)
+    due = sa.or_(
+        (request.c.state == RequestState.queued) & (request.c.run_after <= now),
+        (request.c.state == RequestState.leased) & (request.c.lease_until < now),
+    )
+    wanted = (
+        sa.select(request.c.id)
+        .where(due, request.c.provider_id.in_(provider_ids))
+        .order_by(request.c.priority.desc(), request.c.image_id, request.c.id)
+        .limit(limit)
+    )
+    if not provider_ids or not _any(database, wanted):
+        return []
+
+    def take() -> list[Leased]:
+        with database.writing() as connection:
+            locked = wanted if database.kind == "sqlite" else wanted.with_for_update(skip_locked=True)
+            ids = list(connection.scalars(locked))
+            values = {"state": RequestState.leased, "lease": ticket, "lease_until": now + seconds, "started": now,
+                      "attempts": request.c.attempts + 1}  # fmt: skip
+            connection.execute(sa.update(request).where(request.c.id.in_(ids)).values(values))
+            return _held(connection, request.c.lease == ticket)
+
+    return list(trying_again(take))
+
+
+def _any(database: Database, wanted: sa.Select[Any]) -> bool:
+    """Return whether there is work, without the lock of a writer."""
+    with database.reading() as connection:
+        return connection.execute(wanted.limit(1)).first() is not None
+
+
+def _held(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Leased]:
+    columns = (request.c.id, request.c.image_id, request.c.provider_id, image.c.sha256, image.c.path,
+               request.c.attempts, request.c.lease, request.c.external_id)  # fmt: skip
+    rows = connection.execute(
+        sa.select(*columns)
+        .join(image, image.c.id == request.c.image_id)
+        .where(condition)
+        .order_by(request.c.priority.desc(), request.c.image_id, request.c.id)
+    )
+    return [Leased(*row) for row in rows]
+
+
+def close(connection: Connection, held: Leased, state: RequestState, **values: Any) -> bool:
+    """Give the request another state if the lease is still held; return False if someone else has taken it up.
+
+    The caller's transaction writes the results too, so that they are written once.
+    """
+    done = connection.execute(
+        sa.update(request)
+        .where(request.c.id == held.id, request.c.lease == held.lease, request.c.state != RequestState.done)
+        .values(state=state, lease=None, lease_until=None, **values)
+    )
+    return bool(done.rowcount)
+
+
+def failed(database: Database, held: Leased, error: Exception, limits: Limits) -> RequestState:
+    """Put a request back, to be tried again after a while; after its last attempt it is a dead letter."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    dead = isinstance(error, Refused) or _unreadable(error) or held.attempts >= limits.attempts
+    if isinstance(error, Busy):
+        dead = False
+    state = RequestState.dead if dead else RequestState.queued
+    wait = error.retry_after if isinstance(error, Busy) else back_off(held.attempts)
+    attempts = held.attempts - 1 if isinstance(error, Busy) else held.attempts
+
+    def write() -> None:
+        with database.writing() as connection:
+            now = time.time()
+            finished = now if dead else None
+            if not close(
+                connection, held, state, error=reason, run_after=now + wait, attempts=attempts, finished=finished
+            ):
+                return
+            if _unreadable(error):
+                connection.execute(
+                    sa.update(image)
+                    .where(image.c.id == held.image_id, image.c.state == ImageState.active)
+                    .values(state=ImageState.unreadable, reason=str(error)[:500])
+                )
+            if dead:
+                said = {"request": held.id, "provider_id": held.provider_id, "error": reason}
+                connection.execute(
+                    sa.insert(event).values(image_id=held.image_id, kind="failed", body=said, created=now)
+                )
+
+    trying_again(write)
+    return state
+
+
+def _unreadable(error: Exception) -> bool:
+    from isc.serve.reading import Unreadable
+
+    return isinstance(error, Unreadable)
+
+
+def back_off(attempts: int) -> float:
+    """Return the seconds to wait before the next attempt: doubled each time, of which a random half is left out."""
+    return float(min(LONGEST, BACK_OFF * 2 ** max(0, attempts - 1))) * random.uniform(0.5, 1)
+
+
+def give_back(database: Database, held: Sequence[Leased]) -> None:
+    """Put requests back that were not worked on; the attempt does not count."""
+
+    def write() -> None:
+        with database.writing() as connection:
+            for one in held:
+                close(connection, one, RequestState.queued, attempts=max(0, one.attempts - 1), run_after=time.time())
+
+    if held:
+        trying_again(write)
+
+
+def submitted(database: Database, held: Leased, job: str) -> None:
+    """Note that the provider has the picture, under its own id of the job."""
+
+    def write() -> None:
+        with database.writing() as connection:
+            close(connection, held, RequestState.submitted, external_id=job, run_after=time.time())
+
+    trying_again(write)
+
+
+def take_submitted(
+    database: Database, provider_id: int, *, limit: int, every: float, job: str | None = None
+) -> list[Leased]:
+    """Lease submitted requests that are due to be polled, or the one whose job called back."""
+    now, ticket = time.time(), secrets.token_hex(16)
+    due = request.c.external_id == job if job is not None else request.c.run_after <= now - every
+    wanted = sa.select(request.c.id).where(
+        request.c.provider_id == provider_id, request.c.state == RequestState.submitted, due
+    )
+
+    def take() -> list[Leased]:
+        with database.writing() as connection:
+            ids = list(connection.scalars(wanted.limit(limit)))
+            values = {"lease": ticket, "run_after": now}
+            connection.execute(sa.update(request).where(request.c.id.in_(ids)).values(values))
+            return _held(connection, request.c.lease == ticket)
+
+    return list(trying_again(take)) if job is not None or _any(database, wanted) else []
+
+
+def send_again(connection: Connection, *, request_ids: Sequence[int] = (), provider_name: str | None = None) -> int:
+    """Queue dead letters again, these or all of a provider, and return their number."""
+    chosen: Any = request.c.id.in_(request_ids)
+    if provider_name is not None:
+        chosen = request.c.provider_id.in_(sa.select(provider.c.id).where(provider.c.name == provider_name))
+    values = {"state": RequestState.queued, "attempts": 0, "run_after": time.time(), "error": None, "finished": None}
+    asked = sa.update(request).where(request.c.state == RequestState.dead, chosen).values(values)
+    return int(connection.execute(asked).rowcount)
+
+
+class Circuit:
+    """The circuit breaker of a provider, shared by all workers: open, it keeps requests waiting at no cost."""
+
+    def __init__(self, database: Database, name: str, limits: Limits) -> None:
+        self._database, self.name, self._limits = database, name, limits
+
+    def closed(self) -> bool:
+        """Return whether the provider may be asked."""
+        with self._database.reading() as connection:
+            until = connection.execute(sa.select(circuit.c.open_until).where(circuit.c.name == self.name)).scalar()
+        return until is None or until <= time.time()
+
+    def failed(self, error: Exception) -> None:
+        """Count a failure; after enough in a row the circuit opens, for longer each time."""
+
+        def write() -> None:
+            with self._database.writing() as connection:
+                start = {"name": self.name, "failures": 0, "open_until": 0.0}
+                insert_ignoring(connection, circuit, start)
+                mine = circuit.c.name == self.name
+                failures = int(connection.execute(sa.select(circuit.c.failures).where(mine)).scalar_one()) + 1
+                over = failures - self._limits.failures
+                until = time.time() + back_off(over + 2) if over >= 0 else 0.0
+                if isinstance(error, Busy):
+                    failures, until = failures - 1, time.time() + error.retry_after
+                said = {"failures": failures, "open_until": until, "reason": str(error)[:500]}
+                connection.execute(sa.update(circuit).where(mine).values(said))
+
+        trying_again(write)
+
+    def succeeded(self) -> None:
+        """Close the circuit."""
+        with self._database.reading() as connection:
+            known = connection.execute(sa.select(circuit.c.failures).where(circuit.c.name == self.name)).scalar()
+        if known:
+
+            def write() -> None:
+                with self._database.writing() as connection:
+                    healed = {"failures": 0, "open_until": 0.0, "reason": None}
+                    connection.execute(sa.update(circuit).where(circuit.c.name == self.name).values(healed))
+
+            trying_again(write)

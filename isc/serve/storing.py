@@ -1,0 +1,220 @@
+"""What a provider says about a picture goes into the table of its kind, and becomes suggestions, in one transaction."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from isc.evaluate.metrics import wilson
+from isc.serve.database import Database, trying_again
+from isc.serve.kinds import ImageState, Kind, RequestState, SuggestionState
+from isc.serve.outbox import WEBHOOK, enqueue
+from isc.serve.requests import Leased, close
+from isc.serve.results import Caption, CopyMatch, Hash, Label, Number, Result
+from isc.serve.schema import RESULTS, copy_match, event, image, listing, number, request, suggestion
+from isc.serve.settings import Settings
+
+PLAIN = 0.9  # plainness from which a copy is explained by the lack of anything to see
+HOUR = 3600.0
+TOLD_BEFORE = "this pair was suggested the other way round"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The state of a new suggestion, and why."""
+
+    state: SuggestionState
+    why: str | None = None
+    audit: bool = False
+
+
+def store(database: Database, settings: Settings, held: Leased, provider: str, results: Sequence[Result]) -> bool:
+    """Write the results of a leased request; return False, and write nothing, if the lease was lost.
+
+    Results about a picture that is gone go with it.
+    """
+
+    def write() -> bool:
+        with database.writing() as connection:
+            if not close(connection, held, RequestState.done, finished=time.time(), error=None):
+                return False
+            kept = [one for one in results if not isinstance(one, CopyMatch) or _there(connection, one.other)]
+            asked = [_stored(connection, settings, held, provider, one) for one in kept]
+            said = {
+                "request": held.id,
+                "provider": provider,
+                "results": len(kept),
+                "suggestions": sum(one is not None and one.state is SuggestionState.unreviewed for one in asked),
+            }
+            _tell(connection, settings, held, said)
+            return True
+
+    return bool(trying_again(write))
+
+
+def _there(connection: Connection, other: int) -> bool:
+    return connection.execute(sa.select(image.c.id).where(image.c.id == other)).first() is not None
+
+
+def _tell(connection: Connection, settings: Settings, held: Leased, said: dict[str, object]) -> None:
+    now = time.time()
+    connection.execute(sa.insert(event).values(image_id=held.image_id, kind="answered", body=said, created=now))
+    for name in settings.webhooks:
+        body = {"event": "answered", "image": held.sha256, **said}
+        enqueue(connection, f"{WEBHOOK}{name}", f"{name}:answered:{held.id}", body)
+
+
+def _stored(connection: Connection, settings: Settings, held: Leased, provider: str, result: Result) -> Asked | None:
+    """Write one result, and the suggestion that it makes; numbers and hashes make none."""
+    if isinstance(result, Hash):
+        connection.execute(sa.update(image).where(image.c.id == held.image_id).values(pdq=result.pdq))
+        return None
+    row = {"request_id": held.id, "image_id": held.image_id, **result.row()}
+    key = connection.execute(sa.insert(RESULTS[result.kind]).values(row)).inserted_primary_key
+    if isinstance(result, Number):
+        return None
+    if isinstance(result, CopyMatch) and result.verdict == "none":
+        return None
+    asked = _asked(connection, settings, held, provider, result)
+    if isinstance(result, CopyMatch) and _told_before(connection, held, result.other):
+        asked = Asked(SuggestionState.hidden, TOLD_BEFORE)
+    connection.execute(
+        sa.insert(suggestion).values(
+            image_id=held.image_id,
+            request_id=held.id,
+            provider_id=held.provider_id,
+            kind=result.kind,
+            result_id=key[0] if key else None,
+            state=asked.state,
+            why=asked.why,
+            audit=asked.audit,
+            score=result.score,
+            priority=priority(result.score, impact(result)),
+            shuffle=random.random(),
+            created=time.time(),
+        )
+    )
+    return asked
+
+
+def _told_before(connection: Connection, held: Leased, other: int) -> bool:
+    """Return whether the provider has suggested this pair the other way round: both arrived at once.
+
+    The rows of both pictures are locked, so that two workers cannot overlook each other.
+    """
+    pair = sorted((held.image_id, other))
+    connection.execute(sa.select(image.c.id).where(image.c.id.in_(pair)).order_by(image.c.id).with_for_update())
+    same = sa.select(copy_match.c.id).join(request, request.c.id == copy_match.c.request_id)
+    turned = (copy_match.c.image_id == other) & (copy_match.c.other_id == held.image_id)
+    return connection.execute(same.where(turned, request.c.provider_id == held.provider_id)).first() is not None
+
+
+def priority(score: float, weight: float) -> float:
+    """Return the likely impact times the uncertainty of a suggestion: a coin flip of the largest impact gives 1."""
+    return weight * 4 * score * (1 - score) + 0.001 * weight
+
+
+def impact(result: CopyMatch | Label | Caption) -> float:
+    """Return how much a decision changes, 0…1: a copy of the whole picture more than one of a corner."""
+    if isinstance(result, CopyMatch):
+        return 0.5 + 0.5 * _area(result.other_region) if result.other_region else 0.5
+    return 0.3 if isinstance(result, Label) else 0.2
+
+
+def _area(corners: Sequence[tuple[float, float]]) -> float:
+    """Return the area of a polygon (the shoelace formula), of fractions at most 1."""
+    ends = zip(corners, [*corners[1:], corners[0]], strict=True)
+    return min(1.0, abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in ends)) / 2)
+
+
+def _asked(
+    connection: Connection, settings: Settings, held: Leased, provider: str, result: CopyMatch | Label | Caption
+) -> Asked:
+    """Return whether a person is asked about a result. A share of the withheld is shown at random, for audits."""
+    show, withhold = settings.thresholds(provider, result.kind)
+    if result.score < show:
+        return Asked(SuggestionState.hidden, f"score {result.score:.2f} is below {show:g}")
+    firm = _explained(connection, settings, held, result) or _listed(connection, result)
+    if firm:
+        return Asked(SuggestionState.withheld, firm)
+    why = f"score {result.score:.2f} is below {withhold:g}" if result.score < withhold else None
+    why = why or _rarely_accepted(connection, settings, held.provider_id, result.kind)
+    if why and random.random() < settings.rules(result.kind).audit:
+        return Asked(SuggestionState.unreviewed, f"audit: {why}", audit=True)
+    return Asked(SuggestionState.withheld, why) if why else Asked(SuggestionState.unreviewed)
+
+
+def _explained(
+    connection: Connection, settings: Settings, held: Leased, result: CopyMatch | Label | Caption
+) -> str | None:
+    """Return what else explains a match: a negative picture, a flood, or pictures that are almost empty."""
+    if not isinstance(result, CopyMatch):
+        return None
+    states = sa.select(image.c.state).where(image.c.id.in_((held.image_id, result.other)))
+    found = set(connection.scalars(states))
+    if ImageState.negative in found:
+        return "a picture of the negative bank, which must never match"
+    if ImageState.quarantined in found:
+        return "a picture in quarantine, which matches too many others"
+    if _flooded(connection, settings, result.other):
+        return "more matches within an hour than the limit; the picture is in quarantine now"
+    plain = sa.select(sa.func.max(number.c.value)).where(
+        number.c.image_id.in_((held.image_id, result.other)), number.c.classifier == "plainness"
+    )
+    if not result.evidence.get("same_file") and (connection.execute(plain).scalar() or 0) >= PLAIN:
+        return "one of both pictures is almost plain, which explains the likeness"
+    return None
+
+
+def _flooded(connection: Connection, settings: Settings, other: int) -> bool:
+    """Count the matches of a picture within an hour, and put it into quarantine above the limit."""
+    recent = (
+        sa.select(sa.func.count())
+        .select_from(copy_match.join(suggestion, suggestion.c.result_id == copy_match.c.id))
+        .where(
+            copy_match.c.other_id == other, suggestion.c.kind == Kind.copy, suggestion.c.created > time.time() - HOUR
+        )
+    )
+    if int(connection.execute(recent).scalar_one()) < settings.rules(Kind.copy).flood:
+        return False
+    reason = "matches too many other pictures"
+    connection.execute(
+        sa.update(image)
+        .where(image.c.id == other, image.c.state == ImageState.active)
+        .values(state=ImageState.quarantined, reason=reason)
+    )
+    return True
+
+
+def _listed(connection: Connection, result: CopyMatch | Label | Caption) -> str | None:
+    if not isinstance(result, Label):
+        return None
+    values = [result.name, *([result.wikidata] if result.wikidata else [])]
+    found = connection.execute(
+        sa.select(listing.c.value)
+        .where(listing.c.action == "withhold", listing.c.kind == result.kind, listing.c.value.in_(values))
+        .limit(1)
+    ).scalar()
+    return None if found is None else f"{found} stands on the withhold list"
+
+
+def _rarely_accepted(connection: Connection, settings: Settings, provider_id: int, kind: Kind) -> str | None:
+    """Return why a provider's suggestions are withheld, if people have rejected almost all of the last ones."""
+    rules = settings.rules(kind)
+    decided = (SuggestionState.accepted, SuggestionState.rejected)
+    last = connection.scalars(
+        sa.select(suggestion.c.state)
+        .where(suggestion.c.provider_id == provider_id, suggestion.c.kind == kind, suggestion.c.state.in_(decided))
+        .order_by(suggestion.c.decided.desc())
+        .limit(rules.window)
+    ).all()
+    if len(last) < min(20, rules.window):
+        return None
+    accepted = sum(state == SuggestionState.accepted for state in last)
+    high = wilson(accepted, len(last))[1]
+    return f"{accepted} of the last {len(last)} were accepted" if high < rules.acceptance else None
