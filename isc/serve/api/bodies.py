@@ -1,0 +1,74 @@
+"""The bodies of requests; unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from isc.serve.api.models import Id, Text
+from isc.serve.kinds import Decision, ImageState
+
+
+class Strict(BaseModel):
+    """A body of a request: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewVote(Strict):
+    """A decision about a suggestion."""
+
+    decision: Decision
+
+
+class SuggestionVote(Strict):
+    """A decision about one suggestion of a batch."""
+
+    suggestion: Id
+    decision: Decision
+
+
+class NewVotes(Strict):
+    """Decisions about several suggestions: all are recorded, or none."""
+
+    votes: Annotated[list[SuggestionVote], Field(min_length=1, max_length=500)]
+
+
+class NewState(Strict):
+    """The state that a person gives a picture: `negative` ones must never match, `quarantined` ones rest."""
+
+    state: Annotated[ImageState, Field(description="active, negative or quarantined")]
+
+
+class NewListing(Strict):
+    """An entry of a list: `block` uploads by SHA-256, or `withhold` suggestions of a label (name or Wikidata id)."""
+
+    action: Annotated[str, Field(pattern="^(block|withhold)$")]
+    value: Text
+    note: Annotated[str | None, Field(max_length=500, pattern=r"^[^\x00]*$")] = None
+
+
+class NewImport(Strict):
+    """A folder of photos, or an index of `isc index`, on the machine of the service, in one of its allowed folders."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^/[^\x00]*$")]
+
+
+class NewUrl(Strict):
+    """The address of a picture, on one of the allowed hosts."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^https?://[^\x00-\x20\x7f]+$")]
+
+
+class Retry(Strict):
+    """Dead letters to send again: some by id, or all of a provider."""
+
+    ids: Annotated[list[Id], Field(max_length=1000)] = []
+    provider: Annotated[str | None, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] = None
+
+
+class Again(Strict):
+    """Which pictures a provider's new version is asked about: those with open suggestions, decided ones, or all."""
+
+    which: Annotated[str, Field(pattern="^(open|decided|all)$")] = "open"

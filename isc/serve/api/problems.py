@@ -1,0 +1,100 @@
+"""Errors of the API as problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from isc.serve.database import DatabaseAway
+from isc.serve.intake import Blocked
+from isc.serve.votes import NoSuggestion
+
+log = logging.getLogger(__name__)
+MEDIA = "application/problem+json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field("about:blank", description="The kind of problem.")
+    title: str = Field(description="The status in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What was wrong with this request, and what was expected.")
+
+
+class ApiProblem(Exception):
+    """An error that ends a request with this status."""
+
+    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of error responses; those of every operation included."""
+    always = (400, 401, 403, 422, 429, 503)
+    return {
+        status: {
+            "model": Problem,
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({*always, *statuses})
+    }
+
+
+def problem(status: int, detail: str, *, headers: dict[str, str] | None = None) -> Response:
+    content = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
+    return JSONResponse(content.model_dump(), status, headers, media_type=MEDIA)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the app end as a problem."""
+
+    def of_api(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiProblem)
+        wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api")
+        if error.status == 401 and wants_page and request.method == "GET":
+            return RedirectResponse("/login", 303)
+        return problem(error.status, error.detail, headers=error.headers)
+
+    def of_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else "see /docs"
+        return problem(error.status_code, str(detail), headers=dict(error.headers or {}))
+
+    def of_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return problem(422, f"{where}: {first['msg']}"[:500])
+
+    def of_database(_: Request, error: Exception) -> Response:
+        log.error("the database is away: %s", error)
+        detail = "the database cannot be reached or written; nothing was changed, try again"
+        return problem(503, detail, headers={"Retry-After": "5"})
+
+    def of_disk(_: Request, error: Exception) -> Response:
+        assert isinstance(error, OSError)
+        if error.errno not in FULL:
+            raise error
+        log.error("the disk is full or read-only: %s", error)
+        return problem(503, "the disk is full or cannot be written; nothing was kept, try again later",
+                       headers={"Retry-After": "60"})  # fmt: skip
+
+    app.add_exception_handler(ApiProblem, of_api)
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(DatabaseAway, of_database)
+    app.add_exception_handler(OSError, of_disk)
+    app.add_exception_handler(Blocked, lambda _, error: problem(403, str(error)))
+    app.add_exception_handler(NoSuggestion, lambda _, error: problem(404, str(error)))
