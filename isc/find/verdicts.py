@@ -38,6 +38,11 @@ class Judge:
     by_distance: Calibration | None
     calibrated: bool
 
+    @property
+    def compares_unrelated(self) -> bool:
+        """Whether distances are seen beside those to unrelated pictures."""
+        return self.by_distance is not None and self.by_distance.unrelated is not None
+
     def unrelated_distance(self, suspects: npt.NDArray[np.float32]) -> Floats | None:
         """Return each suspect's squared distance [Q] to unrelated pictures; None if no calibration has some."""
         if self.by_distance is None or self.by_distance.unrelated is None:

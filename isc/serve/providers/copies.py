@@ -71,7 +71,8 @@ class CopyProvider(Provider):
         step = len(near) // len(usable)
         self._keep_features([pictures[at] for at in usable])
         for place, at in enumerate(usable):
-            answers[at] = self._copies(pictures[at], near[place * step : (place + 1) * step])
+            apart = self._judge.unrelated_distance(np.asarray(views[at], np.float32))
+            answers[at] = self._copies(pictures[at], near[place * step : (place + 1) * step], apart)
         return answers
 
     def _examined(self, pictures: Sequence[Picture]) -> tuple[list[int], list[Answer]]:
@@ -89,12 +90,17 @@ class CopyProvider(Provider):
         found = {key: one.examined.features for one in pictures if (key := photo_key(one.path)) is not None}
         self._context.features.put_many(found)
 
-    def _copies(self, picture: Picture, views: Sequence[Near]) -> list[CopyMatch]:
-        """Compare a picture with its candidates, earlier pictures of the collection."""
-        nearest: dict[int, float] = {}
-        for view in views:
+    def _copies(
+        self, picture: Picture, views: Sequence[Near], apart: npt.NDArray[np.float64] | None
+    ) -> list[CopyMatch]:
+        """Compare a picture with its candidates, earlier pictures of the collection.
+
+        `apart` [V] is each view's squared distance to unrelated pictures, None without a calibration that has some.
+        """
+        nearest: dict[int, tuple[float, float]] = {}
+        for view, unrelated in zip(views, [0.0] * len(views) if apart is None else apart.tolist(), strict=True):
             for number, distance in zip(view.images, view.distances, strict=True):
-                nearest[number] = min(distance, nearest.get(number, np.inf))
+                nearest[number] = min((distance, unrelated), nearest.get(number, (np.inf, 0.0)))
         nearest.pop(picture.id, None)
         known = self._known(list(nearest))
         found = [self._compared(picture, number, nearest[number], one) for number, one in self._features(known).items()]
@@ -127,14 +133,26 @@ class CopyProvider(Provider):
         self._context.features.put_many({key: features})
         return features
 
-    def _compared(self, picture: Picture, number: int, distance: float, other: LocalFeatures | None) -> CopyMatch:
-        """Return the match of a pair; by the distance alone if the other picture's file is gone."""
+    def _compared(
+        self, picture: Picture, number: int, near: tuple[float, float], other: LocalFeatures | None
+    ) -> CopyMatch:
+        """Return the match of a pair at (distance, squared distance to unrelated pictures).
+
+        Without the other picture's file the distance alone decides.
+        """
+        distance, apart = near
         squared = np.array([distance * distance])
         told: npt.NDArray[np.float32] | None = None
         alignment = None
         if other is not None:
             told, alignment = compare(picture.examined.features, other)
-        probability = float(self._judge.probabilities(squared, None if told is None else told[None])[0])
+        probability = self._judge.probabilities(
+            squared,
+            None if told is None else told[None],
+            unrelated=np.array([apart]) if self._judge.compares_unrelated else None,
+            suspects=1,
+            photos=max(1, len(self._context.index)),
+        ).item()
         verdict = verdict_of(probability, told, aligned=alignment is not None)
         evidence: dict[str, object] = {"method": "descriptor and pixels" if told is not None else "descriptor"}
         if told is not None:
