@@ -319,6 +319,26 @@ def test_a_half_transparent_palette_color_is_mixed_with_white(tmp_path):
     assert (pixels[:, 4:] == (30, 40, 250)).all()
 
 
+@pytest.mark.parametrize("white", [(255, 255, 255, 255), (250, 255, 240, 255)])
+def test_a_white_drawing_on_nothing_is_laid_over_black(tmp_path, white):
+    """Two such drawings would be the same white sheet."""
+    picture = Image.new("RGBA", (300, 200), (0, 0, 0, 0))
+    picture.paste(white, (100, 50, 180, 150))
+    pixels = read_image(saved(tmp_path, picture, "PNG"))
+    assert (pixels[60:140, 110:170] == white[:3]).all()
+    assert (pixels[0, 0] == 0).all()
+
+
+@pytest.mark.parametrize("dark", [(0, 0, 0, 255), (200, 30, 30, 255)])
+def test_any_other_drawing_is_laid_over_white(tmp_path, dark):
+    picture = Image.new("RGBA", (300, 200), (255, 255, 255, 0))
+    picture.paste((255, 255, 255, 255), (0, 0, 300, 60))
+    picture.paste(dark, (100, 80, 180, 150))
+    assert (read_image(saved(tmp_path, picture, "PNG"))[199, 299] == 255).all()
+    picture.putalpha(0)
+    assert (read_image(saved(tmp_path, picture, "PNG")) == 255).all()
+
+
 @pytest.mark.parametrize(("mode", "left", "right"), [("RGB", (1, 2, 3), (9, 8, 7)), ("L", 10, 200)])
 def test_a_transparent_plain_color_becomes_white(tmp_path, mode, left, right):
     pixels = read_image(saved(tmp_path, two_halves(mode, left, right), "PNG", transparency=left))

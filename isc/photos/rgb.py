@@ -16,6 +16,8 @@ Pixels = npt.NDArray[np.uint8]
 MAX_MEMORY = 640_000_000  # bytes that a decoder may take for one picture
 LARGE = 48_000_000  # pixels from which on a picture is decoded at a smaller scale
 STRIP = 4_000_000  # pixels that are converted at a time
+GLANCE = 64  # largest side at which the ground of a transparent picture is chosen
+NEARLY_WHITE, LEAST_SEEN = 225, 0.05  # level of each colour from which white is lost on white; share that has to show
 _ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC = 262  # the TIFF tag
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of a pixel in Pillow; of other modes 4
@@ -48,16 +50,16 @@ def _coefficients(image: Image.Image, pixels: int) -> float:
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
-    """Return a decoded picture as RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over white.
+    """Return a decoded picture as RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over a ground.
 
-    A picture of more than LARGE pixels is averaged over squares of 2 × 2, 3 × 3 … pixels.
+    The ground is white; it is black where what is drawn is itself white and could not be seen. A picture of more than LARGE pixels is averaged over squares of 2 × 2, 3 × 3 … pixels.
     """
     factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
-    transparent = _has_alpha(image)
+    ground = _ground(image) if _has_alpha(image) else None
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
         rows = _grey_strips(image, factor)
     else:
-        rows = (np.asarray(_reduced(_as_rgb(strip, transparent), factor)) for strip in _strips(image, factor))
+        rows = (np.asarray(_reduced(_as_rgb(strip, ground), factor)) for strip in _strips(image, factor))
     return _turned(_joined(rows), image)
 
 
@@ -81,10 +83,20 @@ def _strips(image: Image.Image, factor: int) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _as_rgb(image: Image.Image, transparent: bool) -> Image.Image:
-    if transparent:
+def _ground(image: Image.Image) -> str:
+    """Return the colour to lay a transparent picture over: black if nearly all that is opaque is white, else white."""
+    size = min(image.width, GLANCE), min(image.height, GLANCE)
+    pixels = np.asarray(image.resize(size, Image.Resampling.NEAREST).convert("RGBA"), np.float32)
+    opaque = pixels[..., 3] / 255
+    seen_on_white = (opaque * (pixels[..., :3].min(axis=2) < NEARLY_WHITE)).sum()
+    hidden = opaque.sum() > 0 and seen_on_white < LEAST_SEEN * opaque.sum()
+    return "black" if hidden and opaque.mean() < 1 - LEAST_SEEN else "white"
+
+
+def _as_rgb(image: Image.Image, ground: str | None) -> Image.Image:
+    if ground is not None:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
