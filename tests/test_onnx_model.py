@@ -318,4 +318,4 @@ def test_a_runtime_that_crashes_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("isc.model.onnx_engines.Runs.open", lambda runs: os._exit(9))
     monkeypatch.setattr("isc.model.onnx_engines._CORES", {})
     (tmp_path / "n.onnx").touch()
-    assert "onnxruntime crashed on it (status 9)" in refused(tmp_path / "n.onnx")
+    assert "onnxruntime crashed (status 9) on it" in refused(tmp_path / "n.onnx")

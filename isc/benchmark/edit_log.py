@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isc.benchmark.edits.chain import EDITS, Edit
+from isc.data.json_files import parse_json, read_text
 from isc.errors import InputError
 
 AUGLY = "augly"  # value of the key "library" in a line with edits by AugLy
@@ -19,8 +19,8 @@ def read_edits(path: Path) -> dict[str, tuple[Edit, ...]]:
     Raises InputError, with the row, if a line is malformed.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected the edits.jsonl of a benchmark") from error
     found: dict[str, tuple[Edit, ...]] = {}
     for row, line in enumerate(lines, 1):
@@ -35,7 +35,7 @@ def read_edits(path: Path) -> dict[str, tuple[Edit, ...]]:
 
 
 def _parsed(line: str) -> tuple[str, tuple[Edit, ...]]:
-    record = json.loads(line)
+    record = parse_json(line)
     query, edits = record["query_id"], [(edit["name"], dict(edit["params"])) for edit in record["edits"]]
     if not isinstance(query, str) or not query:
         raise ValueError(f"query_id {query!r} is no name")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from isc.config.choices import Library, NearDuplicates
 from isc.data.csv_files import write_csv, write_ground_truth
 from isc.data.descriptors import Descriptors
 from isc.data.files import write_json, write_text
+from isc.data.json_files import Fields, read_json
 from isc.errors import InputError
 from isc.photos.folders import list_images
 from isc.photos.sources import list_photos
@@ -139,13 +139,23 @@ def make_benchmark(
     return _made(job)
 
 
+def _sizes_of(record: Path) -> Sizes:
+    """Read the sizes of a benchmark that is there. Raises InputError if its record lacks them."""
+    expected = "the record of a benchmark: remove its folder"
+    try:
+        sizes = Fields(read_json(record, expected=expected)).fields(MADE).fields("sizes")
+        return Sizes(**{name: sizes.count(name) for name in (one.name for one in fields(Sizes))})
+    except ValueError as error:
+        raise InputError(f"{record}: {error}; expected {expected}") from error
+
+
 def _made(job: _Job) -> Sizes:
     photos, output = list_images(job.images), job.output
     made_with = job.made_with(list_photos(job.images).sha256())
     if is_made(output, made_with):
         remove_leftover(output)
         log.info("%s is there already, made the same way", output)
-        return Sizes(**json.loads((output / RECORD).read_text(encoding="utf-8"))[MADE]["sizes"])
+        return _sizes_of(output / RECORD)
     check_hard_negatives(job.hard_negatives, _sizes(job, len(photos)))  # fail before any work if all photos are too few
     with workshop(output, made_with) as part:
         pool = _pool(job, photos, part)

@@ -11,7 +11,6 @@ benchmark/         the later output folder
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from isc.data.files import write_json
+from isc.data.json_files import parse_json, read_text
 from isc.errors import InputError
 from isc.runtime.locks import sole_writer
 
@@ -45,7 +45,7 @@ def is_made(output: Path, made_with: Mapping[str, Any]) -> bool:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     try:
-        found = dict(json.loads(record.read_text(encoding="utf-8")))
+        found = dict(parse_json(read_text(record)))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"output={output}: exists but is no benchmark (no {record.name}); remove it") from error
     found.pop(MADE, None)
@@ -107,10 +107,10 @@ def _make_ready(part: Path, made_with: Mapping[str, Any]) -> None:
 
 def _read(record: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        found = parse_json(read_text(record))
     except (OSError, ValueError):
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def _remove(part: Path, names: Iterator[str] | list[str] | tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from isc.config.checks import REQUIRED, check, check_at_least, check_share, chec
 from isc.config.choices import Contrast, Device, Optimizer, Pooling, Precision
 from isc.errors import InputError
 
+MAX_IMAGE_SIZE = 4096  # pixels a side: a network needs gigabytes for one larger picture
 # keys of earlier versions, and the value that always holds now; files and checkpoints with another one are refused
 GONE: Mapping[str, float | bool] = MappingProxyType(
     {"model.gem_learned": False, "loss.copy_nce_power": 3.0, "loss.teacher_temperature": 0.05}
@@ -55,7 +56,10 @@ class ModelConfig:
                 "expected model.background= of some hundreds at least, or model.whiten=0"
             )
         check_at_least(1, model__gem_power=self.gem_power)
-        check_at_least(32, model__image_size=self.image_size)
+        check(
+            32 <= self.image_size <= MAX_IMAGE_SIZE, "model.image_size", self.image_size,
+            f"a whole number in 32…{MAX_IMAGE_SIZE}",
+        )  # fmt: skip
 
 
 @dataclass

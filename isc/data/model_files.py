@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from isc.data.json_files import Fields, read_json
 from isc.errors import InputError
 
 SHIPPED = Path(__file__).parents[1] / "model" / "weights"
@@ -32,18 +31,18 @@ def require_model(model: str) -> None:
 
 
 @contextmanager
-def reading(path: Path, *, format: str, writer: str) -> Iterator[dict[str, Any]]:
+def reading(path: Path, *, format: str, writer: str) -> Iterator[Fields]:
     """Yield the values of a JSON file of this `format`, written by the command `writer`.
 
     Raises InputError if the file cannot be read or has another format, and for errors in the block that uses them.
     """
+    expected = f"what {writer} wrote"
+    values = read_json(path, expected=expected)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != format:
-            raise ValueError(f"format {values['format']!r}; expected {format}")
-        yield values
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what {writer} wrote") from error
-    except (ValueError, KeyError, TypeError, InputError) as error:
+        found = Fields(values)
+        if found.value("format") != format:
+            raise ValueError(f"format {found.value('format')!r}; expected {format}")
+        yield found
+    except (ValueError, KeyError, TypeError) as error:  # InputError is a ValueError
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path}: {reason}; expected what {writer} wrote") from error
+        raise InputError(f"{path}: {reason}; expected {expected}") from error

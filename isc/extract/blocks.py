@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.files import atomic_path, write_json
+from isc.data.json_files import parse_json, read_text
 from isc.errors import InputError
 from isc.runtime.locks import sole_writer
 
@@ -124,7 +125,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _reasons(arrays: Any) -> dict[int, str]:
-    return dict(json.loads(arrays["failures"].tobytes()))
+    return dict(parse_json(arrays["failures"].tobytes()))
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _facts(run: Run) -> dict[str, str]:
 def _read_run(path: Path, *, overwrite: bool) -> dict[str, str]:
     """Return the description of the folder's run; an empty one if it is unreadable and `overwrite` is set."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_text(path))
         return {str(name): str(value) for name, value in values.items()}
     except (OSError, ValueError, AttributeError) as error:
         if overwrite:

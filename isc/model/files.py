@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -16,8 +17,10 @@ from isc import __version__
 from isc.config.choices import Pooling
 from isc.config.train import GONE, ModelConfig
 from isc.data.files import atomic_path
+from isc.data.json_files import Fields, parse_json
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel
+from isc.model.published import require_numbers
 
 MODEL_FILE = "model.safetensors"  # the name of the file in a run folder
 FORMAT = "isc-model-1"
@@ -39,11 +42,28 @@ def _written_config(config: ModelConfig) -> str:
 
 def _read_config(text: str) -> ModelConfig:
     """Parse the configuration in a model file. Raises InputError if a key that is gone has another value than now."""
-    values = json.loads(text)
+    values = dict(Fields(parse_json(text), "config").values)
     for name, now in GONE.items():
         if (value := values.pop(name.removeprefix("model."), now)) != now:
             raise InputError(f"{name}={value}, a key that is gone; expected {now}")
-    return ModelConfig(**values | {"pooling": Pooling(values.get("pooling", "gem"))})
+    values.setdefault("pooling", Pooling.gem.value)
+    known = {one.name: one.default for one in dataclasses.fields(ModelConfig)}
+    for name, value in values.items():
+        wanted = str if name == "pooling" else type(known.get(name))
+        if name not in known or not (type(value) is wanted or (wanted is float and type(value) is int)):
+            raise ValueError(
+                f"config.{name} is {value!r}; expected {'no such key' if name not in known else wanted.__name__}"
+            )
+    return ModelConfig(**values | {"pooling": Pooling(values["pooling"])})
+
+
+def _check_sizes(config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the tensors have the sizes of the configuration, before memory is taken for these."""
+    for name, size in (("linear.weight", config.dim), ("background", config.background), ("center", config.dim)):
+        if name in state and (not state[name].ndim or len(state[name]) != size):
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}; expected {size} rows by the configuration")
+    if "linear.weight" not in state or ("background" in state) != bool(config.background):
+        raise ValueError("its tensors are not those of the configuration")
 
 
 def load_run(path: Path) -> CopyModel:
@@ -51,9 +71,12 @@ def load_run(path: Path) -> CopyModel:
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: its metadata does not say {FORMAT}; expected a model that train.py wrote")
     try:
-        model = CopyModel(_read_config(metadata["config"]))
+        config = _read_config(metadata["config"])
+        _check_sizes(config, state)
+        model = CopyModel(config)
         model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        require_numbers(model.state_dict(), state)
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: its configuration and weights cannot be used ({reason}); train it again") from error
     return model.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isc import __version__
+from isc.config.train import MAX_IMAGE_SIZE
+from isc.data.json_files import parse_json
 from isc.errors import InputError
 from isc.model.onnx_engines import (
     GROUPS,
@@ -34,6 +35,7 @@ Vectors = npt.NDArray[np.float32]
 FORMAT = "isc-onnx-1"  # `isc_format` in the metadata of the files that isc export writes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROBE_SIZE = 224  # side in pixels of the picture to try a network of any size with
+MAX_BATCH = 1024  # pictures that a network may require at a time
 UINT8 = np.dtype(np.uint8)
 # element types of ONNX that are supported for pictures
 ELEMENTS: Mapping[str, np.dtype[Any]] = {
@@ -205,6 +207,9 @@ def _only_input(runs: Runs, inputs: Sequence[Input]) -> tuple[np.dtype[Any], int
     batch, _, height, width = shape
     if (height is None) != (width is None):
         runs.refuse(f"fixes one side of its pictures, {shape_text(shape)}; expected both or neither")
+    if max(height or 0, width or 0) > MAX_IMAGE_SIZE or (batch or 0) > MAX_BATCH:
+        most = f"at most {MAX_BATCH} pictures of {MAX_IMAGE_SIZE} pixels a side"
+        runs.refuse(f"takes {shape_text(shape)}; expected {most}")
     return ELEMENTS[inputs[0].element], batch, None if height is None or width is None else (height, width)
 
 
@@ -213,8 +218,8 @@ def _named_size(runs: Runs, metadata: Mapping[str, str]) -> tuple[int, int]:
     if metadata.get("isc_format") != FORMAT:
         return PROBE_SIZE, PROBE_SIZE
     text = metadata.get("image_size", "")
-    if not re.fullmatch("[1-9][0-9]{0,4}", text):
-        runs.refuse(f"its metadata has image_size={text}; expected pixels")
+    if not re.fullmatch("[1-9][0-9]{0,3}", text, re.ASCII) or int(text) > MAX_IMAGE_SIZE:
+        runs.refuse(f"its metadata has image_size={text[:20]}; expected pixels, at most {MAX_IMAGE_SIZE}")
     return int(text), int(text)
 
 
@@ -224,7 +229,7 @@ def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Vectors, Ve
     for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
         text = metadata.get(name)
         try:
-            numbers: Sequence[float] = default if text is None else json.loads(f"[{text.strip().strip('[]()')}]")
+            numbers: Sequence[float] = default if text is None else parse_json(f"[{text.strip().strip('[]()')}]")
             values[name] = np.array(numbers, np.float32).reshape(1, 3, 1, 1)
         except (ValueError, TypeError) as error:
             runs.refuse(f"its metadata has {name}={text}; expected three numbers", error)

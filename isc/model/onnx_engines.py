@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.limited import StoppedError, limited
 from isc.errors import InputError
 
 Result = TypeVar("Result")
@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 # the fastest number of pictures per run on a CPU (docs/onnx.md); constant, because the last bits may depend on it
 GROUPS = {"onnxruntime": 1, "openvino": 2}
 RUNTIMES = tuple(GROUPS)
+SECONDS = 600.0  # of one CPU, to try a network
+MEMORY, TIMES = 4 << 30, 16  # bytes, and times the size of the file, that trying it may take
 log = logging.getLogger(__name__)
 
 
@@ -189,32 +191,12 @@ def run_apart(function: Callable[[], Result], runs: Runs) -> Result:
     """Return or raise what the function does, from a forked process, with which the threads of a runtime end.
 
     It runs in this process if a fork would break CUDA or OpenVINO, already in use. Raises InputError if the runtime
-    crashes.
+    crashes, or takes more than SECONDS of a CPU or more memory than MEMORY and some times the file.
     """
     if runs.cuda or os.getpid() in _CORES:
         return function()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(pickle.dumps(_outcome(function)))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if not answer:
-        runs.refuse(f"{runs.runtime} crashed on it (status {os.waitstatus_to_exitcode(status)}); export it again")
-    result, error = pickle.loads(answer)
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
-
-
-def _outcome(function: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
+    size = len(runs.content) if runs.content else runs.path.stat().st_size
     try:
-        return function(), None
-    except Exception as error:  # raised again by the parent
-        return None, error
+        return limited(function, seconds=SECONDS, memory=MEMORY + TIMES * size)
+    except StoppedError as error:
+        runs.refuse(f"{runs.runtime} {error} on it; export it again", error)

@@ -176,7 +176,20 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> N
     for name, value in state.items():
         if value.shape != own[name].shape:
             raise InputError(f"{path}: {name} has shape {tuple(value.shape)}; expected {tuple(own[name].shape)}")
+    try:
+        require_numbers(own, state)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     model.load_state_dict(own | dict(state))
+
+
+def require_numbers(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights of another kind than the model's `own`, such as integers, or not all finite."""
+    for name, value in state.items():
+        if value.is_floating_point() != own[name].is_floating_point():
+            raise ValueError(f"{name} is of type {value.dtype}; expected {own[name].dtype}")
+        if not torch.isfinite(value.to(own[name].dtype)).all():
+            raise ValueError(f"{name} has NaN or infinite values; expected finite numbers")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc import __version__
+from isc.data.json_files import Fields
 from isc.data.model_files import beside_model, reading
 from isc.evaluate.calibration.maps import Map, read_map
 from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
@@ -45,6 +46,21 @@ class FittedRun:
             raise ValueError(
                 f"run {self.name!r}: {self.with_copies} of {self.queries} queries, {self.copies} of {self.pairs} pairs"
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> FittedRun:
+        """Build the facts from their dictionary. Raises ValueError for other values."""
+        said = Fields.of(values)
+        return cls(
+            name=said.text("name"),
+            queries=said.count("queries"),
+            with_copies=said.count("with_copies"),
+            references=said.count("references"),
+            pairs=said.count("pairs"),
+            copies=said.count("copies"),
+            precision=said.number_or_none("precision"),
+            recall=said.number("recall"),
+        )
 
 
 @dataclass(frozen=True)
@@ -117,19 +133,20 @@ class Calibration:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Build a calibration from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
-        unrelated = values["unrelated"]
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> Calibration:
+        """Build a calibration from `as_dict`. Raises ValueError for other values."""
+        said = Fields.of(values)
+        held_out = said.fields("held_out_log_likelihood")
         return cls(
-            map=read_map(values["map"]),
-            prior=Prior.from_dict(values["prior"]),
-            unrelated=None if unrelated is None else _unpacked(unrelated),
-            made=ScoreOrigin.from_dict(values["made"]),
-            wanted=Threshold.from_dict(values["wanted"]),
-            thresholds=tuple(map(Threshold.from_dict, values["thresholds"])),
-            runs=tuple(FittedRun(**one) for one in values["runs"]),
-            held_out={str(name): float(value) for name, value in values["held_out_log_likelihood"].items()},
-            reliability=tuple(Bin(**one) for one in values["reliability"]),
+            map=read_map(said.fields("map")),
+            prior=Prior.from_dict(said.fields("prior")),
+            unrelated=None if said.value("unrelated") is None else _unpacked(said.fields("unrelated")),
+            made=ScoreOrigin.from_dict(said.fields("made")),
+            wanted=Threshold.from_dict(said.fields("wanted")),
+            thresholds=tuple(map(Threshold.from_dict, said.list("thresholds"))),
+            runs=tuple(map(FittedRun.from_dict, said.list("runs"))),
+            held_out={name: held_out.number(name) for name in held_out.values},
+            reliability=tuple(map(_bin, said.list("reliability"))),
         )
 
 
@@ -138,10 +155,10 @@ def _packed(vectors: npt.NDArray[np.float16]) -> dict[str, Any]:
     return {"rows": len(vectors), "dim": vectors.shape[1], "float16": data}
 
 
-def _unpacked(values: Mapping[str, Any]) -> npt.NDArray[np.float16]:
-    rows, dim = int(values["rows"]), int(values["dim"])
-    data = base64.b64decode(values["float16"], validate=True)
-    if min(rows, dim) < 1 or len(data) != 2 * rows * dim:
+def _unpacked(said: Fields) -> npt.NDArray[np.float16]:
+    rows, dim = said.count("rows", least=1), said.count("dim", least=1)
+    data = base64.b64decode(said.text("float16"), validate=True)
+    if len(data) != 2 * rows * dim:
         raise ValueError(f"unrelated: {len(data)} bytes; expected {rows} × {dim} float16")
     vectors = np.frombuffer(data, "<f2").reshape(rows, dim)
     if not np.isfinite(vectors).all():
@@ -159,8 +176,15 @@ class CalibrationFile:
 
 def read_calibration(path: Path) -> CalibrationFile:
     """Read a file of `isc calibrate`. Raises InputError for any other file."""
-    with reading(path, format=FORMAT, writer="isc calibrate") as values:
-        return CalibrationFile(path, Calibration.from_dict(values))
+    with reading(path, format=FORMAT, writer="isc calibrate") as said:
+        return CalibrationFile(path, Calibration.from_dict(said))
+
+
+def _bin(said: Fields) -> Bin:
+    low, high, mean, correct = map(said.number, ("low", "high", "mean", "correct"))
+    if not (0 <= low <= high <= 1 and 0 <= mean <= 1 and 0 <= correct <= 1):
+        raise ValueError(f"{said.where.rstrip('.')} leaves 0…1")
+    return Bin(low, high, said.count("pairs"), mean, correct)
 
 
 def calibration_for(text: str, made: ScoreOrigin) -> tuple[CalibrationFile | None, str | None]:

@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.json_files import Fields
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
@@ -82,13 +84,15 @@ class Logistic:
         return {"form": "logistic", "bias": self.bias, "slope": self.slope, "on": self.on}
 
 
-def read_map(values: Mapping[str, Any]) -> Map:
-    """Build a map from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
-    if values["form"] == "logistic":
-        return Logistic(float(values["bias"]), float(values["slope"]), values["on"])
-    if values["form"] == "isotonic":
-        return Isotonic(tuple(map(float, values["scores"])), tuple(map(float, values["probabilities"])))
-    raise ValueError(f"form {values['form']!r}; expected isotonic or logistic")
+def read_map(values: Mapping[str, Any] | Fields) -> Map:
+    """Build a map from `as_dict`. Raises ValueError for other values."""
+    said = Fields.of(values)
+    form = said.text("form")
+    if form == "logistic":
+        return Logistic(said.number("bias"), said.number("slope"), said.value("on"))
+    if form == "isotonic":
+        return Isotonic(said.numbers("scores"), said.numbers("probabilities"))
+    raise ValueError(f"form {form!r}; expected isotonic or logistic")
 
 
 @dataclass(frozen=True)

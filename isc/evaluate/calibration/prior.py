@@ -9,11 +9,14 @@ Decaestecker, "Adjusting the outputs of a classifier to new a priori probabiliti
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from isc.data.json_files import Fields
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,9 +39,10 @@ class Prior:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Any) -> Prior:
-        """Build a prior from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
-        return cls(float(values["copies"]), int(values["references"]))
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> Prior:
+        """Build a prior from `as_dict`. Raises ValueError for other values."""
+        said = Fields.of(values)
+        return cls(said.number("copies"), said.count("references"))
 
 
 def shifted(probability: Floats, fitted: Prior, run: Prior) -> Floats:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isc.data.hdf5 import SAME_IN_BOTH
+from isc.data.json_files import Fields
 from isc.data.model_files import reading
 from isc.errors import InputError
 
@@ -48,17 +49,19 @@ class ScoreOrigin:
         return asdict(self) | {"descriptors": dict(self.descriptors)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ScoreOrigin:
-        """Build an origin from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> ScoreOrigin:
+        """Build an origin from `as_dict`. Raises ValueError for other values."""
+        said = Fields.of(values)
+        descriptors = said.fields("descriptors")
         return cls(
-            track=str(values["track"]),
-            scores=str(values["scores"]),
-            normalize=str(values["normalize"]),
-            k=None if values["k"] is None else int(values["k"]),
-            queries=int(values["queries"]),
-            references=int(values["references"]),
-            fusion_sha256=None if values["fusion_sha256"] is None else str(values["fusion_sha256"]),
-            descriptors={str(name): str(value) for name, value in values["descriptors"].items()},
+            track=said.text("track"),
+            scores=said.text("scores"),
+            normalize=said.text("normalize"),
+            k=said.count_or_none("k", least=1),
+            queries=said.count("queries"),
+            references=said.count("references"),
+            fusion_sha256=said.text_or_none("fusion_sha256"),
+            descriptors={name: descriptors.text(name) for name in descriptors.values},
         )
 
     def differences(self, fitted: ScoreOrigin) -> Iterator[str]:
@@ -82,8 +85,8 @@ def read_made(folder: Path) -> ScoreOrigin:
             f"{path} is not there; expected the output of a match.py run that searched descriptors (one of an older "
             "version, or that judged a CSV, does not say what made its scores: run it again)"
         )
-    with reading(path, format=FORMAT, writer="match.py") as values:
-        return ScoreOrigin.from_dict(values)
+    with reading(path, format=FORMAT, writer="match.py") as said:
+        return ScoreOrigin.from_dict(said)
 
 
 def _short(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.json_files import Fields
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.bootstrap import bootstrap, interval
 from isc.evaluate.metrics import precision_recall, recall_at_precision, wilson
@@ -47,22 +48,31 @@ class Threshold:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __post_init__(self) -> None:
+        shares = (self.precision, self.reached, self.recall, self.best, self.held_out or 0.0)
+        spans = [span for span in (self.interval, self.recall_interval, self.held_out_interval) if span]
+        if not all(0 <= share <= 1 for share in shares) or min(self.pairs, self.held_out_pairs) < 0:
+            raise ValueError(f"precision {self.precision}, {self.pairs} pairs: a share outside 0…1, or a count below 0")
+        if any(low > high for low, high in spans):
+            raise ValueError(f"precision {self.precision}: an interval that ends before it begins")
+
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Threshold:
-        """Build a threshold from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> Threshold:
+        """Build a threshold from `as_dict`. Raises ValueError for other values."""
+        said = Fields.of(values)
         return cls(
-            precision=float(values["precision"]),
-            threshold=_number(values["threshold"]),
-            interval=_span(values["interval"]),
-            reached=float(values["reached"]),
-            recall=float(values["recall"]),
-            recall_interval=_span(values["recall_interval"]),
-            pairs=int(values["pairs"]),
-            held_out=_number(values["held_out"]),
-            held_out_interval=_span(values["held_out_interval"]),
-            held_out_pairs=int(values["held_out_pairs"]),
-            best=float(values["best"]),
-            best_score=float(values["best_score"]),
+            precision=said.number("precision"),
+            threshold=said.number_or_none("threshold"),
+            interval=_span(said, "interval"),
+            reached=said.number("reached"),
+            recall=said.number("recall"),
+            recall_interval=_span(said, "recall_interval"),
+            pairs=said.count("pairs"),
+            held_out=said.number_or_none("held_out"),
+            held_out_interval=_span(said, "held_out_interval"),
+            held_out_pairs=said.count("held_out_pairs"),
+            best=said.number("best"),
+            best_score=said.number("best_score"),
         )
 
 
@@ -117,9 +127,10 @@ def _known(span: Interval) -> Interval | None:
     return None if math.isnan(span[0]) else span
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _span(value: Any) -> Interval | None:
-    return None if value is None else (float(value[0]), float(value[1]))
+def _span(said: Fields, name: str) -> Interval | None:
+    if said.value(name) is None:
+        return None
+    ends = said.numbers(name)
+    if len(ends) != 2:
+        raise ValueError(f"{said.where}{name} has {len(ends)} numbers; expected two")
+    return ends[0], ends[1]

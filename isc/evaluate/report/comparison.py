@@ -6,7 +6,6 @@ cancels in the difference.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from isc.data.csv_files import read_predictions
+from isc.data.json_files import Fields, parse_json, read_text
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.bootstrap import Resampled, Values, bootstrap, interval, intervals, p_value
@@ -141,11 +141,11 @@ def read_run(path: Path, *, ground_truth: GroundTruth) -> OtherRun:
 def _require_same_truth(path: Path, matches: Matches, ground_truth: GroundTruth) -> None:
     """Raise InputError unless this ground truth gives the counts and the μAP of the run's own metrics.json."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        counts = {key: int(said[key]) for key in ("num_positives", "num_dropped", "num_predictions")}
-        average = float(said["average_precision"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as the figures of a run ({error!r}); expected match.py's") from error
+        said = Fields(parse_json(read_text(path)))
+        counts = {key: said.count(key) for key in ("num_positives", "num_dropped", "num_predictions")}
+        average = said.number("average_precision")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as the figures of a run ({error}); expected match.py's") from error
     if counts["num_predictions"] != len(matches):
         raise InputError(
             f"{path.parent}: {METRICS} counts {counts['num_predictions']} predictions and {PREDICTIONS} has "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from isc.data.json_files import parse_json, read_text
 from isc.errors import InputError
 
 
@@ -15,13 +15,13 @@ def read_edit_texts(path: Path) -> dict[str, list[str]]:
     malformed line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected the edits.jsonl of a benchmark") from error
     found: dict[str, list[str]] = {}
     for row, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             query, texts = record["query_id"], [edit.get("text", edit["name"]) for edit in record["edits"]]
             if not all(isinstance(text, str) and text for text in (query, *texts)):
                 raise ValueError("an id, name or text is empty or no text")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.json_files import Fields
 from isc.match.verification.alignment import EVIDENCE
 
 Floats = npt.NDArray[np.float64]
@@ -105,10 +106,11 @@ class Fusion:
         return {name: _written(getattr(self, name)) for name in ("by_distance", "aligned", "unaligned")}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Fusion:
-        """Build a fusion from `as_dict`. Raises KeyError, TypeError or ValueError for other values."""
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> Fusion:
+        """Build a fusion from `as_dict`. Raises ValueError for other values."""
+        said = Fields.of(values)
         kinds = {"by_distance": GLOBAL, "aligned": ALIGNED, "unaligned": UNALIGNED}
-        return cls(**{name: _read(values[name], kind) for name, kind in kinds.items()})
+        return cls(**{name: _read(said.fields(name), kind) for name, kind in kinds.items()})
 
 
 def fit_fusion(distance: Floats, evidence: npt.NDArray[np.float32], copy: Flags) -> Fusion:
@@ -191,19 +193,15 @@ def _written(model: Additive) -> dict[str, Any]:
     return {"bias": model.bias, "curves": curves}
 
 
-def _read(values: Mapping[str, Any], kind: Mapping[str, int]) -> Additive:
-    given = dict(values["curves"])
-    if set(given) != set(kind):
-        raise ValueError(f"curves {', '.join(given)}; expected {', '.join(kind)}")
-    curves = {
-        name: Curve(tuple(map(float, one["knots"])), tuple(map(float, one["rises"]))) for name, one in given.items()
-    }
+def _read(said: Fields, kind: Mapping[str, int]) -> Additive:
+    given = said.fields("curves")
+    if set(given.values) != set(kind):
+        raise ValueError(f"curves {', '.join(given.values)}; expected {', '.join(kind)}")
+    stored = {name: given.fields(name) for name in given.values}
+    curves = {name: Curve(one.numbers("knots"), one.numbers("rises")) for name, one in stored.items()}
     for name, curve in curves.items():
         if kind[name] != FREE and min(rise * kind[name] for rise in curve.rises) < 0:
             raise ValueError(
                 f"curve {name} with rises {curve.rises}; expected none {'< 0' if kind[name] > 0 else '> 0'}"
             )
-    bias = float(values["bias"])
-    if not np.isfinite(bias):
-        raise ValueError(f"bias {bias}; expected a finite number")
-    return Additive(bias, curves)
+    return Additive(said.number("bias"), curves)

@@ -27,9 +27,9 @@ class StoredFusion:
 
 def read_fusion(path: Path) -> StoredFusion:
     """Read a file of `isc fusion fit`. Raises InputError for any other file."""
-    with reading(path, format=FORMAT, writer="isc fusion fit") as values:
-        fusion = Fusion.from_dict(values["fusion"])
-        return StoredFusion(path, fusion, values["weights_sha256"], str(values["normalize"]))
+    with reading(path, format=FORMAT, writer="isc fusion fit") as said:
+        fusion = Fusion.from_dict(said.fields("fusion"))
+        return StoredFusion(path, fusion, said.text_or_none("weights_sha256"), said.text("normalize"))
 
 
 def fusion_for(text: str, provenance: Mapping[str, str]) -> tuple[Fusion, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from isc import __version__
 from isc.data.files import write_json
+from isc.data.json_files import Fields, read_json
 from isc.errors import InputError
 from isc.search.approximate.faiss_adapter import faiss_module, one_line_errors
 
@@ -48,15 +48,22 @@ def read_card(folder: Path) -> tuple[Card, Mapping[str, tuple[int, str]]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the folder of a saved index")
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        files = {str(name): (int(one["bytes"]), str(one["sha256"])) for name, one in told["files"].items()}
-        values: dict[str, Any] = {one.name: (int if one.type == "int" else str)(told[one.name]) for one in fields(Card)}
+        told = Fields(read_json(path, expected="the card of an index: build it again"))
+        stored = told.fields("files")
+        each = {name: stored.fields(name) for name in stored.values}
+        files = {name: (one.count("bytes"), one.text("sha256")) for name, one in each.items()}
+        values: dict[str, Any] = {
+            one.name: told.count(one.name) if one.type == "int" else told.text(one.name) for one in fields(Card)
+        }
         card = Card(**values)
-        known = told["format"] == FORMAT and INDEX in files and files.keys() <= {INDEX, LISTS}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); build the index again") from error
+        written = told.value("format")
+        known = written == FORMAT and INDEX in files and files.keys() <= {INDEX, LISTS}
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); build the index again") from error
     if not known:
-        raise InputError(f"{path}: of format {told['format']!r}; expected {FORMAT}: build the index again")
+        raise InputError(f"{path}: of format {written!r}; expected {FORMAT}: build the index again")
     return card, files
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from isc import __version__
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import SAME_IN_BOTH
+from isc.data.json_files import read_json
 from isc.errors import InputError
 from isc.search.index.storage import MANIFEST, now, sync
 
@@ -81,10 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{folder}: no such folder; expected an index that isc index create made")
     if not path.is_file():
         raise InputError(f"{folder}: holds no {MANIFEST}; expected an index that isc index create made")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not JSON, or cut short ({error}); restore it from a copy") from error
+    content = read_json(path, expected="the manifest of an index: restore it from a copy")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else content
         raise InputError(f"{path}: its format is {found!r}; this version of isc reads {FORMAT!r}")
@@ -93,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
     except TypeError as error:
         raise InputError(f"{path}: damaged ({error}); restore it from a copy") from error
     texts = (*manifest.provenance.values(), manifest.created) if isinstance(manifest.provenance, dict) else (None,)
-    usable = isinstance(manifest.dim, int) and manifest.dim > 0 and isinstance(manifest.model, str | None)
+    usable = type(manifest.dim) is int and manifest.dim > 0 and isinstance(manifest.model, str | None)
     if not usable or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{path}: dim, provenance, model or created cannot be used; restore it from a copy")
     return manifest

@@ -26,9 +26,9 @@ class NormalizationFile:
 
 def read_stored(path: Path) -> NormalizationFile:
     """Read a stored chain. Raises InputError if `isc normalize search` did not write the file."""
-    with reading(path, format=FORMAT, writer="isc normalize search") as values:
+    with reading(path, format=FORMAT, writer="isc normalize search") as said:
         return NormalizationFile(
-            path, parse(str(values["normalize"])), values["weights_sha256"], int(values["training_rows"])
+            path, parse(said.text("normalize")), said.text_or_none("weights_sha256"), said.count("training_rows")
         )
 
 
