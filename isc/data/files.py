@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from isc.data.swap import held_folder, remove_remains, replace_folder, staging_place
 from isc.errors import InputError
 
 
@@ -36,33 +37,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield a temporary folder; on success its files move into `path` and replace those of the same name.
+    """Yield a temporary folder; on success its files join `path` and replace those of the same name.
 
-    On a failure before that, `path` stays as it is. The files named `owned` that were not written are removed from
-    `path`, so that no file of an earlier run remains. Raises InputError if `path` is a file or cannot be written.
+    On a failure, or if the process is killed at any moment, `path` is what it was or what it becomes, never a mixture:
+    a folder with the files of both is prepared beside `path`, and changes places with it. The files named `owned` that
+    were not written are left out, so that no file of an earlier run remains. Remains of killed processes are removed.
+    Raises InputError if `path` is a file or cannot be written.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"output={path}: is a file; expected a folder")
-    parent = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    beside = parent / f".isc-{_token()}.part"
+    target = path.resolve()
+    parent = staging_place(target)
+    new = parent / f".{target.name[:100]}.{_token()}.part"
     try:
-        beside.mkdir()
-        yield beside
-        with _uninterrupted():
-            stale = [path / name for name in owned if not (beside / name).exists()]
-            for source in sorted(beside.rglob("*")):
-                target = path / source.relative_to(beside)
-                if source.is_dir():
-                    target.mkdir(parents=True, exist_ok=True)
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    source.replace(target)
-            for leftover in stale:
-                leftover.unlink(missing_ok=True)
+        remove_remains(parent, target.name[:100])
+        new.mkdir()
+        with held_folder(new):
+            yield new
+            with _uninterrupted():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                replace_folder(target, new, owned=owned)
+                shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise InputError(f"output={path}: cannot be written ({error.strerror or error})") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
