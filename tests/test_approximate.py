@@ -148,6 +148,23 @@ def test_lists_of_few_probes_are_short_and_hold_nothing_else():
     assert len(set(zip(query.tolist(), row.tolist(), strict=True))) == len(row)
 
 
+def test_it_is_said_when_fewer_pairs_are_found_than_asked_for(caplog):
+    queries = Descriptors([f"q{row}" for row in range(30)], QUERIES)
+    references = Descriptors([f"r{row}" for row in range(600)], REFERENCES)
+    index = filled("IVF16,Flat")
+    found = approximate_pairs(queries, references, index=index, k=300, search="nprobe=1")
+    short = int((np.bincount(found.query, minlength=30) < 300).sum())
+    assert short > 0
+    assert f"{short} of 30 queries have fewer than k=300 pairs" in caplog.text
+    assert "nprobe=" in caplog.text
+    caplog.clear()
+    found = approximate_pairs(queries, references, index=index, num_pairs=15_000, search="nprobe=1")
+    assert f"{len(found)} pairs found, num_pairs=15000 asked for" in caplog.text
+    caplog.clear()
+    assert len(approximate_pairs(queries, references, index=index, k=300, search="nprobe=16")) == 9000
+    assert not caplog.text
+
+
 def test_filling_in_parts_is_filling_at_once():
     parts = Approximate.train("IVF16,SQ8", TRAINING)
     for start, end in ((0, 1), (1, 33), (33, 600)):
@@ -381,7 +398,7 @@ def test_a_card_that_disagrees_is_refused(saved):
     refused(lambda: load(saved), "600 × 16", "601 × 16")
     for text in ("", "{", "[]", "\xff"):
         (saved / "index.json").write_text(text, encoding="latin-1")
-        refused(lambda: load(saved), "index.json", "damaged")
+        refused(lambda: load(saved), "index.json", "again")
 
 
 def test_opening_by_name(saved):

@@ -36,7 +36,7 @@ LIBRARIES = {room: libraries for _, rooms, libraries in HOUSE for room in rooms}
 HEAVY = set().union(*LIBRARIES.values())
 # where a library has one door inside its room
 DOORS = {
-    "h5py": {"isc.data.hdf5", "isc.data.hdf5_header"},
+    "h5py": {"isc.data.hdf5", "isc.data.hdf5_file", "isc.data.hdf5_header"},
     "jinja2": {"isc.evaluate.report.page", "isc.find.page", "isc.serve.api.render"},
     "omegaconf": {"isc.cli.hydra_app", "isc.cli.experiments"},
     "hydra": {"isc.cli.hydra_app"},

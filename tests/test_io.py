@@ -343,8 +343,6 @@ def test_both_ways_to_read_ground_truth_agree_to_the_letter(tmp_path_factory, co
         ".5": 0.5,
         "5.": 5,
         "-0": -0.0,
-        "１.５": 1.5,
-        "\u00a01": 1,
         "1e-999": 0,
     }.items(),
 )
@@ -354,7 +352,9 @@ def test_scores_are_what_python_reads_in_them(csv_path, text, value):
     assert rows_of(io.read_predictions(csv_path)) == {"Q1,R1": 0.25, "Q1,R2": value, "Q1,R3": -1}
 
 
-@pytest.mark.parametrize("text", ["1_0", "NaN", "inf", "1e999", "-1e999", "0x10", "", ".", "1 0", "1,", "½", "1\0"])
+@pytest.mark.parametrize(
+    "text", ["1_0", "NaN", "inf", "1e999", "-1e999", "0x10", "", ".", "1 0", "1,", "½", "1\0", "１.５", "٣", "\u00a01"]
+)
 def test_scores_that_are_refused_are_refused_in_the_same_words(csv_path, text):
     message = agree(io.read_predictions, write(csv_path, f"Q1,R1,0.25\nQ_1,R2,{text}\n"))
     assert isinstance(message, str)

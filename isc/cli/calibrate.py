@@ -107,6 +107,7 @@ def _labelled(run: Path, truth: Path, queries: Path | None, unrelated: npt.NDArr
 
     from isc.data.csv_files import read_ground_truth, read_predictions
     from isc.data.hdf5 import read_descriptors
+    from isc.data.near_ids import require_same_ids
     from isc.evaluate.calibration.fit import LabelledRun
     from isc.evaluate.calibration.score_origin import read_made
     from isc.search.unrelated import unrelated_distance
@@ -117,6 +118,8 @@ def _labelled(run: Path, truth: Path, queries: Path | None, unrelated: npt.NDArr
     made = read_made(run)
     # predictions of match.py may have more rows than the challenge accepts
     matches = read_predictions(predictions, max_rows=max(made.queries * made.references, 1))
+    true_pairs = read_ground_truth(truth)
+    require_same_ids(truth, true_pairs, matches.query_ids, matches.reference_ids)
     distance = None
     if queries is not None and unrelated is not None:
         if made.gives_probabilities:
@@ -128,7 +131,7 @@ def _labelled(run: Path, truth: Path, queries: Path | None, unrelated: npt.NDArr
             raise InputError(f"--queries {queries}: expected one descriptor of each query of {run}, {missing!r} too")
         rows = np.array([at[query] for query in matches.query_ids])
         distance = unrelated_distance(own.vectors[rows], unrelated)[matches.query]
-    return LabelledRun(str(run), matches, read_ground_truth(truth), made, distance)
+    return LabelledRun(str(run), matches, true_pairs, made, distance)
 
 
 def summary(found: Calibration) -> str:

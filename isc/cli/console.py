@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import logging
 import math
@@ -18,6 +19,7 @@ from isc.errors import InputError
 
 INTERRUPTED = "isc.interrupted"  # key of a context's meta: what to say after Ctrl-C
 NOTHING_HALF = "nothing was left half written"
+SHOWN = 200  # letters of a path in a message about it
 
 
 class Group(click.Group):
@@ -86,8 +88,39 @@ def say_after_interrupt(text: str) -> None:
 
 def fail(message: str) -> NoReturn:
     """Print the error as one line on stderr, and exit with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters written out: a name must not move the cursor or change colours."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """A formatter of messages without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+@contextmanager
+def failing_by_system() -> Iterator[None]:
+    """Turn errors of the operating system, such as a full disk, and a lack of memory into one line and status 2."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = str(error.filename or "")
+        shown = where if len(where) <= SHOWN else f"{where[:SHOWN]}…"
+        limit = "; expected at most 255 bytes between two slashes" if error.errno == errno.ENAMETOOLONG else ""
+        fail(f"{shown}{': ' if shown else ''}{error.strerror or error}{limit}")
+    except MemoryError as error:
+        fail(f"out of memory ({error}); expected smaller inputs or more memory")
 
 
 @contextmanager
@@ -96,14 +129,17 @@ def reporting() -> Iterator[None]:
 
     Results go to stdout; progress, warnings and the error to stderr.
     """
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("isc").setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        yield
-        sys.stdout.flush()
+        with failing_by_system():
+            yield
+            sys.stdout.flush()
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.UsageError as error:

@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from isc.cli.console import fail
+from isc.cli.console import PlainFormatter, fail, failing_by_system
 from isc.cli.experiments import refuse_other_verbs
 from isc.cli.keys import CONF, items_of, keys, keys_of, type_of
 from isc.config.extract import ExtractConfig
@@ -49,12 +49,21 @@ def run(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
     _run(lambda: _refuse_other_experiments(name, sys.argv[1:]), schema)
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
+    begun = False
+
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     def job(raw: DictConfig) -> None:
+        nonlocal begun
+        begun = True
         # Hydra reports an Exception itself, but lets SystemExit pass
         _run(lambda: verb(to_config(raw)), schema)
 
-    _run(job, schema)
+    try:
+        _run(job, schema)
+    except Exception as error:  # Hydra has many kinds for arguments that it does not take
+        if begun:
+            raise
+        fail(f"{' '.join(sys.argv[1:])}: {error}")
 
 
 def start_logging() -> None:
@@ -62,7 +71,9 @@ def start_logging() -> None:
     what_happens, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     what_happens.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[what_happens, warnings])
+    for handler in (what_happens, warnings):
+        handler.setFormatter(PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[what_happens, warnings])
     logging.getLogger("isc").setLevel(logging.INFO)
 
 
@@ -93,7 +104,8 @@ def _flat_keys(raw: DictConfig, prefix: str = "") -> set[str]:
 def _run(action: Callable[[], None], schema: type[Any]) -> None:
     """Run the action; turn user errors into one line on stderr and an exit status."""
     try:
-        action()
+        with failing_by_system():
+            action()
     except InputError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:

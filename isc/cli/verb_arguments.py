@@ -17,6 +17,8 @@ VALUED = frozenset(
     )
 )
 FLAGS = VALUED | {"--hydra-help", "--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc"}
+GROUPS = frozenset(("experiment",))  # keys that choose files of the configuration
+OF_HYDRA = frozenset(("hydra",))
 WANTED = {  # the keys that paths without a key are meant for, in their order, and what stands for one that is missing
     "train": {"images": "PHOTOS", "output": "RUN_DIR"},
     "extract": {"images": "PHOTOS", "output": "FILE.h5"},
@@ -28,6 +30,7 @@ WANTED = {  # the keys that paths without a key are meant for, in their order, a
 def refuse_other_forms(verb: str, schema: type[Any], arguments: Sequence[str]) -> None:
     """Raise InputError for an unknown --option, a key with dashes, a key without a value, and a path without a key."""
     known = keys(schema)
+    _refuse_odd_overrides(arguments)
     paths: list[str] = []
     value_of = ""
     for at, argument in enumerate(arguments):
@@ -49,6 +52,20 @@ def refuse_other_forms(verb: str, schema: type[Any], arguments: Sequence[str]) -
         if len(paths) > len(free):
             raise InputError(f"{paths[len(free)]}: every argument is KEY=VALUE; see isc {verb} --help")
         raise InputError(f"{paths[0]}: every argument is KEY=VALUE; write {' '.join(form)}")
+
+
+def _refuse_odd_overrides(arguments: Sequence[str]) -> None:
+    """Raise InputError for what Hydra would answer with a traceback, or with the default of a required key."""
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+").partition("=")
+        if argument.startswith("~"):
+            raise InputError(f"{argument}: a key cannot be taken away; leave {argument.lstrip('~')} out")
+        if equals and key in GROUPS and value in ("", "null", "~"):
+            raise InputError(f"{argument}: is no {key}; expected a name")
+        if equals and (key in OF_HYDRA or key.startswith("hydra/")):
+            raise InputError(f"{argument}: this command needs its own settings of Hydra; leave it out")
+    if "--resolve" in arguments and not any(one.partition("=")[0] in ("--cfg", "-c") for one in arguments):
+        raise InputError("--resolve: goes with --cfg job alone")
 
 
 def _refuse_dashes(argument: str, following: Sequence[str], known: Sequence[str]) -> None:

@@ -183,6 +183,8 @@ def _parse_csv(path: Path, names: Sequence[str], max_rows: int | None) -> Column
     first = 1
     blank = False
     try:
+        if stat.S_ISCHR(path.stat().st_mode) and not path.samefile("/dev/stdin"):
+            raise InputError(f"{path}: is a device; expected a CSV file")
         with path.open(newline="", encoding="utf-8-sig") as file:
             for row in csv.reader(file, strict=True):
                 if not columns[0] and first == 1 and _is_header(path, row, names):
@@ -260,7 +262,8 @@ def _parse_scores(
 ) -> npt.NDArray[np.float64]:
     try:
         score = np.fromiter(map(float, text), np.float64, len(text))
-        if "_" in "".join(text):  # Python's float reads 1_0 as ten
+        together = "".join(text)
+        if "_" in together or not together.isascii():  # Python's float reads 1_0 as ten, and digits of all scripts
             raise ValueError
     except ValueError:
         score = np.array([_number_or_nan(field) for field in text])
@@ -274,6 +277,6 @@ def _parse_scores(
 
 def _number_or_nan(field: str) -> float:
     try:
-        return float("nan") if "_" in field else float(field)
+        return float("nan") if "_" in field or not field.isascii() else float(field)
     except ValueError:
         return float("nan")

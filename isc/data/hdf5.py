@@ -1,6 +1,7 @@
 """HDF5 files of descriptors and submissions. Row 0 is the first row of a dataset.
 
-Headers, and texts of variable length, are read by `isc.data.hdf5_header`; only these two modules import h5py.
+Headers, and texts of variable length, are read by `isc.data.hdf5_header`; files are created by `isc.data.hdf5_file`.
+Only these three modules import h5py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from isc.data.descriptors import Descriptors, first_repeated_row, non_finite_row
 from isc.data.files import atomic_path
+from isc.data.hdf5_file import created
 from isc.data.hdf5_header import Dataset, Header, read_header, read_texts
 from isc.data.ids import Ids, all_usable, id_problem
 from isc.errors import InputError
@@ -55,9 +57,7 @@ def write_descriptor_blocks(
     `id_bytes` and `view_bytes` are the lengths of the longest id and view in UTF-8; `view_bytes` is 0 without views.
     Raises ValueError if the blocks do not have `rows` rows.
     """
-    import h5py
-
-    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
+    with atomic_path(path) as beside, created(beside) as file:
         start = 0
         for block in blocks:
             if not start:
@@ -176,9 +176,7 @@ def _encode(ids: Ids) -> npt.NDArray[np.bytes_]:
 
 
 def _write_hdf5(path: Path, datasets: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, str]) -> None:
-    import h5py
-
-    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
+    with atomic_path(path) as beside, created(beside) as file:
         for name, values in datasets.items():
             file.create_dataset(name, data=values)
         _write_attributes(file, attributes)

@@ -17,6 +17,10 @@ MAX_DEPTH = 64  # lists and objects inside one another
 LARGEST = 1 << 53  # of whole numbers: JSON's other readers know none beyond
 
 
+class NotRegularError(ValueError):
+    """A file that is not read: a device or pipe, or one that is too large."""
+
+
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON. Raises ValueError for anything else, numbers that are not finite, and deep nesting."""
     try:
@@ -35,9 +39,9 @@ def read_text(path: Path) -> str:
     """Read a regular file of UTF-8 text, of at most MAX_BYTES. Raises OSError, or ValueError for another file."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
-        raise ValueError("is no regular file")
+        raise NotRegularError("is no regular file")
     if state.st_size > MAX_BYTES:
-        raise ValueError(f"{state.st_size:,} bytes; expected at most {MAX_BYTES:,}")
+        raise NotRegularError(f"{state.st_size:,} bytes; expected at most {MAX_BYTES:,}")
     return path.read_text(encoding="utf-8")
 
 
@@ -47,6 +51,8 @@ def read_json(path: Path, *, expected: str) -> Any:
         return parse_json(read_text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    except NotRegularError as error:
+        raise InputError(f"{path}: {error}; expected {expected}") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON, or cut short ({error}); expected {expected}") from error
 

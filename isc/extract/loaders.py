@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from typing import Any
 
 import cv2
 import torch
 
+from isc.runtime.parent import end_with
+
 
 def _single_thread(_worker: int) -> None:
-    """Use one thread, and print no error if the parent process ends in the middle of a message, as by Ctrl-C."""
+    """Use one thread, end with the parent, and print no error if that ends in the middle of a message, as by Ctrl-C."""
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with(parent.pid)
     torch.set_num_threads(1)
     told = sys.excepthook
     sys.excepthook = lambda kind, error, trace: (

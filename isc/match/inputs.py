@@ -19,6 +19,7 @@ from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import MAX_DIM, SAME_IN_BOTH, one_row_each, read_descriptors, read_provenance, read_submission
 from isc.data.matches import GroundTruth, Matches
+from isc.data.near_ids import require_same_ids
 from isc.errors import InputError
 from isc.search.index.index import read_index
 
@@ -82,6 +83,10 @@ def read_inputs(options: InputOptions) -> Inputs:
     if options.ground_truth is not None:
         query_ids, reference_ids = known
         truth = read_ground_truth(Path(options.ground_truth), query_ids=query_ids, reference_ids=reference_ids)
+        if predictions is not None:
+            require_same_ids(Path(options.ground_truth), truth, predictions.query_ids, predictions.reference_ids)
+        elif sets is not None:
+            require_same_ids(Path(options.ground_truth), truth, sets.queries.images, sets.references.images)
         if truth.num_repeated:
             notes = (*notes, f"{options.ground_truth} repeats {truth.num_repeated} pairs; each counts once")
     return Inputs(sets, predictions, truth, notes)

@@ -5,6 +5,7 @@ extract.py makes them in a separate process and writes them to a file, so that t
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,8 @@ def _refuse_other_model(weights: str, here: Mapping[str, str], queries: Mapping[
 
 def run_extract(*arguments: str) -> None:
     """Run extract.py and show its progress. Raises InputError with its last message if it fails."""
-    command = [sys.executable, "-c", EXTRACT, *arguments]
+    code = f"from isc.runtime.parent import end_with; end_with({os.getpid()}); {EXTRACT}"
+    command = [sys.executable, "-c", code, *arguments]
     said = "nothing"
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
         assert child.stderr is not None

@@ -62,8 +62,10 @@ def _check_sizes(config: ModelConfig, state: Mapping[str, Tensor]) -> None:
     for name, size in (("linear.weight", config.dim), ("background", config.background), ("center", config.dim)):
         if name in state and (not state[name].ndim or len(state[name]) != size):
             raise ValueError(f"{name} has shape {tuple(state[name].shape)}; expected {size} rows by the configuration")
-    if "linear.weight" not in state or ("background" in state) != bool(config.background):
-        raise ValueError("its tensors are not those of the configuration")
+    if "linear.weight" not in state:
+        raise ValueError("it has no linear.weight")
+    if ("background" in state) != bool(config.background):
+        raise ValueError(f"config.background is {config.background}; expected it as in the tensors")
 
 
 def load_run(path: Path) -> CopyModel:

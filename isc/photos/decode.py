@@ -64,7 +64,7 @@ _SEGMENTS = 1 << 20  # bytes, enough for what comes before the pixels of most JP
 
 
 def read_image(source: Path | bytes, *, name: str | None = None) -> Pixels:
-    """Decode a picture to upright RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over white or black, first frame.
+    """Decode a picture to upright RGB, uint8 [H, W, 3]: EXIF orientation, alpha over a ground, first frame.
 
     `source` is a file or its bytes; `name` is its name in messages. The content decides the format, not the suffix.
     Colour profiles are ignored: the values are taken as sRGB, as in training. Of more than eight bits per channel the

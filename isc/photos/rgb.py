@@ -52,7 +52,8 @@ def _coefficients(image: Image.Image, pixels: int) -> float:
 def upright_rgb(image: Image.Image) -> Pixels:
     """Return a decoded picture as RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over a ground.
 
-    The ground is white; it is black where what is drawn is itself white and could not be seen. A picture of more than LARGE pixels is averaged over squares of 2 × 2, 3 × 3 … pixels.
+    The ground is white; it is black where what is drawn is itself white and could not be seen. A picture of more than
+    LARGE pixels is averaged over squares of 2 × 2, 3 × 3 … pixels.
     """
     factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
     ground = _ground(image) if _has_alpha(image) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from isc.errors import InputError
+from isc.runtime.parent import end_with
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,7 +53,7 @@ def _processes(work: Callable[[Any], Any], count: int) -> Iterator[list[Connecti
         for _ in range(count):
             here, there = multiprocessing.Pipe()
             pipes.append(here)
-            process = multiprocessing.Process(target=_serve, args=(work, there, here), daemon=True)
+            process = multiprocessing.Process(target=_serve, args=(work, there, here, os.getpid()), daemon=True)
             started.append(process)
             process.start()
             there.close()
@@ -74,12 +76,12 @@ class _Raised:
     error: BaseException
 
 
-def _serve(work: Callable[[Any], Any], pipe: Connection, other_end: Connection) -> None:
+def _serve(work: Callable[[Any], Any], pipe: Connection, other_end: Connection, parent: int) -> None:
     """Work on items until the other end of the pipe is closed; `other_end` is the copy of it that the fork left here.
 
-    A process holds copies of the other ends of all earlier pipes. When the main process dies, the process that was
-    forked last sees its pipe closed and ends; its copies close with it, and so the other processes end as well.
+    The kernel ends the process with its `parent`, in the middle of an item too.
     """
+    end_with(parent)
     other_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

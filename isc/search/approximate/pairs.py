@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from isc.errors import InputError
 from isc.runtime.progress import Report
 from isc.search.approximate.arrays import Indices, Lists
 from isc.search.approximate.index import FACTOR, Approximate
+
+log = logging.getLogger(__name__)
+_REMEDY = ": the index looks at a part of the references; index_search=nprobe=, or efSearch=, makes it look further"
 
 
 def approximate_pairs(
@@ -28,7 +32,8 @@ def approximate_pairs(
 ) -> Matches:
     """Return the best `num_pairs` over all queries together, or the best `k` of each query, that the index finds.
 
-    Scores are exact, −‖q − r‖². Pairs that the index misses are missing, so there may be fewer than requested. With
+    Scores are exact, −‖q − r‖². Pairs that the index misses are missing; if so many miss that there are
+    fewer than requested, a warning says so. With
     `num_pairs`, every list that may have cut off a pair of the answer is searched again, four times as long. Raises
     InputError unless exactly one of `num_pairs` and `k` is given and that many exist.
     """
@@ -47,8 +52,13 @@ def approximate_pairs(
 
     if k is not None:
         query, row, distance = lists(np.arange(len(queries)), k)
+        short = int(np.sum(np.bincount(query, minlength=len(queries)) < k))
+        if short:
+            log.warning("%d of %d queries have fewer than k=%d pairs%s", short, len(queries), k, _REMEDY)
     else:
         query, row, distance = _best(lists, len(queries), len(references), asked)
+        if len(query) < asked:
+            log.warning("%d pairs found, num_pairs=%d asked for%s", len(query), asked, _REMEDY)
     order = np.lexsort((row, query, distance))
     score = (0.0 - distance[order]).astype(np.float32)
     return Matches(queries.ids, references.ids, query[order], row[order], score)
