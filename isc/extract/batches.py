@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from isc.errors import InputError
 from isc.extract.blocks import Block
 from isc.extract.view_plan import ViewPlan
-from isc.photos.decode import Pixels, jpeg_orientation, read_bytes, read_image
+from isc.photos.decode import Pixels, read_bytes, read_image
 from isc.photos.views import Region
 
 Rows = Sequence[int] | npt.NDArray[np.int64]
@@ -53,10 +53,14 @@ class Files:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """A file that a GPU may decode: its bytes, and its EXIF orientation, 1…8."""
+    """A file for a GPU: its bytes, or its pixels uint8 [3, H, W] of `size` (H, W), and its EXIF orientation, 1…8."""
 
     data: bytes
     orientation: int
+    size: tuple[int, int] | None = None
+
+
+Leave = Callable[[bytes], Jpeg | None]
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class Batch:
     """The network's input from some photos.
 
     `pictures` holds uint8 [P, V, 3, S, S] for each of `sides`, `rows` the numbers of the P photos, `failures` {number:
-    reason} the unreadable photos, `jpegs` {number: file} the files for a GPU to decode, and `regions` float64 [P, K, 4]
-    the regions proposed for each photo, if requested.
+    reason} the unreadable photos, `jpegs` {number: file} the files for a GPU to go on with, and `regions` float64
+    [P, K, 4] the regions proposed for each photo, if requested.
     """
 
     pictures: list[Pictures]
@@ -92,16 +96,16 @@ class Batch:
     regions: npt.NDArray[np.float64] | None = None
 
 
-def read_batch(photos: PhotoSource, rows: Iterable[int], view_plan: ViewPlan, *, jpegs: bool = False) -> Batch:
-    """Read the photos of these numbers as input of the network; with `jpegs`, JPEG files stay encoded."""
+def read_batch(photos: PhotoSource, rows: Iterable[int], view_plan: ViewPlan, *, leave: Leave | None = None) -> Batch:
+    """Read the photos of these numbers as input of the network; `leave` takes the files that a GPU goes on with."""
     shown: dict[int, list[Pixels]] = {}
     failures: dict[int, str] = {}
     files: dict[int, Jpeg] = {}
     found: list[list[Region]] = []
     for row in map(int, rows):
         try:
-            if jpegs and (orientation := jpeg_orientation(data := photos.data(row))):
-                files[row] = Jpeg(data, orientation)
+            if leave is not None and (left := leave(photos.data(row))) is not None:
+                files[row] = left
             else:
                 picture = photos.read(row)
                 views = view_plan.views_of(picture)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 from isc.errors import InputError
 from isc.extract.batches import Batch, PhotoSource, Rows, finite_block, read_batch
 from isc.extract.blocks import Block
-from isc.extract.gpu_jpeg import decoded
+from isc.extract.gpu_jpeg import LARGEST, encoded, in_full_size, pictures_of
 from isc.extract.loaders import loader_options
 from isc.extract.view_plan import ViewPlan
 from isc.model.inference import InferenceModel
 from isc.model.torch_inference import TorchModel
 from isc.runtime.cpus import worker_count
 
+PIECE = 32  # photos that a process reads at a time
 LARGEST_BATCH = 256  # pictures; larger batches are no faster
 PROBE = 8  # pictures in the measurement of the memory per picture
 USED = 0.6  # share of a GPU's free memory that a batch may take
@@ -53,21 +56,43 @@ class TensorBatch:
 
     def pin_memory(self) -> TensorBatch:
         """Return the batch in pinned memory, for copies to the GPU without waiting; the loader calls this."""
-        return replace(self, pictures=[part.pin_memory() for part in self.pictures])
+        pictures = [part.pin_memory() for part in self.pictures]
+        whole = bool(self.lengths) and all(jpeg.size is not None for jpeg in self.batch.jpegs.values())
+        return replace(self, pictures=pictures, files=self.files.pin_memory() if whole else self.files)
 
 
 class BatchDataset(Dataset[TensorBatch]):
-    """Dataset of batches of pictures, made in the processes of the loader."""
+    """Dataset of the pieces of batches of `size` photos, made in the processes of the loader.
 
-    def __init__(self, photos: PhotoSource, rows: Rows, view_plan: ViewPlan, *, size: int, jpegs: bool = False) -> None:
-        self.photos, self.rows, self.view_plan, self.size, self.jpegs = photos, rows, view_plan, size, jpegs
+    A process reads a piece of at most PIECE photos, so that all of them work on the first batch already, and less is
+    on its way. `parts` pieces, fewer at the end, are one batch.
+    """
+
+    def __init__(
+        self, photos: PhotoSource, rows: Rows, view_plan: ViewPlan, *, size: int, jpegs: bool = False,
+        full_size: bool = False,
+    ) -> None:  # fmt: skip
+        """Leave JPEGs to the GPU, encoded if `jpegs`, decoded if `full_size`; both need whole photos as views."""
+        self.photos, self.rows, self.view_plan, self.size = photos, rows, view_plan, size
+        self.parts = -(-size // PIECE)
+        self._piece = -(-size // self.parts)
+        self._leave = encoded if jpegs else in_full_size(view_plan.image_size) if full_size else None
 
     def __len__(self) -> int:
-        return (len(self.rows) + self.size - 1) // self.size
+        whole, rest = divmod(len(self.rows), self.size)
+        return whole * self.parts + -(-rest // self._piece)
 
     def __getitem__(self, number: int) -> TensorBatch:
-        rows = self.rows[number * self.size : (number + 1) * self.size]
-        return TensorBatch.of(read_batch(self.photos, rows, self.view_plan, jpegs=self.jpegs))
+        batch, part = divmod(number, self.parts)
+        first = batch * self.size + part * self._piece
+        rows = self.rows[first : min(first + self._piece, (batch + 1) * self.size)]
+        return TensorBatch.of(read_batch(self.photos, rows, self.view_plan, leave=self._leave))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of a piece at most, on its way from a process."""
+        views = sum(3 * side**2 * len(numbers) for side, numbers in self.view_plan.sides.items())
+        return self._piece * max(views, 3 * LARGEST if self._leave else 0)
 
 
 def embed_photos_on_gpu(
@@ -84,7 +109,8 @@ def embed_photos_on_gpu(
     if not isinstance(network, TorchModel):
         raise TypeError(f"{type(network).__name__}; expected a TorchModel")
     size = batch_size or fitting_batch(network, view_plan)
-    batches = BatchDataset(photos, rows, view_plan, size=size, jpegs=gpu_jpeg)
+    full_size = view_plan.views == ViewPlan(view_plan.image_size).views
+    batches = BatchDataset(photos, rows, view_plan, size=size, jpegs=gpu_jpeg, full_size=full_size)
     yield from embed_on_gpu(network, batches, workers=worker_count(workers))
 
 
@@ -96,8 +122,9 @@ def embed_on_gpu(network: TorchModel, batches: BatchDataset, *, workers: int) ->
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
     device = network.device
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    for read in loaded(batches, workers):
-        ready = with_jpegs(read, batches.photos, batches.view_plan, device)
+    reading = loaded(batches, workers)
+    while pieces := list(itertools.islice(reading, batches.parts)):
+        ready = [with_jpegs(read, batches.photos, batches.view_plan, device) for read in pieces]
         started = _start(network, ready, batches.size, copies)
         if waiting:
             yield _finished(waiting, batches.view_plan, network.dim)
@@ -107,32 +134,52 @@ def embed_on_gpu(network: TorchModel, batches: BatchDataset, *, workers: int) ->
 
 
 def _start(
-    network: TorchModel, read: TensorBatch, size: int, copies: torch.cuda.Stream | None
+    network: TorchModel, pieces: list[TensorBatch], size: int, copies: torch.cuda.Stream | None
 ) -> tuple[Batch, list[Tensor], torch.cuda.Event | None]:
     """Queue the copy to the device, the network, and the copy back, without waiting."""
     found = []
-    for part in read.pictures:
-        views = part.shape[1]
-        pictures = padded(_copied(part.flatten(0, 1), network.device, copies), size * views)  # one shape: one graph
-        vectors = network(pictures)[: len(part) * views].reshape(len(part), views, -1)
+    for parts in zip(*(piece.pictures for piece in pieces if piece.pictures), strict=True):
+        count, views = sum(map(len, parts)), parts[0].shape[1]
+        pictures = _gathered(parts, size * views, network.device, copies)  # one shape: one graph
+        vectors = network(pictures)[: count * views].reshape(count, views, -1)
         here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=copies is not None)
         found.append(here.copy_(vectors, non_blocking=True))
     if copies is None:
-        return read.batch, found, None
+        return _joined(pieces), found, None
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     done.record(torch.cuda.current_stream(network.device))
-    return read.batch, found, done
+    return _joined(pieces), found, done
 
 
-def _copied(pictures: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
-    """Copy the pictures to the device on a separate stream; the network's stream waits for it."""
-    if copies is None:
-        return pictures.to(device)
+def _joined(pieces: list[TensorBatch]) -> Batch:
+    """Return the numbers, failures and regions of all pieces."""
+    batches = [piece.batch for piece in pieces]
+    regions = [one.regions for one in batches if one.regions is not None]
+    rows = [row for one in batches for row in one.rows]
+    failures = {row: why for one in batches for row, why in one.failures.items()}
+    return Batch([], rows, failures, regions=np.concatenate(regions) if regions else None)
+
+
+def _gathered(parts: Sequence[Tensor], size: int, device: torch.device, copies: Any) -> Tensor:
+    """Copy pictures [P, V, …] of all parts to the device as [size, …], with black pictures at the end.
+
+    The copy has a stream of its own, for which that of the network waits.
+    """
+    computes: Any = torch.cuda.current_stream(device) if copies is not None else None
+    if copies is not None and any(part.is_cuda for part in parts):
+        copies.wait_stream(computes)  # pictures that were shrunk on the device
     with torch.cuda.stream(copies):
-        there = pictures.to(device, non_blocking=True)
-    computes = torch.cuda.current_stream(device)
-    computes.wait_stream(copies)
-    there.record_stream(computes)
+        there = torch.zeros(size, *parts[0].shape[2:], dtype=torch.uint8, device=device)
+        at = 0
+        for part in parts:
+            pictures = part.flatten(0, 1)
+            there[at : at + len(pictures)].copy_(pictures, non_blocking=True)
+            at += len(pictures)
+            if copies is not None and part.is_cuda:
+                part.record_stream(copies)
+    if computes is not None:
+        computes.wait_stream(copies)
+        there.record_stream(computes)
     return there
 
 
@@ -144,11 +191,14 @@ def _finished(waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None], view
 
 
 def with_jpegs(read: TensorBatch, photos: PhotoSource, view_plan: ViewPlan, device: torch.device) -> TensorBatch:
-    """Return the batch with its JPEGs decoded on the device; those that cannot be are read like other photos."""
+    """Return the batch with its JPEGs shrunk on the device; those that cannot be are read like other photos."""
     if not read.batch.jpegs:
         return read
-    orientations = [file.orientation for file in read.batch.jpegs.values()]
-    pictures = decoded(read.jpegs(), orientations, view_plan.image_size, device)
+    jpegs = list(read.batch.jpegs.values())
+    files = read.jpegs()  # encoded ones stay here: the decoder takes them so
+    if all(jpeg.size is not None for jpeg in jpegs):
+        files = list(torch.split(read.files.to(device, non_blocking=True), read.lengths))
+    pictures = pictures_of(files, jpegs, view_plan.image_size, device)
     found = dict(zip(read.batch.jpegs, pictures, strict=True))
     others = TensorBatch.of(read_batch(photos, [row for row, picture in found.items() if picture is None], view_plan))
     there = {row: picture for row, picture in found.items() if picture is not None}
@@ -166,7 +216,7 @@ def with_jpegs(read: TensorBatch, photos: PhotoSource, view_plan: ViewPlan, devi
 
 def loaded(dataset: BatchDataset, workers: int) -> Iterator[TensorBatch]:
     """Yield the items of the dataset, in order, from `workers` processes. Raises InputError if a process dies."""
-    options = loader_options(min(workers, len(dataset)))
+    options = loader_options(min(workers, len(dataset)), item_bytes=dataset.nbytes)
     loader = DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
     try:
         yield from loader
@@ -177,12 +227,6 @@ def loaded(dataset: BatchDataset, workers: int) -> Iterator[TensorBatch]:
             f"a process that reads photos ended ({error}); with too little memory? Try fewer workers=, and run the "
             "same command again"
         ) from error
-
-
-def padded(pictures: Tensor, size: int) -> Tensor:
-    """Pad [B, …] with black pictures to [size, …]."""
-    missing = size - len(pictures)
-    return torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])]) if missing else pictures
 
 
 def fitting_batch(network: TorchModel, view_plan: ViewPlan) -> int:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 
+from isc.errors import InputError
 from isc.runtime.parent import end_with
+
+AHEAD = 4  # items of each process that wait for the main process
+SHARE = 0.8  # of the free shared memory
+SHARED = Path("/dev/shm")  # where there is one
 
 
 def _single_thread(_worker: int) -> None:
@@ -23,16 +30,36 @@ def _single_thread(_worker: int) -> None:
     )
 
 
-def loader_options(workers: int) -> dict[str, Any]:
-    """Return the options of all loaders.
+def in_flight(workers: int, item_bytes: int, *, room: int) -> int:
+    """Return the number of items that each process may have on its way, at most AHEAD, for a room of shared memory.
+
+    Raises InputError if the room is too small for one item of each.
+    """
+    ahead = min(AHEAD, int(SHARE * room) // max(1, workers * item_bytes))
+    if ahead < 1:
+        raise InputError(
+            f"workers={workers}: their batches take {workers * item_bytes / 1e9:.2g} GB of shared memory, of which "
+            f"{room / 1e9:.2g} GB are free; start the container with --ipc=host (or --shm-size), or lower workers="
+        )
+    return ahead
+
+
+def shared_memory() -> int:
+    """Return the free bytes of the memory that processes share."""
+    return shutil.disk_usage(SHARED).free if SHARED.is_dir() else sys.maxsize
+
+
+def loader_options(workers: int, *, item_bytes: int) -> dict[str, Any]:
+    """Return the options of a loader whose items have at most `item_bytes`.
 
     OpenCV's thread pool is turned off, which must happen before workers are forked: in a child it hangs.
+    Raises InputError if the items do not fit into shared memory.
     """
     cv2.setNumThreads(1)
     return {
         "num_workers": workers,
         "worker_init_fn": _single_thread,
         "pin_memory": torch.cuda.is_available(),
-        "prefetch_factor": 4 if workers else None,
+        "prefetch_factor": in_flight(workers, item_bytes, room=shared_memory()) if workers else None,
         "generator": torch.Generator(),  # otherwise a loader draws from the network's random numbers when it starts
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from isc.config.choices import Precision
 from isc.errors import InputError
 from isc.model.copy_model import CopyModel
 from isc.model.device import compiled, one_thread, place, reduced_precision
+from isc.model.fusing import fused
 from isc.model.inference import InferenceModel, Pictures, Vectors
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE
@@ -49,7 +51,8 @@ class TorchModel(InferenceModel):
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Tensor:
-        found: Tensor = self.forward(pictures.contiguous(memory_format=torch.channels_last))
+        with _fastest_convolutions(self.device):
+            found: Tensor = self.forward(pictures.contiguous(memory_format=torch.channels_last))
         return found.float()
 
     def embed(self, pictures: Pictures) -> Vectors:
@@ -58,6 +61,13 @@ class TorchModel(InferenceModel):
 
     def _run(self, pictures: Pictures) -> Vectors:
         return self(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+
+
+def _fastest_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Let cuDNN try its kernels once for each shape, and keep float32 whole: by itself it multiplies in TF32."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
 
 
 def torch_inference_model(
@@ -76,8 +86,11 @@ def torch_inference_model(
     device = next(model.parameters()).device
     if precision is Precision.float16 and device.type == "cpu":
         raise InputError("precision=float16 is for GPUs; on a CPU use auto, bfloat16 or float32")
-    exact = TorchModel(place(model.eval(), device), model.config.dim, model.config.image_size, device=device)
     chosen = reduced_precision(device) if precision is Precision.auto else precision
+    placed = place(model.eval(), device)
+    if device.type == "cuda" and chosen is not Precision.bfloat16:  # whose 8 digits are too few for folded weights
+        model = placed = place(fused(placed), device)
+    exact = TorchModel(placed, model.config.dim, model.config.image_size, device=device)
     network = exact if chosen is Precision.float32 else _reduced(exact, model, chosen)
     if precision is Precision.auto and network is not exact:
         kept = least_cosine(exact, network, image_size or exact.image_size)
@@ -104,8 +117,18 @@ def _reduced(exact: TorchModel, model: CopyModel, precision: Precision) -> Torch
     reduced = copy.deepcopy(model).eval()
     if precision is Precision.bfloat16:
         _keep_early_layers(reduced)
+    if exact.on_gpu:
+        cast_weights(reduced.backbone, dtype)
     forward = _Autocast(place(reduced, exact.device), dtype)
     return replace(exact, forward=forward, precision=precision, groups=GROUPS.get(precision, exact.groups))
+
+
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of convolutions and products as autocast would cast them for every batch."""
+    kept = {id(module.layer) for module in network.modules() if isinstance(module, _InFloat32)}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and id(module) not in kept:
+            module.to(dtype)
 
 
 class _Autocast(nn.Module):

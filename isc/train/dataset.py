@@ -218,10 +218,11 @@ def training_loader(
     dataset: TrainingViews, *, batch_size: int, steps: range, workers: int, rank: int = 0, ranks: int = 1
 ) -> DataLoader[_Sample]:
     """Return a loader of this rank's part of each step's batch; the samples do not depend on the number of workers."""
+    views = (1 + dataset.hard_views) * (batch_size // ranks)
     return DataLoader(
         dataset,
         batch_size=batch_size // ranks,
         sampler=_Share(steps, batch_size=batch_size, rank=rank, ranks=ranks),
         collate_fn=_collate_views,
-        **loader_options(worker_count(workers)),
+        **loader_options(worker_count(workers), item_bytes=views * 3 * dataset.augmenter.size**2),
     )
