@@ -21,7 +21,8 @@ class Caps:
     """The limits of what is taken from outside.
 
     `bytes` of an upload's file, `pixels` of its picture, `batch` files of one upload, `decode_seconds` and
-    `decode_bytes` (of memory) for the process that decodes, `uploads` and `calls` a minute of one token or address.
+    `decode_bytes` (of memory) for the process that decodes, `uploads` and `calls` a minute of one token or
+    address, and `guesses` of tokens.
     """
 
     bytes: int = 20_000_000
@@ -31,6 +32,7 @@ class Caps:
     decode_bytes: int = 4_000_000_000
     uploads: int = 6_000
     calls: int = 12_000
+    guesses: int = 60
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,7 +38,7 @@ class NewVotes(Strict):
 class NewState(Strict):
     """The state that a person gives a picture: `negative` ones must never match, `quarantined` ones rest."""
 
-    state: Annotated[ImageState, Field(description="active, negative or quarantined")]
+    state: Literal[ImageState.active, ImageState.negative, ImageState.quarantined]
 
 
 class NewListing(Strict):

@@ -71,7 +71,7 @@ def _known(request: Request, state: State, token: str | None, session: str | Non
     if token is not None:
         holder = holder_of(state.database, token)
         if holder is None:
-            _refuse_too_often(state, "guesses", _address(request), 60)
+            _refuse_too_often(state, "guesses", _address(request), state.settings.caps.guesses)
             raise ApiProblem(401, "an unknown or revoked token", headers={"WWW-Authenticate": "Bearer"})
         return Caller(holder)
     if session is not None and (found := session_of(state.database, session)) is not None:
@@ -146,7 +146,32 @@ class Shield:
         elif not told.isdigit() or int(told) > most:
             await problem(413, f"a body above {most:,} bytes; expected a smaller one")(scope, receive, sending)
         else:
-            await self._app(scope, _limited(receive, most), sending)
+            body = _Body(receive, sending, most)
+            await self._app(scope, body.receive, body.send)
+            if body.too_large:
+                await problem(413, f"a body above {most:,} bytes; expected a smaller one")(scope, receive, sending)
+
+
+class _Body:
+    """A body that comes without its length: it is counted, and above the limit the app's answer is left out."""
+
+    def __init__(self, receive: Receive, send: Send, most: int) -> None:
+        self._receive, self._send, self._left = receive, send, most
+        self.too_large = self._answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            if self._left < 0 and not self._answered:
+                self.too_large = True
+                return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        if not self.too_large:
+            self._answered = True
+            await self._send(message)
 
 
 def _host(text: str) -> str:
@@ -154,22 +179,6 @@ def _host(text: str) -> str:
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0].lower()
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    """Count the bytes of a body that comes without its length."""
-    seen = 0
-
-    async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        if message["type"] == "http.request":
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise ApiProblem(413, f"a body above {most:,} bytes; expected a smaller one")
-        return message
-
-    return counted
 
 
 def _adding_headers(send: Send) -> Send:

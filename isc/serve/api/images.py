@@ -32,7 +32,7 @@ from isc.serve.api.queries import cursor_of, image_of, key_of, one_image, result
 from isc.serve.api.state import State, state_of
 from isc.serve.database import trying_again
 from isc.serve.files import TooLarge
-from isc.serve.intake import NewImage, delete_image, take_in
+from isc.serve.intake import Blocked, NewImage, delete_image, take_in
 from isc.serve.kinds import ImageState, Role
 from isc.serve.previews import forget_previews
 from isc.serve.schema import event, folder_import, image
@@ -46,7 +46,9 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 
 @router.post("/images", status_code=202, response_model=Uploaded, responses=answers(413, 415))
 def upload(
-    state: Shared, caller: Uploader, files: Annotated[list[UploadFile], File(description="One picture or many.")]
+    state: Shared,
+    caller: Uploader,
+    files: Annotated[list[UploadFile], File(min_length=1, description="One picture or many.")],
 ) -> Uploaded:
     """Take pictures in. They are kept and queued when this answers; results come later."""
     caps = state.settings.caps
@@ -84,16 +86,30 @@ def _kept(state: State, stream: object, name: str, caller: Caller) -> NewImage:
     digest, size = state.files.keep(stream, most=caps.bytes)  # type: ignore[arg-type]
     width, height = size_of(state.files.path(digest))
     if width * height > caps.pixels:
-        state.files.remove(digest)
+        _discard(state, digest)
         raise TooLarge(f"{width:,} × {height:,} pixels; expected at most {caps.pixels:,}")
     return NewImage(digest, size, name, None, caller.name, width or None, height or None)
 
 
+def _discard(state: State, digest: str) -> None:
+    """Remove the file of a picture that was not taken in; one that was there before stays."""
+    with state.database.reading() as connection:
+        known = connection.execute(sa.select(image.c.id).where(image.c.sha256 == digest)).first()
+    if known is None:
+        state.files.remove(digest)
+
+
 def _accepted(state: State, kept: list[NewImage]) -> list[Accepted]:
+    try:
+        taken = take_in(state.database, kept)
+    except Blocked:
+        for one in kept:
+            _discard(state, one.sha256)
+        raise
     return [
         Accepted(id=number, sha256=one.sha256, name=one.name, new=fresh, results=f"/api/images/{number}/results",
                  events=f"/api/events?image={number}")
-        for one, (number, fresh) in zip(kept, take_in(state.database, kept), strict=True)
+        for one, (number, fresh) in zip(kept, taken, strict=True)
     ]  # fmt: skip
 
 
@@ -175,8 +191,6 @@ def seen(connection: sa.Connection, caller: Caller, image_id: int) -> Any:
 @router.put("/images/{image_id}/state", response_model=Image, responses=answers(404))
 def set_state(state: Shared, _: Admin, image_id: ImageId, body: NewState) -> Image:
     """Put a picture into the negative bank or into quarantine, or make it active again."""
-    if body.state is ImageState.unreadable:
-        raise ApiProblem(422, "state: expected active, negative or quarantined")
 
     def write() -> Image:
         with state.database.writing() as connection:

@@ -51,7 +51,7 @@ def login(http: Request, state: Shared, token: Annotated[str, Form(max_length=20
     """Begin a session for the holder of a token."""
     _refuse_other_sites(http)
     address = http.client.host if http.client else "unknown"
-    if state.rates.take(f"guesses:{address}", 60) > 0:
+    if state.rates.take(f"guesses:{address}", state.settings.caps.guesses) > 0:
         raise ApiProblem(429, "too many attempts", headers={"Retry-After": "60"})
     holder = holder_of(state.database, token.strip())
     if holder is None:

@@ -18,7 +18,7 @@ from isc.serve.api.models import (
     VoteResult,
     VoteResults,
 )
-from isc.serve.api.problems import ApiProblem, answers
+from isc.serve.api.problems import answers
 from isc.serve.api.queries import one_suggestion, queue, votes_of
 from isc.serve.api.state import State
 from isc.serve.feedback import decided_lines
@@ -86,11 +86,8 @@ def undo(state: Shared, caller: Reviewing, suggestion_id: ImageId) -> VoteResult
 
 @router.post("/votes", response_model=VoteResults, responses=answers(404))
 def vote_batch(state: Shared, caller: Reviewing, body: NewVotes) -> VoteResults:
-    """Vote on several suggestions: all votes are recorded, or none."""
-    votes = {one.suggestion: one.decision for one in body.votes}
-    if len(votes) < len(body.votes):
-        raise ApiProblem(422, "votes: a suggestion is named twice; expected each once")
-    return VoteResults(items=_cast(state, caller, votes))
+    """Vote on several suggestions: all votes are recorded, or none. Of two about one suggestion the last counts."""
+    return VoteResults(items=_cast(state, caller, {one.suggestion: one.decision for one in body.votes}))
 
 
 def _cast(state: State, caller: Caller, votes: dict[int, Decision]) -> list[VoteResult]:
