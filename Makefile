@@ -9,7 +9,7 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock
 PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
 LOCKED := setup.cfg pyproject.toml requirements.lock
 
-.PHONY: help setup demo test test-fast check docs format bench results lock clean
+.PHONY: help setup demo test test-fast check docs format fuzz bench results lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ docs:  ## the pages of docs/ as a site in site/, with strict links
 format: setup  ## format and mend what can be
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: setup  ## change sound files at random for some minutes: every reader reads them, or refuses them in one line
+	$(BIN)/python -m benchmarks.fuzz
 
 bench: setup  ## speed figures, and docs/results.md from them
 	$(BIN)/python -m benchmarks

@@ -67,6 +67,7 @@ TITLES = {
     "train_cpu_measures": "What each measure of speed is worth on a CPU, on ready tensors: the same command",
     "train_cuda": "Training on a GPU, sample photos: `python -m benchmarks.train`",
     "train_cuda_measures": "What each measure of speed is worth on a GPU, on ready tensors: the same command",
+    "fuzz": "Changed files that were read, refused in one line, or failed: `make fuzz`",
     "network": "The network on a CPU, keeping freed memory: `python -m benchmarks.network`",
 }
 
@@ -80,6 +81,7 @@ TABLES = {  # the page that shows a table besides docs/results.md
     "demo": "README.md",
     "headline": "README.md",
     "find": "docs/find.md",
+    "fuzz": "docs/reliability.md",
     "peers_models": "docs/robustness.md",
     "calibration": "docs/calibration.md",
     **dict.fromkeys(_DISC21, "docs/disc21.md"),

@@ -232,7 +232,7 @@ def _normalisation(runs: Runs, metadata: Mapping[str, str]) -> tuple[Vectors, Ve
             numbers: Sequence[float] = default if text is None else parse_json(f"[{text.strip().strip('[]()')}]")
             values[name] = np.array(numbers, np.float32).reshape(1, 3, 1, 1)
         except (ValueError, TypeError) as error:
-            runs.refuse(f"its metadata has {name}={text}; expected three numbers", error)
+            runs.refuse(f"its metadata has {name}={str(text)[:60]}; expected three numbers", error)
     if not (values["std"] > 0).all():
         runs.refuse(f"its metadata has std={metadata.get('std')}; expected numbers above 0")
     return values["mean"], values["std"]
