@@ -82,7 +82,7 @@ def rate(items: Iterable[object], *, each: int, skip: int) -> float:
 
 
 def loader(dataset: Dataset[object]) -> DataLoader[object]:
-    return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **loader_options(cores()))
+    return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **loader_options(cores(), item_bytes=0))
 
 
 def reading(photos: Listing, view_plan: ViewPlan) -> float:

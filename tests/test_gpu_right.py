@@ -310,7 +310,7 @@ def test_the_image_can_compile_and_its_commands_share_memory():
     docker = (REPOSITORY / "Dockerfile").read_text()
     _, full = docker.split("FROM light AS full")
     assert " g++ " in full[: full.index("rm -rf /var/lib/apt/lists")]
-    for page in ("Dockerfile",):
+    for page in ("Dockerfile", "docs/gpu.md"):
         commands = [line for line in (REPOSITORY / page).read_text().splitlines() if "docker run" in line]
         assert any("--gpus" in line for line in commands)
         assert all("--ipc=host" in line for line in commands if "--gpus" in line)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from isc.errors import InputError
 from isc.train.distributed import rank
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"  # name of the log folder in a run folder
 
@@ -27,6 +29,8 @@ class Board:
         if rank() > 0:
             yield cls(None)
             return
+        from torch.utils.tensorboard import SummaryWriter
+
         with _named(run / FOLDER):
             writer = SummaryWriter(str(run / FOLDER), purge_step=step + 1, flush_secs=30)
         try:

@@ -1,0 +1,121 @@
+"""The run for a machine with a GPU, rehearsed here: the same steps on a CPU, in small, and what travels there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from benchmarks.gpu import pack as packing
+from benchmarks.gpu.__main__ import LIMITS, NAMES
+from benchmarks.gpu.predictions import predicted
+from benchmarks.gpu.rows import Row, table, write
+from isc.errors import InputError
+from tests.conftest import REPOSITORY
+
+# not on that machine, and not in the pack
+ABSENT = (
+    "hydra",
+    "omegaconf",
+    "faiss",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorboard",
+    "click",
+    "rich",
+    "jinja2",
+    "ray",
+)
+WITHOUT = f"""
+import runpy, sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *given):
+        return None if name.partition(".")[0] in {ABSENT!r} else self.finder.find_spec(name, *given)
+
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+sys.argv = ["benchmarks.gpu", *sys.argv[1:]]
+runpy.run_module("benchmarks.gpu", run_name="__main__")
+"""
+
+
+def test_every_step_runs_on_a_cpu_without_what_that_machine_lacks(tmp_path):
+    command = [sys.executable, "-c", WITHOUT, "step", *NAMES, "--device", "cpu", "--small", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = {}
+    for name in NAMES:
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found["problem"] == ""
+        assert found["rows"]
+        answers |= {f"{name}: {row['what']}": row["right"] for row in found["rows"]}
+        assert all(row["measured"] > 0 for row in found["rows"])
+    assert False not in answers.values(), answers
+    assert sum(value is True for value in answers.values()) >= 6
+    lines = table(tmp_path, list(NAMES)).splitlines()
+    assert len(lines) == 2 + len(answers)
+
+
+def test_the_time_limits_are_ten_minutes():
+    assert sum(LIMITS.values()) == 600
+
+
+def test_a_step_that_fails_is_in_the_table_and_the_others_too(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "run", "product", "norms", "--output", str(tmp_path), "--small"]
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=True, env=hidden)
+    assert len(re.findall(r"^\| (product|norms) \| \*\*.*(CUDA|NVIDIA).*\*\*", done.stdout, re.MULTILINE)) == 2
+
+
+def test_ratios_and_the_table_by_hand(tmp_path):
+    rows = [
+        Row("a rate", 80, "photos/s", 100, "loader", True),
+        Row("a time", 2.0, "s", 1.0, "products alone", False),
+        Row("alone", 5000, "photos/s"),
+    ]
+    assert [row.ratio for row in rows] == [0.8, 0.5, None]
+    write(tmp_path, "one", rows, seconds=1)
+    assert table(tmp_path, ["one", "two"]).splitlines()[2:] == [
+        "| one | a rate | 80 photos/s | 100 photos/s (loader) | 0.80 | yes |",
+        "| one | a time | 2 s | 1 s (products alone) | 0.50 | **no** |",
+        "| one | alone | 5,000 photos/s | – | – | – |",
+        "| two | not run | | | | |",
+    ]
+
+
+def test_what_travels_runs_where_it_is_unpacked(tmp_path):
+    archive = tmp_path / "gpu.tar.gz"
+    assert packing.pack(archive, wheels=()) == archive.stat().st_size < packing.MOST
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    there = tmp_path / "isc-gpu"
+    assert os.access(there / "run.sh", os.X_OK)
+    command = [sys.executable, "-m", "benchmarks.gpu", "step", "jpeg", "--device", "cpu", "--small", "--output", "out"]
+    own = os.environ | {"PYTHONPATH": str(there)}
+    subprocess.run(command, cwd=there, capture_output=True, timeout=200, check=True, env=own)
+    assert json.loads((there / "out" / "jpeg.json").read_text())["rows"]
+
+
+def test_too_much_to_travel_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "MOST", 1000)
+    with pytest.raises(InputError, match=r"gpu\.tar\.gz: would have \d+ MB; expected at most 0 MB"):
+        packing.pack(tmp_path / "gpu.tar.gz", wheels=())
+    assert not (tmp_path / "gpu.tar.gz").exists()
+
+
+def test_the_page_holds_the_predictions_and_calls_them_so():
+    page = (REPOSITORY / "docs" / "gpu.md").read_text()
+    assert predicted() in page
+    assert "measured" not in predicted()
+    cells = [cell for line in predicted().splitlines()[2:] for cell in line.split("|")[2:4]]
+    assert cells
+    assert all(cell.strip().startswith("predicted: ") for cell in cells)
