@@ -1,7 +1,7 @@
-# Two images: `light` finds, indexes, matches and judges on a CPU; the last one, `full`, also trains, on a GPU or without
-# one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the base needs none; for a GPU the host
-# needs NVIDIA's driver and container toolkit. --ipc=host: photos go from the reading processes to the GPU's through
-# shared memory, of which a container has 64 MB without it.
+# Three images: `light` finds, indexes, matches and judges on a CPU; `serve` is the review service; the last one, `full`,
+# also trains, on a GPU or without one. The wheels of torch and faiss-gpu bring the CUDA runtime with them, so the base
+# needs none; for a GPU the host needs NVIDIA's driver and container toolkit. --ipc=host: photos go from the reading
+# processes to the GPU's through shared memory, of which a container has 64 MB without it.
 #   docker build -t isc:light --target light .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" isc:light isc find photos inbox
 #   docker build -t isc .
@@ -20,6 +20,19 @@ RUN useradd --create-home isc
 USER isc
 WORKDIR /data
 CMD ["isc", "--help"]
+
+# the review service: docker compose up (docker-compose.yml)
+FROM light AS serve
+
+USER root
+WORKDIR /opt/isc
+RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[serve]' \
+ && mkdir /data && chown isc /data
+USER isc
+WORKDIR /data
+VOLUME /data
+EXPOSE 8008
+CMD ["isc", "serve", "--data", "/data", "--host", "0.0.0.0"]
 
 FROM light AS full
 

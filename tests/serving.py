@@ -69,6 +69,8 @@ class Server:
                     connection.execute(sa.text("SELECT 1"))
                 return
             except sa.exc.OperationalError as error:
+                if self.process.poll() is not None:  # the children of a killed server still end
+                    self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
                 if time.monotonic() > end:
                     raise AssertionError(f"{self.kind} did not start: {error}") from error
                 time.sleep(0.2)

@@ -59,7 +59,7 @@ class LabelledPair:
 
 
 def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[LabelledPair]:
-    """Return the decided copy matches of a provider, by the SHA-256 of both pictures."""
+    """Return the decided copy matches of a provider, by the SHA-256 of both pictures; of a pair, the last one."""
     one, other = image.alias("one"), image.alias("other")
     columns = (one.c.id, one.c.sha256, one.c.path, other.c.id, other.c.sha256, other.c.path, copy_match.c.distance,
                suggestion.c.score, copy_match.c.evidence, suggestion.c.state, suggestion.c.audit)  # fmt: skip
@@ -73,18 +73,11 @@ def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[L
         .where(suggestion.c.kind == Kind.copy, suggestion.c.state.in_(DECIDED), provider.c.name == provider_name)
         .order_by(suggestion.c.id)
     )
-    found = []
+    found: dict[tuple[str, str], LabelledPair] = {}
     with database.reading() as connection:
         for a, sha_a, path_a, b, sha_b, path_b, distance, score, evidence, state, audit in connection.execute(wanted):
             pair = (sha_a, sha_b, path_a, path_b) if a > b else (sha_b, sha_a, path_b, path_a)
-            found.append(
-                LabelledPair(
-                    *pair,
-                    distance,
-                    score,
-                    float(evidence.get("fused", score)),
-                    state == SuggestionState.accepted,
-                    bool(audit),
-                )
-            )
-    return found
+            copy = state == SuggestionState.accepted
+            fused = float(evidence.get("fused", score))
+            found[pair[0], pair[1]] = LabelledPair(*pair, distance, score, fused, copy, bool(audit))
+    return list(found.values())

@@ -35,6 +35,7 @@ class Leased:
     attempts: int
     lease: str
     external_id: str | None
+    started: float
 
 
 def register(database: Database, providers: Mapping[str, AnyProvider]) -> dict[str, int]:
@@ -118,7 +119,7 @@ def _any(database: Database, wanted: sa.Select[Any]) -> bool:
 
 def _held(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Leased]:
     columns = (request.c.id, request.c.image_id, request.c.provider_id, image.c.sha256, image.c.path,
-               request.c.attempts, request.c.lease, request.c.external_id)  # fmt: skip
+               request.c.attempts, request.c.lease, request.c.external_id, request.c.started)  # fmt: skip
     rows = connection.execute(
         sa.select(*columns)
         .join(image, image.c.id == request.c.image_id)

@@ -75,11 +75,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop` is called. A database that is away is waited for."""
-        numbers = self._registered()
-        lanes = [
-            Lane(name, numbers[name], one, Circuit(self.database, name, one.limits))
-            for name, one in self._providers.items()
-        ]
+        lanes = self.lanes()
         groups: dict[str, list[Lane]] = {}
         for lane in lanes:
             groups.setdefault(lane.provider.group, []).append(lane)
@@ -97,17 +93,21 @@ class Worker:
             thread.join(max(0.1, end - time.monotonic()))
         self.context.examiner.reader.close()
 
+    def lanes(self) -> list[Lane]:
+        """Return the providers with their numbers and circuits, when the database knows them."""
+        numbers = self._registered()
+        return [
+            Lane(name, numbers[name], self._providers[name], Circuit(self.database, name, self._providers[name].limits))
+            for name in numbers
+        ]
+
     def stop(self) -> None:
         """End after the calls that run now."""
         self._stop.set()
 
     def drain(self) -> int:
         """Work on what is due until nothing is left, in this thread, and return the number of calls."""
-        numbers = self._registered()
-        lanes = [
-            Lane(name, numbers[name], one, Circuit(self.database, name, one.limits))
-            for name, one in self._providers.items()
-        ]
+        lanes = self.lanes()
         count = 0
         while self._round(lanes):
             count += 1
@@ -249,6 +249,8 @@ class Worker:
         for one, answer in zip(held, answers, strict=True):
             if answer is not None:
                 self._take(lane, one, answer)
+            elif one.started < time.time() - provider.give_up:
+                failed(self.database, one, TooSlow(f"no answer within {provider.give_up:g} s"), lane.limits)
         return any(answer is not None for answer in answers)
 
     def _picture(self, one: Leased) -> Picture:

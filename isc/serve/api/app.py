@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from isc import __version__
-from isc.serve.api import admin, images, metrics, pages, pictures, problems, review
+from isc.serve.api import admin, callbacks, images, metrics, pages, pictures, problems, review
 from isc.serve.api.broker import Broker
 from isc.serve.api.guard import Shield
 from isc.serve.api.rates import Rates
@@ -39,7 +39,15 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
                   redoc_url=None)  # fmt: skip
     app.state.shared = State(store, settings, Rates(), Broker(store))
     problems.install(app)
-    for router in (images.router, review.router, admin.router, admin.open_router, metrics.router, pictures.router):
+    for router in (
+        images.router,
+        review.router,
+        admin.router,
+        admin.open_router,
+        callbacks.router,
+        metrics.router,
+        pictures.router,
+    ):
         app.include_router(router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

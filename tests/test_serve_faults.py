@@ -1,0 +1,253 @@
+"""Faults: the worker, the server and the database are killed while pictures arrive; nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from isc.serve import schema
+from isc.serve.database import Database
+from tests.serving import PHOTOS, edited, free_port, server
+
+KILLS = int(os.environ.get("ISC_SERVE_KILLS", "3"))  # of each kind; 20 in the measurement of docs/results.md
+CLIENTS = 2
+
+
+class Running:
+    """`isc serve` in a process of its own."""
+
+    def __init__(self, folder: Path, url: str | None, config: Path | None = None) -> None:
+        self.port, self.folder, self.url = free_port(), folder, url
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.config = ["--config", str(config)] if config else []
+        self.log = folder.parent / f"{folder.name}.log"
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, **({"ISC_SERVE_DATABASE": self.url} if self.url else {})}
+        command = [sys.executable, "-m", "isc.cli.main", "serve", "--data", str(self.folder), "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*command, *self.config], env=environment, stderr=log, stdout=log)
+        self.wait_until_ready()
+
+    def wait_until_ready(self, seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if httpx.get(f"{self.address}/readyz", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.1)
+
+    def children(self, word: str) -> list[int]:
+        """Return the ids of the processes of the tree whose command has this word after `serve`."""
+        found = []
+        for line in subprocess.run(
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
+        ).stdout.splitlines():
+            number, _, command = line.strip().partition(" ")
+            if f" serve {word} " in command:
+                found.append(int(number))
+        return found
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def running(request, tmp_path):
+    if request.param == "sqlite":
+        one = Running(tmp_path / "data", None)
+        one.backend = None
+        yield one
+        one.stop()
+        return
+    for backend in server("postgresql"):
+        one = Running(tmp_path / "data", backend.new_database())
+        one.backend = backend
+        yield one
+        one.stop()
+
+
+class Clients:
+    """Clients that upload different pictures until they are told to stop, and remember what was acknowledged."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.acknowledged, self.stop = address, {}, threading.Event()
+        self._lock = threading.Lock()
+        self._number = 0
+        self.threads = [threading.Thread(target=self._upload) for _ in range(CLIENTS)]
+        for one in self.threads:
+            one.start()
+
+    def _next(self) -> bytes:
+        with self._lock:
+            self._number += 1
+            number = self._number
+        return edited(PHOTOS[number % len(PHOTOS)], crop=0.02 + 0.001 * (number % 200), mirror=number % 2 == 0)
+
+    def _upload(self) -> None:
+        while not self.stop.wait(0.15):
+            data = self._next()
+            for _ in range(200):
+                try:
+                    answer = httpx.post(f"{self.address}/api/images", files=[("files", ("x.jpg", data))], timeout=10)
+                    if answer.status_code == 202:
+                        one = answer.json()["images"][0]
+                        self.acknowledged[one["id"]] = one["sha256"]
+                        break
+                    assert answer.status_code in (429, 503), answer.text
+                except httpx.HTTPError:
+                    pass
+                if self.stop.wait(0.2):
+                    return
+
+    def end(self) -> dict[int, str]:
+        self.stop.set()
+        for one in self.threads:
+            one.join()
+        return self.acknowledged
+
+
+def _kill(running, what):
+    if what == "database":
+        running.backend.kill()
+        time.sleep(0.5)
+        running.backend.start()
+    elif what == "service":
+        tree = [running.process.pid, *(pid for word in ("web", "worker", "keeper") for pid in running.children(word))]
+        for pid in tree:
+            os.kill(pid, signal.SIGKILL)
+        running.process.wait()
+        time.sleep(0.3)
+        running.start()
+    else:
+        for pid in running.children(what):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(running):
+    rng = random.Random(5)
+    clients = Clients(running.address)
+    kinds = ["worker", "web", "service", *(["database"] if running.backend else [])]
+    for what in kinds:
+        for _ in range(KILLS):
+            time.sleep(rng.uniform(0.2, 1.5))
+            _kill(running, what)
+        running.wait_until_ready()
+    time.sleep(1)
+    acknowledged = clients.end()
+    assert len(acknowledged) > 5
+    database = Database(running.url or f"sqlite:///{running.folder}/serve.sqlite")
+    with database.writing() as connection:  # the leases of the dead would end by themselves, in minutes
+        leased = sa.update(schema.request).where(schema.request.c.state == "leased")
+        connection.execute(leased.values(lease_until=0.0))
+    end = time.monotonic() + 240
+    while True:
+        with database.reading() as connection:
+            open_ = connection.scalar(
+                sa.select(sa.func.count()).where(schema.request.c.state.in_(("queued", "leased")))
+            )
+        if not open_:
+            break
+        assert time.monotonic() < end, f"{open_} requests were never answered"
+        time.sleep(0.3)
+    with database.reading() as connection:
+        images = dict(map(tuple, connection.execute(sa.select(schema.image.c.id, schema.image.c.sha256))))
+        asked = connection.execute(sa.select(schema.request.c.image_id, schema.request.c.state)).all()
+        numbers = connection.execute(
+            sa.select(schema.number.c.image_id, schema.number.c.classifier, sa.func.count()).group_by(
+                schema.number.c.image_id, schema.number.c.classifier
+            )
+        ).all()
+        matches = connection.execute(
+            sa.select(sa.func.count()).select_from(schema.copy_match)
+            .group_by(schema.copy_match.c.request_id, schema.copy_match.c.image_id, schema.copy_match.c.other_id)
+        ).all()  # fmt: skip
+    assert acknowledged.items() <= images.items()
+    assert {state for _, state in asked} == {"done"}
+    assert len(asked) == 3 * len(images)
+    assert {count for *_, count in numbers} == {1}
+    assert len(numbers) == 6 * len(images)
+    assert {count for (count,) in matches} <= {1}
+    for digest in acknowledged.values():
+        assert (running.folder / "pictures" / digest[:2] / digest[2:4] / digest).stat().st_size > 0
+    database.close()
+
+
+def test_it_stops_gracefully_and_a_stream_of_events_ends(tmp_path):
+    running = Running(tmp_path / "data", None)
+    kinds: list[str] = []
+
+    def listen():
+        with httpx.stream("GET", f"{running.address}/api/events", timeout=60) as answer:
+            kinds.extend(line for line in answer.iter_lines() if line.startswith("event: "))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    time.sleep(1)
+    httpx.post(f"{running.address}/api/images", files=[("files", ("x.jpg", PHOTOS[0].read_bytes()))])
+    end = time.monotonic() + 60
+    while kinds.count("event: answered") < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    begun = time.monotonic()
+    assert running.stop() == 0
+    thread.join(10)
+    assert not thread.is_alive()
+    assert time.monotonic() - begun < 20
+    assert kinds.count("event: received") == 1
+    assert kinds.count("event: answered") == 3
+    assert "Traceback" not in running.log.read_text()
+
+
+STUCK = '''
+import time
+from isc.serve import Limits, Number, Provider
+
+class Stuck(Provider):
+    """A provider that never returns for the first picture."""
+    version = "1"
+    limits = Limits(batch=1, seconds=1.0, attempts=2)
+
+    def describe(self, pictures):
+        if pictures[0].id == 1:
+            time.sleep(3600)
+        return [[Number("said", 1.0)] for _ in pictures]
+'''
+
+
+def test_a_provider_that_never_returns_ends_as_a_dead_letter_and_the_others_go_on(tmp_path, monkeypatch):
+    (tmp_path / "stuck.py").write_text(STUCK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    config = tmp_path / "serve.toml"
+    config.write_text('[providers.stuck]\nuse = "stuck:Stuck"\n')
+    running = Running(tmp_path / "data", None, config)
+    for photo in PHOTOS[:2]:
+        httpx.post(f"{running.address}/api/images", files=[("files", ("x.jpg", photo.read_bytes()))])
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        states = {
+            (one["image"], one["provider"]): (one["state"], one["error"])
+            for image in (1, 2)
+            for one in httpx.get(f"{running.address}/api/images/{image}/results", timeout=30).json()["requests"]
+        }
+        if states[1, "stuck"][0] == "dead" and states[2, "stuck"][0] == "done":
+            break
+        time.sleep(0.5)
+    assert running.stop() == 0
+    assert states[1, "stuck"] == ("dead", "TooSlow: no answer within 1 s")
+    assert states[2, "stuck"][0] == "done"
+    assert {states[image, name][0] for image in (1, 2) for name in ("copy", "pdq", "quality")} == {"done"}
