@@ -19,7 +19,7 @@ from isc.serve import schema
 from isc.serve.database import Database
 from tests.serving import PHOTOS, edited, free_port, server
 
-KILLS = int(os.environ.get("ISC_SERVE_KILLS", "3"))  # of each kind; 20 in the measurement of docs/results.md
+KILLS = int(os.environ.get("ISC_SERVE_KILLS", "1"))  # of each kind; 20 in the measurement of docs/results.md
 CLIENTS = 2
 
 
