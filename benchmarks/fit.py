@@ -100,7 +100,7 @@ class Fit:
         """Fit the calibration of the matching track's scores to probabilities."""
         self._calibrated("matching", lambda judge: (
             "track=matching", f"query_images={judge / SIDES[0]}", f"reference_images={judge / SIDES[1]}"
-        ))  # fmt: skip
+        ), "--precision", "0.95")  # fmt: skip
 
     def _calibrated(self, name: str, options: Callable[[Path], tuple[str, ...]], *words: str) -> None:
         runs = []
