@@ -217,6 +217,20 @@ def test_references_are_sent_once_for_two_searches(monkeypatch):
     assert (second.reference == 499 - other.reference).all()
 
 
+def test_references_in_several_blocks_are_not_kept():
+    """Each block takes half of the memory: a second one beside it would fill it."""
+    rng = np.random.default_rng(9)
+    queries, references = unit(rng, 20, 16).astype(np.float32), unit(rng, 1500, 16).astype(np.float32)
+    small, large = (DeviceSearch(["cpu"], half=True, memory=memory) for memory in (1 << 16, MEMORY))
+    with keeping_references():
+        found = small.best_pairs(queries, references, num_pairs=30)
+        assert not device_rows._KEPT.rows
+        again = large.best_pairs(queries, references, num_pairs=30)
+        assert len(device_rows._KEPT.rows) == 1
+    assert found.reference.tobytes() == again.reference.tobytes()
+    assert not device_rows._KEPT.rows
+
+
 @pytest.mark.parametrize("work", [None, 10**10, 10**12])
 def test_a_small_search_does_not_wake_the_gpu(work, monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: True)

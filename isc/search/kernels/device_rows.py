@@ -181,8 +181,13 @@ def keeping_references() -> Iterator[None]:
             _KEPT.rows.clear()
 
 
-def reference_rows(vectors: Vectors, part: slice, *, device: torch.device, kind: torch.dtype) -> Rows:
-    """Return the rows of `part` of an array on the device: those of an earlier search if they are kept, else empty."""
+def reference_rows(
+    vectors: Vectors, part: slice, *, device: torch.device, kind: torch.dtype, keep: bool = True
+) -> Rows:
+    """Return the rows of `part` of an array on the device: those of an earlier search if they are kept, else empty.
+
+    `keep` says whether the device has room to keep them.
+    """
     key = (str(device), part.start, part.stop, str(kind))
     known = _KEPT.rows.get(key)
     if known is not None and known[0] is vectors:
@@ -191,7 +196,7 @@ def reference_rows(vectors: Vectors, part: slice, *, device: torch.device, kind:
         if other == key or _KEPT.rows[other][0] is not vectors:
             del _KEPT.rows[other]
     made = Rows.empty(part.stop - part.start, vectors.shape[1], device=device, kind=kind, multiple=TILE)
-    if _KEPT.on:
+    if _KEPT.on and keep:
         _KEPT.rows[key] = vectors, made
     return made
 

@@ -145,20 +145,29 @@ class _Search:
         """Return the best pairs with the references of `part`, numbered as in all references."""
         import torch
 
+        # Triton launches on a thread's current device, whatever device the tensors are on
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
+            return self._best(queries, references, part)
+
+    def _best(self, queries: Vectors, references: Vectors, part: slice) -> Pairs:
+        import torch
+
         dim = queries.shape[1]
         sizes = torch.zeros(0, dtype=self.kind).element_size()
         each = max(TILE, int(SHARES["references"] * self.room) // ((4 + sizes) * dim + 4) // TILE * TILE)
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
         best = Pairs(none, none, none.double())
         mine = self._queries(queries)
+        keep = each >= part.stop - part.start  # several blocks have no room beside each other
         for first in range(part.start, part.stop, each):
             rows = slice(first, min(first + each, part.stop))
-            block = reference_rows(references, rows, device=self.device, kind=self.kind)
+            block = reference_rows(references, rows, device=self.device, kind=self.kind, keep=keep)
             chunks = len(block.vectors) // CHUNK
             step = max(1, min(int(SHARES["maxima"] * self.room) // (6 * chunks), (1 << 30) // chunks))
             for start in range(0, len(queries), step):
                 some = mine.take(slice(start, min(start + step, len(queries))))
                 best = self._block(some, block, references[rows], best, first=start, column=first)
+            del block  # before the next takes its place
         return best
 
     def _queries(self, queries: Vectors) -> Rows:
