@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,11 @@ KILLS = int(os.environ.get("ISC_SERVE_KILLS", "1"))  # of each kind; 20 in the m
 CLIENTS = 2
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Running:
     """`isc serve` in a process of its own."""
 
@@ -36,6 +42,10 @@ class Running:
     def start(self) -> None:
         environment = {**os.environ, **({"ISC_SERVE_DATABASE": self.url} if self.url else {})}
         command = [sys.executable, "-m", "isc.cli.main", "serve", "--data", str(self.folder), "--port", str(self.port)]
+        end = time.monotonic() + 60
+        while _listens(self.port):
+            assert time.monotonic() < end, "the processes of a killed service did not end"
+            time.sleep(0.1)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *self.config], env=environment, stderr=log, stdout=log)
         self.wait_until_ready()
@@ -128,11 +138,8 @@ def _kill(running, what):
         time.sleep(0.5)
         running.backend.start()
     elif what == "service":
-        tree = [running.process.pid, *(pid for word in ("web", "worker", "keeper") for pid in running.children(word))]
-        for pid in tree:
-            os.kill(pid, signal.SIGKILL)
+        running.process.kill()  # its processes see that it is gone, and end
         running.process.wait()
-        time.sleep(0.3)
         running.start()
     else:
         for pid in running.children(what):

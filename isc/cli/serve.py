@@ -95,8 +95,17 @@ def serve(
 
 
 def _part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a process of the tree."""
-    function = click.option("--host", hidden=True)(function)
+    """Add the options of a process of the tree, which ends with its supervisor, if it has one."""
+
+    @functools.wraps(function)
+    def called(**options: Any) -> None:
+        with needing("isc serve", extra="serve"):
+            from isc.serve.parent import end_with_parent
+
+        end_with_parent()
+        function(**options)
+
+    function = click.option("--host", hidden=True)(called)
     return _options(function)
 
 

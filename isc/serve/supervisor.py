@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from isc.errors import InputError
 from isc.serve.database import DATABASE_WAIT, Database, DatabaseAway
+from isc.serve.parent import PARENT
 from isc.serve.settings import DATABASE, Settings
 from isc.serve.worker import Worker
 
@@ -101,7 +102,7 @@ def run_all(settings: Settings, options: Sequence[str]) -> None:
     """
     groups = prepare(settings)
     door = listening(settings)
-    environment = {**os.environ, DATABASE: settings.database}
+    environment = {**os.environ, DATABASE: settings.database, PARENT: str(os.getpid())}
     children = [Child("web", ["web", *options, "--handle", str(door.fileno())], handles=(door.fileno(),))]
     for group in groups:
         count = settings.workers if "copy" in group else 1
