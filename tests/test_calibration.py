@@ -574,7 +574,7 @@ def test_the_benchmark_counts_what_is_accepted(fitted):
     row, applied = measured.row(run, None), applied_to(fitted, matches)
     correct = truth.correct(matches)[applied.accepted]
     assert row["accepted"] == str(len(correct))
-    assert row["precision where 0.9 is asked"].startswith(f"{correct.mean():.3f} (")
+    assert row["precision"].startswith(f"{correct.mean():.3f} (")
     assert row["recall"] == f"{correct.sum() / 90:.3f}"
     few = run.with_share(0.1, 0)
     assert len(few.truth.pairs) == round(60 / 9)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("threatexchange", reason="needs threatexchange (pip install isc[dev]), which compiles pdqhash")
+pytest.importorskip(
+    "threatexchange", reason="needs threatexchange (pip install isc[threatexchange]), which compiles pdqhash"
+)
 
 from threatexchange.extensions.manifest import ThreatExchangeExtensionManifest
 
