@@ -105,16 +105,22 @@ def _run(action: Callable[[], None], schema: type[Any]) -> None:
     """Run the action; turn user errors into one line on stderr and an exit status."""
     try:
         with failing_by_system():
-            action()
+            _explained(action, schema)
     except InputError as error:
         fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, schema))
     except KeyboardInterrupt:
         print("interrupted; nothing was left half written", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _explained(action: Callable[[], None], schema: type[Any]) -> None:
+    """Run the action; explain an error of Hydra, some of which are errors of the system too."""
+    try:
+        action()
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, schema))
 
 
 def explain(error: Exception, schema: type[Any]) -> str:
