@@ -246,7 +246,7 @@ REFUSED = {
     "precision of nothing": ((*FIT, "--precision", "nan"), ("nan is not a finite number",)),
     "few copies": ((*FIT[:2], "--ground-truth", "few.csv"), ("labelled", "19 copies among", "at least 20", "label")),
     "no copies": ((*FIT[:2], "--ground-truth", "none.csv"), ("none.csv", "distractors alone")),
-    "another truth": ((*FIT[:2], "--ground-truth", "other.csv"), ("0 copies among 0 judged predictions",)),
+    "another truth": ((*FIT[:2], "--ground-truth", "other.csv"), ("other.csv: none of its 100 query ids",)),
 }
 
 
@@ -291,16 +291,16 @@ def test_a_run_that_does_not_say_what_made_it_is_refused(scene):
     scene.text("labelled/match.json", "{}")
     status, _, err = called(scene, *FIT, "--output", "c.json")
     assert status == 2
-    assert "labelled/match.json: no 'format'; expected what match.py wrote" in err
+    assert "labelled/match.json: no format; expected what match.py wrote" in err
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda values: values.pop("map"), "no 'map'"),
+        (lambda values: values.pop("map"), "no map"),
         (lambda values: values.update(format="isc-fusion-1"), "format 'isc-fusion-1'"),
         (lambda values: values["map"].update(form="spline"), "form 'spline'"),
-        (lambda values: values["wanted"].update(threshold="high"), "'high'"),
+        (lambda values: values["wanted"].update(threshold="high"), 'wanted.threshold is "high"'),
         (lambda values: values["prior"].update(copies=-1), "-1.0 copies a query"),
         (lambda values: values["runs"][0].update(copies=10**6), "1000000 of 1600 pairs"),
         (lambda values: values.update(unrelated={"rows": 2, "dim": 2, "float16": "AAAA"}), "expected 2 × 2 float16"),

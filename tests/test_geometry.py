@@ -685,7 +685,7 @@ def test_agreement_looks_at_what_both_show_only():
 def test_local_correlation_by_a_plain_loop():
     a, b = (gray(name)[:24, :31].astype(np.float32) for name in ("S000", "S020"))
     b = (a + b) / 2
-    correlation, contrast = geometry._correlated(a, b)
+    correlation, less, more = geometry._correlated(a, b)
     half = geometry.WINDOW // 2
     wide_a, wide_b = (np.pad(one.astype(np.float64), half, mode="reflect") for one in (a, b))
     for y, x in itertools.product(range(0, 24, 3), range(0, 31, 3)):
@@ -694,4 +694,5 @@ def test_local_correlation_by_a_plain_loop():
         together = ((one - one.mean()) * (other - other.mean())).mean()
         expected = together / math.sqrt((one.var() + geometry.NOISE) * (other.var() + geometry.NOISE))
         assert correlation[y, x] == pytest.approx(expected, abs=2e-3)
-        assert contrast[y, x] == pytest.approx(min(one.std(), other.std()), abs=0.05)
+        assert less[y, x] == pytest.approx(min(one.std(), other.std()), abs=0.05)
+        assert more[y, x] == pytest.approx(max(one.std(), other.std()), abs=0.05)

@@ -557,17 +557,17 @@ def written(place, name: str, **changes) -> Path:
 
 REFUSED = {
     "missing": (lambda place: None, ("f.json: cannot be read", "No such file", "isc fusion fit")),
-    "a folder": (lambda place: (place / "f.json").mkdir(), ("f.json: cannot be read", "isc fusion fit")),
+    "a folder": (lambda place: (place / "f.json").mkdir(), ("f.json: is no regular file", "isc fusion fit")),
     "no JSON": (lambda place: place.text("f.json", "{"), ("f.json: ", "isc fusion fit")),
     "no text": (lambda place: (place / "f.json").write_bytes(b"\xff\xfe\x00"), ("f.json: ", "isc fusion fit")),
     "a list": (lambda place: place.text("f.json", "[1]"), ("f.json: ", "isc fusion fit")),
     "a number": (lambda place: place.text("f.json", "1"), ("f.json: ", "isc fusion fit")),
-    "nothing in it": (lambda place: place.text("f.json", "{}"), ("f.json: no 'format'", "isc fusion fit")),
+    "nothing in it": (lambda place: place.text("f.json", "{}"), ("f.json: no format", "isc fusion fit")),
     "another format": (
         lambda place: written(place, "f.json", format="isc-normalize-1"),
         ("f.json: format 'isc-normalize-1'", "expected isc-fusion-1"),
     ),
-    "no fusion": (lambda place: written(place, "f.json", fusion={}), ("f.json: no 'by_distance'",)),
+    "no fusion": (lambda place: written(place, "f.json", fusion={}), ("f.json: no fusion.by_distance",)),
     "a part is a list": (lambda place: written(place, "f.json", fusion=[]), ("f.json: ",)),
     "unknown curve": (lambda place: with_curves(place, lambda curves: curves.update(warmth=curves["distance"])),
                       ("f.json: curves distance, warmth", "expected distance")),
@@ -578,7 +578,7 @@ REFUSED = {
     "a curve the wrong way": (lambda place: with_curves(place, lambda curves: curves["distance"].update(
                                   knots=[0.0, 1.0], rises=[1.0])), ("f.json: curve distance", "> 0")),
     "a word for a number": (lambda place: with_curves(place, lambda curves: curves["distance"].update(rises=["x"])),
-                            ("f.json: ", "'x'")),
+                            ("f.json: ", '"x"')),
 }  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def test_what_was_decided_is_exported_for_the_verbs(tmp_path, capsys):
 
 def test_500_verdicts_calibrate_a_provider_whose_scores_are_too_high(tmp_path):
     """Simulated verdicts: the provider says p, the truth is p³. The fit on 500 halves the error on 2,000 others."""
-    from isc.evaluate.calibration.fit import fit
+    from isc.evaluate.calibration.fit import LabelledRun, fit
 
     service = _service(tmp_path, review={Kind.copy: Review(show=0, withhold=0, acceptance=0)})
     rng = np.random.default_rng(3)
@@ -227,7 +227,8 @@ def test_500_verdicts_calibrate_a_provider_whose_scores_are_too_high(tmp_path):
     write_labelled(service.database, service.settings, tmp_path / "out")
     predictions = read_predictions(tmp_path / "out" / "predictions.csv")
     made = read_made(tmp_path / "out")
-    fitted = fit(predictions, read_ground_truth(tmp_path / "out" / "ground_truth.csv"), made, precision=0.9)
+    truth = read_ground_truth(tmp_path / "out" / "ground_truth.csv")
+    fitted = fit([LabelledRun("votes", predictions, truth, made)], precision=0.9)
     fresh = rng.random(2000).astype(np.float32) ** 0.5
     before = np.abs(fresh - fresh**3).mean()
     after = np.abs(np.asarray(fitted.map(fresh)) - fresh**3).mean()

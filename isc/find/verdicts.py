@@ -44,8 +44,13 @@ class Judge:
         return self.by_distance is not None and self.by_distance.unrelated is not None
 
     def unrelated_distance(self, suspects: npt.NDArray[np.float32]) -> Floats | None:
-        """Return each suspect's squared distance [Q] to unrelated pictures; None if no calibration has some."""
+        """Return each suspect's squared distance [Q] to unrelated pictures; None if no calibration has some.
+
+        Descriptors of another dimension are those of another model, for which the calibration does not hold.
+        """
         if self.by_distance is None or self.by_distance.unrelated is None:
+            return None
+        if self.by_distance.unrelated.shape[1] != suspects.shape[1]:
             return None
         from isc.search.unrelated import unrelated_distance
 
@@ -68,7 +73,7 @@ class Judge:
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:
             found = self.by_pixels.corrected(self.by_pixels.map(found), queries=suspects, references=photos)
-        if self.by_distance is not None:
+        if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
             fitted = self.by_distance.fitted(-distance[alone], None if unrelated is None else unrelated[alone])
             found[alone] = self.by_distance.corrected(fitted, queries=suspects, references=photos)
