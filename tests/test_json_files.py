@@ -140,11 +140,13 @@ def test_any_one_value_of_another_kind_is_read_or_refused_in_one_line(tmp_path, 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (["copies"], 12_001), (["queries_with_copies"], 1_201), (["queries"], 0), (["pairs"], -1), (["copies"], 1.5),
-        (["queries"], "1200"), (["queries"], True), (["wanted", "precision"], 1.5), (["wanted", "recall"], -0.1),
+        (["runs", 0, "copies"], 12_001), (["runs", 0, "with_copies"], 1_201), (["runs", 0, "queries"], 0),
+        (["runs", 0, "pairs"], -1), (["runs", 0, "copies"], 1.5), (["runs", 0, "queries"], "1200"),
+        (["runs", 0, "queries"], True), (["prior", "copies"], 0), (["wanted", "precision"], 1.5),
+        (["wanted", "recall"], -0.1),
         (["wanted", "pairs"], -4), (["wanted", "interval"], [1, 0]), (["wanted", "interval"], [1]),
         (["wanted", "interval"], "12"), (["made", "descriptors"], True), (["made", "queries"], 10**30),
-        (["made", "k"], 0), (["best_scores", "scores"], "123"), (["map", "bias"], "1"), (["reliability", 0, "mean"], 2),
+        (["made", "k"], 0), (["prior", "references"], "123"), (["map", "bias"], "1"), (["reliability", 0, "mean"], 2),
         (["reliability", 0], 7), (["thresholds"], {"a": 1}),
     ],
 )  # fmt: skip
