@@ -309,7 +309,8 @@ def _read_arguments(path: Path) -> None:
 
 
 def _arguments() -> Sequence[bytes]:
-    import isc.cli.hydra_app  # noqa: F401 -- here: it takes seconds
+    import isc.cli.hydra_app
+    import isc.train.run  # noqa: F401 -- here: they take seconds, and a limited process has no room for torch
 
     return [
         "\n".join(line).encode()
