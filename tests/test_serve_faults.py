@@ -20,6 +20,10 @@ from isc.serve import schema
 from isc.serve.database import Database
 from tests.serving import PHOTOS, edited, free_port, server
 
+pytestmark = pytest.mark.skipif(
+    "ISC_SERVE_KILLS" not in os.environ,
+    reason="kills servers for minutes; ISC_SERVE_KILLS=1 runs one kill of each kind",
+)
 KILLS = int(os.environ.get("ISC_SERVE_KILLS", "1"))  # of each kind; 20 in the measurement of docs/results.md
 CLIENTS = 2
 
