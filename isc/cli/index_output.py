@@ -1,4 +1,4 @@
-"""What isc index says of an index: its statistics, its model, its changes."""
+"""Messages of isc index about an index: its statistics, its model, its changes."""
 
 from __future__ import annotations
 

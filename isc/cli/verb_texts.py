@@ -1,4 +1,4 @@
-"""What --help says of each verb before its keys; PROGRAM stands for the command as it was typed."""
+"""Texts of --help for each verb, before its keys; PROGRAM stands for the command as it was typed."""
 
 TRAIN = """\
 Train a copy detector on photos, without labels.

@@ -1,4 +1,4 @@
-"""What an HDF5 file holds, read in a process of its own: HDF5 can loop, crash or fill the memory on a damaged file.
+"""The contents of an HDF5 file, read in a process of its own: HDF5 may loop, crash or fill memory on a damaged one.
 
 A dataset is described by its header. What would not give the numbers that its writer stored is a `problem`: a dataset
 of parts in other files (virtual, external, behind a link), and one that was never written to the end, which HDF5 reads

@@ -38,7 +38,7 @@ GROUP = 512  # photos that are described and written to disk together
 
 @dataclass(frozen=True)
 class Changes:
-    """What a change of an index did, in photos; `unreadable` holds (path, reason) of those left out."""
+    """The photos that a change of an index touched; `unreadable` holds (path, reason) of those left out."""
 
     added: int = 0
     changed: int = 0

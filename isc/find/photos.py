@@ -76,7 +76,7 @@ def _of_source(source: Path, what: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells whether a file has changed: its size in bytes, its time of change in ns, and its SHA-256."""
+    """The marks by which a changed file is known: its size in bytes, its time of change in ns, and its SHA-256."""
 
     size: int
     mtime_ns: int

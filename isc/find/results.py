@@ -13,7 +13,7 @@ from isc.find.page import IN_NOTEBOOK, Region, notebook, picture
 
 
 class Verdict(Enum):
-    """What the evidence for a pair amounts to."""
+    """The conclusion from the evidence for a pair."""
 
     copy = "copy"
     perhaps = "perhaps"
@@ -89,7 +89,7 @@ class Matches(Sequence[Match]):
 
 
 class Kind(Enum):
-    """How the photos of a group resemble each other, the weakest pair deciding."""
+    """The resemblance of the photos of a group, the weakest pair deciding."""
 
     exact = "exact"  # the same bytes
     edited = "edited"  # the same photo, changed: resized, cropped, compressed, filtered

@@ -40,7 +40,7 @@ class Judge:
 
     @property
     def compares_unrelated(self) -> bool:
-        """Whether distances are seen beside those to unrelated pictures."""
+        """True if distances are seen beside those to unrelated pictures."""
         return self.by_distance is not None and self.by_distance.unrelated is not None
 
     def unrelated_distance(self, suspects: npt.NDArray[np.float32]) -> Floats | None:

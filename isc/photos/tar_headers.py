@@ -36,7 +36,7 @@ class Member(NamedTuple):
 
 
 class _DamageError(Exception):
-    """What is wrong with a header."""
+    """A fault of a header."""
 
 
 def members(path: Path) -> Iterator[Member]:

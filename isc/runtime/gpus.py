@@ -1,4 +1,4 @@
-"""Whether this machine may have a GPU, without loading a library that takes seconds to say so."""
+"""A check whether this machine may have a GPU, without loading a library that takes seconds to say so."""
 
 from __future__ import annotations
 

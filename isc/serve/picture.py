@@ -43,7 +43,7 @@ class Picture:
 
     @property
     def examined(self) -> Examined:
-        """What decoding gives; the picture is decoded when this is first asked. Raises Unreadable."""
+        """The result of decoding; the picture is decoded when this is first asked. Raises Unreadable."""
         assert self.examiner is not None, "this worker has no process that decodes"
         return self.examiner.examine(self.sha256, self.path)
 

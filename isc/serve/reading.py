@@ -26,7 +26,7 @@ PREVIEW = 1024  # pixels of the longest side of what providers see as `pixels`
 
 @dataclass(frozen=True)
 class Examined:
-    """What decoding a picture gives.
+    """The result of decoding a picture.
 
     squares  uint8 [V, 3, S, S]: the whole picture and its likeliest region, as the network takes them
     features local features, for the comparison of pixels

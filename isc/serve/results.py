@@ -1,4 +1,4 @@
-"""What providers say about a picture, one class per kind of metadata."""
+"""Results of providers about a picture, one class per kind of metadata."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CopyMatch:
 
     @property
     def score(self) -> float:
-        """How sure the provider is, 0…1."""
+        """The confidence of the provider, 0…1."""
         return self.probability if self.probability is not None else 0.5
 
     def row(self) -> dict[str, Any]:

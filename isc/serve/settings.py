@@ -123,7 +123,7 @@ class Settings:
 
     @property
     def local(self) -> bool:
-        """Whether the service listens on this machine alone."""
+        """True if the service listens on this machine alone."""
         return self.host in LOCAL
 
     def rules(self, kind: Kind) -> Review:

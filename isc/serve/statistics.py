@@ -22,7 +22,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Acceptance:
-    """How many decided suggestions were accepted, with the interval of 95 %."""
+    """The share of decided suggestions that were accepted, with the interval of 95 %."""
 
     accepted: int
     decided: int

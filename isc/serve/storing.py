@@ -1,4 +1,4 @@
-"""What a provider says about a picture goes into the table of its kind, and becomes suggestions, in one transaction."""
+"""Storage of a provider's results in the table of their kind, and of suggestions from them, in one transaction."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class LabelledRun:
 
     @property
     def score(self) -> npt.NDArray[np.floating]:
-        """What the map takes: the score, or the gap."""
+        """The input of the map: the score, or the gap."""
         return self.matches.score if self.unrelated is None else self.matches.score + self.unrelated
 
 

@@ -1,4 +1,4 @@
-"""What a search on a device wants: the best pairs of all queries together, or the best of each query.
+"""The result that a search on a device is for: the best pairs of all queries together, or the best of each query.
 
 Both say which computed scores may matter, and settle pairs with exact distances. All work stays on the device.
 """

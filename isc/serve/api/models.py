@@ -123,7 +123,7 @@ class NumberResult(BaseModel):
 
 
 class Results(BaseModel):
-    """What was said about a picture, by kind; `open` requests have no answer yet."""
+    """The results about a picture, by kind; `open` requests have no answer yet."""
 
     image: Image
     open: int

@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """A problem of a request (RFC 9457)."""
 
     type: str = Field("about:blank", description="The kind of problem.")
     title: str = Field(description="The status in words.")

@@ -1,4 +1,4 @@
-"""What all requests of a web process share."""
+"""State that all requests of a web process share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the built-in providers share in a worker: the database, the network, the index, and the features of pictures."""
+"""Parts that the built-in providers of a worker share: database, network, index, and features of pictures."""
 
 from __future__ import annotations
 

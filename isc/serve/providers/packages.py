@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -50,9 +51,9 @@ class _PixelProvider(Provider):
         except Unreadable as error:
             return error
 
+    @abc.abstractmethod
     def results(self, pixels: Pixels) -> list[Result]:
-        """Return what is said about the pixels, uint8 [H, W, 3] RGB."""
-        raise NotImplementedError
+        """Return the results about the pixels, uint8 [H, W, 3] RGB."""
 
 
 class ObjectProvider(_PixelProvider):
