@@ -17,6 +17,7 @@ from isc.benchmark.sizes import Sizes
 from isc.cli.main import main
 from isc.data.csv_files import read_predictions
 from isc.evaluate.calibration.files import read_calibration
+from isc.evaluate.calibration.prior import corrected
 from isc.photos.folders import SAMPLE
 
 QUERIES, COPIES, REFERENCES, DIM = 160, 100, 120, 16
@@ -126,7 +127,8 @@ def test_match_writes_the_probabilities_of_the_model_that_made_the_descriptors(s
     predicted = read_predictions(scene / "out/predictions.csv")
     order = predicted.order()
     assert [row["score"] for row in rows] == [str(np.float32(score)) for score in predicted.score[order]]
-    expected = kept.probability(predicted.score[order], None, queries=QUERIES, references=REFERENCES)
+    fitted = kept.fitted(predicted.score[order], None)
+    expected, _ = corrected(fitted, kept.prior, queries=QUERIES, references=REFERENCES)
     np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, rtol=1e-4)
     accepted = expected >= kept.wanted.threshold
     assert [row["accepted"] for row in rows] == ["true" if one else "false" for one in accepted]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from isc.data.model_files import beside_model
 from isc.evaluate.calibration.files import FILES, Calibration, read_calibration
+from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, WEIGHTS
 from isc.find.results import Verdict
 from isc.match.verification.alignment import EVIDENCE
@@ -72,11 +73,11 @@ class Judge:
         """
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:
-            found = self.by_pixels.corrected(self.by_pixels.map(found), queries=suspects, references=photos)
+            found, _ = corrected(self.by_pixels.map(found), self.by_pixels.prior, queries=suspects, references=photos)
         if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
             fitted = self.by_distance.fitted(-distance[alone], None if unrelated is None else unrelated[alone])
-            found[alone] = self.by_distance.corrected(fitted, queries=suspects, references=photos)
+            found[alone], _ = corrected(fitted, self.by_distance.prior, queries=suspects, references=photos)
         return found
 
 

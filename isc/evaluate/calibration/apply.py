@@ -12,7 +12,7 @@ import numpy.typing as npt
 from isc.data.csv_files import write_csv
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.calibration.files import CalibrationFile
-from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
+from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.metrics import reliability
 
 FAR = 100  # times as many references as fitted, from which on the correction for them is a guess
@@ -44,8 +44,7 @@ def apply(
     """
     calibration = stored.calibration
     fitted = calibration.fitted(matches.score, unrelated)
-    prior = estimated(fitted, calibration.prior, queries=queries, references=references)
-    probability = shifted(fitted, calibration.prior, prior)
+    probability, prior = corrected(fitted, calibration.prior, queries=queries, references=references)
     threshold = calibration.wanted.threshold
     accepted = np.zeros(len(matches), bool) if threshold is None else probability >= threshold
     return Applied(stored, matches, probability, accepted, prior)

@@ -15,7 +15,7 @@ from isc import __version__
 from isc.data.json_files import Fields
 from isc.data.model_files import beside_model, reading
 from isc.evaluate.calibration.maps import Map, read_map
-from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
+from isc.evaluate.calibration.prior import Floats, Prior
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import Threshold
 from isc.evaluate.metrics import Bin
@@ -99,22 +99,6 @@ class Calibration:
         if (unrelated is None) != (self.unrelated is None):
             raise ValueError("the distance to unrelated pictures goes with a calibration that has some")
         return self.map(score if unrelated is None else score + unrelated)
-
-    def probability(
-        self,
-        score: npt.NDArray[np.floating],
-        unrelated: npt.NDArray[np.float64] | None,
-        *,
-        queries: int,
-        references: int,
-    ) -> Floats:
-        """Return the probability [M] that each pair of a run is a copy; see `fitted`."""
-        return self.corrected(self.fitted(score, unrelated), queries=queries, references=references)
-
-    def corrected(self, fitted: Floats, *, queries: int, references: int) -> Floats:
-        """Return the probabilities [M] of a run, corrected for its own prior."""
-        run = estimated(fitted, self.prior, queries=queries, references=references)
-        return shifted(fitted, self.prior, run)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""

@@ -12,7 +12,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.calibration.files import Calibration, FittedRun
 from isc.evaluate.calibration.maps import On, choose, folds
-from isc.evaluate.calibration.prior import Floats, Prior, estimated, shifted
+from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold
 from isc.evaluate.metrics import reliability
@@ -74,9 +74,10 @@ def fit(
         references=round(float(np.exp(np.mean([np.log(run.made.references) for run in runs])))),
     )
     held_out = np.split(chosen.probability, np.cumsum([len(run.matches) for run in runs])[:-1])
-    believed = [
-        replace(run.matches, score=_of_run(foretold, prior, run)) for run, foretold in zip(runs, held_out, strict=True)
-    ]
+    believed = []
+    for run, foretold in zip(runs, held_out, strict=True):
+        counts = {"queries": len(run.truth.queries), "references": run.made.references}
+        believed.append(replace(run.matches, score=corrected(foretold, prior, **counts)[0]))
     precisions = sorted({*PRECISIONS, precision})
     found = {}
     for done, one in enumerate(precisions):
@@ -103,11 +104,6 @@ def fit(
             reliability(np.concatenate([one.score for one in believed]), np.concatenate(correct), edges=EDGES)
         ),
     )
-
-
-def _of_run(foretold: Floats, prior: Prior, run: LabelledRun) -> Floats:
-    here = estimated(foretold, prior, queries=len(run.truth.queries), references=run.made.references)
-    return shifted(foretold, prior, here)
 
 
 def _strictest(found: Sequence[Threshold]) -> Threshold:

@@ -65,3 +65,9 @@ def estimated(probability: Floats, fitted: Prior, *, queries: int, references: i
         if abs(copies - then) < SETTLED * then:
             break
     return Prior(copies, references)
+
+
+def corrected(probability: Floats, fitted: Prior, *, queries: int, references: int) -> tuple[Floats, Prior]:
+    """Return a run's probabilities [M] under the prior that is estimated from them, and this prior."""
+    run = estimated(probability, fitted, queries=queries, references=references)
+    return shifted(probability, fitted, run), run
