@@ -1,4 +1,4 @@
-"""Thirty kills of each command at random moments, and one before each rename: outputs are whole or absent."""
+"""Kills of each command at random moments, and before each rename and write to disk: outputs are whole or absent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import SAMPLE, SIZES
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("ISC_KILLS", "4"))  # of each command; ISC_KILLS=30 for a night
 RUN = "import sys; from isc.cli.main import main; main(sys.argv[1:])"
-# the same, killed before its Nth change of a name
+# the same, killed before its Nth change of a name, or wait for the disk
 COUNTED = """
 import os, signal, sys
 left = int(sys.argv.pop(1))
@@ -36,7 +36,7 @@ def counted(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return call
-for name in ("rename", "replace", "link", "unlink"):
+for name in ("rename", "replace", "link", "unlink", "fsync"):
     setattr(os, name, counted(getattr(os, name)))
 from isc.data import swap
 swap._exchange = counted(swap._exchange)
@@ -87,7 +87,7 @@ def duration(line: list[str]) -> float:
 
 
 def through_kills(line, *, check, again, counted) -> None:
-    """Kill a command KILLS times at random and once before each rename; `check` after each, `again` before each."""
+    """Kill a command KILLS times at random and once before each change of a name or wait for the disk; `check` after each, `again` before each."""
     chance = random.Random(5)
     again()
     longest = duration(line)

@@ -308,12 +308,12 @@ def test_other_training_photos_than_it_was_found_with_are_noted(scene):
 
 STORED = {"format": "isc-normalize-1", "normalize": "stretch", "weights_sha256": None, "training_rows": 10}
 SPOILT = {
-    "no JSON": ("{", "found.json: Expecting property name"),
+    "no JSON": ("{", "found.json: not JSON, or cut short (Expecting property name"),
     "a list": ("[]", "found.json: "),
-    "empty": ("", "found.json: Expecting value"),
+    "empty": ("", "found.json: not JSON, or cut short (Expecting value"),
     "not UTF-8": (b"\xff{}", "found.json: "),
     "other format": (json.dumps(STORED | {"format": "x"}), "format 'x'; expected isc-normalize-1"),
-    "no chain": (json.dumps({k: v for k, v in STORED.items() if k != "normalize"}), "no 'normalize'"),
+    "no chain": (json.dumps({k: v for k, v in STORED.items() if k != "normalize"}), "no normalize"),
     "unknown chain": (json.dumps(STORED | {"normalize": "magic"}), "unknown step 'magic'"),
     "other weights": (json.dumps(STORED | {"weights_sha256": "f" * 64}), "found for weights ffffffffffff, queries.h5"),
 }

@@ -31,7 +31,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which service is meant."""
     for option in (
         click.option("--config", type=EXISTING, metavar="FILE.toml", help="Settings; see docs/serve.md."),
-        click.option("--database", metavar="URL", help="postgresql://… or mysql://…  [default: SQLite in --data]"),
+        click.option(
+            "--database", metavar="URL", help="Database: postgresql://… or mysql://….  [default: SQLite in --data]"
+        ),
         click.option("--data", type=PATH, default=DATA, show_default=True, metavar="DIR", help="Pictures and index."),
     ):
         command = option(command)
@@ -52,7 +54,7 @@ def _settings(config: Path | None, database: str | None, data: Path, **given: An
 @click.group(cls=ServeGroup, invoke_without_command=True, short_help="review matches: pictures in, people decide")
 @_options
 @click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="[default: 8008]")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="Port of the address.  [default: 8008]")
 @click.option("--workers", type=click.IntRange(0, 64), metavar="N", help="Processes that compare.  [default: 1]")
 @click.pass_context
 def serve(
@@ -105,7 +107,7 @@ def _part(function: Callable[..., Any]) -> Callable[..., Any]:
         end_with_parent()
         function(**options)
 
-    function = click.option("--host", hidden=True)(called)
+    function = click.option("--host", hidden=True, help="Where the pages listen.")(called)
     return _options(function)
 
 
@@ -139,8 +141,10 @@ def worker(settings: Settings, providers: tuple[str, ...]) -> None:
 
 @serve.command(short_help="run one more web process")
 @_part
-@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="[default: that of the settings]")
-@click.option("--handle", type=int, hidden=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="N", help="Port of the address.  [default: that of the settings]"
+)
+@click.option("--handle", type=int, hidden=True, help="File number of a listening socket.")
 @_with_parent
 def web(settings: Settings, port: int | None, handle: int | None) -> None:
     """Run one more web process."""
@@ -168,7 +172,13 @@ def keeper(settings: Settings) -> None:
 @serve.command(short_help="make a token, or revoke one")
 @_options
 @click.argument("name")
-@click.option("--role", type=click.Choice(("upload", "review", "admin")), default="admin", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(("upload", "review", "admin")),
+    default="admin",
+    show_default=True,
+    help="What it may do.",
+)
 @click.option("--trusted", is_flag=True, help="Its votes verify alone where a trusted reviewer is required.")
 @click.option("--revoke", is_flag=True, help="Revoke it instead.")
 @_with_parent

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -22,6 +23,7 @@ Array = npt.NDArray[Any]
 GROUPS = {"onnxruntime": 1, "openvino": 2}
 RUNTIMES = tuple(GROUPS)
 SECONDS = 600.0  # of one CPU, to try a network
+MOST_MEMORY = 8 << 30  # bytes, of all networks of a process on the CPU together
 MEMORY, TIMES = 4 << 30, 16  # bytes, and times the size of the file, that trying it may take
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,8 @@ class _OnnxRuntime:
         options.intra_op_num_threads = runs.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors are raised as well
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         providers = ["CPUExecutionProvider"]
         if runs.cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
@@ -127,6 +131,21 @@ class _OnnxRuntime:
 
     def run(self, pictures: Array) -> Array:
         return np.asarray(self.session.run([self.output], {self.inputs[0].name: pictures})[0])
+
+
+@cache
+def _limit_memory() -> None:
+    """Let the networks of this process take at most MOST_MEMORY between them, whatever a file asks for."""
+    import onnxruntime
+
+    where = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    usual = -1  # as onnxruntime has it
+    settings = {"max_mem": MOST_MEMORY, "arena_extend_strategy": usual, "initial_chunk_size_bytes": usual}
+    onnxruntime.create_and_register_allocator(
+        where, onnxruntime.OrtArenaCfg({**settings, "max_dead_bytes_per_chunk": usual})
+    )
 
 
 # OpenVINO cores of this process and of its parents, by process id; never deleted, since OpenVINO crashes if ended early

@@ -32,6 +32,7 @@ Vectors = npt.NDArray[np.float32]
 DIM = 256
 FORM = re.compile(rf"[0-9a-f]{{{4 * DIM}}}")
 GROWTH = 1024  # rows that an index begins with
+FARTHEST, GAPS = 4.0, 1 << 14  # largest squared distance of two descriptors of unit length, and steps to try up to it
 
 
 @cache
@@ -40,12 +41,24 @@ def _network() -> InferenceModel:
 
 
 @cache
-def threshold() -> float:
-    """Return the distance up to which nine in ten accepted pairs are copies, by the model's own calibration."""
+def _least_gap() -> float:
+    """Return the gap to unrelated pictures from which on a pair is accepted, by the model's own calibration."""
     calibration = judge_of(DEFAULT_MODEL).by_distance
-    score = calibration.wanted.threshold if calibration is not None else None
-    assert score is not None, "the model of the package has a calibration"
-    return math.sqrt(-score)
+    assert calibration is not None, "the model of the package has a calibration"
+    wanted = calibration.wanted.threshold
+    assert wanted is not None, "at which the precision that it promises is reached"
+    gaps = np.linspace(-FARTHEST, FARTHEST, 1 + GAPS)
+    return float(gaps[np.searchsorted(calibration.map(gaps), wanted)])
+
+
+def threshold(query: Vectors) -> float:
+    """Return the distance up to which nine in ten accepted pairs are copies, for the descriptor [256] of a query.
+
+    It is smaller for a query that lies near unrelated pictures too, as a page of text does (docs/calibration.md).
+    """
+    apart = judge_of(DEFAULT_MODEL).unrelated_distance(query[None])
+    assert apart is not None, "the model of the package has a calibration"
+    return math.sqrt(max(0.0, float(apart[0]) - _least_gap()))
 
 
 def to_signal(vector: Vectors) -> str:
@@ -84,7 +97,7 @@ class IscIndex(SignalTypeIndex[Any]):
         """Return the entries within the threshold, the nearest first."""
         rows, vector = self._rows[: len(self)], to_vector(query)
         squared = np.square(rows).sum(axis=1) - 2 * (rows @ vector) + float(np.square(vector).sum())
-        near = np.flatnonzero(squared <= threshold() ** 2)
+        near = np.flatnonzero(squared <= threshold(vector) ** 2)
         order = near[np.argsort(squared[near], kind="stable")]
         exact = np.sqrt(np.square(rows[order] - vector).sum(axis=1)).tolist()
         return [
@@ -129,9 +142,10 @@ class IscCopySignal(SimpleSignalType, BytesHasher):
 
     @classmethod
     def compare_hash(cls, hash1: str, hash2: str) -> SignalComparisonResult:
-        """Compare two signals by their Euclidean distance."""
-        distance = float(np.linalg.norm(to_vector(hash1) - to_vector(hash2)))
-        return SignalComparisonResult.from_simple_dist(distance, threshold())
+        """Compare the signal of a reference with that of a query by their Euclidean distance."""
+        query = to_vector(hash2)
+        distance = float(np.linalg.norm(to_vector(hash1) - query))
+        return SignalComparisonResult.from_simple_dist(distance, threshold(query))
 
     @staticmethod
     def get_examples() -> list[str]:
