@@ -87,7 +87,10 @@ def duration(line: list[str]) -> float:
 
 
 def through_kills(line, *, check, again, counted) -> None:
-    """Kill a command KILLS times at random and once before each change of a name or wait for the disk; `check` after each, `again` before each."""
+    """Kill a command KILLS times at random, then before each change of a name or wait for the disk.
+
+    `check` comes after each kill, `again` before it.
+    """
     chance = random.Random(5)
     again()
     longest = duration(line)
