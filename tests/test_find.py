@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 import isc
 from isc.cli.main import main
 from isc.errors import InputError
-from isc.evaluate.report.page import probability_text
+from isc.evaluate.report.texts import probability_text
 from isc.find.images import as_pixels
 from isc.find.results import Kind, Match, Verdict
 from isc.find.verdicts import COLUMN, verdict_of

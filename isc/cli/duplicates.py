@@ -120,7 +120,7 @@ def as_json(found: Groups) -> str:
 
 
 def _print_table(found: Groups) -> None:
-    from isc.evaluate.report.page import probability_text
+    from isc.evaluate.report.texts import probability_text
 
     rows = []
     for number, group in enumerate(found, 1):

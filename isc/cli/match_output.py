@@ -68,7 +68,7 @@ def as_json(found: Matches, *, nearest: bool = False) -> str:
 
 def table_rows(found: Matches, *, nearest: bool = False) -> list[tuple[str, ...]]:
     """Return the cells of a table with the columns TABLE."""
-    from isc.evaluate.report.page import probability_text
+    from isc.evaluate.report.texts import probability_text
 
     return [
         (

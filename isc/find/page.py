@@ -7,10 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from isc import __version__
-from isc.evaluate.report.thumbnails import thumbnail
 
 LONGEST = 320  # pixels of a picture's longest side on a page
 IN_NOTEBOOK = 20  # results shown in a notebook
@@ -21,6 +18,8 @@ Values = dict[str, Any]  # what a template shows of one thing
 
 def render(name: str, **values: Any) -> str:
     """Return the HTML of a template with these values."""
+    from jinja2 import Environment, PackageLoader
+
     now = datetime.now().astimezone()
     pages = Environment(loader=PackageLoader("isc.find"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = pages.get_template(name).render(version=__version__, made=now.strftime("%Y-%m-%d %H:%M"), **values)
@@ -34,6 +33,8 @@ def notebook(*, pairs: list[Values] | None = None, groups: list[Values] | None =
 
 def picture(path: str, region: Region | None, folder: Path | None) -> Values:
     """Return what a page shows of a picture; links to files are relative to the page's `folder`, if it has one."""
+    from isc.evaluate.report.thumbnails import thumbnail
+
     points = " ".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in region or ())
     link = None if folder is None else Path(os.path.relpath(path, folder)).as_posix()
     return {

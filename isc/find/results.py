@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from isc.evaluate.report.page import probability_text
+from isc.evaluate.report.texts import probability_text
 from isc.find.page import IN_NOTEBOOK, Region, notebook, picture
 
 

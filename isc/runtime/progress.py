@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 log = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]  # (done, total)
@@ -23,6 +20,9 @@ MANY = 1_000_000  # units; totals from here on are shown in short form
 def progress(what: str, units: str) -> Iterator[Report]:
     """Yield a function to call with (done, total) during the work; short work prints no line."""
     if sys.stderr.isatty():
+        from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
         with logging_redirect_tqdm(), tqdm(desc=what, unit=f" {units}") as bar:
 
             def draw(done: int, total: int) -> None:

@@ -27,6 +27,7 @@ from isc.evaluate.report.charts import Chart, curve_chart, histogram_chart, numb
 from isc.evaluate.report.comparison import Comparison, p_text, signed
 from isc.evaluate.report.galleries import Sheet, best_sheet, changed_sheets, sheets
 from isc.evaluate.report.pair_outcomes import PairOutcomes, apart, as_score, judge
+from isc.evaluate.report.texts import probability_text
 from isc.evaluate.report.thumbnails import Evidence, Pictures, picture_maker
 
 Edits = Mapping[str, Sequence[str]]
@@ -131,15 +132,6 @@ def _said(
             shown = probability_text(float(probability[row]))
             found[key] = {"probability": shown, "verdict": verdict, "is_score": is_score}
     return found
-
-
-def probability_text(value: float) -> str:
-    """Return a probability with the digits that mean something: two, and `> 0.99` or `< 0.01` beyond."""
-    if value >= 1:
-        return "1"
-    if value > 0.99:
-        return "> 0.99"
-    return "< 0.01" if value < 0.01 else f"{value:.2f}"
 
 
 def _links(folder: Path, pictures: Pictures | None, all_sheets: Sequence[Sheet]) -> dict[str, dict[str, str]]:
