@@ -18,7 +18,7 @@ HOUSE = [
     (1, ("errors", "conf"), set()),
     (2, ("runtime", "data"), {"h5py", "ray", "cv2"}),
     (3, ("photos",), {"cv2", "PIL", "pillow_heif"}),
-    (4, ("config", "evaluate"), {"jinja2", "omegaconf"}),
+    (4, ("config", "evaluate", "video"), {"jinja2", "omegaconf", "av"}),
     (5, ("search",), {"faiss", "torch", "ray"}),
     (5, ("model",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "openvino"}),
     (6, ("extract",), {"torch", "torchvision", "ray", "cv2"}),
@@ -44,6 +44,7 @@ DOORS = {
     "ray": {"isc.runtime.ray_cluster", "isc.extract.ray_extract", "isc.search.ray_search"},
     "torchvision": {"isc.extract.gpu_jpeg"},
     "pillow_heif": {"isc.photos.decode"},
+    "av": {"isc.video.frames"},
 }
 LAZY_TORCH = {  # inside functions, for whoever chooses or has a GPU
     f"isc.search.kernels.{name}" for name in ("chunk_maxima", "device_rows", "device_search", "triton_maxima", "wanted")

@@ -58,6 +58,7 @@ def as_json(found: Matches, *, nearest: bool = False) -> str:
             "mirrored": match.mirrored,
             "same_file": match.same_file,
             "flags": match.flags,
+            "frame": match.frame,
             "nearest": match.photo,
         }
         for match in found

@@ -24,9 +24,10 @@ from isc.find.file_table import read_states
 from isc.find.images import as_pixels
 from isc.find.page import Region
 from isc.find.photo_index import PhotoIndex
-from isc.find.photos import FileState, PhotoFiles, file_state, photo_files
+from isc.find.photos import FileState, PhotoFiles, file_state
 from isc.find.results import Match, Matches, Verdict
 from isc.find.verdicts import COLUMN, NO_PIXELS, OTHER_MODEL, flags_of, judge_of, verdict_of
+from isc.find.videos import joined, suspect_files
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
@@ -66,7 +67,7 @@ def find_copies(
             raise InputError(f"none of {len(unreadable):,} suspects can be read; the first: {why}")
         candidates = _candidates(index, described, k=max(k, CANDIDATES))
         found = _compared(index, candidates, described, listed.files, pixels=pixels, workers=workers).best(k)
-    rows = (replace(row, suspect=listed.shown(row.suspect)) if row.suspect[:1] == "/" else row for row in found)
+    rows = (replace(row, suspect=listed.shown(row.suspect)) for row in joined(found, rank=_rank))
     return Matches(tuple(rows), unreadable)
 
 
@@ -92,7 +93,7 @@ def _as_files(suspects: Sequence[Any], folder: Path) -> PhotoFiles:
     unusable: list[tuple[str, str]] = []
     for number, suspect in enumerate(suspects):
         if isinstance(suspect, str | Path):
-            one = photo_files([suspect], what="suspects")
+            one = suspect_files(Path(suspect), folder)
             files |= one.files
             unusable += one.unusable
             continue

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isc import __version__
+from isc.errors import InputError
+from isc.video.frames import Stretch, frame_at
+
+if TYPE_CHECKING:
+    from isc.evaluate.report.thumbnails import Thumbnail
 
 LONGEST = 320  # pixels of a picture's longest side on a page
 IN_NOTEBOOK = 20  # results shown in a notebook
@@ -31,16 +36,31 @@ def notebook(*, pairs: list[Values] | None = None, groups: list[Values] | None =
     return render("notebook.html", pairs=(pairs or [])[:IN_NOTEBOOK], groups=(groups or [])[:IN_NOTEBOOK])
 
 
-def picture(path: str, region: Region | None, folder: Path | None) -> Values:
-    """Return what a page shows of a picture; links to files are relative to the page's `folder`, if it has one."""
+def picture(path: str, region: Region | None, folder: Path | None, *, frame: float | None = None) -> Values:
+    """Return what a page shows of a picture, or of the frame of a video at this time in seconds.
+
+    Links to files are relative to the page's `folder`, if it has one.
+    """
     from isc.evaluate.report.thumbnails import thumbnail
 
     points = " ".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in region or ())
-    link = None if folder is None else Path(os.path.relpath(path, folder)).as_posix()
+    stretch = None if frame is None else Stretch.parse(path)
+    file = path if stretch is None else stretch.video
+    shown = thumbnail(Path(file), LONGEST) if frame is None else _of_frame(Path(file), frame)
+    link = None if folder is None else Path(os.path.relpath(file, folder)).as_posix()
     return {
         "path": path,
         "name": Path(path).name,
-        "picture": thumbnail(Path(path), LONGEST),
+        "picture": shown,
         "region": points,
         "link": link,
     }
+
+
+def _of_frame(video: Path, seconds: float) -> Thumbnail:
+    from isc.evaluate.report.thumbnails import Thumbnail, thumbnail_of
+
+    try:
+        return thumbnail_of(frame_at(video, seconds), LONGEST)
+    except InputError as error:
+        return Thumbnail(reason=str(error).replace(str(video), video.name))

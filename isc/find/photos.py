@@ -26,8 +26,8 @@ class PhotoFiles:
         return len(self.files)
 
     def shown(self, photo: str) -> str:
-        """Return the path of a photo as the user wrote it; a photo of an earlier call has its absolute path."""
-        return str(self.files[photo]) if photo in self.files else photo
+        """Return the path of a photo as the user wrote it; one of an earlier call, or of another name, is returned."""
+        return str(self.files[photo]) if photo in self.files and photo[:1] == "/" else photo
 
 
 def photo_files(sources: Sequence[str | os.PathLike[str]], *, what: str = "photos") -> PhotoFiles:

@@ -27,6 +27,7 @@ class Match:
     `probability` 0…1 is that of a copy, `distance` the Euclidean one of the descriptors (about 1.4 for unrelated
     pictures), `inliers` the number of points that agree in both pictures; None if the pixels were not compared. The
     regions are the part that both pictures show, if pixels agree. `flags` say why a probability may not hold.
+    For a video, the suspect is a stretch of it, and `frame` the time, in seconds, of the frame that all this is about.
     """
 
     suspect: str
@@ -40,6 +41,7 @@ class Match:
     mirrored: bool = False
     same_file: bool = False
     flags: tuple[str, ...] = ()
+    frame: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
@@ -57,7 +59,7 @@ class Match:
             "mirrored": self.mirrored,
             "same_file": self.same_file,
             "flags": self.flags,
-            "suspect": picture(self.suspect, self.suspect_region, folder),
+            "suspect": picture(self.suspect, self.suspect_region, folder, frame=self.frame),
             "photo": None if self.photo is None else picture(self.photo, self.photo_region, folder),
         }
 

@@ -55,15 +55,22 @@ def picture_maker(pictures: Pictures) -> Callable[[str, str, int], Thumbnail]:
 
 def thumbnail(path: Path | None, longest: int) -> Thumbnail:
     """Return the picture at most `longest` pixels wide and high, as JPEG of quality 80, or less if too large."""
-    from isc.photos.decode import encode_jpeg, read_image
-    from isc.photos.resizing import fit_within
+    from isc.photos.decode import read_image
 
     if path is None:
         return Thumbnail(reason="no image file has this id")
     try:
-        pixels = fit_within(read_image(path), longest)
+        return thumbnail_of(read_image(path), longest)
     except InputError as error:
         return Thumbnail(reason=str(error).replace(str(path), path.name))
+
+
+def thumbnail_of(picture: npt.NDArray[np.uint8], longest: int) -> Thumbnail:
+    """Return a picture [H, W, 3] RGB as `thumbnail` does."""
+    from isc.photos.decode import encode_jpeg
+    from isc.photos.resizing import fit_within
+
+    pixels = fit_within(picture, longest)
     jpegs = (encode_jpeg(pixels, quality=quality) for quality in (80, 60, 40, 20))
     data = next((jpeg for jpeg in jpegs if len(jpeg) <= MAX_JPEG), None) or encode_jpeg(pixels, quality=10)
     uri = "data:image/jpeg;base64," + base64.b64encode(data).decode()
