@@ -67,7 +67,10 @@ def find_copies(
             raise InputError(f"none of {len(unreadable):,} suspects can be read; the first: {why}")
         candidates = _candidates(index, described, k=max(k, CANDIDATES))
         found = _compared(index, candidates, described, listed.files, pixels=pixels, workers=workers).best(k)
-    rows = (replace(row, suspect=listed.shown(row.suspect)) for row in joined(found, rank=_rank))
+    rows = (
+        row if row.frame is not None else replace(row, suspect=listed.shown(row.suspect))
+        for row in joined(found, rank=_rank)
+    )
     return Matches(tuple(rows), unreadable)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isc import __version__
 from isc.errors import InputError
-from isc.video.frames import Stretch, frame_at
+from isc.video.reading import Stretch, frame_at
 
 if TYPE_CHECKING:
     from isc.evaluate.report.thumbnails import Thumbnail

@@ -26,7 +26,7 @@ class PhotoFiles:
         return len(self.files)
 
     def shown(self, photo: str) -> str:
-        """Return the path of a photo as the user wrote it; one of an earlier call, or of another name, is returned."""
+        """Return the path of a photo as the user wrote it; another name, or that of an earlier call, stays as it is."""
         return str(self.files[photo]) if photo in self.files and photo[:1] == "/" else photo
 
 

@@ -12,7 +12,7 @@ from isc.errors import InputError
 from isc.find.photos import PhotoFiles, photo_files
 from isc.find.results import Match, Verdict
 from isc.photos.decode import encode_jpeg
-from isc.video.frames import EVERY, Stretch, frames, is_video, videos_below
+from isc.video.reading import EVERY, Stretch, frames, is_video, videos_below
 
 GAP = 2 * EVERY  # seconds without the photo, for instance behind a hand, that do not end its stretch of time
 QUALITY = 95  # of the JPEG files that frames are kept in while they are compared
