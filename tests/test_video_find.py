@@ -68,7 +68,7 @@ def test_a_folder_of_photos_and_videos(index, place, tmp_path):
     ((path, reason),) = found.unreadable
     assert path == f"{folder}/broken.mp4"
     assert "cannot be read as a video" in reason
-    done = place.done("index", "query", index.path, str(folder / "clip.mp4"), "--format", "json", script=False)
+    done = place.done("index", "query", str(index.path), str(folder / "clip.mp4"), "--format", "json", script=False)
     assert json.loads(done.out)["matches"][0]["suspect"].endswith("clip.mp4#t=0.00,2.00")
 
 
