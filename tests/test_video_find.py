@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 
+import isc
+from isc.data.hdf5 import read_descriptors
 from isc.errors import InputError
 from isc.find.index import Index
 from isc.find.pages import write_matches_page
@@ -54,7 +57,7 @@ def test_a_video_without_a_copy_has_one_row(index, tmp_path):
     assert (row.suspect, row.verdict) == (str(path), Verdict.none)
 
 
-def test_a_folder_of_photos_and_videos(index, place, tmp_path):
+def test_a_folder_of_photos_and_videos(index, tmp_path):
     folder = tmp_path / "inbox"
     folder.mkdir()
     write_video(folder / "clip.mp4", slides([1]))
@@ -68,8 +71,23 @@ def test_a_folder_of_photos_and_videos(index, place, tmp_path):
     ((path, reason),) = found.unreadable
     assert path == f"{folder}/broken.mp4"
     assert "cannot be read as a video" in reason
-    done = place.done("index", "query", str(index.path), str(folder / "clip.mp4"), "--format", "json", script=False)
-    assert json.loads(done.out)["matches"][0]["suspect"].endswith("clip.mp4#t=0.00,2.00")
+
+
+def test_the_commands_take_videos(index, place, capsys):
+    main = importlib.import_module("isc.cli.main").main
+    write_video(place.folder / "clip.mp4", slides([1, 40]))
+    main(["index", "query", str(index.path), str(place.folder / "clip.mp4"), "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["matches"][0]["suspect"].endswith("clip.mp4#t=0.00,2.00")
+    place.done("extract", "images=clip.mp4", "output=clip.h5", "model=isc_small")
+    found = read_descriptors(place.folder / "clip.h5")
+    assert found.ids.tolist() == ["clip.mp4#t=0.00", "clip.mp4#t=2.00"]
+    photo = isc.load().embed([PHOTOS[1]])[0]
+    assert float(np.linalg.norm(found.vectors[0] - photo)) < 0.4
+    before = (place.folder / "clip.h5").stat().st_mtime_ns
+    place.done("extract", "images=clip.mp4", "output=clip.h5", "model=isc_small")
+    assert (place.folder / "clip.h5").stat().st_mtime_ns == before
+    (place.folder / "broken.mp4").write_bytes(b"no video")
+    place.refused("extract", "images=broken.mp4", "output=b.h5", naming=("broken.mp4", "cannot be read as a video"))
 
 
 A, B = ("a.mp4", "r1"), ("a.mp4", "r2")

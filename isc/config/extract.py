@@ -12,7 +12,7 @@ from isc.config.choices import Combine, Device, Precision, Runtime, Where
 class ExtractConfig:
     """Options of `extract.py`: photos → descriptors."""
 
-    images: list[str] = key(REQUIRED, "folders, list files, .tar shards, patterns of them")
+    images: list[str] = key(REQUIRED, "folders, list files, .tar shards, videos, patterns of them")
     output: str = key(REQUIRED, "FILE.h5 to write")
     model: str = key("isc_small", "a NAME, a RUN_DIR, a FILE.safetensors or .onnx, or a published .pt or .pth")
     image_size: int | None = key(None, "side in pixels; null: the model's own")
@@ -45,7 +45,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         check_texts(self)
-        check(all(self.images), "images", self.images, "folders, list files or .tar files")
+        check(all(self.images), "images", self.images, "folders, list files, .tar files or videos")
         check_at_least(-1, workers=self.workers)
         for name in ("batch_size", "actors"):
             if (value := getattr(self, name)) is not None:

@@ -21,6 +21,7 @@ from isc.data.hdf5 import read_provenance, write_descriptor_blocks
 from isc.errors import InputError
 from isc.extract.blocks import Block, Run, Store, block_size, clear_finished, joined, open_store, write_block
 from isc.extract.embedding import embed_photos
+from isc.extract.videos import with_frames
 from isc.extract.view_plan import ViewPlan
 from isc.model.inference import InferenceModel
 from isc.model.load_inference import load_inference_model
@@ -48,7 +49,7 @@ def extract(config: ExtractConfig) -> Path:
     if output.is_dir():
         raise InputError(f"output={output}: is a folder; expected a file, as {output / 'descriptors.h5'}")
     views = parse_views(config.views)
-    photos = list_photos(config.images)
+    photos = list_photos(with_frames(config.images, output))
     network = _network(config)
     view_plan = ViewPlan(config.image_size or network.image_size, views, config.combine)
     for side in view_plan.sides:
