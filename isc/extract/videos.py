@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from isc.data.csv_files import write_csv
 from isc.photos.decode import encode_jpeg
-from isc.video.reading import frames, is_video, videos_below
+from isc.video.reading import Frame, frames, is_video, videos_below
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,16 @@ def _table(video: Path, name: str, output: Path) -> Path:
     table = folder / TABLE
     if table.exists() and table.stat().st_mtime_ns > video.stat().st_mtime_ns:
         return table
+    found = frames(video)
+    first = next(found)  # nothing is written for a video that cannot be read
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(table, ("id", "file"), _written(video, name, folder))
+    write_csv(table, ("id", "file"), _written(itertools.chain([first], found), name, folder))
     log.info("%s: frames are in %s", video, folder)
     return table
 
 
-def _written(video: Path, name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    for frame in frames(video):
+def _written(found: Iterable[Frame], name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    for frame in found:
         file = f"{frame.start:010.2f}.jpg"
         (folder / file).write_bytes(encode_jpeg(frame.pixels, quality=QUALITY))
         yield f"{name}#t={frame.start:.2f}", file
