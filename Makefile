@@ -1,4 +1,4 @@
-# make demo · make test · make test-fast · make check · make bench; each sets up .venv first, with what it needs
+# make demo · make test · make test-slow · make test-fast · make check · make bench; each sets up .venv first, with what it needs
 PYTHON ?= python3
 BIN := .venv/bin
 # faiss with CUDA where there is a GPU; the two builds of faiss fill the same folder, so that one alone is installed
@@ -11,7 +11,7 @@ PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, i
 THREATEXCHANGE = $(INSTALL) -q threatexchange >/dev/null 2>&1 || echo 'threatexchange is left out: no C++ compiler'
 LOCKED := setup.cfg pyproject.toml requirements.lock
 
-.PHONY: help setup demo test test-fast check docs format fuzz bench results lock clean
+.PHONY: help setup demo test test-slow test-fast check docs format fuzz bench results lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -36,8 +36,11 @@ $(BIN)/python:
 demo: .venv/for-demo  ## train, extract, match and judge on the sample photos; at most 5 minutes
 	$(BIN)/isc demo demo
 
-test: setup  ## all tests, on all cores
-	$(BIN)/python -m pytest -n logical
+test: setup  ## the tests of the package, on all cores, within 8 minutes on two
+	$(BIN)/python -m pytest -n logical -m 'not slow'
+
+test-slow: setup  ## the others: kills, installations, the demo, the benchmarks' own programs
+	$(BIN)/python -m pytest -n logical -m slow
 
 # files whose tests load no network and start no command
 FAST := bootstrap calibration compare descriptors edits geometry images imports io local loss metrics normalize \

@@ -21,6 +21,7 @@ def test_sizes_fit_any_number_of_photos():
         sizes_for(11)
 
 
+@pytest.mark.slow
 def test_it_runs_on_photos_of_ones_own(tmp_path):
     (tmp_path / "my-photos").mkdir()
     for path in list(list_images(SAMPLE).values())[::8]:

@@ -25,6 +25,8 @@ from isc.data.csv_files import read_ground_truth
 from isc.data.hdf5 import read_descriptors
 from tests.conftest import REPOSITORY, Workplace
 
+pytestmark = pytest.mark.slow
+
 PAGE = (REPOSITORY / "docs" / "disc21.md").read_text(encoding="utf-8")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("disc21_*.yaml"))
 VERB = {"train": "train", "extract": "extract", "descriptor": "match", "matching": "match"}

@@ -41,7 +41,10 @@ from isc.errors import InputError
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 
-pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")  # AugLy's
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning"),  # AugLy's
+]
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 

@@ -35,6 +35,8 @@ from isc.evaluate.metrics import evaluate
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(isc.__file__).parent / "sample"
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -23,6 +23,8 @@ from isc.cli.keys import CONF, keys
 from isc.config.extract import ExtractConfig
 from isc.config.train import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "isc" / "sample"
 README = (ROOT / "README.md").read_text(encoding="utf-8")

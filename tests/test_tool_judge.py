@@ -25,6 +25,8 @@ from isc.errors import InputError
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(isc.__file__).parent / "sample"
 FOLDER = Path(tool_judge.__file__).parent
 FOREIGN = ("isc.train.augment.augmenter", "isc.benchmark.edits.chain", "albumentations", "augly")
