@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 import isc
 from isc.cli.main import main
 from isc.errors import InputError
-from isc.evaluate.report.texts import probability_text
+from isc.evaluate.report.texts import bytes_text, probability_text
 from isc.find.images import as_pixels
 from isc.find.results import Kind, Match, Verdict
 from isc.find.verdicts import COLUMN, verdict_of
@@ -395,3 +395,10 @@ def test_values_that_make_no_sense_cannot_be_built():
     with pytest.raises(ValueError, match="without a photo"):
         Match("a", None, Verdict.copy, 0.9, None)
     assert Kind.near.value == "near"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "1 kB"), (19_600, "20 kB"), (999_999, "1000 kB"), (1_240_000, "1.24 MB")]
+)
+def test_sizes_of_files_are_readable(count, text):
+    assert bytes_text(count) == text

@@ -120,13 +120,13 @@ def as_json(found: Groups) -> str:
 
 
 def _print_table(found: Groups) -> None:
-    from isc.evaluate.report.texts import probability_text
+    from isc.evaluate.report.texts import bytes_text, probability_text
 
     rows = []
     for number, group in enumerate(found, 1):
         for place, one in enumerate(group.members):
             kind, sure = ("best", "") if not place else (one.kind.value, probability_text(one.probability))
-            rows.append((str(number), kind, one.path, sure, f"{one.width} × {one.height}", f"{one.bytes / 1e6:.2f} MB"))
+            rows.append((str(number), kind, one.path, sure, f"{one.width} × {one.height}", bytes_text(one.bytes)))
     if rows:
         print_table(("group", "kind", "photo", "probability", "size", "bytes"), rows, right={0, 3, 5})
     copies = sum(len(group.members) - 1 for group in found)

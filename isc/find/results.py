@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from isc.evaluate.report.texts import probability_text
+from isc.evaluate.report.texts import bytes_text, probability_text
 from isc.find.page import IN_NOTEBOOK, Region, notebook, picture
 
 
@@ -139,7 +139,7 @@ class Group:
             {
                 **picture(member.path, None, folder),
                 "size": f"{member.width} × {member.height}",
-                "bytes": f"{member.bytes / 1e6:.2f} MB",
+                "bytes": bytes_text(member.bytes),
                 "kind": member.kind.value,
                 "probability": probability_text(member.probability),
             }
