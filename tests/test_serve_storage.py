@@ -8,12 +8,14 @@ import time
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from isc.errors import InputError
 from isc.serve import schema
 from isc.serve.backup import read_backup, write_backup
-from isc.serve.database import Database, DatabaseAway, insert_ignoring
+from isc.serve.database import HEAD, MIGRATIONS, Database, DatabaseAway, insert_ignoring
 from isc.serve.intake import NewImage, delete_image, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
 from isc.serve.providers.base import Busy, Limits, Refused, Unavailable
@@ -64,6 +66,24 @@ def test_migrations_make_the_tables_of_the_schema(service):
     with service.database.engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
     assert differences == []
+
+
+def test_the_revision_that_needs_no_migration_is_the_last_one():
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+def test_a_long_backlog_of_one_provider_delays_no_other_and_the_urgent_come_first(service):
+    numbers = register(service.database, {"slow": Said(), "quick": Said()})
+    new = [NewImage(f"{at:064x}", 10, f"{at}.jpg") for at in range(40)]
+    images = [number for number, _ in take_in(service.database, new, priority=10)]
+    urgent = [number for number, _ in take_in(service.database, [NewImage("f" * 64, 10, "u.jpg")])]
+    held = lease(service.database, [numbers["quick"]], limit=3, seconds=60)
+    assert [one.image_id for one in held] == [*urgent, *images[:2]]
+    both = lease(service.database, list(numbers.values()), limit=4, seconds=60)
+    assert [one.image_id for one in both] == [*urgent, *images[:2], images[2]]
+    assert {one.provider_id for one in both[:3]} == {numbers["slow"]}
 
 
 def test_migrations_go_up_and_down_with_data_in_the_tables(url):

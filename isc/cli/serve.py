@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from isc.cli.console import Group
-from isc.errors import InputError, needing
+from isc.errors import InputError
 
 if TYPE_CHECKING:
     from isc.serve.settings import Settings
@@ -41,11 +43,11 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _settings(config: Path | None, database: str | None, data: Path, **given: Any) -> Settings:
-    with needing("isc serve", extra="serve"):
-        import alembic  # noqa: F401
-        import fastapi  # noqa: F401
-        import sqlalchemy  # noqa: F401
-        import uvicorn  # noqa: F401
+    for package in ("alembic", "fastapi", "sqlalchemy", "uvicorn"):  # looked for, not imported: that takes seconds
+        try:
+            distribution(package)
+        except PackageNotFoundError as error:
+            raise InputError(f"isc serve needs {package}; pip install 'isc[serve]'") from error
     from isc.serve.settings import read_settings
 
     return read_settings(config, data=data, database=database, **given)
@@ -101,14 +103,12 @@ def _part(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def called(**options: Any) -> None:
-        with needing("isc serve", extra="serve"):
-            from isc.serve.parent import end_with_parent
+        from isc.serve.parent import end_with_parent
 
         end_with_parent()
         function(**options)
 
-    function = click.option("--host", hidden=True, help="Where the pages listen.")(called)
-    return _options(function)
+    return _options(click.option("--host", hidden=True, help="Where the pages listen.")(called))
 
 
 def _with_parent(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,8 +145,9 @@ def worker(settings: Settings, providers: tuple[str, ...]) -> None:
     "--port", type=click.IntRange(0, 65535), metavar="N", help="Port of the address.  [default: that of the settings]"
 )
 @click.option("--handle", type=int, hidden=True, help="File number of a listening socket.")
+@click.option("--after", type=int, hidden=True, help="File number of a pipe that is closed when the tables are there.")
 @_with_parent
-def web(settings: Settings, port: int | None, handle: int | None) -> None:
+def web(settings: Settings, *, port: int | None, handle: int | None, after: int | None) -> None:
     """Run one more web process."""
     from dataclasses import replace
 
@@ -154,6 +155,8 @@ def web(settings: Settings, port: int | None, handle: int | None) -> None:
     from isc.serve.logs import log_as_json
 
     log_as_json("web")
+    if after is not None:
+        os.read(after, 1)
     run_web(settings if port is None else replace(settings, port=port), handle=handle)
 
 

@@ -19,6 +19,7 @@ BUSY = 30.0  # seconds that a statement waits for another writer
 MIGRATIONS = Path(__file__).parent / "migrations"
 CLASHES = ("1213", "1205", "1020", "40001", "40P01", "database is locked")  # of transactions; tried again
 TRIES = 8
+HEAD = "0003"  # the last revision of MIGRATIONS; a start on tables of this one needs no Alembic
 DATABASE_WAIT = 60.0  # seconds that a start waits for the database
 
 
@@ -102,7 +103,15 @@ class Database:
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the tables to a revision; what is stored stays."""
-        self._migrate("upgrade", revision)
+        if revision != "head" or self._revision() != HEAD:
+            self._migrate("upgrade", revision)
+
+    def _revision(self) -> str | None:
+        """Return the revision of the tables, None without tables."""
+        with self.reading() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            return str(connection.scalar(sa.text("SELECT version_num FROM alembic_version")))
 
     def downgrade(self, revision: str) -> None:
         self._migrate("downgrade", revision)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isc.photos.decode import Pixels
-
 if TYPE_CHECKING:
+    from isc.photos.decode import Pixels
     from isc.serve.reading import Examined, Reader
 
 HELD = 128  # examined pictures that a worker keeps for its other providers

@@ -80,29 +80,19 @@ def ask(connection: Connection, image_ids: Sequence[int], provider_ids: Sequence
 
 
 def lease(database: Database, provider_ids: Sequence[int], *, limit: int, seconds: float) -> list[Leased]:
-    """Take up to `limit` requests for `seconds`: queued ones that are due, and those whose lease has ended.
+    """Take up to `limit` requests for `seconds`: those whose lease has ended, and queued ones that are due.
 
     The most urgent pictures come first, all requests of a picture together. Requests about pictures that cannot be read
     are left alone.
     """
     now, ticket = time.time(), secrets.token_hex(16)
-    due = sa.or_(
-        (request.c.state == RequestState.queued) & (request.c.run_after <= now),
-        (request.c.state == RequestState.leased) & (request.c.lease_until < now),
-    )
-    wanted = (
-        sa.select(request.c.id)
-        .where(due, request.c.provider_id.in_(provider_ids))
-        .order_by(request.c.priority.desc(), request.c.image_id, request.c.id)
-        .limit(limit)
-    )
-    if not provider_ids or not _any(database, wanted):
-        return []
+    with database.reading() as connection:  # without the lock of a writer
+        if not _due(connection, provider_ids, now=now, limit=1):
+            return []
 
     def take() -> list[Leased]:
         with database.writing() as connection:
-            locked = wanted if database.kind == "sqlite" else wanted.with_for_update(skip_locked=True)
-            ids = list(connection.scalars(locked))
+            ids = _due(connection, provider_ids, now=now, limit=limit, lock=database.kind != "sqlite")
             values = {"state": RequestState.leased, "lease": ticket, "lease_until": now + seconds, "started": now,
                       "attempts": request.c.attempts + 1}  # fmt: skip
             connection.execute(sa.update(request).where(request.c.id.in_(ids)).values(values))
@@ -111,10 +101,35 @@ def lease(database: Database, provider_ids: Sequence[int], *, limit: int, second
     return list(trying_again(take))
 
 
-def _any(database: Database, wanted: sa.Select[Any]) -> bool:
-    """Return whether there is work, without the lock of a writer."""
-    with database.reading() as connection:
-        return connection.execute(wanted.limit(1)).first() is not None
+def _due(
+    connection: Connection, provider_ids: Sequence[int], *, now: float, limit: int, lock: bool = False
+) -> list[int]:
+    """Return the ids of at most `limit` requests that may be leased.
+
+    Each provider's queue is read in the order of its index, one priority after the other, so that a long backlog, of
+    this provider or of another one, is not sorted for each lease.
+    """
+    columns = (request.c.priority, request.c.image_id, request.c.id)
+    ended = sa.select(*columns).where(
+        request.c.state == RequestState.leased, request.c.lease_until < now, request.c.provider_id.in_(provider_ids)
+    )
+    found = connection.execute(_locked(ended.limit(limit), lock)).all()
+    for number in provider_ids:
+        mine = (request.c.provider_id == number) & (request.c.state == RequestState.queued)
+        below: sa.ColumnElement[bool] = sa.true()
+        left = limit
+        while left > 0:
+            top = connection.scalar(sa.select(sa.func.max(request.c.priority)).where(mine, below))
+            if top is None:
+                break
+            due = sa.select(*columns).where(mine, request.c.priority == top, request.c.run_after <= now)
+            rows = connection.execute(_locked(due.order_by(request.c.image_id).limit(left), lock)).all()
+            found, left, below = [*found, *rows], left - len(rows), request.c.priority < top
+    return [row.id for row in sorted(found, key=lambda row: (-row.priority, row.image_id, row.id))[:limit]]
+
+
+def _locked(wanted: sa.Select[Any], lock: bool) -> sa.Select[Any]:
+    return wanted.with_for_update(skip_locked=True) if lock else wanted
 
 
 def _held(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Leased]:
@@ -219,6 +234,10 @@ def take_submitted(
         request.c.provider_id == provider_id, request.c.state == RequestState.submitted, due
     )
 
+    with database.reading() as connection:  # without the lock of a writer
+        if connection.execute(wanted.limit(1)).first() is None:
+            return []
+
     def take() -> list[Leased]:
         with database.writing() as connection:
             ids = list(connection.scalars(wanted.limit(limit)))
@@ -226,7 +245,7 @@ def take_submitted(
             connection.execute(sa.update(request).where(request.c.id.in_(ids)).values(values))
             return _held(connection, request.c.lease == ticket)
 
-    return list(trying_again(take)) if job is not None or _any(database, wanted) else []
+    return list(trying_again(take))
 
 
 def send_again(connection: Connection, *, request_ids: Sequence[int] = (), provider_name: str | None = None) -> int:

@@ -98,7 +98,8 @@ request = sa.Table(
     _time("started", null=True),
     _time("finished", null=True),
     sa.UniqueConstraint("image_id", "provider_id"),
-    sa.Index("ix_request_queue", "state", "priority", "image_id"),
+    sa.Index("ix_request_queue", "provider_id", "state", "priority", "image_id"),
+    sa.Index("ix_request_lease", "state", "lease_until"),
     sa.Index("ix_request_external", "external_id"),
     **BYTES,
 )

@@ -20,7 +20,7 @@ from isc.serve.worker import Worker
 
 log = logging.getLogger(__name__)
 AGAIN = (0.5, 30.0)  # seconds before a process that ended is started again: at first, at most
-STEADY = 60.0  # seconds of running after which it counts as healthy
+STEADY = 10.0  # seconds of running after which it counts as healthy
 GRACE = 20.0  # seconds that the processes have to end
 
 
@@ -99,26 +99,33 @@ def run_all(settings: Settings, options: Sequence[str]) -> None:
     """Run the service until SIGTERM or SIGINT, and let all processes end what they do. `options` go to each of them.
 
     The socket belongs to this process: while the web process is started again, callers wait instead of being refused.
+    The web process imports what it needs while the tables are made; it answers once the end of a pipe is closed.
     """
-    groups = prepare(settings)
     door = listening(settings)
+    after, prepared = os.pipe()
     environment = {**os.environ, DATABASE: settings.database, PARENT: str(os.getpid())}
-    children = [Child("web", ["web", *options, "--handle", str(door.fileno())], handles=(door.fileno(),))]
-    for group in groups:
-        count = settings.workers if "copy" in group else 1
-        children += [Child(f"worker {' '.join(group)}", ["worker", *options, *group]) for _ in range(count)]
-    children.append(Child("keeper", ["keeper", *options]))
-    stopping: list[int] = []
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda number, _: stopping.append(number))
-    address = f"[{settings.host}]" if ":" in settings.host else settings.host
-    log.info("http://%s:%d/", address, door.getsockname()[1])
-    while not stopping:
-        for child in children:
-            child.look(environment)
-        time.sleep(0.1)
-    _end(children)
-    door.close()
+    handles = (door.fileno(), after)
+    children = [Child("web", ["web", *options, "--handle", str(handles[0]), "--after", str(after)], handles=handles)]
+    children[0].start(environment)
+    try:
+        groups = prepare(settings)
+        os.close(prepared)
+        stopping: list[int] = []
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, lambda number, _: stopping.append(number))
+        for group in groups:
+            count = settings.workers if "copy" in group else 1
+            children += [Child(f"worker {' '.join(group)}", ["worker", *options, *group]) for _ in range(count)]
+        children.append(Child("keeper", ["keeper", *options]))
+        address = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info("http://%s:%d/", address, door.getsockname()[1])
+        while not stopping:
+            for child in children:
+                child.look(environment)
+            time.sleep(0.1)
+    finally:
+        _end(children)
+        door.close()
 
 
 def _end(children: Sequence[Child]) -> None:

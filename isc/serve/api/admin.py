@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from isc.serve.api.bodies import Again, NewListing, Retry
 from isc.serve.api.guard import Admin, Reviewing, Uploader
+from isc.serve.api.health import troubles
 from isc.serve.api.images import Cursor, ImageId, Limit, Shared, seen
 from isc.serve.api.models import (
     MOST_ID,
@@ -27,7 +28,7 @@ from isc.serve.api.models import (
 )
 from isc.serve.api.problems import ApiProblem, answers
 from isc.serve.api.queries import cursor_of, key_of, provider_states, requests_where
-from isc.serve.database import DatabaseAway, insert_ignoring, trying_again
+from isc.serve.database import insert_ignoring, trying_again
 from isc.serve.kinds import Kind, RequestState, Role
 from isc.serve.requests import send_again
 from isc.serve.schema import listing, outbox, request
@@ -201,24 +202,6 @@ def healthz() -> Health:
 @open_router.get("/readyz", response_model=Health, responses={503: {"model": Health}})
 def readyz(state: Shared) -> Response:
     """Say whether uploads can be taken in: the database answers, and the disk has room."""
-    problems = []
-    try:
-        with state.database.reading() as connection:
-            connection.execute(sa.select(sa.literal(1)))
-    except DatabaseAway:
-        problems.append("the database cannot be reached")
-    if _room(state.settings.data) < ROOM:
-        problems.append("the disk is almost full")
-    if state.broker.closing:
-        problems.append("the service is stopping")
+    problems = troubles(state)
     body = Health(status="ok" if not problems else "not ready", problems=problems)
     return JSONResponse(body.model_dump(), 200 if not problems else 503)
-
-
-ROOM = 200_000_000  # bytes that must be free
-
-
-def _room(folder: object) -> int:
-    import shutil
-
-    return shutil.disk_usage(str(folder)).free

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from isc.serve.api.guard import COOKIE, Admin, Caller, Reviewing, Uploader, _refuse_other_sites
+from isc.serve.api.health import disk_is_full
 from isc.serve.api.images import Cursor, ImageId, Shared
 from isc.serve.api.models import Suggestion
 from isc.serve.api.problems import ApiProblem
@@ -80,7 +81,9 @@ def home(http: Request, state: Shared, caller: Reviewing) -> HTMLResponse:
         waiting = connection.execute(
             sa.select(sa.func.count()).where(suggestion.c.state == SuggestionState.unreviewed)
         ).scalar_one()
-    return HTMLResponse(render(http, "home.html", caller=caller, count=count, waiting=waiting))
+    return HTMLResponse(
+        render(http, "home.html", caller=caller, count=count, waiting=waiting, full=disk_is_full(state))
+    )
 
 
 @router.get("/ui/images/{image_id}/results")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -57,39 +57,54 @@ def problem(status: int, detail: str, *, headers: dict[str, str] | None = None) 
     return JSONResponse(content.model_dump(), status, headers, media_type=MEDIA)
 
 
+def answer_to(request: Request, status: int, detail: str, *, headers: dict[str, str] | None = None) -> Response:
+    """Return a problem: a page for whoever opens one in a browser, else problem details."""
+    if request.method != "GET" or not _wants_page(request):
+        return problem(status, detail, headers=headers)
+    from isc.serve.api.render import render
+
+    again = (headers or {}).get("Retry-After")
+    html = render(request, "problem.html", caller=None, status=status, detail=detail, again=again)
+    return HTMLResponse(html, status, headers)
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api")
+
+
 def install(app: FastAPI) -> None:
     """Let every error of the app end as a problem."""
 
     def of_api(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiProblem)
-        wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api")
-        if error.status == 401 and wants_page and request.method == "GET":
+        if error.status == 401 and request.method == "GET" and _wants_page(request):
             return RedirectResponse("/login", 303)
-        return problem(error.status, error.detail, headers=error.headers)
+        return answer_to(request, error.status, error.detail, headers=error.headers)
 
-    def of_http(_: Request, error: Exception) -> Response:
+    def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else "see /docs"
-        return problem(error.status_code, str(detail), headers=dict(error.headers or {}))
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = error.detail if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
+        return answer_to(request, error.status_code, str(detail)[:500], headers=dict(error.headers or {}))
 
-    def of_validation(_: Request, error: Exception) -> Response:
+    def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return problem(422, f"{where}: {first['msg']}"[:500])
+        return answer_to(request, 422, f"{where}: {first['msg']}"[:500])
 
-    def of_database(_: Request, error: Exception) -> Response:
+    def of_database(request: Request, error: Exception) -> Response:
         log.error("the database is away: %s", error)
         detail = "the database cannot be reached or written; nothing was changed, try again"
-        return problem(503, detail, headers={"Retry-After": "5"})
+        return answer_to(request, 503, detail, headers={"Retry-After": "5"})
 
-    def of_disk(_: Request, error: Exception) -> Response:
+    def of_disk(request: Request, error: Exception) -> Response:
         assert isinstance(error, OSError)
         if error.errno not in FULL:
             raise error
         log.error("the disk is full or read-only: %s", error)
-        return problem(503, "the disk is full or cannot be written; nothing was kept, try again later",
-                       headers={"Retry-After": "60"})  # fmt: skip
+        detail = "the disk is full or cannot be written; nothing was kept, try again later"
+        return answer_to(request, 503, detail, headers={"Retry-After": "60"})
 
     app.add_exception_handler(ApiProblem, of_api)
     app.add_exception_handler(HTTPException, of_http)
