@@ -10,8 +10,8 @@ from isc.serve.schema import metadata
 COLUMNS = (  # the tables of the picture, from left to right
     ("image", "descriptor", "removal", "folder_import"),
     ("request", "provider", "circuit", "event"),
-    ("copy_match", "label", "caption", "number"),
-    ("suggestion", "vote", "listing", "outbox"),
+    ("copy_match", "label", "caption", "number", "written_caption"),
+    ("suggestion", "vote", "rating", "listing", "outbox"),
     ("token", "session", "lease"),
 )
 WIDTH, GAP, LINE, HEAD = 200, 56, 17, 26

@@ -27,6 +27,7 @@ def export(config: Path | None, database: str | None, data: Path, *, output: Pat
     pairs.csv         accepted copies among photos/, for    isc train images=OUTPUT/photos pairs=OUTPUT/pairs.csv
     ground_truth.csv  the same pairs, and predictions.csv the scores of all decided ones, for
                       isc calibrate --run OUTPUT --ground-truth OUTPUT/ground_truth.csv
+    captions.csv      captions that people wrote, as (image, caption) pairs
     decisions.jsonl   every decision with its votes, of all kinds
     """
     from isc.serve.database import Database

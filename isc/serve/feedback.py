@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
+from isc.serve.captions import standing_answers
 from isc.serve.database import Database
 from isc.serve.kinds import Kind, SuggestionState
 from isc.serve.schema import copy_match, image, provider, suggestion, vote
@@ -33,11 +35,21 @@ def decided_lines(database: Database, *, after: int = 0) -> Iterator[str]:
                     "score": row.score,
                     "votes": cast,
                 }
+                if row.kind == Kind.caption:
+                    body["ratings"] = _ratings(connection, row.id)
                 lines.append(json.dumps(body, ensure_ascii=False) + "\n")
         yield from lines
         if len(rows) < PAGE:
             return
         after = rows[-1].id
+
+
+def _ratings(connection: Connection, number: int) -> dict[str, dict[str, str]]:
+    """Return the standing answers about a caption: {question: {reviewer: answer}}."""
+    found = standing_answers(connection, suggestions=[number])
+    return {
+        question.value: {who: one.value for who, one in said.items()} for (_, question), said in found.items() if said
+    }
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ class Decision(StrEnum):
     undo = "undo"
 
 
+class Question(StrEnum):
+    """A question about a caption; the answers are decisions: yes (accept), no (reject), and unsure."""
+
+    right = "right"
+    helpful = "helpful"
+    encyclopaedic = "encyclopaedic"
+
+
 class Role(StrEnum):
     """The role of a token; each may do what those before it may."""
 

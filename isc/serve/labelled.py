@@ -16,14 +16,25 @@ from isc.data.hdf5 import write_descriptors
 from isc.errors import InputError
 from isc.evaluate.calibration.score_origin import FILE, FORMAT
 from isc.find.verdicts import judge_of
+from isc.serve.captions import written_captions
 from isc.serve.database import Database
 from isc.serve.feedback import LabelledPair, decided_lines, labelled_pairs
 from isc.serve.files import PictureFiles
 from isc.serve.schema import descriptor, image
 from isc.serve.settings import Settings
 
-OWNED = ("pairs.csv", "ground_truth.csv", "predictions.csv", "decisions.jsonl", "queries.h5", "references.h5", FILE)
+OWNED = (
+    "pairs.csv",
+    "captions.csv",
+    "ground_truth.csv",
+    "predictions.csv",
+    "decisions.jsonl",
+    "queries.h5",
+    "references.h5",
+    FILE,
+)
 COLUMNS = ("query_id", "reference_id", "score")
+CAPTIONS = ("image_id", "caption", "language", "writer")
 
 
 def write_labelled(database: Database, settings: Settings, output: Path) -> str:
@@ -33,30 +44,43 @@ def write_labelled(database: Database, settings: Settings, output: Path) -> str:
     """
     pairs = labelled_pairs(database)
     lines = list(decided_lines(database))
-    if not lines:
-        raise InputError(f"{settings.data}: nothing was decided yet; expected at least one vote in isc serve")
+    with database.reading() as connection:
+        written = written_captions(connection)
+    if not lines and not written:
+        raise InputError(
+            f"{settings.data}: nothing was decided yet; expected at least one vote or caption in isc serve"
+        )
     copies = [(pair.query, pair.reference) for pair in pairs if pair.copy]
     others = sorted({pair.query for pair in pairs} - {query for query, _ in copies})
     with atomic_folder(output, owned=OWNED) as folder:
         (folder / "decisions.jsonl").write_text("".join(lines), encoding="utf-8")
+        if written:
+            rows_of_captions = ((one.sha256, one.text, one.language or "", one.writer) for one in written)
+            write_csv(folder / "captions.csv", CAPTIONS, rows_of_captions)
         if pairs:
             write_csv(folder / "pairs.csv", COLUMNS[:2], iter(copies))
             write_ground_truth(folder / "ground_truth.csv", [*copies, *((query, "") for query in others)])
             rows = sorted(((p.query, p.reference, p.fused) for p in pairs), key=lambda row: -row[2])
             write_csv(folder / "predictions.csv", COLUMNS, ((q, r, repr(score)) for q, r, score in rows))
-            _write_origin(folder, settings, pairs)
+            _write_origin(folder, database, settings, pairs)
             _write_vectors(folder, database, pairs)
             _link_photos(folder / "photos", settings, pairs)
     others_count = len(pairs) - len(copies)
-    return f"{output}: {len(lines):,} decisions, of them {len(copies):,} copies and {others_count:,} other pairs"
+    said = f"{output}: {len(lines):,} decisions, of them {len(copies):,} copies and {others_count:,} other pairs"
+    return f"{said}; {len(written):,} captions that people wrote" if written else said
 
 
-def _write_origin(folder: Path, settings: Settings, pairs: Sequence[LabelledPair]) -> None:
-    """Write what the scores are: the fusion's probabilities before any calibration, by the model of the service."""
+def _write_origin(folder: Path, database: Database, settings: Settings, pairs: Sequence[LabelledPair]) -> None:
+    """Write what the scores are: the fusion's probabilities before any calibration, by the model of the service.
+
+    The pairs were found among all pictures of the collection, so that all of them are the references.
+    """
     judge = judge_of(settings.model)
     if judge.by_pixels is None:
         return
-    queries, references = len({p.query for p in pairs}), len({p.reference for p in pairs})
+    queries = len({pair.query for pair in pairs})
+    with database.reading() as connection:
+        references = connection.execute(sa.select(sa.func.count()).select_from(image)).scalar_one()
     made = replace(judge.by_pixels.made, queries=queries, references=references)
     write_json(folder / FILE, {"format": FORMAT, **made.as_dict()})
 

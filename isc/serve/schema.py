@@ -198,6 +198,30 @@ vote = sa.Table(
     sa.UniqueConstraint("suggestion_id", "reviewer", "number"),
     **BYTES,
 )
+rating = sa.Table(
+    "rating",
+    metadata,
+    _id(),
+    _of("suggestion", index=False),
+    _text("reviewer", 64),
+    _text("question", 16),
+    sa.Column("number", sa.Integer, nullable=False),
+    _text("answer", 8),
+    _time("created"),
+    sa.UniqueConstraint("suggestion_id", "reviewer", "question", "number"),
+    **BYTES,
+)
+written_caption = sa.Table(  # by people; no provider writes here
+    "written_caption",
+    metadata,
+    _id(),
+    _of("image"),
+    sa.Column("text", sa.Text, nullable=False),
+    _text("language", 16, null=True),
+    _text("writer", 64),
+    _time("created"),
+    **BYTES,
+)
 listing = sa.Table(
     "listing",
     metadata,

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from isc.evaluate.metrics import wilson
+from isc.serve.captions import is_written
 from isc.serve.database import Database, trying_again
 from isc.serve.kinds import ImageState, Kind, RequestState, SuggestionState
 from isc.serve.outbox import WEBHOOK, enqueue
@@ -21,6 +22,7 @@ from isc.serve.settings import Settings
 
 PLAIN = 0.9  # plainness from which a copy is explained by the lack of anything to see
 HOUR = 3600.0
+WRITTEN = "a person wrote a caption of this picture"
 TOLD_BEFORE = "this pair was suggested the other way round"
 
 
@@ -122,11 +124,11 @@ def priority(score: float, weight: float) -> float:
 def impact(result: CopyMatch | Label | Caption) -> float:
     """Return how much a decision changes, 0…1: a copy of the whole picture more than one of a corner."""
     if isinstance(result, CopyMatch):
-        return 0.5 + 0.5 * _area(result.other_region) if result.other_region else 0.5
+        return 0.5 + 0.5 * area(result.other_region) if result.other_region else 0.5
     return 0.3 if isinstance(result, Label) else 0.2
 
 
-def _area(corners: Sequence[tuple[float, float]]) -> float:
+def area(corners: Sequence[tuple[float, float]]) -> float:
     """Return the area of a polygon (the shoelace formula), of fractions at most 1."""
     ends = zip(corners, [*corners[1:], corners[0]], strict=True)
     return min(1.0, abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in ends)) / 2)
@@ -140,6 +142,8 @@ def _asked(
     if result.score < show:
         return Asked(SuggestionState.hidden, f"score {result.score:.2f} is below {show:g}")
     firm = _explained(connection, settings, held, result) or _listed(connection, result)
+    if firm is None and isinstance(result, Caption) and is_written(connection, held.image_id, result.language):
+        firm = WRITTEN
     if firm:
         return Asked(SuggestionState.withheld, firm)
     why = f"score {result.score:.2f} is below {withhold:g}" if result.score < withhold else None

@@ -47,12 +47,15 @@ def cast(database: Database, settings: Settings, reviewer: Reviewer, votes: Mapp
 
     def write() -> list[Voted]:
         with database.writing() as connection:
-            return [_cast(connection, settings, reviewer, number, votes[number]) for number in sorted(votes)]
+            return [record_vote(connection, settings, reviewer, number, votes[number]) for number in sorted(votes)]
 
     return list(trying_again(write))
 
 
-def _cast(connection: Connection, settings: Settings, reviewer: Reviewer, number: int, decision: Decision) -> Voted:
+def record_vote(
+    connection: Connection, settings: Settings, reviewer: Reviewer, number: int, decision: Decision
+) -> Voted:
+    """Record one vote within a transaction, and give the suggestion the state that follows. Raises NoSuggestion."""
     one = connection.execute(sa.select(suggestion).where(suggestion.c.id == number).with_for_update()).first()
     if one is None:
         raise NoSuggestion(f"suggestion {number}: is not there")

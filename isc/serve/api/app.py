@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from isc import __version__
-from isc.serve.api import admin, callbacks, images, metrics, pages, pictures, problems, review
+from isc.serve.api import admin, callbacks, caption_page, captions, images, metrics, pages, pictures, problems, review
 from isc.serve.api.broker import Broker
 from isc.serve.api.guard import Shield
 from isc.serve.api.rates import Rates
@@ -42,6 +42,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     for router in (
         images.router,
         review.router,
+        captions.router,
         admin.router,
         admin.open_router,
         callbacks.router,
@@ -49,7 +50,8 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         pictures.router,
     ):
         app.include_router(router)
-    app.include_router(pages.router, include_in_schema=False)
+    for page in (pages.router, caption_page.router):
+        app.include_router(page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 

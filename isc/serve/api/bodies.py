@@ -35,6 +35,24 @@ class NewVotes(Strict):
     votes: Annotated[list[SuggestionVote], Field(min_length=1, max_length=500)]
 
 
+Answer = Literal[Decision.accept, Decision.reject, Decision.unsure]
+
+
+class NewRating(Strict):
+    """Answers about a caption: is it right, is it helpful, does it sound like an encyclopaedia? Accept is yes."""
+
+    right: Answer | None = None
+    helpful: Answer | None = None
+    encyclopaedic: Answer | None = None
+
+
+class NewCaption(Strict):
+    """A caption of a picture by a person, in a language (a code such as en)."""
+
+    text: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+    language: Annotated[str | None, Field(min_length=1, max_length=16, pattern=r"^[A-Za-z0-9-]+$")] = None
+
+
 class NewState(Strict):
     """The state that a person gives a picture: `negative` ones must never match, `quarantined` ones rest."""
 

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Depends, File, Query, Response, UploadFile
 from fastapi import Path as InPath
 
 from isc.errors import InputError
-from isc.match.verification.feature_store import FeatureStore
 from isc.photos.decode import size_of
 from isc.serve.api.bodies import NewImport, NewState, NewUrl
 from isc.serve.api.guard import Admin, Caller, Reviewing, Uploader, count_uploads
@@ -33,6 +32,7 @@ from isc.serve.api.state import State, state_of
 from isc.serve.database import trying_again
 from isc.serve.files import TooLarge
 from isc.serve.intake import Blocked, NewImage, delete_image, take_in
+from isc.serve.kept_features import KeptFeatures
 from isc.serve.kinds import ImageState, Role
 from isc.serve.previews import forget_previews
 from isc.serve.schema import event, folder_import, image
@@ -213,7 +213,7 @@ def delete(state: Shared, _: Admin, image_id: ImageId) -> Response:
     if not delete_image(state.database, state.files, image_id):
         raise ApiProblem(404, f"image {image_id}: is not there")
     forget_previews(state.settings.data, image_id)
-    FeatureStore(state.settings.cache_folder / "features").forget([Path(row.path or state.files.path(row.sha256))])
+    KeptFeatures(state.settings.cache_folder / "features").forget([Path(row.path or state.files.path(row.sha256))])
     return Response(status_code=204)
 
 

@@ -115,6 +115,15 @@ class CaptionResult(BaseModel):
     score: float | None
 
 
+class WrittenCaption(BaseModel):
+    """A caption that a person wrote, the last one in its language."""
+
+    text: str
+    language: str | None
+    writer: str
+    created: float
+
+
 class NumberResult(BaseModel):
     """A number of a classifier."""
 
@@ -130,6 +139,7 @@ class Results(BaseModel):
     copies: list[Said[Copy]]
     labels: list[Said[LabelResult]]
     captions: list[Said[CaptionResult]]
+    written: list[WrittenCaption]
     numbers: list[Said[NumberResult]]
     requests: list[ProviderRequest]
 

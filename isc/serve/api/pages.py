@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from isc.serve.agreement import agreements
 from isc.serve.api.guard import COOKIE, Admin, Caller, Reviewing, Uploader, _refuse_other_sites
 from isc.serve.api.health import disk_is_full
 from isc.serve.api.images import Cursor, ImageId, Shared
@@ -99,7 +100,7 @@ def review(
 ) -> HTMLResponse:  # fmt: skip
     """The queue: one suggestion after the other, or a grid of several."""
     chosen = {"order": order, "kind": kind or "", "provider": provider or "", "mine": mine, "view": view}
-    found = _queue(state, caller, chosen, GRID if view == "grid" else AHEAD)
+    found = queue_of(state, caller, chosen, GRID if view == "grid" else AHEAD)
     with state.database.reading() as connection:
         names = sorted({one.provider for one in provider_states(connection) if one.current})
     return HTMLResponse(
@@ -110,7 +111,8 @@ def review(
 ORDERS = ("priority", "random", "newest")
 
 
-def _queue(state: State, caller: Caller, chosen: dict[str, Any], limit: int) -> list[Suggestion]:
+def queue_of(state: State, caller: Caller, chosen: dict[str, Any], limit: int) -> list[Suggestion]:
+    """Return the next suggestions for a reviewer, by the order and filters that were chosen."""
     with state.database.reading() as connection:
         items, _ = queue(
             connection, state=SuggestionState.unreviewed, order=chosen["order"],
@@ -128,7 +130,7 @@ def decide(
     """Vote, and show the next suggestion; after an undo, the same one again."""
     cast(state.database, state.settings, Reviewer(caller.name, caller.holder.trusted), {suggestion_id: decision})
     chosen = {"order": order, "kind": kind or "", "provider": provider or "", "mine": mine, "view": "one"}
-    found = _queue(state, caller, chosen, AHEAD)
+    found = queue_of(state, caller, chosen, AHEAD)
     if decision is Decision.undo:
         with state.database.reading() as connection:
             again = one_suggestion(connection, suggestion_id)
@@ -146,7 +148,7 @@ def decide_batch(
     """Vote on the chosen suggestions of the grid, and show the next ones."""
     cast(state.database, state.settings, Reviewer(caller.name, caller.holder.trusted), dict.fromkeys(chosen, decision))
     filters = {"order": order, "kind": kind or "", "provider": provider or "", "mine": mine, "view": "grid"}
-    found = _queue(state, caller, filters, GRID)
+    found = queue_of(state, caller, filters, GRID)
     return HTMLResponse(render(http, "grid.html", caller=caller, found=found, chosen=filters))
 
 
@@ -184,9 +186,10 @@ def dashboard(http: Request, state: Shared, caller: Reviewing) -> HTMLResponse:
         votes = connection.execute(sa.select(sa.func.count()).select_from(vote)).scalar_one()
         refused = connection.execute(sa.select(outbox).where(outbox.c.state == "dead").limit(50)).all()
         entries = connection.execute(sa.select(listing).order_by(listing.c.id.desc()).limit(200)).all()
+        agreed = agreements(connection)
     return HTMLResponse(
         render(http, "providers.html", caller=caller, states=states, figures=numbers, dead=dead, votes=votes,
-               refused=refused, entries=entries, may_send=caller.holder.role is Role.admin)
+               agreed=agreed, refused=refused, entries=entries, may_send=caller.holder.role is Role.admin)
     )  # fmt: skip
 
 

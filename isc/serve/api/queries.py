@@ -24,8 +24,10 @@ from isc.serve.api.models import (
     Said,
     Suggestion,
     Vote,
+    WrittenCaption,
 )
 from isc.serve.api.problems import ApiProblem
+from isc.serve.captions import written_captions
 from isc.serve.kinds import Decision, Kind, SuggestionState
 from isc.serve.requests import OPEN
 from isc.serve.schema import RESULTS, circuit, image, number, provider, request, suggestion, vote
@@ -97,6 +99,7 @@ def results_of(connection: Connection, number_of_image: int) -> Results:
         copies=_said(connection, Kind.copy, number_of_image, lambda one: copy_of(connection, one)),
         labels=_said(connection, Kind.label, number_of_image, label_of),
         captions=_said(connection, Kind.caption, number_of_image, caption_of),
+        written=written_of(connection, number_of_image),
         numbers=_said(connection, Kind.number, number_of_image, number_of),
         requests=asked,
     )
@@ -136,6 +139,14 @@ def label_of(row: Row) -> LabelResult:
 
 def caption_of(row: Row) -> CaptionResult:
     return CaptionResult(text=row.text, language=row.language, score=row.score)
+
+
+def written_of(connection: Connection, image_id: int) -> list[WrittenCaption]:
+    """Return the captions that people wrote about a picture, the last one of each language."""
+    return [
+        WrittenCaption(text=one.text, language=one.language, writer=one.writer, created=one.created)
+        for one in written_captions(connection, image_id=image_id)
+    ]
 
 
 def number_of(row: Row) -> NumberResult:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from isc import __version__
 from isc.serve.api.plots import calibration_plot, days_plot
+from isc.serve.storing import area
 
 TEXTS = Path(__file__).parents[1] / "texts"
 
@@ -42,7 +43,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     pages.globals |= {"calibration_plot": calibration_plot, "days_plot": days_plot, "version": __version__}
-    pages.filters["points"] = points
+    pages.filters |= {"points": points, "area": area}
     return pages
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from isc.match.verification.feature_store import FeatureStore
 from isc.model.inference import InferenceModel
 from isc.serve.database import Database
 from isc.serve.files import PictureFiles
+from isc.serve.kept_features import KeptFeatures
 from isc.serve.living import LivingIndex
 from isc.serve.picture import Examiner
 from isc.serve.reading import Reader
@@ -45,8 +45,8 @@ class Context:
         return LivingIndex(self.database, folder, model=self.weights, dim=self.network.dim, provenance=made)
 
     @cached_property
-    def features(self) -> FeatureStore:
-        return FeatureStore(self.settings.cache_folder / "features")
+    def features(self) -> KeptFeatures:
+        return KeptFeatures(self.settings.cache_folder / "features")
 
     @cached_property
     def examiner(self) -> Examiner:

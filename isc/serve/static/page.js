@@ -60,11 +60,23 @@ if (drop) {
   }
 }
 
+// ---- captions: a key answers the first question that has no answer; after the last one Enter saves
+const ANSWERS = { y: "accept", n: "reject", u: "unsure" };
+const answer = (key) => {
+  const open = [...document.querySelectorAll("form.rate [data-question]")].filter((one) => !one.querySelector(":checked"));
+  if (!(key in ANSWERS) || !open.length) return false;
+  const option = open[0].querySelector(`[value=${ANSWERS[key]}]`);
+  option.checked = true;
+  (open.length > 1 ? option : document.querySelector("form.rate button")).focus();
+  return true;
+};
+
 // ---- keys: one decision a key press; not while a text is typed, and not with Ctrl, Alt or Meta
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
-  if (event.target.closest("input:not([type=checkbox], [type=range]), select, textarea")) return;
+  if (event.target.closest("input:not([type=checkbox], [type=radio], [type=range]), select, textarea")) return;
   const key = event.key === "=" ? "+" : event.key.toLowerCase();
+  if (answer(key)) { event.preventDefault(); return; }
   const button = [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key && !one.disabled);
   if (button) { event.preventDefault(); button.click(); }
 });
