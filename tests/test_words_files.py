@@ -84,7 +84,7 @@ def test_wit_is_read_as_it_is_published(tmp_path, packed):
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     first, second = read_wit(path)  # a quote inside a field is text
     assert (first.caption, second.caption) == ('Dog [SEP] A "dog', "Hund [SEP]")
-    assert (first.language, second.url) == ("en", "http://i/A_dog.jpg")
+    assert (first.language, second.url) == ("en", "http://i/b.jpg")
 
 
 def test_wit_without_a_title_is_refused_by_line(tmp_path):

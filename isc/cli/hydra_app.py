@@ -27,6 +27,7 @@ from isc.cli.keys import CONF, items_of, keys, keys_of, type_of
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
 from isc.config.train import GONE, TrainConfig
+from isc.config.words import WordsConfig
 from isc.data.option_texts import nearest_name
 from isc.errors import InputError
 
@@ -34,9 +35,9 @@ RENAMED_KEYS = {"looks": "query_views"}  # of the release before this one
 WITH_EXPERIMENTS: dict[str, type[Any]] = {"train": TrainConfig, "extract": ExtractConfig, "match": MatchConfig}
 
 
-def run(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
-    """Run a verb on the configuration that Hydra makes of the arguments of the process."""
-    ConfigStore.instance().store(name=f"{name}_defaults", node=schema)
+def run(name: str, schema: type[Any], verb: Callable[[Any], None], *, config: str) -> None:
+    """Run a verb on the configuration `config` that Hydra makes of the arguments of the process."""
+    ConfigStore.instance().store(name=f"{config}_defaults", node=schema)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises errors instead of printing them
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
@@ -46,12 +47,12 @@ def run(name: str, schema: type[Any], verb: Callable[[Any], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without μ must not make a finished run fail
     _refuse_shared_output(sys.argv[1:])
-    _run(lambda: _refuse_other_experiments(name, sys.argv[1:]), schema)
+    _run(lambda: _refuse_other_experiments(name, schema, sys.argv[1:]), schema)
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
     begun = False
 
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)
     def job(raw: DictConfig) -> None:
         nonlocal begun
         begun = True
@@ -191,10 +192,12 @@ def _in_quotes(value: str) -> str:
     return f"'{escaped}'"
 
 
-def _refuse_other_experiments(verb: str, arguments: Sequence[str]) -> None:
+def _refuse_other_experiments(verb: str, schema: type[Any], arguments: Sequence[str]) -> None:
     """Raise InputError for an experiment of another verb; Hydra would report a key that the user did not type."""
     if verb in WITH_EXPERIMENTS:
-        takes = {name: keys(schema) for name, schema in WITH_EXPERIMENTS.items()}
+        takes = {name: keys(one) for name, one in WITH_EXPERIMENTS.items()}
+        takes["train"] += keys(WordsConfig)
+        takes[verb] = keys(schema)
         refuse_other_verbs(verb, arguments, takes, CONF / "experiment")
 
 

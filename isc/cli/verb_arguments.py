@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isc.cli.keys import keys
+from isc.cli.keys import CONF, keys
 from isc.data.option_texts import nearest_name
 from isc.errors import InputError
 
@@ -52,6 +52,18 @@ def refuse_other_forms(verb: str, schema: type[Any], arguments: Sequence[str]) -
         if len(paths) > len(free):
             raise InputError(f"{paths[len(free)]}: every argument is KEY=VALUE; see isc {verb} --help")
         raise InputError(f"{paths[0]}: every argument is KEY=VALUE; write {' '.join(form)}")
+
+
+def of_words(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments of train name a task, themselves or by an experiment of the package."""
+    for argument in arguments:
+        name, _, value = argument.lstrip("+").partition("=")
+        if name == "task":
+            return True
+        path = CONF / "experiment" / f"{value}.yaml"
+        if name == "experiment" and path.is_file() and "\ntask: " in path.read_text(encoding="utf-8"):
+            return True
+    return False
 
 
 def _refuse_odd_overrides(arguments: Sequence[str]) -> None:

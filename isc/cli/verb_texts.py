@@ -6,6 +6,7 @@ Train a copy detector on photos, without labels.
 PROGRAM images=PHOTOS output=RUN_DIR [experiment=NAME] [resume=true] [validation=BENCHMARK_DIR]
     [pairs=GT.csv] [model.*, train.*, augment.*, loss.*]
 torchrun --nproc_per_node=GPUS train.py …
+PROGRAM task=captioning|captions --help        of captions, docs/words.md
 
 PHOTOS is a folder, a list, a .tar, a pattern as 'shards/{000..127}.tar', or several: images=[a,b], as extract.py
 takes them.
@@ -20,6 +21,22 @@ TRAIN_EXAMPLES = """\
   PROGRAM images=photos output=runs/mine experiment=finetune
   PROGRAM 'images=shards/{000..127}.tar' output=runs/shards
   PROGRAM images=photos output=runs/long experiment=isc_small validation=benchmark train.steps=20000
+"""
+
+WORDS = """\
+Train on pictures and their captions: to write captions (task=captioning), or to match them (task=captions).
+
+PROGRAM experiment=captioning_lstm|captioning_vlp|captioning_retrieval|captions_small images=PHOTOS pairs=CAPTIONS.csv
+    output=FOLDER [languages=[en,zh,ar,de]] [grids=FILE.npy] [grid.*, train.*]
+
+CAPTIONS.csv has the columns photo_id, language, split and caption; split is train, dev (to choose with), or any other
+word (left out). PHOTOS are those of isc extract; a photo_id is a photo's id, or its last part.
+FOLDER is what isc caption --model and isc words --model take; metrics.json holds figures of the dev split.
+"""
+
+WORDS_EXAMPLES = """\
+  PROGRAM experiment=captioning_retrieval images=photos pairs=captions.csv output=captioner
+  PROGRAM experiment=captioning_lstm images=photos pairs=captions.csv output=captioner grids=grids.npy
 """
 
 EXTRACT = """\
@@ -103,6 +120,7 @@ BENCHMARK_EXAMPLES = """\
 
 TEXTS = {
     "train": (TRAIN, TRAIN_EXAMPLES),
+    "words": (WORDS, WORDS_EXAMPLES),
     "extract": (EXTRACT, EXTRACT_EXAMPLES),
     "match": (MATCH, MATCH_EXAMPLES),
     "benchmark": (BENCHMARK, BENCHMARK_EXAMPLES),

@@ -12,15 +12,17 @@ from typing import Any
 from isc import __version__
 from isc.cli.console import fail
 from isc.cli.keys import keys
-from isc.cli.verb_arguments import refuse_other_forms
+from isc.cli.verb_arguments import of_words, refuse_other_forms
 from isc.cli.verb_help import help_text
 from isc.config.benchmark import BenchmarkConfig
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
 from isc.config.train import TrainConfig
+from isc.config.words import WordsConfig
 from isc.errors import InputError, needing
 
 SCHEMAS: dict[str, type[Any]] = {
+    "words": WordsConfig,
     "train": TrainConfig,
     "extract": ExtractConfig,
     "match": MatchConfig,
@@ -29,6 +31,11 @@ SCHEMAS: dict[str, type[Any]] = {
 
 
 def train() -> None:
+    """Run train: of a copy detector, or with task= of captions."""
+    if of_words(sys.argv[1:]):
+        _main("train", _train_words, config="words")
+        return
+
     def verb(config: TrainConfig) -> None:
         with needing("train", extra="train"):
             from isc.train.run import train
@@ -36,6 +43,13 @@ def train() -> None:
         train(config)
 
     _main("train", verb)
+
+
+def _train_words(config: WordsConfig) -> None:
+    with needing("train task=", extra="words"):
+        from isc.words.train import train_words
+
+    train_words(config)
 
 
 def extract() -> None:
@@ -70,10 +84,11 @@ def complete(name: str, beginning: str) -> list[str]:
     return [f"{key}=" for key in keys(SCHEMAS[name]) if key.startswith(beginning)]
 
 
-def _main(name: str, verb: Callable[[Any], None]) -> None:
-    schema, arguments = SCHEMAS[name], sys.argv[1:]
+def _main(name: str, verb: Callable[[Any], None], *, config: str | None = None) -> None:
+    """Run a verb; `config` is the name of its configuration, if that is not the verb's."""
+    schema, arguments = SCHEMAS[config or name], sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(help_text(name, schema))
+        sys.stdout.write(help_text(config or name, schema))
         return
     if "--version" in arguments:
         print(f"isc {__version__}")
@@ -84,4 +99,4 @@ def _main(name: str, verb: Callable[[Any], None]) -> None:
         fail(str(error))
     from isc.cli.hydra_app import run
 
-    run(name, schema, verb)
+    run(name, schema, verb, config=config or name)

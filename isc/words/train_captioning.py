@@ -1,0 +1,232 @@
+"""train.py task=captioning: pictures and captions → the folder of a captioner."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isc import __version__
+from isc.config.words import WordsConfig, Writes
+from isc.data.files import write_json
+from isc.errors import InputError
+from isc.photos.sources import list_photos
+from isc.words.caption_batches import numbered
+from isc.words.caption_files import LANGUAGES, Captions, read_captions
+from isc.words.caption_metrics import CiderD, caption_figures, cider_scores
+from isc.words.caption_model import Nearest, Proposed, Writer, propose, ranked
+from isc.words.captioner_files import CaptionerParts, Language, network_of, save_captioner
+from isc.words.evidence import CaptionFusion, Floats, fit_fusion
+from isc.words.fit_captions import Schedule, fit, held_out_loss
+from isc.words.grids import GridShape
+from isc.words.picture_rows import PictureRows, picture_rows
+from isc.words.retrieval import Array, fit_retriever, pooled
+from isc.words.vocabulary import Vocabulary, tokens_of, words_of
+
+log = logging.getLogger(__name__)
+METRICS = "metrics.json"
+QUARTER = 0.25  # a caption is good if it agrees with people as well as all but the worst quarter of people's captions
+
+
+def train_captioning(config: WordsConfig) -> Path:
+    """Train a captioner into `config.output`; return the folder.
+
+    The captions with split `train` are learned from. Those of `dev`, or every tenth picture without any, choose: one
+    half fits the fusion of evidence, the other gives the figures of metrics.json. Raises InputError for a language
+    without captions, and for a picture with captions that is not among the photos.
+    """
+    begun, output = time.monotonic(), Path(config.output)
+    captions = of_languages(read_captions(Path(config.pairs)), config.languages, config.pairs)
+    train, dev = train_and_dev(captions)
+    output.mkdir(parents=True, exist_ok=True)
+    shape = GridShape(config.grid.backbone, config.grid.image_size, config.grid.side)
+    path = Path(config.grids) if config.grids else output / "grids.npy"
+    photos = list_photos(config.images)
+    pictures = picture_rows(photos, captions, shape=shape, path=path, output=output)
+    train, dev = (readable(one, pictures) for one in (train, dev))
+    seconds = {"grids": time.monotonic() - begun}
+    writer, losses = _writer(config, shape, pictures, train, dev)
+    seconds["network"] = time.monotonic() - begun - sum(seconds.values())
+    languages: dict[str, Language] = {}
+    figures: dict[str, Any] = {}
+    for language in config.languages:
+        languages[language], figures[language] = _language(language, pictures, train=train, dev=dev, writer=writer)
+        log.info("%s: %s", language, _line(figures[language]["shown"]))
+    seconds["retrieval"] = time.monotonic() - begun - sum(seconds.values())
+    made = {"isc": __version__, "pictures": len(photos), "seed": config.seed, "train": asdict(config.train)}
+    parts = CaptionerParts(shape, Nearest(), config.writes.value, writer, languages, made)
+    save_captioner(output, parts, train)
+    seconds = {name: round(value, 1) for name, value in seconds.items()}
+    write_json(output / METRICS, {"languages": figures, "loss": losses, "seconds": seconds})
+    log.info("%s: a captioner in %s, after %.0f s", output, ", ".join(languages), time.monotonic() - begun)
+    return output
+
+
+def of_languages(captions: Captions, languages: Sequence[str], where: str) -> Captions:
+    """Return the captions of these languages. Raises InputError for one that is unknown, or has no caption."""
+    for language in languages:
+        if language not in LANGUAGES:
+            raise InputError(f"languages={language}: unknown; expected some of {', '.join(LANGUAGES)}")
+        if not (captions.languages == language).any():
+            raise InputError(f"languages={language}: {where} holds no caption in {LANGUAGES[language]}")
+    return captions.take(np.isin(captions.languages, languages))
+
+
+def train_and_dev(captions: Captions) -> tuple[Captions, Captions]:
+    """Return the captions to learn from and those to choose with: the splits train and dev, or every tenth picture.
+
+    Raises InputError if there is nothing to learn from.
+    """
+    train, dev = captions.of(split="train"), captions.of(split="dev")
+    if not len(train):
+        raise InputError("pairs: no caption has the split train; expected some")
+    if len(dev):
+        return train, dev
+    tenth = set(sorted(set(train.pictures))[::10])
+    held = np.array([picture in tenth for picture in train.pictures])
+    if held.all():
+        raise InputError("pairs: captions of one picture alone; expected at least 2 pictures")
+    return train.take(~held), train.take(held)
+
+
+def readable(captions: Captions, pictures: PictureRows) -> Captions:
+    """Return the captions of pictures that could be read."""
+    return captions.take(np.array([picture in pictures.places for picture in captions.pictures], bool))
+
+
+def _writer(
+    config: WordsConfig, shape: GridShape, pictures: PictureRows, train: Captions, dev: Captions
+) -> tuple[Writer | None, Mapping[str, Any]]:
+    """Return the trained network, None if none is wanted, and its losses."""
+    if config.writes is Writes.none:
+        return None, {}
+    import torch
+
+    vocabulary = Vocabulary(
+        {one: words_of(train.of(language=one).texts, one, least=config.least) for one in config.languages}
+    )
+    torch.manual_seed(config.seed)
+    features = pictures.grids.shape[2]
+    network = network_of(
+        config.writes.value, features=features, shape=shape, rows=len(vocabulary), width=config.train.width
+    )
+    chosen = config.train
+    schedule = Schedule(
+        epochs=chosen.epochs, pretrain=chosen.pretrain if config.writes is Writes.vlp else 0, captions=chosen.captions,
+        lr=chosen.lr, smoothing=chosen.smoothing,
+    )  # fmt: skip
+    learned, held = (numbered(one, vocabulary, pictures.places) for one in (train, dev))
+    loss = fit(network, pictures.grids, learned, vocabulary, schedule=schedule, seed=config.seed)
+    held_out = held_out_loss(network, pictures.grids, held, vocabulary)
+    log.info("loss %.3f; of a word of the dev split: %s", loss, {k: round(v, 3) for k, v in held_out.items()})
+    return Writer(network, vocabulary), {"train": loss, "dev": held_out}
+
+
+def _language(
+    language: str, pictures: PictureRows, *, train: Captions, dev: Captions, writer: Writer | None
+) -> tuple[Language, dict[str, Any]]:
+    """Fit retriever and fusion of a language; return them with the figures of the second half of the dev split.
+
+    The network's captions are used only if they win on the first half.
+    """
+    texts, held = (
+        {name: [tuple(tokens_of(one, language)) for one in several] for name, several in of.by_picture().items()}
+        for of in (train.of(language=language), dev.of(language=language))
+    )
+    if len(texts) < 2 or len(held) < 2:
+        raise InputError(
+            f"languages={language}: {len(texts)} pictures to learn from, {len(held)} to choose with; expected 2"
+        )
+    features = pooled(np.stack([pictures.grids[pictures.places[name]] for name in texts]))
+    retriever = fit_retriever(list(texts.values()), features)
+    flat = tuple(one for several in texts.values() for one in several)
+    grids = np.stack([pictures.grids[pictures.places[name]] for name in held])
+    first = np.arange(len(held)) % 2 == 0
+    answers = list(held.values())
+    best: tuple[float, Writer | None, list[Proposed], CaptionFusion] | None = None
+    options = [None] if writer is None else [None, writer]
+    figures: dict[str, Any] = {}
+    for option in options:
+        proposed = propose(retriever, flat, grids, pooled(grids), language=language, writer=option, nearest=Nearest())
+        quality = qualities(proposed, answers)
+        chosen = np.flatnonzero(first).tolist()
+        fusion = fit_fusion(
+            [proposed[at].rows for at in chosen], [quality[at] for at in chosen], good=human_quarter(answers)
+        )
+        won = float(np.mean([quality[at][ranked(proposed[at], fusion)[0]] for at in chosen]))
+        name = "retrieval" if option is None else "retrieval_and_network"
+        figures[name] = shown_figures(proposed, fusion, answers, ~first)
+        if best is None or won > best[0]:
+            best = (won, option, proposed, fusion)
+    assert best is not None
+    _, used, proposed, fusion = best
+    if writer is not None:
+        figures["network"] = network_figures(proposed, answers, ~first)
+    figures["shown"] = shown_figures(proposed, fusion, answers, ~first)
+    figures["uses_network"] = used is not None
+    figures["good"] = fusion.good
+    figures["reliability"] = reliability_of(proposed, fusion, answers, ~first)
+    words = words_of(train.of(language=language).texts, language, least=1)
+    return Language(retriever, flat, words, fusion, used is not None), figures
+
+
+def qualities(proposed: Sequence[Proposed], answers: Sequence[Sequence[Sequence[str]]]) -> list[Floats]:
+    """Return the CIDEr-D of every candidate of each picture."""
+    judge = CiderD(answers)
+    return [
+        np.array([judge.score(one, right) for one in several.captions])
+        for several, right in zip(proposed, answers, strict=True)
+    ]
+
+
+def human_quarter(answers: Sequence[Sequence[Sequence[str]]]) -> float:
+    """Return the lower quartile of the CIDEr-D of one person's caption against the others of the picture.
+
+    With one caption a picture there is no second opinion: 0.2 then, a fifth of the words' weight in common.
+    """
+    several = [one for one in answers if len(one) > 1]
+    if not several:
+        return 0.2
+    return float(np.quantile(cider_scores([one[0] for one in several], [one[1:] for one in several]), QUARTER))
+
+
+def shown_figures(
+    proposed: Sequence[Proposed], fusion: CaptionFusion, answers: Sequence[Sequence[Sequence[str]]], rows: Array
+) -> dict[str, Any]:
+    """Return BLEU and CIDEr-D of the best caption of these pictures."""
+    places = np.flatnonzero(rows).tolist()
+    shown = [proposed[at].captions[ranked(proposed[at], fusion)[0]] for at in places]
+    return caption_figures(shown, [answers[at] for at in places]).as_dict()
+
+
+def network_figures(
+    proposed: Sequence[Proposed], answers: Sequence[Sequence[Sequence[str]]], rows: Array
+) -> dict[str, Any] | None:
+    """Return the figures of the network's most probable caption; None if it was not asked."""
+    places = [at for at in np.flatnonzero(rows).tolist() if any(proposed[at].written)]
+    if not places:
+        return None
+    shown = [proposed[at].captions[proposed[at].written.index(True)] for at in places]
+    return caption_figures(shown, [answers[at] for at in places]).as_dict()
+
+
+def reliability_of(
+    proposed: Sequence[Proposed], fusion: CaptionFusion, answers: Sequence[Sequence[Sequence[str]]], rows: Array
+) -> dict[str, float]:
+    """Return how well probabilities hold: the mean probability, the share of good captions, and the Brier score."""
+    places = np.flatnonzero(rows).tolist()
+    quality = qualities([proposed[at] for at in places], [answers[at] for at in places])
+    best = [ranked(proposed[at], fusion)[0] for at in places]
+    probability = np.array([fusion.probability(proposed[at].rows)[one] for at, one in zip(places, best, strict=True)])
+    right = np.array([values[one] >= fusion.good for values, one in zip(quality, best, strict=True)], float)
+    brier = float(np.mean((probability - right) ** 2))
+    return {"probability": float(probability.mean()), "good": float(right.mean()), "brier": brier}
+
+
+def _line(figures: Mapping[str, Any]) -> str:
+    return f"BLEU-4 {100 * figures['bleu_4'][0]:.1f}, CIDEr-D {figures['cider_d'][0]:.3f} on the second half of dev"

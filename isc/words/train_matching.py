@@ -1,0 +1,168 @@
+"""train.py task=captions: pictures and captions → two towers that put both into one space."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse  # type: ignore[import-untyped]
+
+from isc.config.words import WordsConfig
+from isc.data.files import write_json
+from isc.errors import InputError
+from isc.photos.sources import list_photos
+from isc.words.caption_files import Captions, read_captions
+from isc.words.fit_captions import rate
+from isc.words.grids import Grids, GridShape
+from isc.words.matcher_files import save_matcher
+from isc.words.matching_model import MatchingModel, contrast
+from isc.words.picture_rows import picture_rows
+from isc.words.ranking import ranking_figures, ranks_of_right
+from isc.words.text_grams import gram_counts, rarity, weighed
+from isc.words.train_captioning import METRICS, of_languages, readable, train_and_dev
+
+log = logging.getLogger(__name__)
+MEMORY = 2048  # texts of earlier steps that are wrong for every picture of a batch
+PICTURES = 128  # of a batch
+EACH = 2  # texts of a picture in a batch
+EVERY = 50  # steps between two lines of the log
+
+
+def train_matching(config: WordsConfig) -> Path:
+    """Train the towers into `config.output`; return the folder. metrics.json has the figures of the dev split.
+
+    Raises InputError for a language without captions, and for a picture with captions that is not among the photos.
+    """
+    begun, output = time.monotonic(), Path(config.output)
+    captions = of_languages(read_captions(Path(config.pairs)), config.languages, config.pairs)
+    train, dev = train_and_dev(captions)
+    output.mkdir(parents=True, exist_ok=True)
+    shape = GridShape(config.grid.backbone, config.grid.image_size, config.grid.side)
+    path = Path(config.grids) if config.grids else output / "grids.npy"
+    pictures = picture_rows(list_photos(config.images), captions, shape=shape, path=path, output=output)
+    train, dev = (readable(one, pictures) for one in (train, dev))
+    torch.manual_seed(config.seed)
+    model = MatchingModel(features=pictures.grids.shape[2])
+    weights = rarity(gram_counts(list(train.texts)))
+    loss = fit_towers(
+        model, pictures.grids, train, pictures.places, weights, epochs=config.train.epochs, lr=config.train.lr,
+        seed=config.seed,
+    )  # fmt: skip
+    figures = {
+        language: figures_of(model, pictures.grids, dev.of(language=language), pictures.places, weights)
+        for language in config.languages
+    }
+    save_matcher(output, model, weights, shape)
+    seconds = round(time.monotonic() - begun, 1)
+    write_json(output / METRICS, {"languages": figures, "loss": loss, "seconds": seconds})
+    for language, one in figures.items():
+        log.info("%s: %s", language, one)
+    return output
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Weighed texts as one list of buckets: `columns` and `weights` stand one text behind another from `offsets` on."""
+
+    columns: torch.Tensor
+    offsets: torch.Tensor
+    weights: torch.Tensor
+
+
+def texts_of(rows: sparse.csr_matrix) -> Texts:
+    """Return the rows of a sparse matrix for the text tower."""
+    return Texts(
+        torch.from_numpy(rows.indices.astype(np.int64)),
+        torch.from_numpy(rows.indptr[:-1].astype(np.int64)),
+        torch.from_numpy(rows.data.astype(np.float32)),
+    )
+
+
+def fit_towers(
+    model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int],
+    weights: npt.NDArray[np.float32], *, epochs: int, lr: float, seed: int,
+) -> float:  # fmt: skip
+    """Train the towers; return the mean loss of the last epoch. An epoch takes EACH captions of every picture.
+
+    Raises InputError if the loss is not finite.
+    """
+    rng = np.random.default_rng(seed)
+    rows = weighed(gram_counts(list(captions.texts)), weights)
+    by_picture: dict[str, list[int]] = {}
+    for row, picture in enumerate(captions.pictures):
+        by_picture.setdefault(picture, []).append(row)
+    names = list(by_picture)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
+    size = min(PICTURES, len(names))
+    steps = epochs * (len(names) // size)
+    memory = torch.zeros(0, model.dim)
+    step, losses = 0, [0.0]
+    for _ in range(epochs):
+        model.train()
+        losses = []
+        order = rng.permutation(len(names))
+        for first in range(0, len(order) - size + 1, size):
+            chosen = [names[at] for at in order[first : first + size]]
+            drawn = [rng.choice(by_picture[name], min(EACH, len(by_picture[name])), replace=False) for name in chosen]
+            owners = torch.from_numpy(np.repeat(np.arange(size), [len(one) for one in drawn]))
+            taken = texts_of(rows[np.concatenate(drawn)])
+            grid = torch.from_numpy(grids[[places[name] for name in chosen]].astype(np.float32))
+            for group in optimizer.param_groups:
+                group["lr"] = lr * rate(step, steps)
+            text = model.texts(taken.columns, taken.offsets, taken.weights)
+            loss = contrast(model.pictures(grid), text, owners, memory, scale=model.scale)
+            if not torch.isfinite(loss):
+                raise InputError(f"step {step}: the loss is {float(loss)}; expected a lower train.lr")
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            memory = torch.cat((text.detach(), memory))[:MEMORY]
+            losses.append(float(loss.detach()))
+            step += 1
+            if step % EVERY == 0 or step == steps:
+                log.info("step %d of %d: loss %.3f", step, steps, np.mean(losses[-EVERY:]))
+    model.eval()
+    return float(np.mean(losses))
+
+
+@torch.inference_mode()
+def embed_texts(
+    model: MatchingModel, texts: Sequence[str], weights: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the unit vectors [N, dim] of texts."""
+    found = []
+    for first in range(0, len(texts), 4096):
+        taken = texts_of(weighed(gram_counts(list(texts[first : first + 4096])), weights))
+        found.append(model.texts(taken.columns, taken.offsets, taken.weights).numpy())
+    return np.concatenate([np.zeros((0, model.dim), np.float32), *found])
+
+
+@torch.inference_mode()
+def embed_grids(model: MatchingModel, grids: Grids) -> npt.NDArray[np.float32]:
+    """Return the unit vectors [N, dim] of pictures by their grids [N, C, F]."""
+    found = [
+        model.pictures(torch.from_numpy(grids[first : first + 256].astype(np.float32))).numpy()
+        for first in range(0, len(grids), 256)
+    ]
+    return np.concatenate([np.zeros((0, model.dim), np.float32), *found])
+
+
+def figures_of(
+    model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int],
+    weights: npt.NDArray[np.float32],
+) -> dict[str, list[float] | int]:  # fmt: skip
+    """Return the ranking figures of finding, among one text of each picture, that of a picture."""
+    if not len(captions):
+        raise InputError("no caption to judge by; expected a dev split in every language")
+    first = {picture: texts[0] for picture, texts in captions.by_picture().items()}
+    pictures = embed_grids(model, np.stack([grids[places[name]] for name in first]))
+    texts = embed_texts(model, list(first.values()), weights)
+    found = list(first.values())
+    right = np.array([[one == other for other in found] for one in found])
+    return {**ranking_figures(ranks_of_right(pictures @ texts.T, right)).as_dict(), "texts": len(found)}

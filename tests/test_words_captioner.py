@@ -1,0 +1,280 @@
+"""Captioning from photos to sentences: the chain learns, writes, refuses bad input by name, and exports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from isc.cli.words import caption
+from isc.config.words import GridConfig, Task, WordsConfig, Writes
+from isc.errors import InputError
+from isc.photos.decode import read_image
+from isc.words.beam import beam_search
+from isc.words.caption_batches import batches, numbered
+from isc.words.caption_files import read_captions
+from isc.words.caption_losses import masked_loss, matching_loss
+from isc.words.captioner import ALT_TEXT, Caption, Captioner, shortened
+from isc.words.captioner_files import network_of
+from isc.words.evidence import fit_fusion
+from isc.words.fit_captions import Schedule, fit, grid_tensor
+from isc.words.grids import GridNetwork, GridShape, kept_grids
+from isc.words.retrieval import pooled
+from isc.words.train import train_words
+from isc.words.vocabulary import Vocabulary, tokens_of, words_of
+from tests.conftest import SAMPLE
+from tests.words_data import PHOTOS, write_captions
+
+SHAPE = GridShape(image_size=96, side=2)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in PHOTOS[:60]:
+        (folder / f"{name}.jpg").symlink_to(SAMPLE / f"{name}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grids(photos):
+    network = GridNetwork(SHAPE)
+    return np.concatenate([network.grids([read_image(photos / f"{name}.jpg")]) for name in PHOTOS[:50]])
+
+
+@pytest.fixture(scope="module")
+def model(photos, tmp_path_factory):
+    """A captioner of the sample photos, trained by the task itself: retrieval and a small LSTM."""
+    folder = tmp_path_factory.mktemp("model")
+    pairs = write_captions(folder / "captions.csv", PHOTOS[:60])
+    config = WordsConfig(
+        task=Task.captioning, images=[str(photos)], pairs=str(pairs), output=str(folder / "captioner"),
+        languages=["en", "de"], writes=Writes.lstm, least=1, grid=GridConfig(image_size=96, side=2),
+    )  # fmt: skip
+    config.train.epochs, config.train.width = 3, 32
+    return train_words(config)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "vlp"])
+def test_fifty_pictures_are_learned_by_heart(kind, grids, tmp_path):
+    """The loss comes near 0, and beam search writes the captions word for word: the whole chain learns."""
+    captions = read_captions(write_captions(tmp_path / "c.csv", PHOTOS[:50], dev=0, each=1)).of(language="en")
+    vocabulary = Vocabulary({"en": words_of(captions.texts, "en", least=1)})
+    torch.manual_seed(0)
+    network = network_of(kind, features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=48)
+    for part in network.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    learned = numbered(captions, vocabulary, {name: at for at, name in enumerate(PHOTOS[:50])})
+    schedule = Schedule(epochs=70, captions=25, lr=6e-3, smoothing=0.0, weight_decay=0.0, matching=0.0)
+    loss = fit(network, grids, learned, vocabulary, schedule=schedule)
+    assert loss < 0.05
+    found = beam_search(network, torch.from_numpy(grids.astype(np.float32)), vocabulary, language="en", beams=3)
+    right = [tuple(tokens_of(text, "en")) for text in captions.texts]
+    assert sum(one[0].tokens == wanted for one, wanted in zip(found, right, strict=True)) >= 49
+
+
+def test_a_beam_of_all_captions_finds_the_most_probable_ones(grids, tmp_path):
+    """The slow twin: every caption of up to two words, scored by reading it whole."""
+    vocabulary = Vocabulary({"en": words_of(["dog cat boat"], "en", least=1)})
+    torch.manual_seed(1)
+    network = network_of("lstm", features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=16).eval()
+    grid = torch.from_numpy(grids[:1].astype(np.float32))
+    found = beam_search(network, grid, vocabulary, language="en", beams=12, longest=3)[0]
+    every = [[2], [3], [4], *([one, two] for one in (2, 3, 4) for two in (2, 3, 4) if one != two)]
+    scores = {}
+    with torch.inference_mode():
+        for row in every:
+            read = network.read(network.encode(grid), torch.tensor([[[0, *row]]]), torch.tensor([[len(row) + 1]]))
+            logs = network.outputs(read, vocabulary.span("en")).log_softmax(-1)[0, 0]
+            scores[tuple(vocabulary.of("en").decode(row))] = float(sum(logs[i, w] for i, w in enumerate([*row, 0])))
+    ours = {one.tokens: one.log_probability for one in found if len(one.tokens) < 3}
+    assert ours == pytest.approx(scores, rel=1e-4)
+    assert found == sorted(found, key=lambda one: -one.mean)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "vlp"])
+def test_a_picture_is_read_the_same_alone_and_in_a_batch(kind, grids):
+    vocabulary = Vocabulary({"en": words_of(["a dog near water"], "en", least=1)})
+    network = network_of(kind, features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=16).eval()
+    grid = torch.from_numpy(grids[:3].astype(np.float32))
+    rows, lengths = torch.tensor([[[0, 2, 3, 4], [0, 3, 0, 0]]] * 3), torch.tensor([[4, 2]] * 3)
+    with torch.inference_mode():
+        together = network.read(network.encode(grid), rows, lengths)
+        alone = network.read(network.encode(grid[1:2]), rows[:1, :1], lengths[:1, :1])
+        state, memory = network.begin(network.encode(grid[1:2])), network.encode(grid[1:2])
+        steps = []
+        for word in (0, 2, 3, 4):
+            vector, state = network.step(memory, state, torch.tensor([word]))
+            steps.append(vector)
+    assert torch.allclose(together[1, 0], alone[0, 0], atol=1e-5)
+    assert torch.allclose(torch.stack(steps, 1)[0], alone[0, 0], atol=1e-5)
+
+
+def test_the_transformer_is_trained_in_three_ways(grids, tmp_path):
+    captions = read_captions(write_captions(tmp_path / "c.csv", PHOTOS[:50], dev=0, each=2)).of(language="en")
+    vocabulary = Vocabulary({"en": words_of(captions.texts, "en", least=1)})
+    learned = numbered(captions, vocabulary, {name: at for at, name in enumerate(PHOTOS[:50])})
+    torch.manual_seed(0)
+    network = network_of("vlp", features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=32)
+
+    def hidden_words():
+        torch.manual_seed(5)  # hides the same words
+        [batch] = batches(learned, vocabulary, captions=100, rng=np.random.default_rng(0))
+        with torch.inference_mode():
+            memory = network.eval().encode(grid_tensor(grids, batch.pictures))
+            return float(masked_loss(network, memory, batch, vocabulary))
+
+    before = hidden_words()
+    fit(network, grids, learned, vocabulary, schedule=Schedule(epochs=1, pretrain=20, captions=20, lr=3e-3))
+    assert hidden_words() < 0.7 * before
+    batch = next(batches(learned, vocabulary, captions=16, rng=np.random.default_rng(0)))
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(80):
+        loss = matching_loss(network, network.encode(grid_tensor(grids, batch.pictures)), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.35  # of telling eight pictures' captions apart; guessing has log 2 = 0.69
+
+
+def test_grids_are_kept_and_made_again_for_other_pictures(photos, tmp_path):
+    names = PHOTOS[:3]
+    calls = []
+
+    def read(row):
+        calls.append(row)
+        if row == 1:
+            raise InputError("broken.jpg: cut short")
+        return read_image(photos / f"{names[row]}.jpg")
+
+    def made(identity):
+        return kept_grids(tmp_path / "g.npy", read, count=3, identity=identity, shape=SHAPE)
+
+    first, unreadable = made("a")
+    assert unreadable == [(1, "broken.jpg: cut short")]
+    assert first.shape == (3, 4, 1280)
+    assert not first[1].any()
+    again, same = made("a")
+    assert (again == first).all()
+    assert same == unreadable
+    assert len(calls) == 3
+    made("b")
+    assert len(calls) == 6
+
+
+def test_the_command_writes_captions(model, photos):
+    names = [str(photos / f"{name}.jpg") for name in PHOTOS[:2]]
+    done = CliRunner().invoke(caption, [*names, "--model", str(model), "--format", "csv", "--language", "de"])
+    rows = list(csv.DictReader(io.StringIO(done.output)))
+    assert [row["photo"] for row in rows[::3]] == names
+    assert all(0 <= float(row["probability"]) <= 1 and len(row["alt_text"]) <= ALT_TEXT for row in rows)
+    nouns = {"Hund", "Baum", "Mann", "Vogel"}
+    assert all(nouns & set(row["caption"].split()) for row in rows)  # as Germans write them
+    said = json.loads(
+        CliRunner().invoke(caption, [names[0], "--model", str(model), "--format", "json", "--count", "2"]).output
+    )
+    assert len(said[0]["captions"]) == 2
+    text = CliRunner().invoke(caption, [names[0], "--model", str(model)]).output
+    assert text.splitlines()[0] == names[0]
+    assert "alt " in text
+
+
+def test_figures_of_the_training_are_written(model):
+    said = json.loads((model / "metrics.json").read_text())
+    english = said["languages"]["en"]
+    assert {"retrieval", "retrieval_and_network", "network", "shown", "reliability"} <= english.keys()
+    assert english["shown"]["pictures"] == 4
+    assert 0 <= english["shown"]["bleu_4"][0] <= 1
+    assert said["loss"]["dev"].keys() == {"en", "de"}
+
+
+def test_the_library_takes_paths_and_pixels(model, photos):
+    captioner = Captioner(model)
+    path = photos / f"{PHOTOS[0]}.jpg"
+    assert captioner.caption(path, read_image(path)) == captioner.caption(path) * 2
+    assert captioner.languages == ("en", "de")
+
+
+def test_bad_input_is_refused_by_name(model, photos, tmp_path):
+    captioner = Captioner(model)
+    with pytest.raises(InputError, match="language=xx: unknown; expected one of en, de"):
+        captioner.caption(photos / f"{PHOTOS[0]}.jpg", language="xx")
+    with pytest.raises(InputError, match="language=zh: not learned"):
+        captioner.caption(photos / f"{PHOTOS[0]}.jpg", language="zh")
+    with pytest.raises(InputError, match="isc train experiment=captioning_lstm"):
+        Captioner()
+    with pytest.raises(InputError, match="isc train experiment=captioning_lstm"):
+        Captioner(tmp_path)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    done = CliRunner().invoke(caption, [str(broken), "--model", str(model)])
+    assert isinstance(done.exception, InputError)
+    assert "broken.jpg" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["captioner.json", "retrieval.safetensors", "network.safetensors", "captions.csv"])
+def test_a_damaged_folder_is_refused(name, model, tmp_path):
+    for path in model.iterdir():
+        if path.name != name:
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / name).write_bytes((model / name).read_bytes()[:100])
+    with pytest.raises(InputError):
+        Captioner(tmp_path)
+
+
+def test_training_refuses_what_it_cannot_learn(photos, tmp_path):
+    pairs = write_captions(tmp_path / "c.csv", [*PHOTOS[:60], "absent"])
+    config = WordsConfig(
+        task=Task.captioning, images=[str(photos)], pairs=str(pairs), output=str(tmp_path / "out"), writes=Writes.none
+    )
+    with pytest.raises(InputError, match="picture 'absent' is not among the photos"):
+        train_words(config)
+    config.languages = ["xx"]
+    with pytest.raises(InputError, match="languages=xx: unknown"):
+        train_words(config)
+    config.languages = ["zh"]
+    with pytest.raises(InputError, match="holds no caption in Chinese"):
+        train_words(config)
+
+
+def test_a_caption_that_is_not_sure_says_so_and_fits_a_screen_reader():
+    sure, unsure = Caption("A dog", 0.7, "en"), Caption("Ein Hund", 0.2, "de")
+    assert (sure.shown, unsure.shown) == ("A dog", "Zeigt vielleicht: Ein Hund")
+    long = Caption("A dog " + "and a cat " * 30, 0.9, "en")
+    assert len(long.alt_text) <= ALT_TEXT
+    assert long.alt_text.endswith(("cat…", "a…", "and…"))
+    assert len(shortened("狗" * 300, ALT_TEXT)) == ALT_TEXT
+    with pytest.raises(InputError):
+        Caption("", 0.5, "en")
+
+
+def test_words_come_back_as_people_write_them():
+    words = words_of(["Der Hund läuft.", "Ein Hund am Wasser"], "de", least=1)
+    assert words.sentence(["ein", "hund", "am", "wasser"]) == "Ein Hund am Wasser"
+    assert tokens_of("A dog's t-shirt, wet .", "en") == ["a", "dog's", "t-shirt", "wet"]
+    assert tokens_of("在木头上的 2 只狗。", "zh") == ["在", "木", "头", "上", "的", "2", "只", "狗"]
+    assert tokens_of("حِفَلات", "ar") == ["حفلات"]
+    chinese = words_of(["一只狗"], "zh", least=1)
+    assert chinese.sentence(["狗", "只"]) == "狗只"
+
+
+def test_the_fusion_finds_what_tells_good_captions():
+    rng = np.random.default_rng(0)
+    rows = [rng.random((8, 5)) for _ in range(200)]
+    quality = [np.clip(2 * one[:, 0] - 0.5 * one[:, 3] + rng.normal(0, 0.1, 8), 0, None) for one in rows]
+    fusion = fit_fusion(rows[:100], quality[:100], good=1.5)
+    picked = [values[fusion.expected(one).argmax()] for one, values in zip(rows[100:], quality[100:], strict=True)]
+    best = [values.max() for values in quality[100:]]
+    assert np.mean(picked) > 0.95 * np.mean(best)
+    probability = np.array([fusion.probability(one).max() for one in rows[100:]])
+    assert probability.mean() == pytest.approx(np.mean(np.array(picked) >= 1.5), abs=0.1)
+
+
+def test_pooled_features_have_unit_length(grids):
+    assert np.linalg.norm(pooled(grids), axis=1) == pytest.approx(np.ones(50), abs=1e-5)
