@@ -34,8 +34,8 @@ from benchmarks.ship import _processor
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.data.matches import Matches
+from isc.match.verification import affine_fit, tasks
 from isc.match.verification import alignment as geometry
-from isc.match.verification import compare as verification
 from isc.match.verification import features as local
 from isc.match.verification.compare import _planned, verify
 from isc.match.verification.feature_store import FeatureStore
@@ -148,8 +148,8 @@ def steps(pairs: Pairs, store: FeatureStore) -> dict[str, list[float]]:
     clock = Clock()
     with ExitStack() as patched:
         for where, name in (
-            (verification, "read_image"), (verification, "local_features"), (FeatureStore, "get_many"),
-            (local, "mirrored"), (geometry, "_pairs"), (geometry, "_fit"), (geometry, "agreement"),
+            (tasks, "read_image"), (tasks, "local_features"), (FeatureStore, "get_many"), (local, "mirrored"),
+            (affine_fit, "tentative_pairs"), (affine_fit, "_best_of"), (geometry, "agreement"),
         ):  # fmt: skip
             patched.enter_context(mock.patch.object(where, name, clock.timed(name, getattr(where, name))))
         pairs.verified(store, workers=1, bars=clock.bars)
@@ -162,8 +162,8 @@ def steps(pairs: Pairs, store: FeatureStore) -> dict[str, list[float]]:
         "its local features": column("local_features"),
         "its mirrored descriptors": column("mirrored"),
         f"reading features from the store, × {CANDIDATES}": column("get_many"),
-        f"matching as it is and mirrored, × {CANDIDATES}": column("_pairs", "mirrored"),
-        f"fitting as it is and mirrored, × {CANDIDATES}": column("_fit", "_pairs"),
+        f"matching as it is and mirrored, × {CANDIDATES}": column("tentative_pairs", "mirrored"),
+        f"fitting as it is and mirrored, × {CANDIDATES}": column("_best_of", "tentative_pairs"),
         f"pixel agreement, × {CANDIDATES}": column("agreement"),
     }
 

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isc.match.verification import affine_fit
 from isc.match.verification import alignment as geometry
-from isc.match.verification.alignment import EVIDENCE, LEAST_INLIERS, Alignment, agreement, compare, flatness, log_nfa
-from isc.match.verification.features import LocalFeatures, local_features, mirrored
+from isc.match.verification.affine_fit import LEAST_INLIERS, log_nfa
+from isc.match.verification.alignment import EVIDENCE, Alignment, agreement, compare
+from isc.match.verification.features import LocalFeatures, flatness, local_features, mirrored
 from isc.photos.decode import Pixels, encode_jpeg, read_image
 from isc.photos.folders import SAMPLE, list_images
 from isc.photos.resizing import fit_within
@@ -510,15 +512,15 @@ def test_plausible_maps():
     ):  # fmt: skip
         turns = [similarity(turn, 1, (0, 0))[:, :2] for turn in (0.3, 1.9)]
         affine = np.hstack([turns[0] @ np.diag([large, small]) @ turns[1], np.full((2, 1), 7.0)])
-        assert geometry._plausible(affine) == plausible
+        assert affine_fit.plausible(affine) == plausible
 
 
 def test_votes_by_a_plain_loop():
     query, reference = planted(similarity(0.4, 1.3, (-40, -60)), right=15, wrong=25, seed=5)
     noise = np.random.default_rng(0).uniform(-8, 8, (40, 2))  # so that misses lie on either side of what is borne
     query = replace(query, points=(query.points + noise).astype(np.float32))
-    pairs = geometry._pairs(query, reference, flip=False)
-    alike, near = geometry._votes(pairs)
+    pairs = affine_fit.tentative_pairs(query, reference, flip=False)
+    alike, near = affine_fit.votes_of(pairs)
     count = len(pairs.query)
     assert count == 40
     assert alike.shape == near.shape == (count, count)
@@ -526,12 +528,12 @@ def test_votes_by_a_plain_loop():
         turn = (pairs.turn[i] - pairs.turn[j]) % (2 * math.pi)
         turn = min(turn, 2 * math.pi - turn)
         stretch = abs(math.log(pairs.scale[i] / pairs.scale[j]))
-        agree = turn < geometry.ANGLE_TOLERANCE and stretch < geometry.SCALE_TOLERANCE
+        agree = turn < affine_fit.ANGLE_TOLERANCE and stretch < affine_fit.SCALE_TOLERANCE
         c, s = (pairs.scale[i] * f(pairs.turn[i]) for f in (math.cos, math.sin))
         dx, dy = pairs.reference[j] - pairs.reference[i]
         miss = math.dist(pairs.query[i] + [c * dx - s * dy, s * dx + c * dy], pairs.query[j])
         assert alike[i, j] == agree
-        assert near[i, j] == (agree and miss < 2 * geometry.TOLERANCE * 300)
+        assert near[i, j] == (agree and miss < 2 * affine_fit.TOLERANCE * 300)
     assert near.any(axis=0).all()  # each at least by itself
     assert near.sum() < near.size
 
@@ -540,13 +542,13 @@ def test_alike_by_a_plain_loop():
     query, reference = any_descriptors(30, 0), any_descriptors(40, 1)
     reference[:20] = query[:20] // 8 * 8  # nearly the same
     query, reference = (np.asarray(one / np.float32(255), np.float32) for one in (query, reference))
-    q, r = geometry._alike(query, reference)
+    q, r = affine_fit.similar(query, reference)
     expected = []
     for row, one in enumerate(query.astype(np.float64)):
         # of unit vectors, twice this is the squared distance
         apart = sorted((max(0.0, 1 - float(one @ other)), i) for i, other in enumerate(reference))
         ratio = math.sqrt(apart[0][0] / apart[1][0])
-        if ratio < geometry.RATIO:
+        if ratio < affine_fit.RATIO:
             expected.append((ratio, row, apart[0][1]))
     assert list(zip(q.tolist(), r.tolist(), strict=True)) == [(row, other) for _, row, other in sorted(expected)]
     assert q.tolist()[:20] != list(range(20))

@@ -22,7 +22,7 @@ HOUSE = [
     (5, ("search",), {"faiss", "torch", "ray"}),
     (5, ("model",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "openvino"}),
     (6, ("extract",), {"torch", "torchvision", "ray", "cv2"}),
-    (6, ("match",), {"cv2"}),
+    (6, ("match",), {"cv2", "torch"}),
     (
         7,
         ("train", "benchmark", "find"),
@@ -49,7 +49,7 @@ DOORS = {
 }
 LAZY_TORCH = {  # inside functions, for whoever chooses or has a GPU
     f"isc.search.kernels.{name}" for name in ("chunk_maxima", "device_rows", "device_search", "triton_maxima", "wanted")
-}
+} | {f"isc.match.verification.{name}" for name in ("batched_fit", "device_compare", "feature_rows")}
 TORCH = {"torch", "torchvision", "timm", "safetensors"}
 WITHOUT_TORCH = ("runtime", "data", "photos", "config", "evaluate", "search", "match")
 WITHOUT_FAISS = ("runtime", "data", "photos", "config", "evaluate", "model", "extract", "train", "words")

@@ -11,7 +11,7 @@ from typing import Self
 
 from isc.config.chain import is_stored, parse
 from isc.config.checks import REQUIRED, check, check_at_least, check_texts, key
-from isc.config.choices import Engine, Track
+from isc.config.choices import Device, Engine, Track
 from isc.data.limits import MAX_PREDICTIONS
 from isc.errors import InputError
 
@@ -107,6 +107,7 @@ class VerifyOptions(_Part):
     query_views: str
     features: str | None
     workers: int | None
+    device: Device
 
     def __post_init__(self) -> None:
         from isc.photos.views import parse_views  # numpy would make --help slow
@@ -159,6 +160,9 @@ class MatchConfig:
         "folder for local features of references; none: do not keep; null: the user's cache",
     )
     workers: int | None = key(None, "processes that compare pixels; null: one per core")
+    device: Device = key(
+        Device.auto, "device that compares pixels; auto takes the GPU, if there is one, for many pairs"
+    )
     engine: Engine = key(Engine.auto, "engine that compares the descriptors; the result is the same")
     memory_gb: float = key(2.0, "GB that the search may take besides the descriptors")
     index: str | None = key(None, "approximate search: faiss's text of an index trained on training=, or a saved index")

@@ -73,6 +73,7 @@ def _cluster(options: SearchOptions) -> AbstractContextManager[None]:
 
 def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verification) -> SearchResult:
     from isc.match.verification.compare import verify
+    from isc.match.verification.device_compare import device_for
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
     from isc.search.multi_view import nearest_images
@@ -87,7 +88,14 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     k = min(compared.candidates, len(sets.references.images))
     with progress("finding candidates", "pairs" if options.index is None else "queries") as report:
         candidates = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
-    verified = verify(candidates.matches, pictures.queries, pictures.references, store=store, workers=compared.workers)
+    verified = verify(
+        candidates.matches,
+        pictures.queries,
+        pictures.references,
+        store=store,
+        workers=compared.workers,
+        on=device_for(compared.device, len(candidates.matches)),
+    )
     pairs, evidence = scored(found, candidates, verified, fusion=verification.fusion, k=options.k)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
     return SearchResult(pairs, sets, evidence, verified.problems)

@@ -19,10 +19,20 @@ from isc.data.ids import IntArray
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.match.verification.alignment import EVIDENCE, Alignment
+from isc.match.verification.device_compare import compared_on
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import LocalFeatures
 from isc.match.verification.shelf import FeatureShelf
-from isc.match.verification.tasks import Compare, Compared, Describe, Described, Floats, PairWork, ReferenceFeatures
+from isc.match.verification.tasks import (
+    Compare,
+    Compared,
+    Describe,
+    Described,
+    Finish,
+    Floats,
+    PairWork,
+    ReferenceFeatures,
+)  # fmt: skip
 from isc.photos.folders import path_of
 from isc.runtime.cpus import cores
 from isc.runtime.pool import Share, sharing
@@ -76,13 +86,15 @@ def verify(
     *,
     store: FeatureStore | None = None,
     workers: int | None = None,
+    on: str | None = None,
     bars: Bars = progress,
 ) -> Verified:
     """Compare every candidate pair; the result does not depend on the number of `workers` (None: one per core).
 
     First the local features of the references that are not in the `store` are made and stored, then each query is
     compared with its candidates. Features that cannot be stored are held in memory, up to `HELD` bytes; beyond that
-    they are made again for every query that needs them. `bars` makes the two progress bars. A picture that cannot be
+    they are made again for every query that needs them. `on` names a device of torch that searches for the maps of
+    many pairs at once; its evidence agrees to rounding. `bars` makes the two progress bars. A picture that cannot be
     read, or a pair that cannot be compared, becomes a `Problem` and does not end the run. Raises InputError if
     `workers` is below 1, the store is damaged, or a process ends by itself.
     """
@@ -97,7 +109,9 @@ def verify(
             held = _describe(missing, share, store, bars=bars)
             answer.add_unreadable(held)
             with bars("comparing pixels", "queries") as report:
-                for done, compared in enumerate(share(plan.comparisons(held)), 1):
+                tasks = plan.comparisons(held)
+                results = share(tasks) if on is None else compared_on(on, tasks, share, store)
+                for done, compared in enumerate(results, 1):
                     answer.add(compared)
                     report(done, len(plan.groups))
     return answer.verified()
@@ -177,7 +191,7 @@ def _missing(plan: _Plan, store: FeatureStore | None) -> list[tuple[int, Path]]:
 
 def _describe(
     missing: Sequence[tuple[int, Path]],
-    share: Share[Describe | Compare, Described | Compared],
+    share: Share[Describe | Compare | Finish, Described | Compared],
     store: FeatureStore | None,
     *,
     bars: Bars,

@@ -59,6 +59,21 @@ class LocalFeatures:
         """The `vectors` of the mirrored picture."""
         return mirrored(self.vectors)
 
+    @cached_property
+    def flatness(self) -> float:
+        """The share of the thumbnail in the fullest of 32 bands of grey levels: half and more in pages and drawings."""
+        return flatness(self.thumbnail)
+
+    @cached_property
+    def light(self) -> float:
+        """The grey level, 0…1, that 5 % of the thumbnail exceed."""
+        return float(np.quantile(self.thumbnail, 0.95) / 255)
+
+
+def flatness(picture: npt.NDArray[np.uint8]) -> float:
+    """Return the share of the pixels [H, W] in the fullest of 32 bands of grey levels."""
+    return float(np.bincount(picture.ravel() >> 3, minlength=32).max() / picture.size)
+
 
 def local_features(pixels: Pixels) -> LocalFeatures:
     """Compute the MAX_FEATURES strongest features of a picture [H, W, 3], shrunk to LONGEST_SIDE if it is larger."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.errors import InputError
-from isc.match.verification.alignment import Alignment, compare
+from isc.match.verification.affine_fit import Fit
+from isc.match.verification.alignment import Alignment, compare, evidence_of
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures, local_features
 from isc.photos.decode import read_image
@@ -51,8 +52,17 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Finish:
+    """A task: the evidence for pairs of a query with the map that a device found; None: `compare` looks for it."""
+
+    query: int
+    features: LocalFeatures
+    references: Sequence[tuple[int, LocalFeatures, Fit | None]]
+
+
+@dataclass(frozen=True)
 class Compared:
-    """The result of `Compare`: the error of the query, or by candidate the evidence and alignment, or the error.
+    """The result of a comparison: the error of the query, or by candidate its evidence and alignment, or its error.
 
     The error of a candidate concerns its reference or the pair.
     """
@@ -70,39 +80,70 @@ class PairWork:
 
     store: FeatureStore | None
 
-    def __call__(self, item: Describe | Compare) -> Described | Compared:
+    def __call__(self, item: Describe | Compare | Finish) -> Described | Compared:
         if isinstance(item, Describe):
             return Described([(number, photo_key(file), _features(file)) for number, file in item.photos])
-        return self._compared(item)
+        return self._compared(item) if isinstance(item, Compare) else _finished(item)
 
     def _compared(self, item: Compare) -> Compared:
-        query = _features(item.file)
+        query_key, keys, stored = self._stored(item)
+        known = stored.get(query_key) if query_key is not None else None
+        query = known if known is not None else _features(item.file)
         if isinstance(query, str):
             return Compared(item.query, query)
         found: dict[int, tuple[Floats, Alignment | None]] = {}
         reference_problems: dict[int, str] = {}
         pair_problems: dict[int, str] = {}
-        for number, reference in self._references(item.references):
+        for one in item.references:
+            reference = _reference(one, stored.get(keys[one.number]) if one.number in keys else None)
             if isinstance(reference, str):
-                reference_problems[number] = reference
+                reference_problems[one.number] = reference
                 continue
             try:
-                found[number] = compare(query, reference)
+                found[one.number] = compare(query, reference)
             except Exception as error:  # of OpenCV or of linear algebra, for unexpected pictures
-                pair_problems[number] = f"cannot be compared ({_one_line(error)})"
+                pair_problems[one.number] = cannot_be_compared(error)
         return Compared(item.query, None, found, reference_problems, pair_problems)
 
-    def _references(self, wanted: Sequence[ReferenceFeatures]) -> Iterator[tuple[int, LocalFeatures | str]]:
-        """Yield the features or error text of each reference: held, stored, or made now."""
-        unheld = [one for one in wanted if one.features is None] if self.store is not None else []
-        keys = {one.number: key for one in unheld if (key := photo_key(one.file)) is not None}
-        stored = self.store.get_many(keys.values()) if self.store is not None else {}
-        for one in wanted:
-            if one.features is not None:
-                features: LocalFeatures | None = replace(one.features)  # a copy: its cached vectors are not held
-            else:
-                features = stored.get(keys[one.number]) if one.number in keys else None
-            yield one.number, features if features is not None else _features(one.file)
+    def _stored(self, item: Compare) -> tuple[PhotoKey | None, dict[int, PhotoKey], dict[PhotoKey, LocalFeatures]]:
+        """Return the keys of the query and of the references that are not held, and what the store has of them.
+
+        A query may be stored as well, as a reference of this run or of another one.
+        """
+        if self.store is None:
+            return None, {}, {}
+        query = photo_key(item.file)
+        keys = {
+            one.number: key
+            for one in item.references
+            if one.features is None and (key := photo_key(one.file)) is not None
+        }
+        return query, keys, self.store.get_many([*keys.values(), *([query] if query is not None else [])])
+
+
+def _reference(one: ReferenceFeatures, stored: LocalFeatures | None) -> LocalFeatures | str:
+    """Return the features or error text of a reference: held, stored, or made now."""
+    if one.features is not None:
+        return replace(one.features)  # a copy: its cached vectors are not held
+    return stored if stored is not None else _features(one.file)
+
+
+def _finished(item: Finish) -> Compared:
+    found: dict[int, tuple[Floats, Alignment | None]] = {}
+    problems: dict[int, str] = {}
+    for number, reference, fit in item.references:
+        try:
+            found[number] = (
+                compare(item.features, reference) if fit is None else evidence_of(item.features, reference, fit)
+            )
+        except Exception as error:
+            problems[number] = cannot_be_compared(error)
+    return Compared(item.query, None, found, {}, problems)
+
+
+def cannot_be_compared(error: Exception) -> str:
+    """Return the reason why a pair has no evidence."""
+    return f"cannot be compared ({_one_line(error)})"
 
 
 def _features(file: Path) -> LocalFeatures | str:
