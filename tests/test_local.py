@@ -92,7 +92,7 @@ def check_form(found: local.LocalFeatures) -> None:
         (found.angles, (count,), np.float32),
         (found.descriptors, (count, 128), np.uint8),
         (found.thumbnail, found.thumbnail.shape[:2], np.uint8),
-        (found.colours, (8, 8, 3), np.uint8),
+        (found.colours, (16, 16, 3), np.uint8),
     ):
         assert (values.shape, values.dtype) == (shape, dtype)
     assert max(found.thumbnail.shape) == min(THUMBNAIL_SIDE, max(found.size))
@@ -140,7 +140,7 @@ def test_small_pictures_keep_their_size():
 
 def test_red_and_blue_are_told_apart():
     """Grey is taken of RGB: green counts most, blue least."""
-    red, green, blue = (np.zeros((8, 8, 3), np.uint8) for _ in range(3))
+    red, green, blue = (np.zeros((16, 16, 3), np.uint8) for _ in range(3))
     for channel, picture in enumerate((red, green, blue)):
         picture[..., channel] = 200
     assert [int(local_features(picture).thumbnail[0, 0]) for picture in (red, green, blue)] == [60, 117, 23]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.match.verification.affine_fit import Fit, Flags, Floats, best_fit
+from isc.match.verification.colours import colours_apart
 from isc.match.verification.features import LocalFeatures
 
 Gray = npt.NDArray[np.uint8]
@@ -30,6 +31,7 @@ EVIDENCE = (
     "colour_difference",  # mean difference of the colours of both whole pictures, 0…1; also without a map
     "flat",  # share of the commonest grey level in the flatter picture; also without a map
     "light",  # grey level, 0…1, that 5 % of the darker picture exceed; also without a map
+    "region_colours",  # mean difference of the colours inside the aligned region, 0…1
 )
 
 WINDOW, NOISE = 11, 16.0  # side of the correlation window in pixels of a thumbnail; variance of the noise
@@ -136,6 +138,7 @@ def _evidence(fit: Fit, alignment: Alignment, query: LocalFeatures, reference: L
         "agreement": correlation,
         "agreeing_share": share,
         "contradiction": contradiction,
+        "region_colours": colours_apart(alignment.matrix, query.colours, reference.colours),
     }
 
 

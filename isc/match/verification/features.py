@@ -13,10 +13,10 @@ import numpy.typing as npt
 from isc.photos.decode import Pixels
 from isc.photos.resizing import fit_within
 
-VERSION = 2  # raise it whenever the same picture gives other features
+VERSION = 3  # raise it whenever the same picture gives other features
 LONGEST_SIDE = 384  # pixels at which features are taken
 THUMBNAIL_SIDE = 128
-COLOURS_SIDE = 8
+COLOURS_SIDE = 16
 MAX_FEATURES = 500
 CONTRAST = 0.005  # of the weakest point; low, so that blurred pictures have points; OpenCV's default is 0.04
 
@@ -34,7 +34,7 @@ class LocalFeatures:
     angles       float32 [K]      direction in degrees, 0…360, clockwise as y points down
     descriptors  uint8 [K, 128]   RootSIFT, 255 × the vector of unit length
     thumbnail    uint8 [h, w]     the picture in grey, at most 128 pixels a side
-    colours      uint8 [8, 8, 3]  the picture in RGB, shrunk and squeezed, row by row
+    colours      uint8 [16, 16, 3] the picture in RGB, shrunk and squeezed, row by row
     size         (width, height) in pixels of the picture that the features were taken of
     """
 

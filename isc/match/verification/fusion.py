@@ -34,6 +34,8 @@ ALIGNED = {  # quantities of a pair with an alignment, and the allowed direction
     "agreement": RISES,
     "agreeing_share": RISES,
     "contradiction": FALLS,
+    "region_colours": FALLS,
+    "flat": FALLS,
     "area_query": FREE,
     "area_reference": FREE,
     "spread_query": RISES,
