@@ -87,6 +87,17 @@ class Optimizer(Enum):
     lars = "lars"
 
 
+class AttacksOn(Enum):
+    """The place where attacks on pixels are made: as far as they can be, on the device that trains, or all on the CPU.
+
+    auto is gpu if the training runs on a GPU. gpu beside device=cpu makes them in the training's process.
+    """
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 class Contrast(Enum):
     """The loss that pulls two views of a photo together and pushes other photos away."""
 

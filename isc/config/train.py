@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from isc.config.checks import REQUIRED, check, check_at_least, check_share, check_texts, key, part
-from isc.config.choices import Contrast, Device, Optimizer, Pooling, Precision
+from isc.config.choices import AttacksOn, Contrast, Device, Optimizer, Pooling, Precision
 from isc.errors import InputError
 
 MAX_IMAGE_SIZE = 4096  # pixels a side: a network needs gigabytes for one larger picture
@@ -112,6 +112,9 @@ class OptimConfig:
         "every second photo of a batch is one of this many nearest neighbours of its predecessor",
     )
     micro_batch: int = key(0, "pictures that the network holds in memory at a time, for one more forward pass; 0: all")
+    attacks_on: AttacksOn = key(
+        AttacksOn.auto, "where a view's last attacks are made, colours, blurs, noise and warps; auto: where it trains"
+    )
     compile: bool = key(False, "compile the network with torch.compile")
     checkpoint_every: int = key(200, "steps between two checkpoints")
     validate_every: int = key(500, "steps between two validations, if validation= is given")
@@ -236,6 +239,9 @@ class TrainConfig:
     seed: int = key(0, "seed of weights, batches and augmentation")
     device: Device = key(Device.auto, "auto takes the GPU if there is one")
     workers: int = key(-1, "processes that read and edit photos; −1: one per core, at most 16")
+    photo_cache_gb: float = key(
+        0.0, "GB of decoded photos that output=/photos.cache may hold, so that each is decoded once; 0: none"
+    )
     max_unreadable: float = key(0.05, "share of the photos that may fail to decode before the run is refused")
     model: ModelConfig = part(ModelConfig, "the model")
     train: OptimConfig = part(OptimConfig, "the optimisation")
@@ -248,6 +254,7 @@ class TrainConfig:
         check_at_least(0, seed=self.seed)
         check_at_least(-1, workers=self.workers)
         check_share(max_unreadable=self.max_unreadable)
+        check(0 <= self.photo_cache_gb < math.inf, "photo_cache_gb", self.photo_cache_gb, "a finite size, at least 0")
         check_at_least(1, train__hard_views=self.train.hard_views)
         if self.train.momentum_keys and self.loss.memory < self.train.batch_size:
             raise InputError(

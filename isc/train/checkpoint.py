@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "resume",
     "device",
     "workers",
+    "photo_cache_gb",
     "max_unreadable",
     "validation",
     "train.steps",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from isc.config.choices import AttacksOn
 from isc.errors import InputError
 from isc.extract.loaders import loader_options
 from isc.photos.decode import Pixels
@@ -18,9 +20,12 @@ from isc.photos.listing import Listing
 from isc.photos.resizing import fit_within
 from isc.runtime.cpus import worker_count
 from isc.train.augment.augmenter import Augmenter
+from isc.train.augment.deferred import Edit
 from isc.train.augment.mix import cutmix, mixup
+from isc.train.augment.on_device import Edits
 from isc.train.augment.trace import NOWHERE, POINTS, Frame
 from isc.train.losses import ABSENT
+from isc.train.photo_cache import PhotoCache
 
 MIXED_BOTH = 0.2  # a mixed view is labelled with both photos if each has more than this share of it
 LONGEST_SIDE = 2  # × the training size: a larger photo is shrunk to this side before it is edited
@@ -33,27 +38,34 @@ class Batch:
     `views` uint8 [(1 + H)B, 3, S, S]: the B mild views, then H blocks of B hard views. `instances` [(1 + H)B, 2]: the
     photo numbers that each view shows, −1 for an absent second photo. `failures`: (file, reason) of unreadable photos,
     each replaced by the next readable one. `places` [HB, P, P, 2], if traced: the position in the mild view of each of
-    P × P points of a hard view, as (x, y) in 0…1.
+    P × P points of a hard view, as (x, y) in 0…1. `edits`: the attacks that the device still has to make on the views.
     """
 
     views: Tensor
     instances: Tensor
     failures: list[tuple[str, str]]
     places: Tensor | None = None
+    edits: Edits | None = None
 
     def pin_memory(self) -> Batch:
         """Return the batch in pinned memory, for an asynchronous copy to a GPU; called by the DataLoader."""
         places = None if self.places is None else self.places.pin_memory()
-        return Batch(self.views.pin_memory(), self.instances.pin_memory(), self.failures, places)
+        edits = None if self.edits is None else self.edits.pin_memory()
+        return Batch(self.views.pin_memory(), self.instances.pin_memory(), self.failures, places, edits)
 
 
 @dataclass(frozen=True)
 class _Hard:
-    """A hard view, the photo numbers that it shows, and the positions [P, P, 2] of its points in the mild view."""
+    """A hard view, the photo numbers that it shows, and the positions [P, P, 2] of its points in the mild view.
+
+    `edits` are still to be made, with noise of this `seed`.
+    """
 
     pixels: Pixels
     shows: tuple[int, int]
     places: npt.NDArray[np.float32] | None = None
+    edits: Sequence[Edit] = ()
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,16 @@ class Source:
         """Return the number of distinct photos used in training."""
         return len(self.photos) if self.pairs is None else len(np.unique(self.pairs))
 
+    def names(self, instances: Tensor) -> str:
+        """Return the file names of the photos of `Batch.instances`, for messages."""
+        shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
+        return ", ".join(PurePath(self.photos.where(number)).name for number in shown)
+
 
 class TrainingViews(Dataset[_Sample]):
     """An endless sequence of samples, in a new random order each epoch; sample n depends on source, seed and n alone.
+
+    With `defers`, the hard views may still need the attacks of `Batch.edits`.
 
     With `neighbours` [N, k], every second sample is a neighbour of the previous one, so that batches hold hard
     negatives. If the source has pairs, the hard views are mild views of the known copy instead of attacked views.
@@ -97,6 +116,8 @@ class TrainingViews(Dataset[_Sample]):
         neighbours: npt.NDArray[np.int64] | None = None,
         hard_views: int = 1,
         traced: bool = False,
+        cache: PhotoCache | None = None,
+        defers: bool = False,
     ) -> None:
         self.source = source
         self.augmenter = augmenter
@@ -106,6 +127,8 @@ class TrainingViews(Dataset[_Sample]):
         self.neighbours = neighbours
         self.hard_views = hard_views
         self.traced = traced
+        self.cache = cache
+        self.defers = defers
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
 
     def __getitem__(self, number: int) -> _Sample:
@@ -121,12 +144,21 @@ class TrainingViews(Dataset[_Sample]):
         return _Sample(instance, mild, hard, failures)
 
     def _attacked(self, instance: int, photo: Pixels, frame: Frame, other: _Once, rng: np.random.Generator) -> _Hard:
-        """Return a hard view, mixed with another photo with probability `mix` · `strength`."""
+        """Return a hard view, mixed with another photo with probability `mix` · `strength`.
+
+        A view that is not mixed may leave its last attacks to the device.
+        """
+        if self.defers and rng.random() >= self.mix * self.strength:
+            begun, trace, edits = self.augmenter.begun(
+                photo, lambda: other()[1], rng, strength=self.strength, traced=self.traced
+            )
+            places = None if trace is None else frame.inside(trace.places())
+            return _Hard(begun, (instance, ABSENT), places, edits, int(rng.integers(1 << 31)))
         attacked, trace = self.augmenter.attacked(
             photo, lambda: other()[1], rng, strength=self.strength, traced=self.traced
         )
         places = None if trace is None else frame.inside(trace.places())
-        if rng.random() >= self.mix * self.strength:
+        if not self.defers and rng.random() >= self.mix * self.strength:
             return _Hard(attacked, (instance, ABSENT), places)
         second, foreign = other()
         blend = mixup if rng.random() < 0.5 else cutmix
@@ -165,10 +197,21 @@ class TrainingViews(Dataset[_Sample]):
         for step in range(len(photos)):
             number = (instance + step) % len(photos)
             try:
-                return number, fit_within(photos.read(number), LONGEST_SIDE * self.augmenter.size)
+                return number, self._photo(number)
             except InputError as error:
                 failures.append((photos.where(number), str(error)))
         return instance, np.zeros((self.augmenter.size, self.augmenter.size, 3), np.uint8)  # the trainer stops then
+
+    def _photo(self, number: int) -> Pixels:
+        longest = LONGEST_SIDE * self.augmenter.size
+        if self.cache is None:
+            return fit_within(self.source.photos.read(number), longest)
+        return self.cache.photo(self.source.photos, number, longest=longest)
+
+
+def defers(attacks_on: AttacksOn, device: torch.device) -> bool:
+    """Return whether the device makes the attacks that can wait."""
+    return attacks_on is AttacksOn.gpu or (attacks_on is AttacksOn.auto and device.type == "cuda")
 
 
 class _Once:
@@ -195,6 +238,7 @@ def _collate_views(samples: list[_Sample]) -> Batch:
         torch.tensor(shows),
         failures,
         torch.from_numpy(np.stack(places)) if places else None,
+        Edits.of([[]] * len(samples) + [view.edits for view in hard], seed=hard[0].seed),
     )
 
 

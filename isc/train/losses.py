@@ -81,7 +81,7 @@ def contrastive(
     distance = squared.sqrt()
     pulled = torch.where(_without_itself(same), (distance - positive_margin).clamp(min=0), 0.0)
     pushed = torch.where(~same, (negative_margin - distance).clamp(min=0), 0.0)
-    return sum((term.sum() / (term > 0).sum().clamp(min=1) for term in (pulled, pushed)), torch.zeros(()).to(distance))
+    return sum((term.sum() / (term > 0).sum().clamp(min=1) for term in (pulled, pushed)), distance.new_zeros(()))
 
 
 def copy_nce(cells: Tensor, keys: Tensor, places: Tensor, *, temperature: float = 1 / 16, power: float = 3.0) -> Tensor:

@@ -23,9 +23,11 @@ class Memory(nn.Module):
         self.register_buffer("embeddings", torch.zeros(size, dim))
         self.register_buffer("instances", torch.full((size, labels), ABSENT))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # rows ever stored
+        self._filled = 0  # min(written, size), known without asking the device
+        self.register_load_state_dict_post_hook(_count_again)  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return min(int(self.written), len(self.embeddings))
+        return self._filled
 
     def contents(self) -> tuple[Tensor, Tensor] | None:
         """Return a copy of the stored (embeddings [M, dim], instances [M, labels]), or None if the memory is empty."""
@@ -45,3 +47,9 @@ class Memory(nn.Module):
         self.instances[places] = ABSENT
         self.instances[places, : shows.shape[1]] = shows
         self.written += len(rows)
+        self._filled = min(size, self._filled + len(rows))
+
+
+def _count_again(memory: nn.Module, _incompatible: object) -> None:
+    assert isinstance(memory, Memory)
+    memory._filled = min(int(memory.written), len(memory.embeddings))

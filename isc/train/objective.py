@@ -32,11 +32,11 @@ class Rows:
 
 def total_loss(
     rows: Rows, options: LossConfig, *, memory: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return contrast + koleo_weight · KoLeo + copy_nce_weight · CopyNCE + teacher_weight · distillation.
 
-    The second value holds all terms for the log. `memory` holds (embeddings, instances) of earlier steps, or of the
-    averaged weights.
+    The second value holds all terms for the log, as tensors [] on the device without a gradient. `memory` holds
+    (embeddings, instances) of earlier steps, or of the averaged weights.
     """
     embeddings, instances = rows.embeddings, rows.instances
     if options.contrast is Contrast.info_nce:
@@ -66,4 +66,4 @@ def total_loss(
         "teacher": distilled,
         "nearest_negative": torch.exp(-spread),
     }
-    return loss, {name: float(value.detach()) for name, value in values.items()}
+    return loss, {name: value.detach() for name, value in values.items()}

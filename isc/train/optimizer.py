@@ -37,6 +37,12 @@ def plan(options: OptimConfig) -> list[Span]:
     return spans
 
 
+def due(step: int, options: OptimConfig, *, validates: bool) -> tuple[bool, bool]:
+    """Return whether to validate, if the run does, and to save after this step: where configured, and at the end."""
+    last = step == options.steps
+    return validates and (step % options.validate_every == 0 or last), step % options.checkpoint_every == 0 or last
+
+
 def schedule(step: int, options: OptimConfig) -> float:
     """Return the share 0…1 of the full learning rate: a linear warm-up, then half a cosine down to 0."""
     warmup = round(options.warmup * options.steps)
@@ -89,11 +95,13 @@ def parameter_groups(model: CopyModel, options: OptimConfig) -> list[dict[str, A
 
 
 def make_optimizer(model: CopyModel, options: OptimConfig) -> torch.optim.Optimizer:
+    """Return the optimiser; on a GPU AdamW and SGD update all parameters with one kernel each."""
     groups = parameter_groups(model, options)
+    fused = True if next(model.parameters()).device.type == "cuda" else None
     if options.optimizer is Optimizer.adamw:
-        return torch.optim.AdamW(groups, lr=options.lr)
+        return torch.optim.AdamW(groups, lr=options.lr, fused=fused)
     if options.optimizer is Optimizer.sgd:
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused)
     return Lars(groups, lr=options.lr, momentum=options.momentum)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isc.model.copy_model import CopyModel
+from isc.train.augment.on_device import edited
 from isc.train.dataset import Batch
 from isc.train.distillation import Teacher
 from isc.train.distributed import gather
@@ -39,7 +40,10 @@ class Embedding:
 
         With momentum keys, the averaged weights embed the mild views, which go into the memory instead of the rows.
         """
-        views = batch.views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        views = batch.views.to(self.device, non_blocking=True)
+        if batch.edits is not None:
+            views = edited(views, batch.edits)
+        views = views.contiguous(memory_format=torch.channels_last)
         instances = batch.instances.to(self.device, non_blocking=True)
         hard = self.hard_views
         mild, count, keys = len(views) // (1 + hard), 1 + hard, None

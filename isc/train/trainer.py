@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.fonts import fonts_used
 from isc.train.background import fit_background
 from isc.train.checkpoint import CHECKPOINT_FILE, flat_config, write_checkpoint
-from isc.train.checks import check_background, check_finite, check_sizes
-from isc.train.dataset import Batch, Source, TrainingViews, training_loader
+from isc.train.checks import check_background, check_sizes
+from isc.train.dataset import Batch, Source, TrainingViews, defers, training_loader
 from isc.train.distillation import load_teacher
 from isc.train.distributed import (
     average_gradients,
@@ -48,14 +48,15 @@ from isc.train.distributed import (
     wait_for_all,
     world_size,
 )
-from isc.train.losses import ABSENT
 from isc.train.memory_bank import Memory
 from isc.train.memory_use import black_batch, full_memory, naming_memory, try_gradients
 from isc.train.neighbours import nearest_rows
 from isc.train.objective import Rows, total_loss
-from isc.train.optimizer import Average, Span, blocks_kept, freeze, make_optimizer, plan, schedule, set_training
+from isc.train.optimizer import Average, Span, blocks_kept, due, freeze, make_optimizer, plan, schedule, set_training
+from isc.train.photo_cache import PhotoCache
 from isc.train.rows import Embedding
 from isc.train.run_files import BEST_FILE, LOG_COLUMNS, LOG_FILE, VALIDATION_COLUMNS, VALIDATION_FILE, log_line, printed
+from isc.train.step_figures import StepFigures
 from isc.train.tensorboard_log import Board
 from isc.train.unreadable import UnreadablePhotos
 from isc.train.validation import Validation
@@ -90,6 +91,7 @@ class Trainer:
         self.project = compiled(self.model.project) if config.train.compile else self.model.project
         self.step = 0
         self.saved: int | None = None  # step of the last checkpoint
+        self.figures = StepFigures(device)
         self.seconds = 0.0  # spent on steps
         self.best = -1.0
         self.neighbours: npt.NDArray[np.int64] | None = None
@@ -129,13 +131,12 @@ class Trainer:
         dataset = TrainingViews(
             self.source,
             Augmenter(self.config.augment, size=span.stage.image_size),
-            seed=self.config.seed,
-            strength=span.stage.strength,
-            mix=self.config.augment.mix,
+            seed=self.config.seed, strength=span.stage.strength, mix=self.config.augment.mix,
             neighbours=self.neighbours,
             hard_views=options.hard_views,
             traced=self.config.loss.copy_nce_weight > 0,
-        )
+            cache=PhotoCache.of(self.run, self.config.photo_cache_gb), defers=defers(options.attacks_on, self.device),
+        )  # fmt: skip
         loader = training_loader(
             dataset,
             batch_size=options.batch_size,
@@ -148,26 +149,29 @@ class Trainer:
         before = time.monotonic()
         for batch in loader:
             with naming_memory(f"step {self.step + 1}", pictures=len(batch.views), micro_batch=options.micro_batch):
-                values = self._one_step(batch, span.stage.lr)
-            now = time.monotonic()
-            values["photos_per_second"] = options.batch_size / (now - before)
-            self.seconds += now - before
-            self.rows.append([self.step, *values.values()])
-            board.write(values, self.step)
+                self.figures.put(self._one_step(batch, span.stage.lr))
+            validates, saves = due(self.step, options, validates=bool(self.config.validation))
+            if not (self.figures.due() or validates or saves or self.step == span.last):
+                continue
+            values = self._log_steps(time.monotonic() - before, board)
             report(self.step, options.steps)
-            self._validate_and_save(values, board)
+            if validates:
+                self._validate(board)
+            if saves:
+                self.save()
+                log.info("step %d/%d %s", self.step, options.steps, log_line(values))
             before = time.monotonic()
 
-    def _validate_and_save(self, values: dict[str, float], board: Board) -> None:
-        """Validate and save at the configured steps, and after the last step."""
-        options, last = self.config.train, self.step == self.config.train.steps
-        if self.config.validation and (self.step % options.validate_every == 0 or last):
-            self._validate(board)
-        if self.step % options.checkpoint_every == 0 or last:
-            self.save()
-            log.info("step %d/%d %s", self.step, options.steps, log_line(values))
+    def _log_steps(self, seconds: float, board: Board) -> dict[str, float]:
+        """Log the steps that were made in these seconds, and return the last one's figures. Waits for a GPU."""
+        self.seconds += seconds
+        rows = self.figures.read(self.config.train.batch_size / seconds)
+        for step, values in enumerate(rows, self.step - len(rows) + 1):
+            self.rows.append([step, *values.values()])
+            board.write(values, step)
+        return rows[-1]
 
-    def _one_step(self, batch: Batch, lr_scale: float) -> dict[str, float]:
+    def _one_step(self, batch: Batch, lr_scale: float) -> dict[str, Tensor | float]:
         self.unreadable.note(batch.failures)
         options, loss_options = self.config.train, self.config.loss
         lr = options.lr * lr_scale * schedule(self.step, options)
@@ -176,17 +180,17 @@ class Trainer:
         rows = self._embed(batch)
         memory = self.memory.contents() if self.step >= loss_options.memory_after * options.steps else None
         loss, terms = total_loss(rows, loss_options, memory=memory)
-        instances = rows.instances
-        check_finite("loss", terms["loss"], partial(self._names, instances), step=self.step + 1)
+        photos = partial(self.source.names, rows.instances)
+        self.figures.check("loss", terms["loss"], photos, step=self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         average_gradients(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
-        check_finite("gradient's norm", norm.item(), partial(self._names, instances), step=self.step + 1)
+        self.figures.check("gradient's norm", norm, photos, step=self.step + 1)
         self.optimizer.step()
         self.average.update(self.model, self.step)
         if self.keys is None:
-            self.memory.push(rows.embeddings, instances)
+            self.memory.push(rows.embeddings, rows.instances)
         self.step += 1
         return terms | {"lr": lr}
 
@@ -221,11 +225,6 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bfloat16)
-
-    def _names(self, instances: Tensor) -> str:
-        """Return the file names of the photos of a batch, for messages."""
-        shown = dict.fromkeys(number for number in instances.flatten().tolist() if number != ABSENT)
-        return ", ".join(PurePath(self.source.photos.where(number)).name for number in shown)
 
     def averaged(self) -> CopyModel:
         """Return a model with the averaged weights, in evaluation mode; fit its background if the photos suffice."""

@@ -23,6 +23,7 @@ from isc.config.train import AugmentConfig
 from isc.photos.decode import Pixels
 from isc.train.augment.attack import OtherPhoto
 from isc.train.augment.composition import Emoji, Meme, PasteOnPhoto, PastePhotoOn, Stripes, Text, Veil
+from isc.train.augment.deferred import Edit, can_wait, edit_of
 from isc.train.augment.geometry import Border, Pad, QuarterTurn, Squeeze, Tilt, Tiny, Turn, cut, random_frame
 from isc.train.augment.patterns import COARSE as COARSE_PATTERNS
 from isc.train.augment.patterns import TRACED as TRACED_PATTERNS
@@ -206,14 +207,40 @@ class Augmenter:
         self, photo: Pixels, other: OtherPhoto, rng: np.random.Generator, *, strength: float = 1.0, traced: bool = False
     ) -> tuple[Pixels, Trace | None]:
         """Return a hard view, and, if `traced`, the trace of its points back to the photo."""
+        picture, trace, _ = self._edited(photo, other, rng, strength=strength, traced=traced, waiting=False)
+        return picture, trace
+
+    def begun(
+        self, photo: Pixels, other: OtherPhoto, rng: np.random.Generator, *, strength: float = 1.0, traced: bool = False
+    ) -> tuple[Pixels, Trace | None, list[Edit]]:
+        """Return what `attacked` does without the last attacks of its chain that can wait, and these as edits."""
+        return self._edited(photo, other, rng, strength=strength, traced=traced, waiting=True)
+
+    def _edited(
+        self,
+        photo: Pixels,
+        other: OtherPhoto,
+        rng: np.random.Generator,
+        *,
+        strength: float,
+        traced: bool,
+        waiting: bool,
+    ) -> tuple[Pixels, Trace | None, list[Edit]]:
         level = self._level(strength)
         frame = random_frame(photo.shape, rng, least=level.least, stretch=level.stretch)
         picture, trace = cut(photo, frame, self.size), Trace(frame, size=self.size) if traced else None
-        for attack in _chain(level, rng):
+        chain, edits = _chain(level, rng), []
+        made_here = max(
+            (place for place, attack in enumerate(chain, 1) if not (waiting and can_wait(attack))), default=0
+        )
+        for place, attack in enumerate(chain):
             if trace is not None and isinstance(attack, TRACED):
                 trace.follow(partial(_apply_to, attack, other), rng)
-            picture = _apply(attack, picture, other, rng)
-        return picture, trace
+            if place < made_here:
+                picture = _apply(attack, picture, other, rng)
+            else:
+                edits.append(edit_of(attack, picture, rng))
+        return picture, trace, edits
 
     def _level(self, strength: float) -> _Level:
         if not 0 <= strength <= 1:

@@ -6,10 +6,11 @@ import math
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from isc.photos.decode import Pixels
 from isc.photos.resizing import resize
-from isc.train.augment.attack import Attack, any_colour, plain, plain_colour, put, put_anywhere, scaled
+from isc.train.augment.attack import Attack, Colour, any_colour, plain, plain_colour, put, put_anywhere, scaled
 from isc.train.augment.trace import Frame
 
 
@@ -106,30 +107,46 @@ class Turn(Attack):
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = picture.shape[:2]
+        matrix, mode, colour = self.drawn(picture, rng)
+        turned = cv2.warpAffine(
+            picture, matrix, (width, height), flags=cv2.INTER_AREA, borderMode=mode, borderValue=colour
+        )
+        return np.asarray(turned, np.uint8)
+
+    def drawn(self, picture: Pixels, rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], int, Colour]:
+        """Draw the map [2, 3] of pixels, OpenCV's kind of border, and its colour."""
+        height, width = picture.shape[:2]
         degrees = self.amount(rng, 3, 180 if rng.random() < 0.6 else 25) * (1 if rng.random() < 0.5 else -1)
         sine, cosine = abs(math.sin(math.radians(degrees))), abs(math.cos(math.radians(degrees)))
         scale = [1.0, 1 / (sine + cosine), sine + cosine][rng.integers(3)]
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
         mode = cv2.BORDER_CONSTANT if rng.random() < 0.85 else cv2.BORDER_REFLECT_101
-        colour = plain_colour(picture, rng)
-        turned = cv2.warpAffine(
-            picture, matrix, (width, height), flags=cv2.INTER_AREA, borderMode=mode, borderValue=colour
-        )
-        return np.asarray(turned, np.uint8)
+        return np.asarray(matrix, np.float64), mode, plain_colour(picture, rng)
 
 
 class QuarterTurn(Attack):
     """A rotation by 90, 180 or 270°, squeezed back to the shape."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        turned = np.ascontiguousarray(np.rot90(picture, int(rng.integers(1, 4))))
+        turned = np.ascontiguousarray(np.rot90(picture, self.quarters(rng)))
         return scaled(turned, picture.shape[1], picture.shape[0])
+
+    def quarters(self, rng: np.random.Generator) -> int:
+        """Draw the number of quarter turns, anticlockwise."""
+        return int(rng.integers(1, 4))
 
 
 class Tilt(Attack):
     """A perspective view: each corner moves in or out by up to 30 % of the side; one colour fills the rest."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
+        height, width = picture.shape[:2]
+        matrix, colour = self.drawn(picture, rng)
+        tilted = cv2.warpPerspective(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=colour)
+        return np.asarray(tilted, np.uint8)
+
+    def drawn(self, picture: Pixels, rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], Colour]:
+        """Draw the map [3, 3] of pixels, and the colour around."""
         height, width = picture.shape[:2]
         corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
         inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * (width, height)
@@ -138,9 +155,7 @@ class Tilt(Attack):
         if rng.random() < 0.4:  # the inverse: everything outside the four corners is lost
             source, target = target, corners
         matrix = cv2.getPerspectiveTransform(source, target)
-        colour = plain_colour(picture, rng)
-        tilted = cv2.warpPerspective(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=colour)
-        return np.asarray(tilted, np.uint8)
+        return np.asarray(matrix, np.float64), plain_colour(picture, rng)
 
 
 class Border(Attack):

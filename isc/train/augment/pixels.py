@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from isc.photos.decode import Pixels
 from isc.train.augment.attack import Attack
@@ -40,8 +41,12 @@ class SwapChannels(Attack):
     """The colour channels in another order."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
+        return np.ascontiguousarray(picture[..., self.order(rng)])
+
+    def order(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Draw the channel that each of the three becomes."""
         orders = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-        return np.ascontiguousarray(picture[..., orders[rng.integers(len(orders))]])
+        return orders[rng.integers(len(orders))]
 
 
 class Pixelise(Attack):
@@ -68,10 +73,13 @@ class EnhanceEdges(Attack):
     """Enhanced edges: the photo plus 0.5–3 times its own edges."""
 
     def edit(self, picture: Pixels, rng: np.random.Generator) -> Pixels:
-        more = self.amount(rng, 0.5, 3)
-        kernel = np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]], np.float32) * (more / 4)
+        return np.asarray(cv2.filter2D(picture, -1, self.kernel(rng)), np.uint8)
+
+    def kernel(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Draw the kernel [3, 3]."""
+        kernel = np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]], np.float32) * (self.amount(rng, 0.5, 3) / 4)
         kernel[1, 1] += 1
-        return np.asarray(cv2.filter2D(picture, -1, kernel), np.uint8)
+        return kernel
 
 
 class Recompress(Attack):
