@@ -71,6 +71,7 @@ TITLES = {
     "train_cuda_measures": "What each measure of speed is worth on a GPU, on ready tensors: the same command",
     "fuzz": "Changed files that were read, refused in one line, or failed: `make fuzz`",
     "serve": "The review service under load: `python -m benchmarks.serve --images 10000 1000000 --workers 1 2`",
+    "serve_knee": "The knee of the review service, and what one more worker adds: the same command",
     "feedback": "What verdicts of reviewers change: `python -m benchmarks.feedback JUDGE=RUN:GT.csv …`",
     "serve_backlog": "A backlog of the review service, answered: `python -m benchmarks.serve_backlog --workers 1 2`",
     "network": "The network on a CPU, keeping freed memory: `python -m benchmarks.network`",

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,23 @@ def drain(database: Database, seconds: float) -> None:
         time.sleep(0.5)
 
 
+def knees(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return for each number of pictures and workers the last rate that was kept up, and what more workers add."""
+    knee: dict[tuple[str, int], float] = {}
+    for row in rows:
+        key = (str(row["images"]), int(str(row["workers"])))
+        knee.setdefault(key, 0.0)
+        if row["keeps up"] == "yes":
+            knee[key] = max(knee[key], float(str(row["uploads a second"])))
+    return [
+        {
+            "images": images, "workers": workers, "knee: uploads a second": rate,
+            "more than with the fewest workers": f"{rate - knee[images, min(w for i, w in knee if i == images)]:+g}",
+        }
+        for (images, workers), rate in knee.items()
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000])
@@ -157,6 +175,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="isc-serve-") as folder:
                 rows += measure(one, Path(folder))
     save("serve", rows)
+    save("serve_knee", knees(rows))
 
 
 if __name__ == "__main__":

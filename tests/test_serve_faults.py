@@ -113,7 +113,7 @@ class Clients:
         return edited(PHOTOS[number % len(PHOTOS)], crop=0.02 + 0.001 * (number % 200), mirror=number % 2 == 0)
 
     def _upload(self) -> None:
-        while not self.stop.wait(0.5):
+        while not self.stop.wait(0.25 * KILLS):  # so that a long run leaves no backlog that takes longer than itself
             data = self._next()
             for _ in range(200):
                 try:
@@ -158,6 +158,19 @@ def _kill(running, what):
             os.kill(pid, signal.SIGKILL)
 
 
+def _drained(database):
+    """Wait until no request is open; the end comes nearer only while none is answered."""
+    open_ = sa.select(sa.func.count()).where(schema.request.c.state.in_(("queued", "leased")))
+    left, end = None, 0.0
+    while left != 0:
+        with database.reading() as connection:
+            before, left = left, connection.execute(open_).scalar_one()
+        if before is None or left < before:
+            end = time.monotonic() + PATIENCE
+        assert time.monotonic() < end, f"{left} requests were never answered"
+        time.sleep(0.3)
+
+
 def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(running):
     rng = random.Random(5)
     clients = Clients(running.address)
@@ -174,16 +187,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(running):
     with database.writing() as connection:  # the leases of the dead would end by themselves, in minutes
         leased = sa.update(schema.request).where(schema.request.c.state == "leased")
         connection.execute(leased.values(lease_until=0.0))
-    end = time.monotonic() + PATIENCE
-    while True:
-        with database.reading() as connection:
-            open_ = connection.scalar(
-                sa.select(sa.func.count()).where(schema.request.c.state.in_(("queued", "leased")))
-            )
-        if not open_:
-            break
-        assert time.monotonic() < end, f"{open_} requests were never answered"
-        time.sleep(0.3)
+    _drained(database)
     with database.reading() as connection:
         images = dict(map(tuple, connection.execute(sa.select(schema.image.c.id, schema.image.c.sha256))))
         asked = connection.execute(sa.select(schema.request.c.image_id, schema.request.c.state)).all()

@@ -6,6 +6,7 @@ Needs Playwright for Python and a Chromium of the system; skipped where one of t
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 import tarfile
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium or goog
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-PAGES = ("/", "/review", "/review?view=grid", "/images", "/images/7", "/providers", "/login")
+PAGES = ("/", "/review", "/review?view=grid", "/captions", "/images", "/images/7", "/providers", "/login")
 LOOKS = ((360, "light"), (1300, "dark"), (3840, "light"))
 COPIES = 4
 
@@ -155,6 +156,39 @@ def test_a_dropped_picture_shows_its_copy_within_seconds(page):
     page.set_input_files("#files", {"name": "no.png", "mimeType": "image/png", "buffer": b"text"})
     page.wait_for_selector("p.bad:has-text('no picture')")
     page.problems.clear()  # Chromium reports the refusal as an error of the network
+
+
+def test_a_pasted_picture_is_taken_in_and_pasted_text_is_not(page):
+    page.goto("/")
+    page.evaluate("""data => { const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
+      const clipboard = new DataTransfer();
+      clipboard.items.add(new File([bytes], "pasted.jpg", { type: "image/jpeg" }));
+      clipboard.items.add("some text", "text/plain");
+      document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: clipboard, bubbles: true })); }""",
+      base64.b64encode(edited(PHOTOS[4], crop=0.2)).decode())  # fmt: skip
+    page.wait_for_selector("article[data-open='0'] .verdict.copy", timeout=120_000)
+    assert page.locator("article h2").all_inner_texts() == ["pasted.jpg"]
+    assert page.locator(".verdict.copy").first.inner_text() == "A copy"
+
+
+def test_captions_are_rated_by_keys_and_corrected(page, service):
+    page.goto("/captions")
+    number = int(page.locator("form.rate").get_attribute("data-suggestion"))
+    for key in "ynu":
+        page.keyboard.press(key)
+    chosen = page.eval_on_selector_all("form.rate :checked", "all => all.map(one => `${one.name} ${one.value}`)")
+    assert chosen == ["right accept", "helpful reject", "encyclopaedic unsure"]
+    page.fill("form.rate textarea", "A clown fish")
+    page.click("form.rate button")
+    page.wait_for_selector(f"#card:not(:has(form.rate[data-suggestion='{number}']))")
+    said = service.rows(sa.select(schema.rating.c.question, schema.rating.c.answer).order_by(schema.rating.c.id))
+    assert [tuple(row) for row in said[-3:]] == [
+        ("right", "accept"), ("helpful", "reject"), ("encyclopaedic", "unsure")
+    ]  # fmt: skip
+    assert service.rows(sa.select(schema.written_caption.c.text))[-1].text == "A clown fish"
+    page.keyboard.press("z")
+    page.wait_for_selector(f"form.rate[data-suggestion='{number}']")
+    assert page.locator("form.rate :checked").count() == 3
 
 
 def _shown(page):

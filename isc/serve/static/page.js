@@ -95,6 +95,18 @@ const place = (image, [x, y, w, h], width, height, flip) => {
   Object.assign(image.style, { width: `${width / w}px`, height: `${height / h}px`, left: `${-x * width / w}px`,
     top: `${-y * height / h}px`, transformOrigin: `${(x + w / 2) * width / w}px 50%`, transform: flip ? "scaleX(-1)" : "" });
 };
+const fit = () => { // small pictures are enlarged too: what differs should be seen
+  const zoom = Number(viewer()?.dataset.zoom || 1);
+  for (const image of document.querySelectorAll(".big .frame img")) {
+    const size = () => {
+      const room = Math.min(image.closest("figure").clientWidth, innerHeight * 0.62 * image.naturalWidth / image.naturalHeight);
+      Object.assign(image.style, { width: `${room * zoom}px`, maxWidth: "none", maxHeight: "none" });
+    };
+    if (image.complete) size();
+    else image.addEventListener("load", size, { once: true });
+  }
+};
+fit();
 const show = (how) => {
   const one = viewer();
   if (!one) return;
@@ -144,12 +156,12 @@ document.addEventListener("click", (event) => {
     const one = viewer();
     one.dataset.zoom = Math.min(8, Math.max(0.5, Number(one.dataset.zoom || 1) * (zoomed.dataset.zoom === "in" ? 1.5 : 1 / 1.5)));
     const how = one.querySelector("[aria-pressed=true]").dataset.show;
-    if (how === "side") one.querySelectorAll(".frame img").forEach((image) => { image.style.maxHeight = `${62 * one.dataset.zoom}vh`; image.style.maxWidth = one.dataset.zoom > 1 ? "none" : ""; });
+    if (how === "side") fit();
     else show(how);
   }
   if (event.target.id === "choose-all") document.querySelectorAll("#grid [name=chosen]").forEach((one) => { one.checked = event.target.checked; });
 });
-document.addEventListener("htmx:afterSwap", () => { clearInterval(flickering); document.getElementById("question")?.focus(); });
+document.addEventListener("htmx:afterSwap", () => { clearInterval(flickering); fit(); document.getElementById("question")?.focus(); });
 
 // ---- a service that is away is said, and the decision is not lost: the card stays until it is answered
 for (const kind of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(kind, () => { status.textContent = status.dataset.offline; });
