@@ -21,6 +21,7 @@ import numpy.typing as npt
 from isc.errors import InputError
 from isc.match.verification.features import LocalFeatures
 
+START = 300.0  # seconds that the process may take to start
 PREVIEW = 1024  # pixels of the longest side of what providers see as `pixels`
 
 
@@ -105,18 +106,40 @@ class Reader:
             self._process = subprocess.Popen(command, pass_fds=(there.fileno(),), env=visible)
             there.close()
             self._pipe = Connection(here.detach())
+            self._wait_for_start(self._pipe)
         return self._pipe
+
+    def _wait_for_start(self, pipe: Connection) -> None:
+        """Wait until the process is ready: its imports take long on a busy machine, and are no fault of a picture.
+
+        Raises RuntimeError if it does not start.
+        """
+        try:
+            if pipe.poll(START):
+                pipe.recv()
+                return
+        except (EOFError, ConnectionError):
+            pass
+        self.close()
+        raise RuntimeError(f"the process that decodes has ended, or did not start within {START:g} s")
 
 
 def serve(pipe: Connection, image_size: int, memory: int, pixels: int) -> None:
     """Answer requests until the other end of the pipe is closed."""
     import cv2
 
+    import isc.extract.view_plan
+    import isc.find.copies
+    import isc.match.verification.features
+    import isc.photos.views
+    import isc.serve.pdq  # noqa: F401 — what `examined` needs, before the clock of a picture runs
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cv2.setNumThreads(1)
     with suppress(EOFError, ConnectionError):
+        pipe.send(None)  # ready
         while True:
             path, side = pipe.recv()
             pipe.send(_answer(Path(path), image_size, pixels, side))
