@@ -13,7 +13,7 @@ FLOORS = (
     {"photos": "listing, decoding, views"},
     {"config": "every key, checked", "evaluate": "metrics, probabilities, report"},
     {"search": "exact, approximate, updatable index", "model": "network, weights, ONNX"},
-    {"extract": "photos → descriptors", "match": "descriptors → pairs"},
+    {"extract": "photos → descriptors", "match": "descriptors → pairs", "words": "captions of photos"},
     {"train": "photos → a model", "find": "copies and duplicates", "benchmark": "photos → a benchmark"},
     {"serve": "review: providers, people, feedback"},
     {"cli": "every command"},

@@ -4,5 +4,6 @@ from .find.index import Index as Index
 from .find.model import Model as Model
 from .find.model import load as load
 from .find.pair import compare as compare
+from .words.captioner import Captioner as Captioner
 
 __version__: str

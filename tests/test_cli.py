@@ -318,7 +318,9 @@ def test_an_unknown_experiment_is_refused_with_the_known_ones(place):
 )
 def test_every_experiment_is_a_configuration(place, name):
     """It is composed and checked; what is refused is the folder that is not there."""
-    place.refused("train", "images=nowhere", "output=out", f"experiment={name}", naming=("images=nowhere: no such",))
+    pairs = ["pairs=captions.csv"] if name.startswith("caption") else []
+    arguments = ("images=nowhere", "output=out", f"experiment={name}", *pairs)
+    place.refused("train", *arguments, naming=("images=nowhere: no such",))
 
 
 def test_one_text_for_a_list_in_an_experiment_is_refused_by_file_and_key(place):

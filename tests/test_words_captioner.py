@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,13 +17,16 @@ from isc.cli.words import caption
 from isc.config.words import GridConfig, Task, WordsConfig, Writes
 from isc.errors import InputError
 from isc.photos.decode import read_image
+from isc.serve.providers.captions import CaptionProvider
 from isc.words.beam import beam_search
 from isc.words.caption_batches import batches, numbered
 from isc.words.caption_files import read_captions
 from isc.words.caption_losses import masked_loss, matching_loss
+from isc.words.caption_model import Writer
 from isc.words.captioner import ALT_TEXT, Caption, Captioner, shortened
-from isc.words.captioner_files import network_of
+from isc.words.captioner_files import load_captioner, network_of
 from isc.words.evidence import fit_fusion
+from isc.words.export import export_captioner
 from isc.words.fit_captions import Schedule, fit, grid_tensor
 from isc.words.grids import GridNetwork, GridShape, kept_grids
 from isc.words.retrieval import pooled
@@ -278,3 +283,27 @@ def test_the_fusion_finds_what_tells_good_captions():
 
 def test_pooled_features_have_unit_length(grids):
     assert np.linalg.norm(pooled(grids), axis=1) == pytest.approx(np.ones(50), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "vlp"])
+def test_networks_become_onnx_files_that_write_the_same(kind, grids, model, tmp_path):
+    vocabulary = Vocabulary({"en": words_of(["a dog near water"], "en", least=1)})
+    network = network_of(kind, features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=16).eval()
+    parts = replace(load_captioner(model), writer=Writer(network, vocabulary), kind=kind)
+    apart = export_captioner(parts, tmp_path)
+    assert max(apart.values()) < 1e-4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.onnx", "step.onnx"]
+    with pytest.raises(InputError, match="has no network"):
+        export_captioner(replace(parts, writer=None), tmp_path)
+
+
+def test_the_service_gets_captions(model, photos):
+    context = mock.Mock()
+    provider = CaptionProvider(context=context, model=str(model), languages=("en", "de"), count=2)
+    picture = mock.Mock(pixels=read_image(photos / f"{PHOTOS[0]}.jpg"))
+    [answer] = provider.describe([picture])
+    assert [one.language for one in answer] == ["en", "en", "de", "de"]
+    assert all(0 <= one.certainty <= 1 for one in answer)
+    assert provider.version == CaptionProvider(context=context, model=str(model)).version
+    with pytest.raises(InputError, match="language=xx"):
+        CaptionProvider(context=context, model=str(model), languages=("xx",))

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -96,6 +96,58 @@ def _as_json(rows: Sequence[Row]) -> str:
 @click.group(short_help="match captions with pictures, check and judge submissions")
 def words() -> None:
     """Match captions with pictures as the Wikipedia Image/Caption Matching competition asks."""
+
+
+@words.command(short_help="find the texts of pictures")
+@click.argument("images", type=PATH)
+@click.argument("captions", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The submission to write.")
+@click.option("--model", type=PATH, metavar="FOLDER", help="Of isc train task=captions; without it names alone.")
+@click.option("--photos", type=PATH, metavar="FOLDER", help="The pictures, named by id or as in image_url.")
+@click.option("--names/--no-names", default=True, show_default=True, help="Use the file names in image_url.")
+def match(images: Path, captions: Path, *, output: Path, model: Path | None, photos: Path | None, names: bool) -> None:
+    """Find for each of IMAGES (id, image_url) the five texts of CAPTIONS that fit it best, by pixels and file name.
+
+    \b
+    isc words match test.tsv test_caption_list.csv --model towers --photos pictures -o submission.csv
+    isc words match test.tsv test_caption_list.csv -o by-names.csv
+    """
+    from isc.words.caption_files import read_caption_list, read_images
+    from isc.words.match import rank, submission_of
+    from isc.words.submission import write_submission
+
+    given, texts = read_images(images), read_caption_list(captions)
+    if (model is None) != (photos is None):
+        raise InputError("--model and --photos go together; expected both, or neither for names alone")
+    vectors: tuple[Any, Any] = (None, None)
+    if model is not None and photos is not None:
+        with needing("words match", extra="words"):
+            from isc.words.embed_pictures import embed_both
+
+        vectors = embed_both(model, photos, given, texts)
+    with needing("words match", extra="words"):
+        ranked = rank(
+            [url if names else None for url in given.values()], texts, pictures=vectors[0], text_vectors=vectors[1]
+        )
+    write_submission(output, submission_of(ranked, list(given), texts))
+    print(f"{output}: {len(given):,} ids, {len(texts):,} texts")
+
+
+@words.command(short_help="write a captioner's network as ONNX files")
+@click.argument("model", type=PATH)
+@click.argument("output", type=PATH)
+def export(model: Path, output: Path) -> None:
+    """Write encoder.onnx and step.onnx of the captioner MODEL into OUTPUT, checked against the original.
+
+    \b
+    isc words export captioner onnx
+    """
+    with needing("words export", extra="words"):
+        from isc.words.captioner_files import load_captioner
+        from isc.words.export import export_captioner
+
+    for name, apart in export_captioner(load_captioner(model), output).items():
+        print(f"{output / name}: differs from the original by at most {apart:.2g}")
 
 
 @words.command(short_help="check a submission")

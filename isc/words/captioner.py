@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from isc.errors import InputError
 from isc.photos.decode import Pixels, read_image
 from isc.words.caption_files import LANGUAGES
 from isc.words.caption_model import propose, ranked
-from isc.words.captioner_files import COMMAND, CaptionerParts, load_captioner
+from isc.words.captioner_files import CARD, COMMAND, NETWORK, RETRIEVAL, CaptionerParts, load_captioner
 from isc.words.grids import GridNetwork
 from isc.words.retrieval import pooled
 from isc.words.vocabulary import Words
@@ -81,6 +82,15 @@ class Captioner:
     @property
     def languages(self) -> tuple[str, ...]:
         return tuple(self.parts.languages)
+
+    @cached_property
+    def weights(self) -> str:
+        """The SHA-256 of the folder's card and weights, by which captioners are told apart."""
+        digest = hashlib.sha256()
+        for name in (CARD, RETRIEVAL, NETWORK):
+            if (self.folder / name).is_file():
+                digest.update((self.folder / name).read_bytes())
+        return digest.hexdigest()
 
     def caption(
         self, *photos: str | os.PathLike[str] | Pixels, language: str = "en", count: int = 3

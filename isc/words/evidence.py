@@ -69,9 +69,12 @@ class CaptionFusion:
         return asdict(self)
 
 
-def fit_fusion(rows: Sequence[Floats], cider: Sequence[Floats], *, good: float, ridge: float = 1e-3) -> CaptionFusion:
+def fit_fusion(
+    rows: Sequence[Floats], cider: Sequence[Floats], *, good: float, use: Sequence[str] = NAMES, ridge: float = 1e-3
+) -> CaptionFusion:
     """Fit the fusion to captions of known CIDEr-D: evidence [N, 5] and values [N] for each picture.
 
+    Evidence that is not in `use` has no weight.
     The weights are those of least squares with a small ridge on standardised evidence. Slope and offset are Platt's
     (1999), fitted on the best caption of each picture alone, because that is the one that is shown. Raises InputError
     without a picture.
@@ -80,7 +83,8 @@ def fit_fusion(rows: Sequence[Floats], cider: Sequence[Floats], *, good: float, 
         raise InputError("no pictures with captions of known quality; expected at least 1")
     every, value = np.concatenate(rows), np.concatenate(cider)
     center, spread = every.mean(axis=0), np.maximum(every.std(axis=0), 1e-9)
-    spread = np.where(every.std(axis=0) < 1e-9, np.inf, spread)  # what is always the same has no weight
+    unused = (every.std(axis=0) < 1e-9) | np.array([name not in use for name in NAMES])
+    spread = np.where(unused, np.inf, spread)  # what is always the same has no weight either
     scaled = (every - center) / spread
     gram = scaled.T @ scaled + ridge * len(every) * np.eye(len(NAMES))
     weights = np.linalg.solve(gram, scaled.T @ (value - value.mean())) / spread

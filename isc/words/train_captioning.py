@@ -21,7 +21,7 @@ from isc.words.caption_files import LANGUAGES, Captions, read_captions
 from isc.words.caption_metrics import CiderD, caption_figures, cider_scores
 from isc.words.caption_model import Nearest, Proposed, Writer, propose, ranked
 from isc.words.captioner_files import CaptionerParts, Language, network_of, save_captioner
-from isc.words.evidence import CaptionFusion, Floats, fit_fusion
+from isc.words.evidence import NAMES, CaptionFusion, Floats, fit_fusion
 from isc.words.fit_captions import Schedule, fit, held_out_loss
 from isc.words.grids import GridShape
 from isc.words.picture_rows import PictureRows, picture_rows
@@ -30,6 +30,7 @@ from isc.words.vocabulary import Vocabulary, tokens_of, words_of
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.json"
+ORDERS = {"consensus": ("consensus", "likeness"), "all evidence": NAMES}  # likeness is one for a whole picture
 QUARTER = 0.25  # a caption is good if it agrees with people as well as all but the worst quarter of people's captions
 
 
@@ -41,12 +42,12 @@ def train_captioning(config: WordsConfig) -> Path:
     without captions, and for a picture with captions that is not among the photos.
     """
     begun, output = time.monotonic(), Path(config.output)
+    photos = list_photos(config.images)
     captions = of_languages(read_captions(Path(config.pairs)), config.languages, config.pairs)
     train, dev = train_and_dev(captions)
     output.mkdir(parents=True, exist_ok=True)
     shape = GridShape(config.grid.backbone, config.grid.image_size, config.grid.side)
     path = Path(config.grids) if config.grids else output / "grids.npy"
-    photos = list_photos(config.images)
     pictures = picture_rows(photos, captions, shape=shape, path=path, output=output)
     train, dev = (readable(one, pictures) for one in (train, dev))
     seconds = {"grids": time.monotonic() - begun}
@@ -132,7 +133,7 @@ def _language(
 ) -> tuple[Language, dict[str, Any]]:
     """Fit retriever and fusion of a language; return them with the figures of the second half of the dev split.
 
-    The network's captions are used only if they win on the first half.
+    The network's captions, and evidence beside consensus, are used only if they win on the first half.
     """
     texts, held = (
         {name: [tuple(tokens_of(one, language)) for one in several] for name, several in of.by_picture().items()}
@@ -148,31 +149,41 @@ def _language(
     grids = np.stack([pictures.grids[pictures.places[name]] for name in held])
     first = np.arange(len(held)) % 2 == 0
     answers = list(held.values())
-    best: tuple[float, Writer | None, list[Proposed], CaptionFusion] | None = None
-    options = [None] if writer is None else [None, writer]
+    chosen: list[int] = np.flatnonzero(first).tolist()
+    good = human_quarter(answers)
+    best: tuple[float, Writer | None, list[Proposed], CaptionFusion, str] | None = None
     figures: dict[str, Any] = {}
-    for option in options:
+    for option in [None] if writer is None else [None, writer]:
         proposed = propose(retriever, flat, grids, pooled(grids), language=language, writer=option, nearest=Nearest())
         quality = qualities(proposed, answers)
-        chosen = np.flatnonzero(first).tolist()
-        fusion = fit_fusion(
-            [proposed[at].rows for at in chosen], [quality[at] for at in chosen], good=human_quarter(answers)
-        )
-        won = float(np.mean([quality[at][ranked(proposed[at], fusion)[0]] for at in chosen]))
+        rows, values = [proposed[at].rows for at in chosen], [quality[at] for at in chosen]
+        fusions = {name: fit_fusion(rows, values, good=good, use=use) for name, use in ORDERS.items()}
+        worth = {name: worth_of(proposed, fusion, answers, chosen) for name, fusion in fusions.items()}
+        order = max(worth, key=lambda name: worth[name])
         name = "retrieval" if option is None else "retrieval_and_network"
-        figures[name] = shown_figures(proposed, fusion, answers, ~first)
-        if best is None or won > best[0]:
-            best = (won, option, proposed, fusion)
+        figures[name] = shown_figures(proposed, fusions[order], answers, ~first)
+        if option is not None:
+            figures["network"] = network_figures(proposed, answers, ~first)
+        if best is None or worth[order] > best[0]:
+            best = (worth[order], option, proposed, fusions[order], order)
     assert best is not None
-    _, used, proposed, fusion = best
-    if writer is not None:
-        figures["network"] = network_figures(proposed, answers, ~first)
+    _, used, proposed, fusion, order = best
     figures["shown"] = shown_figures(proposed, fusion, answers, ~first)
-    figures["uses_network"] = used is not None
+    figures["uses_network"], figures["ordered_by"] = used is not None, order
     figures["good"] = fusion.good
     figures["reliability"] = reliability_of(proposed, fusion, answers, ~first)
     words = words_of(train.of(language=language).texts, language, least=1)
     return Language(retriever, flat, words, fusion, used is not None), figures
+
+
+def worth_of(
+    proposed: Sequence[Proposed], fusion: CaptionFusion, answers: Sequence[Sequence[Sequence[str]]],
+    rows: Sequence[int],
+) -> float:  # fmt: skip
+    """Return CIDEr-D plus BLEU-4 of the best captions of these pictures, by which one way is chosen over another."""
+    shown = [proposed[at].captions[ranked(proposed[at], fusion)[0]] for at in rows]
+    figures = caption_figures(shown, [answers[at] for at in rows], resamples=1)
+    return figures.cider.value + figures.bleu[3].value
 
 
 def qualities(proposed: Sequence[Proposed], answers: Sequence[Sequence[Sequence[str]]]) -> list[Floats]:

@@ -40,12 +40,13 @@ def train_matching(config: WordsConfig) -> Path:
     Raises InputError for a language without captions, and for a picture with captions that is not among the photos.
     """
     begun, output = time.monotonic(), Path(config.output)
+    photos = list_photos(config.images)
     captions = of_languages(read_captions(Path(config.pairs)), config.languages, config.pairs)
     train, dev = train_and_dev(captions)
     output.mkdir(parents=True, exist_ok=True)
     shape = GridShape(config.grid.backbone, config.grid.image_size, config.grid.side)
     path = Path(config.grids) if config.grids else output / "grids.npy"
-    pictures = picture_rows(list_photos(config.images), captions, shape=shape, path=path, output=output)
+    pictures = picture_rows(photos, captions, shape=shape, path=path, output=output)
     train, dev = (readable(one, pictures) for one in (train, dev))
     torch.manual_seed(config.seed)
     model = MatchingModel(features=pictures.grids.shape[2])

@@ -14,6 +14,7 @@ from isc.serve.settings import ProviderSettings
 BUILT_IN = {
     "copy": "isc.serve.providers.copies:CopyProvider",
     "pdq": "isc.serve.providers.hashes:PdqProvider",
+    "caption": "isc.serve.providers.captions:CaptionProvider",
     "quality": "isc.serve.providers.quality:QualityProvider",
     "objects": "isc.serve.providers.packages:ObjectProvider",
     "unsafe": "isc.serve.providers.packages:UnsafeProvider",

@@ -1,0 +1,177 @@
+"""Matching pictures with texts: by names, by trained towers, by both; the competition's files from end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from isc.cli import verbs
+from isc.cli.verb_arguments import of_words
+from isc.cli.words import words
+from isc.config.words import GridConfig, Task, WordsConfig
+from isc.errors import InputError
+from isc.words.caption_files import CAPTION
+from isc.words.match import EVIDENCE, MatchFusion, fit_fusion, rank, submission_of
+from isc.words.matching_model import contrast
+from isc.words.names import name_evidence, name_words, script_of
+from isc.words.submission import read_submission
+from isc.words.text_grams import buckets_of, gram_counts, rarity, weighed
+from isc.words.train import train_words
+from tests.conftest import SAMPLE
+from tests.words_data import PHOTOS, write_captions
+
+TEXTS = [
+    "Eiffel Tower [SEP] The tower in Paris at night",
+    "Black dog [SEP] A dog in the snow, 1987",
+    "Москва [SEP] Красная площадь",
+    "Zürich [SEP] The old town",
+    "Boat [SEP]",
+    "Tree [SEP] An oak in a field",
+]
+
+
+def run(*arguments):
+    return CliRunner().invoke(words, [str(one) for one in arguments])
+
+
+def test_names_become_words():
+    assert name_words("https://up.org/wiki/120px-Red_dogTwo3%20snow.JPG") == "red dog two 3 snow"
+    assert name_words("Zürich-Altstadt.png") == "zurich altstadt"
+    assert name_words("https://h/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0.jpg") == "москва"
+    assert (script_of("Москва 12"), script_of("12")) == ("CYRILLIC", "")
+
+
+def test_evidence_of_names_by_hand():
+    rows = name_evidence("black dog 1987", TEXTS)
+    assert rows[1].tolist() == pytest.approx([1.0, rows[1][1], 0.782, 1.0, 1.0], abs=0.01)
+    assert rows[:, 0].argmax() == 1
+    assert rows[2][4] == 0.0
+    assert name_evidence("black dog", TEXTS)[0][3] == 0.5
+    assert ((rows >= 0) & (rows <= 1)).all()
+
+
+def test_hashed_texts_are_alike_if_their_words_are():
+    rows = weighed(counts := gram_counts(["a red dog", "red dogs", "blue boat", ""]), rarity(counts))
+    likeness = (rows @ rows.T).toarray()
+    assert np.diag(likeness)[:3] == pytest.approx(np.ones(3), abs=1e-5)
+    assert likeness[0, 1] > 0.3 > likeness[0, 2]
+    assert buckets_of("DOG") == buckets_of("dog")
+
+
+def test_contrast_by_hand():
+    pictures, texts = torch.eye(2), torch.eye(2)[[0, 1, 1]]
+    owners = torch.tensor([0, 1, 1])
+    loss = contrast(pictures, texts, owners, torch.zeros(0, 2), scale=torch.tensor(0.0))
+    e = float(np.e)
+    to_text = (np.log(e + 2) - 1 + np.log(2 * e + 1) - np.log(2 * e)) / 2
+    assert float(loss) == pytest.approx((to_text + np.log(e + 1) - 1) / 2, rel=1e-5)
+    harder = contrast(pictures, texts, owners, torch.eye(2), scale=torch.tensor(0.0))
+    assert float(harder) > float(loss)
+
+
+def test_right_names_come_first():
+    names = ["Eiffel_Tower_Paris.jpg", "BlackDog1987.png", "https://h/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0.jpg"]
+    ranked = rank(names, TEXTS, pictures=None, text_vectors=None)
+    assert [int(places[0]) for places in ranked.places] == [0, 1, 2]
+    found = submission_of(ranked, ["a", "b", "c"], TEXTS)
+    assert [len(texts) for texts in found.values()] == [5, 5, 5]
+    with pytest.raises(InputError, match="neither names nor vectors"):
+        rank([None], TEXTS, pictures=None, text_vectors=None)
+
+
+def test_pixels_decide_where_there_is_no_name():
+    vectors = np.eye(6, dtype=np.float32)
+    ranked = rank([None, "boat.jpg"], TEXTS, pictures=vectors[[3, 4]], text_vectors=vectors)
+    assert [int(places[0]) for places in ranked.places] == [3, 4]
+    assert ranked.rows[0].shape == (6, len(EVIDENCE))
+
+
+def test_the_fusion_learns_which_evidence_counts():
+    rng = np.random.default_rng(0)
+    rows, right = [], []
+    for _ in range(60):
+        evidence = rng.random((10, len(EVIDENCE)))
+        rows.append(evidence)
+        right.append(int((evidence[:, 0] + 0.2 * evidence[:, 2]).argmax()))
+    fusion = fit_fusion(rows, right)
+    assert fusion.weights[0] == max(fusion.weights)
+    assert min(fusion.weights) >= 0
+    assert sum((one @ np.array(fusion.weights)).argmax() == at for one, at in zip(rows, right, strict=True)) > 50
+    with pytest.raises(InputError, match="weights"):
+        MatchFusion((-1.0,) * 7)
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory):
+    """Pictures, texts and truth in the competition's files, and towers trained on the same captions."""
+    folder = tmp_path_factory.mktemp("competition")
+    names = PHOTOS[:24]
+    pairs = write_captions(folder / "captions.csv", names, dev=8)
+    photos = folder / "photos"
+    photos.mkdir()
+    for name in names:
+        (photos / f"{name}.jpg").symlink_to(SAMPLE / f"{name}.jpg")
+    config = WordsConfig(
+        task=Task.captions, images=[str(photos)], pairs=str(pairs), output=str(folder / "towers"),
+        languages=["en", "de"], grid=GridConfig(image_size=96, side=2),
+    )  # fmt: skip
+    config.train.epochs, config.train.lr = 40, 2e-3
+    train_words(config)
+    texts = {name: f"{name} [SEP] {line.split(',', 3)[3]}" for line in pairs.read_text().splitlines()[1:]
+             for name in [line.split(",")[0]] if ",en," in line}  # fmt: skip
+    (folder / "test.tsv").write_text("id\timage_url\n" + "".join(f"{n}\thttp://h/{n}.jpg\n" for n in names))
+    (folder / "list.csv").write_text(f"{CAPTION}\n" + "".join(f"{text}\n" for text in sorted(texts.values())))
+    (folder / "truth.csv").write_text(f"id,{CAPTION}\n" + "".join(f"{n},{texts[n]}\n" for n in names))
+    return folder
+
+
+def test_the_towers_learn_the_captions_they_were_shown(competition):
+    given = (competition / "test.tsv", competition / "list.csv")
+    towers = ("--model", competition / "towers", "--photos", competition / "photos")
+    done = run("match", *given, *towers, "--no-names", "-o", competition / "pixels.csv")
+    assert not done.exception, done.output
+    figures = json.loads(run("judge", competition / "pixels.csv", competition / "truth.csv", "--format", "json").output)
+    assert figures["recall_at_5"][0] > 0.6  # 16 of the 24 were learned; guessing finds 5 of 24
+    assert json.loads((competition / "towers" / "metrics.json").read_text())["languages"]["en"]["queries"] == 8
+
+
+def test_names_find_what_pixels_do_not(competition):
+    given = (competition / "test.tsv", competition / "list.csv")
+    assert not run("match", *given, "-o", competition / "names.csv").exception
+    checked = run("check", competition / "names.csv", "--images", given[0], "--captions", given[1])
+    assert "24 ids" in checked.output
+    table = run("judge", competition / "names.csv", competition / "truth.csv").output
+    assert "ndcg_at_5" in table
+    found = read_submission(competition / "names.csv")
+    assert all(texts[0].startswith(name) for name, texts in found.items())
+
+
+def test_what_is_missing_is_named(competition, tmp_path):
+    given = (competition / "test.tsv", competition / "list.csv", "-o", tmp_path / "s.csv")
+    alone = run("match", *given, "--model", competition / "towers")
+    assert "--model and --photos go together" in str(alone.exception)
+    absent = run("match", *given, "--model", competition / "towers", "--photos", tmp_path)
+    assert f"holds no picture of id '{PHOTOS[0]}'" in str(absent.exception)
+    untrained = run("match", *given, "--model", tmp_path, "--photos", competition / "photos")
+    assert "experiment=captions_small" in str(untrained.exception)
+    (tmp_path / "t.csv").write_text(f"id,{CAPTION}\nother,x\n")
+    assert "is not in" in str(run("judge", competition / "truth.csv", tmp_path / "t.csv").exception)
+
+
+@pytest.mark.parametrize("task", ["captioning", "captions"])
+def test_train_is_told_apart_by_its_task(task, tmp_path, monkeypatch, capsys):
+    """Task and experiment lead to the keys of captions; without them train is what it was."""
+    experiment = {"captioning": "captioning_lstm", "captions": "captions_small"}[task]
+    assert of_words([f"task={task}"])
+    assert of_words([f"experiment={experiment}"])
+    assert not of_words(["experiment=finetune", "images=photos"])
+    monkeypatch.setattr("sys.argv", ["isc train", f"task={task}", "--help"])
+    verbs.train()
+    assert "languages=" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["isc train", "--help"])
+    verbs.train()
+    assert "languages=" not in capsys.readouterr().out
