@@ -907,12 +907,17 @@ def units(num: int, dim: int, seed: int) -> torch.Tensor:
 def test_the_terms_add_up(contrast):
     options = LossConfig(contrast=contrast, koleo_weight=3.0, teacher_weight=0.5)
     z, numbers = units(6, 4, 0), torch.tensor([0, 1, 2, 0, 1, 2])
-    loss, terms = total_loss(Rows(z, numbers, taught=units(6, 9, 1)), options)
+
+    def total(rows: Rows) -> tuple[torch.Tensor, dict[str, float]]:
+        loss, terms = total_loss(rows, options)
+        return loss, {name: value.item() for name, value in terms.items()}
+
+    loss, terms = total(Rows(z, numbers, taught=units(6, 9, 1)))
     assert terms["loss"] == pytest.approx(terms["contrast"] + 3 * terms["koleo"] + 0.5 * terms["teacher"], rel=1e-6)
     assert loss.item() == terms["loss"]
     assert terms["teacher"] > 0
     assert terms["nearest_negative"] == pytest.approx(math.exp(-terms["koleo"]), rel=1e-6)
-    _, alone = total_loss(Rows(z, numbers), options)
+    _, alone = total(Rows(z, numbers))
     assert alone["teacher"] == 0
     assert alone["contrast"] == terms["contrast"]
     more, _ = total_loss(Rows(z, numbers), options, memory=(units(3, 4, 2), torch.tensor([7, 8, 0])))
