@@ -11,7 +11,7 @@ FLOORS = (
     {"errors": "the exception that users cause", "conf": "YAML files of the verbs"},
     {"runtime": "CPUs, progress, locks, Ray", "data": "values and their files"},
     {"photos": "listing, decoding, views"},
-    {"config": "every key, checked", "evaluate": "metrics, probabilities, report"},
+    {"config": "every key, checked", "evaluate": "metrics, probabilities, report", "video": "frames of videos"},
     {"search": "exact, approximate, updatable index", "model": "network, weights, ONNX"},
     {"extract": "photos → descriptors", "match": "descriptors → pairs", "words": "captions of photos"},
     {"train": "photos → a model", "find": "copies and duplicates", "benchmark": "photos → a benchmark"},
