@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from isc.errors import InputError
 from isc.serve.kinds import Role
-from isc.serve.settings import Caps
+from isc.serve.settings import Caps, read_settings
 from isc.serve.tokens import create_token, revoke_token
 from tests.serving import PHOTOS, Service, settings_in
 from tests.test_serve_api import _problem, _sent, client_of
@@ -92,3 +95,17 @@ def test_a_problem_is_a_page_for_a_browser_and_json_for_a_program(service):
     assert "image 77: is not there" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "image 77" in _problem(client.get("/images/77"), 404)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@db/isc", "mysql://me:secret@db/isc"])
+def test_a_password_in_a_file_or_on_the_command_line_is_refused_without_repeating_it(url, tmp_path):
+    (tmp_path / "s.toml").write_text(f'database = "{url}"\n')
+    with pytest.raises(InputError, match=r"s\.toml: database: holds a password; .* ISC_SERVE_DATABASE") as caught:
+        read_settings(tmp_path / "s.toml", data=tmp_path)
+    assert "secret" not in str(caught.value)
+    command = [sys.executable, "-m", "isc.cli.main", "serve", "--database", url, "--data", str(tmp_path / "d")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "--database: holds a password" in done.stderr
+    assert "secret" not in done.stderr
+    assert not (tmp_path / "d").exists()

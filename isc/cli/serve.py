@@ -48,8 +48,10 @@ def _settings(config: Path | None, database: str | None, data: Path, **given: An
             distribution(package)
         except PackageNotFoundError as error:
             raise InputError(f"isc serve needs {package}; pip install 'isc[serve]'") from error
-    from isc.serve.settings import read_settings
+    from isc.serve.settings import read_settings, refuse_password
 
+    if database is not None:
+        refuse_password("--database", database)
     return read_settings(config, data=data, database=database, **given)
 
 

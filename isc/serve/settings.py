@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from isc.errors import InputError
 from isc.serve.kinds import Kind, Verification
@@ -142,11 +143,13 @@ def read_settings(path: Path | None, *, data: Path, database: str | None = None,
     """Read the settings of a TOML file; what is given here goes before it.
 
     The database is `database`, else that of the environment, else an SQLite file in the data folder. Raises InputError
-    for a key that is not known, or a value of another type.
+    for a key that is not known, a value of another type, or a password in the file.
     """
     content = _toml(path) if path else {}
-    url = database or os.environ.get(DATABASE) or content.pop("database", None)
-    content.pop("database", None)
+    written = content.pop("database", None)
+    if written is not None:
+        refuse_password(f"{path}: database", str(written))
+    url = database or os.environ.get(DATABASE) or written
     here = data.absolute()
     try:
         return Settings(
@@ -164,6 +167,16 @@ def read_settings(path: Path | None, *, data: Path, database: str | None = None,
         )
     except TypeError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}; see docs/serve.md for the keys") from error
+
+
+def refuse_password(what: str, url: str) -> None:
+    """Raise InputError if the URL of a database holds a password: files and command lines are seen by others."""
+    try:
+        found = urlsplit(url).password
+    except ValueError:  # of no form; the database says so
+        return
+    if found:
+        raise InputError(f"{what}: holds a password; expected a URL without one, or all of it in {DATABASE}")
 
 
 def _toml(path: Path) -> dict[str, Any]:
