@@ -210,7 +210,7 @@ def test_the_list_to_delete_leaves_the_best_of_each_group_and_deletes_nothing(al
 def test_the_package_shows_its_names_and_loads_nothing():
     code = "import isc, sys; print(*dir(isc)); assert not {'numpy', 'torch', 'cv2'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["Index", "InputError", "Model", "compare", "find_duplicates", "load"]
+    assert done.stdout.split() == ["Captioner", "Index", "InputError", "Model", "compare", "find_duplicates", "load"]
 
 
 FIND = """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from isc.cli.console import Group
 from isc.cli.tables import print_table, shown_unreadable
 from isc.errors import InputError, needing
 
@@ -93,7 +94,7 @@ def _as_json(rows: Sequence[Row]) -> str:
     return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
 
 
-@click.group(short_help="match captions with pictures, check and judge submissions")
+@click.group(cls=Group, short_help="match captions with pictures, check and judge submissions")
 def words() -> None:
     """Match captions with pictures as the Wikipedia Image/Caption Matching competition asks."""
 
@@ -171,7 +172,9 @@ def check(submission: Path, *, images: Path | None, texts: Path | None) -> None:
 @words.command(short_help="judge a submission by the right texts")
 @click.argument("submission", type=PATH)
 @click.argument("truth", type=PATH)
-@click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True, help="Of stdout."
+)
 def judge(submission: Path, truth: Path, *, form: str) -> None:
     """Judge SUBMISSION by TRUTH, the same columns with the right text of each id: NDCG@5, recall, reciprocal rank.
 

@@ -17,7 +17,7 @@ QUALITY = 95
 TABLE = "frames.csv"
 
 
-def with_frames(sources: Sequence[str], output: Path) -> list[str]:
+def with_frames(sources: Sequence[str] | str, output: Path) -> list[str]:
     """Return the sources with the frames of each video, of those in a folder too, in the place of the video.
 
     They are written into OUTPUT.frames/, a folder and a table for each video, and stay there: as images of a query,
@@ -25,7 +25,7 @@ def with_frames(sources: Sequence[str], output: Path) -> list[str]:
     not made again. Raises InputError for a video that cannot be read.
     """
     made: list[str] = []
-    for source in sources:
+    for source in [sources] if isinstance(sources, str) else sources:
         path = Path(source)
         if is_video(path) and path.is_file():
             made.append(str(_table(path, path.name, output)))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,17 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 
 
 def videos_below(folder: Path) -> Iterator[Path]:
-    """Yield the videos below a folder in the order of their names; nothing for a file."""
-    if folder.is_dir():
-        for path in sorted(folder.rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if is_video(path) and path.is_file() and not hidden:
-                yield path
+    """Yield the videos below a folder, each folder's in the order of names; hidden ones are left out.
+
+    Nothing for a file, and nothing if PyAV is not installed: then videos do not count.
+    """
+    try:
+        distribution("av")
+    except PackageNotFoundError:
+        return
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(files) if is_video(name) and not name.startswith("."))
 
 
 def frames(path: Path, *, every: float = EVERY, most: int = MOST) -> Iterator[Frame]:

@@ -115,7 +115,7 @@ def _writer(folder: Path, card: Mapping[str, Any], shape: GridShape) -> Writer:
     network = network_of(
         card["kind"], features=int(card["features"]), shape=shape, rows=len(vocabulary), width=int(card["width"])
     )
-    network.load_state_dict(safetensors.torch.load((folder / NETWORK).read_bytes()))
+    network.load_state_dict(safetensors.torch.load_file(folder / NETWORK))
     return Writer(network.eval(), vocabulary)
 
 

@@ -45,7 +45,7 @@ def load_matcher(folder: Path) -> tuple[MatchingModel, npt.NDArray[np.float32], 
     try:
         if card["format"] != FORMAT or card["buckets"] != BUCKETS:
             raise InputError(f"{folder / CARD}: format {card['format']!r}; expected {FORMAT}")
-        state = safetensors.torch.load((folder / TOWERS).read_bytes())
+        state = safetensors.torch.load_file(folder / TOWERS)
         weights = state.pop("rarity").numpy()
         model = MatchingModel(features=int(card["features"]), dim=int(card["dim"]))
         model.load_state_dict(state)
