@@ -98,7 +98,7 @@ def test_features_of_a_blank_picture_are_there_though_empty(tmp_path):
 def test_no_more_bytes_than_said(described):
     for value in described.values():
         assert num_bytes(value) <= len(pack(value)) <= num_bytes(value) + 500
-        assert num_bytes(value) == value.descriptors.size + 16 * len(value) + value.thumbnail.size + 192
+        assert num_bytes(value) == value.descriptors.size + 16 * len(value) + value.thumbnail.size + 768
 
 
 def test_only_what_is_asked_for_comes_back(described, tmp_path):
