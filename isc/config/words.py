@@ -9,7 +9,7 @@ from isc.config.checks import REQUIRED, check, check_at_least, check_share, chec
 
 
 class Task(Enum):
-    """What is learned from pictures and captions."""
+    """Kind of model that is learned from pictures and captions."""
 
     captioning = "captioning"  # to write captions
     captions = "captions"  # to match captions with pictures

@@ -137,7 +137,7 @@ def _tell(
 
 
 def verdict_body(connection: Connection, one: sa.Row[tuple[object, ...]], state: SuggestionState) -> dict[str, object]:
-    """Return what is told of a suggestion: the pictures by SHA-256, the result, and the state."""
+    """Return the facts on a suggestion: the pictures by SHA-256, the result, and the state."""
     table = RESULTS[one.kind]
     found = connection.execute(sa.select(table).where(table.c.id == one.result_id)).mappings().one()
     who = connection.execute(

@@ -22,7 +22,7 @@ BEAMS = 5
 
 @dataclass(frozen=True)
 class Nearest:
-    """How neighbours are found: pictures that count, how much more near ones do, and the weight of text vectors."""
+    """Search for neighbours: pictures that count, how much more near ones do, and the weight of text vectors."""
 
     count: int = 60
     sharpness: float = 12.0

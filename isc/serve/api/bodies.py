@@ -87,6 +87,6 @@ class Retry(Strict):
 
 
 class Again(Strict):
-    """Which pictures a provider's new version is asked about: those with open suggestions, decided ones, or all."""
+    """Pictures that a provider's new version is asked about: with open suggestions, decided ones, or all."""
 
     which: Annotated[str, Field(pattern="^(open|decided|all)$")] = "open"
