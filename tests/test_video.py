@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from isc.errors import InputError
-from tests.videos import RATE, picture, slides, write_video
+from tests.videos import picture, slides, write_video
 
 pytest.importorskip("av", reason="needs PyAV (pip install isc[video])")
 
 from isc.video import reading
-from isc.video.reading import Frame, Stretch, frame_at, frames, is_video
+from isc.video.reading import Stretch, frame_at, frames, is_video
 
 
 def times(found):
@@ -181,9 +181,3 @@ def test_wrong_values_are_refused(tmp_path):
     assert is_video("x/a.MP4")
     assert not is_video("x/.mp4")
     assert not is_video("a.jpg")
-
-
-def test_a_frame_is_what_it_says():
-    one = Frame(0.0, 1.0, picture(1))
-    assert one.pixels.dtype == np.uint8
-    assert RATE == 25

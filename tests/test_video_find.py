@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -71,6 +72,36 @@ def test_a_folder_of_photos_and_videos(index, tmp_path):
     ((path, reason),) = found.unreadable
     assert path == f"{folder}/broken.mp4"
     assert "cannot be read as a video" in reason
+
+
+def test_a_folder_of_videos_alone_and_programs_in_typescript(index, tmp_path):
+    """A file .ts is a video if its bytes are those of a transport stream."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    write_video(folder / "clip.ts", slides([1]))
+    (folder / "page.ts").write_text("export const answer: number = 42;\n")
+    found = index.find(str(folder))
+    assert [(row.suspect, row.photo) for row in found] == [(f"{folder}/clip.ts#t=0.00,2.00", str(PHOTOS[1]))]
+    assert found.unreadable == ()
+
+
+def test_frames_follow_their_videos_and_a_broken_one_of_a_folder_is_left_out(place):
+    clips = place.folder / "clips"
+    clips.mkdir()
+    write_video(clips / "a.mp4", slides([1, 40]))
+    (clips / "b.mp4").write_bytes(b"no video")
+    (clips / "photo.jpg").write_bytes(PHOTOS[5].read_bytes())
+    done = place.done("extract", "images=clips", "output=clips.h5", "model=isc_small")
+    assert "b.mp4" in done.err
+    assert "left out" in done.err
+    assert read_descriptors(place.folder / "clips.h5").ids.tolist() == ["a.mp4#t=0.00", "a.mp4#t=2.00", "photo"]
+    write_video(clips / "a.mp4", slides([40]))
+    os.utime(clips / "a.mp4", (1, 1))  # older than the frames of the one before, as a copied file may be
+    place.done("extract", "images=clips", "output=clips.h5", "model=isc_small", "overwrite=true")
+    assert read_descriptors(place.folder / "clips.h5").ids.tolist() == ["a.mp4#t=0.00", "photo"]
+    assert sorted(one.name for one in (place.folder / "clips.h5.frames" / "a.mp4").iterdir()) == [
+        "0000000.00.jpg", "frames.csv",
+    ]  # fmt: skip
 
 
 def test_the_commands_take_videos(index, place, capsys):

@@ -212,9 +212,9 @@ def test_bad_input_is_refused_by_name(model, photos, tmp_path):
         captioner.caption(photos / f"{PHOTOS[0]}.jpg", language="xx")
     with pytest.raises(InputError, match="language=zh: not learned"):
         captioner.caption(photos / f"{PHOTOS[0]}.jpg", language="zh")
-    with pytest.raises(InputError, match="isc train experiment=captioning_lstm"):
+    with pytest.raises(InputError, match="isc train experiment=captioning_retrieval"):
         Captioner()
-    with pytest.raises(InputError, match="isc train experiment=captioning_lstm"):
+    with pytest.raises(InputError, match="isc train experiment=captioning_retrieval"):
         Captioner(tmp_path)
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")

@@ -25,7 +25,7 @@ from isc.find.images import as_pixels
 from isc.find.page import Region
 from isc.find.photo_index import PhotoIndex
 from isc.find.photos import FileState, PhotoFiles, file_state
-from isc.find.results import Match, Matches, Verdict
+from isc.find.results import Match, Matches, Verdict, certainty, surest
 from isc.find.verdicts import COLUMN, NO_PIXELS, OTHER_MODEL, flags_of, judge_of, verdict_of
 from isc.find.videos import joined, suspect_files
 from isc.match.verification.alignment import Alignment
@@ -39,7 +39,6 @@ from isc.search.index.index import Index as DescriptorIndex
 from isc.search.index.manifest import require_one_row_each
 
 CANDIDATES = 10  # photos per view of a suspect whose pixels are compared with the suspect's
-ORDER = {verdict: place for place, verdict in enumerate(Verdict)}  # the surest first
 VIEWS = "regions:1"  # of a suspect, besides the whole: the likeliest picture in the picture
 
 
@@ -67,10 +66,7 @@ def find_copies(
             raise InputError(f"none of {len(unreadable):,} suspects can be read; the first: {why}")
         candidates = _candidates(index, described, k=max(k, CANDIDATES))
         found = _compared(index, candidates, described, listed.files, pixels=pixels, workers=workers).best(k)
-    rows = (
-        row if row.frame is not None else replace(row, suspect=listed.shown(row.suspect))
-        for row in joined(found, rank=_rank)
-    )
+    rows = (row if row.frame is not None else replace(row, suspect=listed.shown(row.suspect)) for row in joined(found))
     return Matches(tuple(rows), unreadable)
 
 
@@ -225,8 +221,8 @@ class _Compared:
     def best(self, k: int) -> list[Match]:
         """Return the `k` best matches of each suspect, the surest first, and the suspect with the surest one first."""
         rows = groupby(range(len(self.candidates)), key=lambda row: int(self.candidates.query[row]))
-        groups = [sorted(map(self._match, group), key=_rank)[:k] for _, group in rows]
-        groups.sort(key=lambda group: (ORDER[group[0].verdict], -group[0].probability, group[0].suspect))
+        groups = [sorted(map(self._match, group), key=certainty)[:k] for _, group in rows]
+        groups.sort(key=lambda group: surest(group[0]))
         return [match for group in groups for match in group]
 
     def _match(self, row: int) -> Match:
@@ -254,11 +250,6 @@ class _Compared:
 
 def region(corners: npt.NDArray[np.float64]) -> Region:
     return tuple((round(float(x), 4), round(float(y), 4)) for x, y in corners)
-
-
-def _rank(match: Match) -> tuple[bool, int, float, float]:
-    """Return the key that sorts the matches of a suspect: the same file first, then by verdict and probability."""
-    return not match.same_file, ORDER[match.verdict], -match.probability, match.distance or 0.0
 
 
 def features_folder() -> Path:

@@ -90,6 +90,19 @@ class Matches(Sequence[Match]):
         return notebook(pairs=[row.card() for row in self.rows[:IN_NOTEBOOK]])
 
 
+ORDER = {verdict: place for place, verdict in enumerate(Verdict)}  # the surest first
+
+
+def certainty(match: Match) -> tuple[bool, int, float, float]:
+    """Return the key that sorts the matches of a suspect, the surest first: the same file, verdict, probability."""
+    return not match.same_file, ORDER[match.verdict], -match.probability, match.distance or 0.0
+
+
+def surest(match: Match) -> tuple[int, float, str]:
+    """Return the key that sorts suspects by the best match of each, the surest first, then by name."""
+    return ORDER[match.verdict], -match.probability, match.suspect
+
+
 class Kind(Enum):
     """The resemblance of the photos of a group, the weakest pair deciding."""
 

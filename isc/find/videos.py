@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from isc.errors import InputError
 from isc.find.photos import PhotoFiles, photo_files
-from isc.find.results import Match, Verdict
+from isc.find.results import Match, Verdict, certainty, surest
 from isc.photos.decode import encode_jpeg
+from isc.photos.folders import image_files
 from isc.video.reading import EVERY, Stretch, frames, is_video, videos_below
 
 GAP = 2 * EVERY  # seconds without the photo, for instance behind a hand, that do not end its stretch of time
 QUALITY = 95  # of the JPEG files that frames are kept in while they are compared
-
-Rank = Callable[[Match], Any]
 
 
 def suspect_files(source: Path, folder: Path) -> PhotoFiles:
@@ -27,14 +25,8 @@ def suspect_files(source: Path, folder: Path) -> PhotoFiles:
     unusable files. Raises InputError as `photo_files` does.
     """
     videos = [source] if is_video(source) and source.is_file() else list(videos_below(source))
-    photos = PhotoFiles({})
-    if not videos:
-        photos = photo_files([source], what="suspects")
-    elif source.is_dir():
-        try:
-            photos = photo_files([source], what="suspects")
-        except InputError:  # videos alone
-            photos = PhotoFiles({})
+    alone = bool(videos) and (source.is_file() or next(image_files(source), None) is None)
+    photos = PhotoFiles({}) if alone else photo_files([source], what="suspects")
     files, unusable = dict(photos.files), list(photos.unusable)
     for video in videos:
         try:
@@ -54,11 +46,11 @@ def _as_files(video: Path, folder: Path) -> dict[str, Path]:
     return files
 
 
-def joined(matches: Iterable[Match], *, rank: Rank) -> list[Match]:
+def joined(matches: Iterable[Match]) -> list[Match]:
     """Join the matches of a video's frames to stretches of time, one match each; other suspects stay as they are.
 
     Frames that show one photo belong together if less than GAP lies between them. The match of a stretch is that of its
-    surest frame by `rank`, so that its probability is the largest of its frames. A video without a copy has one match,
+    surest frame, so that its probability is the largest of its frames. A video without a copy has one match,
     of verdict `none`. The suspect with the surest match comes first; stretches of a video are in the order of time.
     """
     groups = [list(group) for _, group in groupby(matches, key=_suspect)]
@@ -70,8 +62,8 @@ def joined(matches: Iterable[Match], *, rank: Rank) -> list[Match]:
             others.append(group)
         else:
             videos.setdefault(stretch.video, []).extend(group)
-    found = [*others, *(list(_stretches(video, rows, rank)) for video, rows in videos.items())]
-    found.sort(key=lambda group: (*rank(min(group, key=rank))[1:3], group[0].suspect))
+    found = [*others, *(list(_stretches(video, rows)) for video, rows in videos.items())]
+    found.sort(key=lambda group: surest(min(group, key=certainty)))
     return [match for group in found for match in group]
 
 
@@ -79,10 +71,11 @@ def _suspect(match: Match) -> str:
     return match.suspect
 
 
-def _stretches(video: str, rows: Sequence[Match], rank: Rank) -> Iterator[Match]:
+def _stretches(video: str, rows: Sequence[Match]) -> Iterator[Match]:
     seen = [row for row in rows if row.verdict is not Verdict.none]
     if not seen:
-        yield replace(min(rows, key=rank), suspect=video, frame=_time(min(rows, key=rank)).start)
+        best = min(rows, key=certainty)
+        yield replace(best, suspect=video, frame=_time(best).start)
         return
     stretches: list[tuple[float, Match]] = []
     for _, group in groupby(
@@ -95,9 +88,9 @@ def _stretches(video: str, rows: Sequence[Match], rank: Rank) -> Iterator[Match]
             else:
                 parts.append([row])
         for part in parts:
-            best, whole = min(part, key=rank), Stretch(video, _time(part[0]).start, _time(part[-1]).end)
+            best, whole = min(part, key=certainty), Stretch(video, _time(part[0]).start, _time(part[-1]).end)
             stretches.append((whole.start, replace(best, suspect=str(whole), frame=_time(best).start)))
-    yield from (match for _, match in sorted(stretches, key=lambda each: (each[0], rank(each[1]))))
+    yield from (match for _, match in sorted(stretches, key=lambda each: (each[0], certainty(each[1]))))
 
 
 def _time(match: Match) -> Stretch:

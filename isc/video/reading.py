@@ -22,6 +22,7 @@ from isc.photos.resizing import fit_within
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ LONGEST = 1024  # pixels of a frame's longest side
 SMALL = 32  # side of the grey pictures that are compared to see a change
 SAME, CHANGED = 1.5, 25.0  # mean difference of grey levels below which nothing, and from which a scene has changed
 MAX_PIXELS = 16_384 * 16_384  # of a frame
+TS_PACKET, TS_SYNC = 188, b"\x47"  # bytes of a packet of an MPEG transport stream, and its first (ISO 13818-1, 2.4.3)
 WITH_TIME = re.compile(r"#t=(\d+\.\d\d),(\d+\.\d\d)$", re.ASCII)  # as W3C's Media Fragments have it
 
 
@@ -82,7 +84,8 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 def videos_below(folder: Path) -> Iterator[Path]:
     """Yield the videos below a folder, each folder's in the order of names; hidden ones are left out.
 
-    Nothing for a file, and nothing if PyAV is not installed: then videos do not count.
+    A file `.ts` counts if it is an MPEG transport stream; TypeScript has the same suffix. Nothing for a file, and
+    nothing if PyAV is not installed: then videos do not count.
     """
     try:
         distribution("av")
@@ -90,7 +93,21 @@ def videos_below(folder: Path) -> Iterator[Path]:
         return
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(files) if is_video(name) and not name.startswith("."))
+        yield from (one for name in sorted(files) if not name.startswith(".") and _counts(one := Path(root, name)))
+
+
+def _counts(path: Path) -> bool:
+    """Return whether a file of a folder is a video by its name, and a file `.ts` by its first two packets, too."""
+    if not is_video(path):
+        return False
+    if path.suffix.lower() != ".ts":
+        return True
+    try:
+        with path.open("rb") as file:
+            begin = file.read(TS_PACKET + 1)
+    except OSError:
+        return True  # reading says why
+    return begin[:1] == TS_SYNC and begin[TS_PACKET:] in (TS_SYNC, b"")
 
 
 def frames(path: Path, *, every: float = EVERY, most: int = MOST) -> Iterator[Frame]:
@@ -105,6 +122,9 @@ def frames(path: Path, *, every: float = EVERY, most: int = MOST) -> Iterator[Fr
     if every <= 0 or most < 1:
         raise ValueError(f"every {every} s, at most {most} frames; expected positive numbers")
     with _opened(path) as (container, stream):
+        from av.video.reformatter import VideoReformatter
+
+        scaler = VideoReformatter()
         length = 0.0 if container.duration is None else container.duration / 1_000_000
         step = max(every, length / most)
         held: Frame | None = None
@@ -115,7 +135,7 @@ def frames(path: Path, *, every: float = EVERY, most: int = MOST) -> Iterator[Fr
                 raise InputError(
                     f"{path}: frames of {raw.width} × {raw.height} pixels; expected at most {MAX_PIXELS:,}"
                 )
-            small = _small(raw)
+            small = _small(raw, scaler)
             last = max(last, until)
             if held is not None:
                 change = float(np.abs(small - looks).mean())
@@ -212,8 +232,9 @@ def _decoded(
         log.warning("%s: %d packets cannot be decoded and are passed over", path, broken)
 
 
-def _small(frame: av.VideoFrame) -> npt.NDArray[np.int16]:
-    return frame.reformat(width=SMALL, height=SMALL, format="gray").to_ndarray().astype(np.int16)
+def _small(frame: av.VideoFrame, scaler: VideoReformatter) -> npt.NDArray[np.int16]:
+    """Return the frame in SMALL × SMALL grey levels; one scaler for all frames is made ready once."""
+    return scaler.reformat(frame, SMALL, SMALL, "gray").to_ndarray().astype(np.int16)
 
 
 def _upright(frame: av.VideoFrame) -> Pixels:

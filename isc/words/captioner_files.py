@@ -27,7 +27,7 @@ from isc.words.vocabulary import Vocabulary, Words, tokens_of, words_of
 
 FORMAT = "isc-captioner-1"
 CARD, RETRIEVAL, NETWORK, CAPTIONS = "captioner.json", "retrieval.safetensors", "network.safetensors", "captions.csv"
-COMMAND = "isc train experiment=captioning_lstm images=PHOTOS pairs=CAPTIONS.csv output=FOLDER"
+COMMAND = "isc train experiment=captioning_retrieval images=PHOTOS pairs=CAPTIONS.csv output=FOLDER"
 KINDS: dict[str, type[AttentionLstm | GridTransformer]] = {"lstm": AttentionLstm, "vlp": GridTransformer}
 
 

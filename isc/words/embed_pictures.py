@@ -11,9 +11,9 @@ import numpy.typing as npt
 from isc.errors import InputError
 from isc.photos.decode import read_image
 from isc.photos.folders import SUFFIXES
+from isc.words.embed_towers import embed_grids, embed_texts
 from isc.words.grids import GridNetwork
 from isc.words.matcher_files import load_matcher
-from isc.words.train_matching import embed_grids, embed_texts
 
 Vectors = npt.NDArray[np.float32]
 

@@ -15,21 +15,17 @@ from isc import __version__
 from isc.config.words import WordsConfig, Writes
 from isc.data.files import write_json
 from isc.errors import InputError
-from isc.photos.sources import list_photos
 from isc.words.caption_batches import numbered
-from isc.words.caption_files import LANGUAGES, Captions, read_captions
 from isc.words.caption_metrics import CiderD, caption_figures, cider_scores
 from isc.words.caption_model import Nearest, Proposed, Writer, propose, ranked
 from isc.words.captioner_files import CaptionerParts, Language, network_of, save_captioner
 from isc.words.evidence import NAMES, CaptionFusion, Floats, fit_fusion
 from isc.words.fit_captions import Schedule, fit, held_out_loss
-from isc.words.grids import GridShape
-from isc.words.picture_rows import PictureRows, picture_rows
 from isc.words.retrieval import Array, fit_retriever, pooled
+from isc.words.training_data import METRICS, TrainingData, training_data
 from isc.words.vocabulary import Vocabulary, tokens_of, words_of
 
 log = logging.getLogger(__name__)
-METRICS = "metrics.json"
 ORDERS = {"consensus": ("consensus", "likeness"), "all evidence": NAMES}  # likeness is one for a whole picture
 QUARTER = 0.25  # a caption is good if it agrees with people as well as all but the worst quarter of people's captions
 
@@ -42,107 +38,66 @@ def train_captioning(config: WordsConfig) -> Path:
     without captions, and for a picture with captions that is not among the photos.
     """
     begun, output = time.monotonic(), Path(config.output)
-    photos = list_photos(config.images)
-    captions = of_languages(read_captions(Path(config.pairs)), config.languages, config.pairs)
-    train, dev = train_and_dev(captions)
-    output.mkdir(parents=True, exist_ok=True)
-    shape = GridShape(config.grid.backbone, config.grid.image_size, config.grid.side)
-    path = Path(config.grids) if config.grids else output / "grids.npy"
-    pictures = picture_rows(photos, captions, shape=shape, path=path, output=output)
-    train, dev = (readable(one, pictures) for one in (train, dev))
+    data = training_data(config)
     seconds = {"grids": time.monotonic() - begun}
-    writer, losses = _writer(config, shape, pictures, train, dev)
+    writer, losses = _writer(config, data)
     seconds["network"] = time.monotonic() - begun - sum(seconds.values())
     languages: dict[str, Language] = {}
     figures: dict[str, Any] = {}
     for language in config.languages:
-        languages[language], figures[language] = _language(language, pictures, train=train, dev=dev, writer=writer)
+        languages[language], figures[language] = _language(language, data, writer)
         log.info("%s: %s", language, _line(figures[language]["shown"]))
     seconds["retrieval"] = time.monotonic() - begun - sum(seconds.values())
-    made = {"isc": __version__, "pictures": len(photos), "seed": config.seed, "train": asdict(config.train)}
-    parts = CaptionerParts(shape, Nearest(), config.writes.value, writer, languages, made)
-    save_captioner(output, parts, train)
+    seen = len(data.pictures.places)
+    made = {"isc": __version__, "pictures": seen, "seed": config.seed, "train": asdict(config.train)}
+    parts = CaptionerParts(data.shape, Nearest(), config.writes.value, writer, languages, made)
+    save_captioner(output, parts, data.train)
     seconds = {name: round(value, 1) for name, value in seconds.items()}
     write_json(output / METRICS, {"languages": figures, "loss": losses, "seconds": seconds})
     log.info("%s: a captioner in %s, after %.0f s", output, ", ".join(languages), time.monotonic() - begun)
     return output
 
 
-def of_languages(captions: Captions, languages: Sequence[str], where: str) -> Captions:
-    """Return the captions of these languages. Raises InputError for one that is unknown, or has no caption."""
-    for language in languages:
-        if language not in LANGUAGES:
-            raise InputError(f"languages={language}: unknown; expected some of {', '.join(LANGUAGES)}")
-        if not (captions.languages == language).any():
-            raise InputError(f"languages={language}: {where} holds no caption in {LANGUAGES[language]}")
-    return captions.take(np.isin(captions.languages, languages))
-
-
-def train_and_dev(captions: Captions) -> tuple[Captions, Captions]:
-    """Return the captions to learn from and those to choose with: the splits train and dev, or every tenth picture.
-
-    Raises InputError if there is nothing to learn from.
-    """
-    train, dev = captions.of(split="train"), captions.of(split="dev")
-    if not len(train):
-        raise InputError("pairs: no caption has the split train; expected some")
-    if len(dev):
-        return train, dev
-    tenth = set(sorted(set(train.pictures))[::10])
-    held = np.array([picture in tenth for picture in train.pictures])
-    if held.all():
-        raise InputError("pairs: captions of one picture alone; expected at least 2 pictures")
-    return train.take(~held), train.take(held)
-
-
-def readable(captions: Captions, pictures: PictureRows) -> Captions:
-    """Return the captions of pictures that could be read."""
-    return captions.take(np.array([picture in pictures.places for picture in captions.pictures], bool))
-
-
-def _writer(
-    config: WordsConfig, shape: GridShape, pictures: PictureRows, train: Captions, dev: Captions
-) -> tuple[Writer | None, Mapping[str, Any]]:
+def _writer(config: WordsConfig, data: TrainingData) -> tuple[Writer | None, Mapping[str, Any]]:
     """Return the trained network, None if none is wanted, and its losses."""
     if config.writes is Writes.none:
         return None, {}
     import torch
 
     vocabulary = Vocabulary(
-        {one: words_of(train.of(language=one).texts, one, least=config.least) for one in config.languages}
+        {one: words_of(data.train.of(language=one).texts, one, least=config.least) for one in config.languages}
     )
     torch.manual_seed(config.seed)
-    features = pictures.grids.shape[2]
+    grids = data.pictures.grids
     network = network_of(
-        config.writes.value, features=features, shape=shape, rows=len(vocabulary), width=config.train.width
+        config.writes.value, features=grids.shape[2], shape=data.shape, rows=len(vocabulary), width=config.train.width
     )
     chosen = config.train
     schedule = Schedule(
         epochs=chosen.epochs, pretrain=chosen.pretrain if config.writes is Writes.vlp else 0, captions=chosen.captions,
         lr=chosen.lr, smoothing=chosen.smoothing,
     )  # fmt: skip
-    learned, held = (numbered(one, vocabulary, pictures.places) for one in (train, dev))
-    loss = fit(network, pictures.grids, learned, vocabulary, schedule=schedule, seed=config.seed)
-    held_out = held_out_loss(network, pictures.grids, held, vocabulary)
+    learned, held = (numbered(one, vocabulary, data.pictures.places) for one in (data.train, data.dev))
+    loss = fit(network, grids, learned, vocabulary, schedule=schedule, seed=config.seed)
+    held_out = held_out_loss(network, grids, held, vocabulary)
     log.info("loss %.3f; of a word of the dev split: %s", loss, {k: round(v, 3) for k, v in held_out.items()})
     return Writer(network, vocabulary), {"train": loss, "dev": held_out}
 
 
-def _language(
-    language: str, pictures: PictureRows, *, train: Captions, dev: Captions, writer: Writer | None
-) -> tuple[Language, dict[str, Any]]:
+def _language(language: str, data: TrainingData, writer: Writer | None) -> tuple[Language, dict[str, Any]]:
     """Fit retriever and fusion of a language; return them with the figures of the second half of the dev split.
 
     The network's captions, and evidence beside consensus, are used only if they win on the first half.
     """
     texts, held = (
         {name: [tuple(tokens_of(one, language)) for one in several] for name, several in of.by_picture().items()}
-        for of in (train.of(language=language), dev.of(language=language))
+        for of in (data.train.of(language=language), data.dev.of(language=language))
     )
     if len(texts) < 2 or len(held) < 2:
         raise InputError(
             f"languages={language}: {len(texts)} pictures to learn from, {len(held)} to choose with; expected 2"
         )
+    pictures = data.pictures
     features = pooled(np.stack([pictures.grids[pictures.places[name]] for name in texts]))
     retriever = fit_retriever(list(texts.values()), features)
     flat = tuple(one for several in texts.values() for one in several)
@@ -172,7 +127,7 @@ def _language(
     figures["uses_network"], figures["ordered_by"] = used is not None, order
     figures["good"] = fusion.good
     figures["reliability"] = reliability_of(proposed, fusion, answers, ~first)
-    words = words_of(train.of(language=language).texts, language, least=1)
+    words = words_of(data.train.of(language=language).texts, language, least=1)
     return Language(retriever, flat, words, fusion, used is not None), figures
 
 

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import sparse  # type: ignore[import-untyped]
 
 from isc.config.words import WordsConfig
 from isc.data.files import write_json
 from isc.errors import InputError
-from isc.photos.sources import list_photos
-from isc.words.caption_files import Captions, read_captions
+from isc.words.caption_files import Captions
+from isc.words.embed_towers import embed_grids, embed_texts, texts_of
 from isc.words.fit_captions import rate
-from isc.words.grids import Grids, GridShape
+from isc.words.grids import Grids
 from isc.words.matcher_files import save_matcher
 from isc.words.matching_model import MatchingModel, contrast
-from isc.words.picture_rows import picture_rows
 from isc.words.ranking import ranking_figures, ranks_of_right
 from isc.words.text_grams import gram_counts, rarity, weighed
-from isc.words.train_captioning import METRICS, of_languages, readable, train_and_dev
+from isc.words.training_data import METRICS, training_data
 
 log = logging.getLogger(__name__)
 MEMORY = 2048  # texts of earlier steps that are wrong for every picture of a batch
@@ -40,49 +37,24 @@ def train_matching(config: WordsConfig) -> Path:
     Raises InputError for a language without captions, and for a picture with captions that is not among the photos.
     """
     begun, output = time.monotonic(), Path(config.output)
-    photos = list_photos(config.images)
-    captions = of_languages(read_captions(Path(config.pairs)), config.languages, config.pairs)
-    train, dev = train_and_dev(captions)
-    output.mkdir(parents=True, exist_ok=True)
-    shape = GridShape(config.grid.backbone, config.grid.image_size, config.grid.side)
-    path = Path(config.grids) if config.grids else output / "grids.npy"
-    pictures = picture_rows(photos, captions, shape=shape, path=path, output=output)
-    train, dev = (readable(one, pictures) for one in (train, dev))
+    data = training_data(config)
+    grids, places = data.pictures.grids, data.pictures.places
     torch.manual_seed(config.seed)
-    model = MatchingModel(features=pictures.grids.shape[2])
-    weights = rarity(gram_counts(list(train.texts)))
+    model = MatchingModel(features=grids.shape[2])
+    weights = rarity(gram_counts(list(data.train.texts)))
     loss = fit_towers(
-        model, pictures.grids, train, pictures.places, weights, epochs=config.train.epochs, lr=config.train.lr,
-        seed=config.seed,
+        model, grids, data.train, places, weights, epochs=config.train.epochs, lr=config.train.lr, seed=config.seed,
     )  # fmt: skip
     figures = {
-        language: figures_of(model, pictures.grids, dev.of(language=language), pictures.places, weights)
+        language: figures_of(model, grids, data.dev.of(language=language), places, weights)
         for language in config.languages
     }
-    save_matcher(output, model, weights, shape)
+    save_matcher(output, model, weights, data.shape)
     seconds = round(time.monotonic() - begun, 1)
     write_json(output / METRICS, {"languages": figures, "loss": loss, "seconds": seconds})
     for language, one in figures.items():
         log.info("%s: %s", language, one)
     return output
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Weighed texts as one list of buckets: `columns` and `weights` stand one text behind another from `offsets` on."""
-
-    columns: torch.Tensor
-    offsets: torch.Tensor
-    weights: torch.Tensor
-
-
-def texts_of(rows: sparse.csr_matrix) -> Texts:
-    """Return the rows of a sparse matrix for the text tower."""
-    return Texts(
-        torch.from_numpy(rows.indices.astype(np.int64)),
-        torch.from_numpy(rows.indptr[:-1].astype(np.int64)),
-        torch.from_numpy(rows.data.astype(np.float32)),
-    )
 
 
 def fit_towers(
@@ -130,28 +102,6 @@ def fit_towers(
                 log.info("step %d of %d: loss %.3f", step, steps, np.mean(losses[-EVERY:]))
     model.eval()
     return float(np.mean(losses))
-
-
-@torch.inference_mode()
-def embed_texts(
-    model: MatchingModel, texts: Sequence[str], weights: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Return the unit vectors [N, dim] of texts."""
-    found = []
-    for first in range(0, len(texts), 4096):
-        taken = texts_of(weighed(gram_counts(list(texts[first : first + 4096])), weights))
-        found.append(model.texts(taken.columns, taken.offsets, taken.weights).numpy())
-    return np.concatenate([np.zeros((0, model.dim), np.float32), *found])
-
-
-@torch.inference_mode()
-def embed_grids(model: MatchingModel, grids: Grids) -> npt.NDArray[np.float32]:
-    """Return the unit vectors [N, dim] of pictures by their grids [N, C, F]."""
-    found = [
-        model.pictures(torch.from_numpy(grids[first : first + 256].astype(np.float32))).numpy()
-        for first in range(0, len(grids), 256)
-    ]
-    return np.concatenate([np.zeros((0, model.dim), np.float32), *found])
 
 
 def figures_of(
