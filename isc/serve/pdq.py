@@ -1,5 +1,6 @@
-"""PDQ, the perceptual hash of 256 bits that Facebook published in 2019 (Davis and Rosen, "The TMK+PDQF Video-Hashing
-Algorithm and the PDQ Image-Hashing Algorithm"), in numpy: the package of the authors has to be compiled.
+"""PDQ, a perceptual hash of 256 bits, in numpy: the package of its authors has to be compiled.
+
+Davis and Rosen, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm", Facebook, 2019.
 """
 
 from __future__ import annotations

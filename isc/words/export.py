@@ -20,7 +20,7 @@ MOST_APART = 1e-3  # of two logits, before the files are refused
 
 
 class _Encoder(nn.Module):
-    """grids [B, C, F] → what the decoder remembers, and for the LSTM its first state."""
+    """The part of a network before the words: grids [B, C, F] → the decoder's memory, and an LSTM's first state."""
 
     def __init__(self, network: CaptionNetwork) -> None:
         super().__init__()

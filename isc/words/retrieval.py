@@ -96,8 +96,9 @@ def fit_retriever(captions: Sequence[Sequence[Tokens]], pictures: Array, *, ridg
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The captions of the training pictures that are most like one picture: rows of the training captions [M], and
-    their weights [M], which sum to 1.
+    """Captions of the training pictures that are most like one picture.
+
+    `rows` [M] are those of the training captions; the weights [M] sum to 1.
     """
 
     rows: npt.NDArray[np.int64]

@@ -15,8 +15,10 @@ from isc.serve.results import Result
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a provider: pictures of one call, calls at a time in one worker, seconds of a call, attempts of a
-    request before it is a dead letter, and failures in a row that open its circuit.
+    """Limits of a provider.
+
+    Pictures of one call, calls at a time in one worker, seconds of a call, attempts of a request before it is a dead
+    letter, and failures in a row that open its circuit.
     """
 
     batch: int = 8
