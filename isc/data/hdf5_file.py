@@ -1,57 +1,59 @@
-"""HDF5 files that are written, and what h5py says if the disk is full."""
+"""HDF5 files that are written, whole or with the system's error."""
 
 from __future__ import annotations
 
-import errno
-import functools
-import os
-import shutil
-import sys
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import h5py
 
-ROOM = 65536  # bytes; a disk with less is full
-
 
 @contextmanager
 def created(path: Path) -> Iterator[h5py.File]:
-    """Create a file to write. Raises OSError if it cannot be written, also at its end: h5py raises RuntimeError."""
+    """Create a file to write. Raises OSError at its end if any part of it could not be written."""
     import h5py
 
-    _silence_objects_of_h5py()
-    try:
-        with h5py.File(path, "w") as file:
+    with _KeptFile(path, "w+") as raw:
+        with h5py.File(raw, "w") as file:
             yield file
-    except (RuntimeError, OSError) as error:
-        full = shutil.disk_usage(path.parent).free < ROOM
-        number = errno.ENOSPC if full or "errno = 28" in str(error) else errno.EIO
-        raise OSError(number, os.strerror(number)) from error
+        if raw.error is not None:
+            raise raw.error
 
 
-@functools.cache
-def _silence_objects_of_h5py() -> None:
-    """Let h5py's objects of a file that could not be written go without a traceback each.
+class _KeptFile(io.FileIO):
+    """A file that keeps the first error of writing to itself, and from then on takes bytes and drops them.
 
-    Cython prints one by sys.excepthook, and then tells sys.unraisablehook.
+    HDF5 cannot close a file that fails: it holds on to it, and the next file of the process may crash it.
     """
-    excepted, unraised = sys.excepthook, sys.unraisablehook
 
-    def except_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not _is_of_an_object(error):
-            excepted(kind, error, trace)
+    error: OSError | None = None
 
-    def unraise_quietly(told: sys.UnraisableHookArgs) -> None:
-        if not _is_of_an_object(told.exc_value):
-            unraised(told)
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        end = self.tell() + len(left)
+        try:
+            while self.error is None and len(left):
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        self.seek(end)
+        return memoryview(data).nbytes
 
-    sys.excepthook, sys.unraisablehook = except_quietly, unraise_quietly
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self.error is None else size or 0
+        except OSError as error:
+            self.error = error
+            return size or 0
 
-
-def _is_of_an_object(error: BaseException | None) -> bool:
-    return isinstance(error, RuntimeError) and "id ref count" in str(error)
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        read = super().readinto(view) or 0
+        if self.error is not None:  # what was dropped is zero
+            view[read:] = bytes(len(view) - read)
+            read = len(view)
+        return read
