@@ -11,6 +11,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its worker
 import contextlib
 import io
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -182,6 +183,15 @@ class Workplace:
                 file[key] = np.array([v.encode() for v in values]) if isinstance(values, list) else values
             file.attrs.update(attributes or {})
         return path
+
+
+@pytest.fixture(autouse=True)
+def no_handler_is_left() -> Iterator[None]:
+    """Take away the log handlers of commands that ran inside this process: they hold the streams of that test."""
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,19 +30,25 @@ from tests.test_matching_verify import pairs
 CPU = torch.device("cpu")
 PHOTOS = list_images(SAMPLE)
 COPIED, OTHERS = 20, 3  # photos with a copy, and other candidates of each copy
+WITHIN = (20, 60, 120, 400)  # features of a photo, saved again, that is compared with itself: one for each of WIDTHS
 
 
 @pytest.fixture(scope="module")
 def described():
-    """Features of attacked copies and of photos, with candidates: the true photo of each copy and others."""
+    """Features of attacked copies and of photos, with candidates: the true photo of each copy and others.
+
+    The copies differ with the fonts of the machine; those of WITHIN do not.
+    """
     names = list(PHOTOS)[: COPIED + OTHERS]
     photos = [read_image(PHOTOS[name]) for name in names]
     augmenter, rng = Augmenter(AugmentConfig(), size=256), np.random.default_rng(3)
     copies = [augmenter.hard(photo, lambda: photos[-1], rng, strength=0.5) for photo in photos[:COPIED]]
     copies[1] = copies[1][:, ::-1].copy()
     rows = [(i, (i + j) % len(names)) for i in range(COPIED) for j in range(1 + OTHERS)]
-    query, reference = np.array(rows).T
-    return [local_features(one) for one in copies], [local_features(one) for one in photos], query, reference
+    query, reference = np.array([*rows, *((COPIED + at, 0) for at in range(len(WITHIN)))]).T
+    again = local_features(read_image(encode_jpeg(photos[0], quality=60)))
+    asked = [*map(local_features, copies), *(cut(again, number) for number in WITHIN)]
+    return asked, [local_features(one) for one in photos], query, reference
 
 
 def fits_of(queries, references, query, reference):

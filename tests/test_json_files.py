@@ -16,6 +16,7 @@ from isc.data.json_files import MAX_DEPTH, Fields, parse_json, read_json
 from isc.data.model_files import SHIPPED
 from isc.errors import InputError
 from isc.evaluate.calibration.files import read_calibration
+from isc.evaluate.calibration.maps import Logistic
 from isc.evaluate.calibration.score_origin import read_made
 from isc.match.verification.fusion_files import read_fusion
 from isc.model.files import load_run
@@ -151,7 +152,7 @@ def test_any_one_value_of_another_kind_is_read_or_refused_in_one_line(tmp_path, 
     ],
 )  # fmt: skip
 def test_impossible_values_of_a_calibration_are_refused(tmp_path, path, value):
-    spoilt = copy.deepcopy(CALIBRATION)
+    spoilt = copy.deepcopy(CALIBRATION) | {"map": Logistic(bias=1.0, slope=2.0, on="score").as_dict()}
     holder = spoilt
     for key in path[:-1]:
         holder = holder[key]

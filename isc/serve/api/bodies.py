@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from isc.serve.api.models import Id, Text
 from isc.serve.kinds import Decision, ImageState
@@ -41,9 +42,11 @@ Answer = Literal[Decision.accept, Decision.reject, Decision.unsure]
 class NewRating(Strict):
     """Answers about a caption: is it right, is it helpful, does it sound like an encyclopaedia? Accept is yes."""
 
-    right: Answer | None = None
-    helpful: Answer | None = None
-    encyclopaedic: Answer | None = None
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    right: Answer | SkipJsonSchema[None] = None
+    helpful: Answer | SkipJsonSchema[None] = None
+    encyclopaedic: Answer | SkipJsonSchema[None] = None
 
 
 class NewCaption(Strict):
