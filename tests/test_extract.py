@@ -296,17 +296,22 @@ def test_an_output_that_is_no_descriptor_file_is_not_overwritten(photos):
 # --- going on --------------------------------------------------------------------------------------------------------
 
 MANY = 700  # rows of a list: three blocks
+FEW, BLOCK = 110, 40  # the same where a test sets the size of a block
+
+
+def listing(folder, count):
+    """A list that gives the sample photos many ids; every 97th row names a file that is no photo."""
+    paths = sorted(SAMPLE.glob("*.jpg"))
+    (folder / "torn.jpg").write_bytes(paths[0].read_bytes()[:2000])
+    rows = [(f"p{row:04d}", folder / "torn.jpg" if row % 97 == 5 else paths[row % 118]) for row in range(count)]
+    text = "id,file\n" + "".join(f"{name},{path}\n" for name, path in rows)
+    (folder / "many.csv").write_text(text, encoding="utf-8")
+    return folder / "many.csv"
 
 
 @pytest.fixture
 def many(tmp_path):
-    """A list that gives the sample photos many ids; every 97th row names a file that is no photo."""
-    paths = sorted(SAMPLE.glob("*.jpg"))
-    (tmp_path / "torn.jpg").write_bytes(paths[0].read_bytes()[:2000])
-    rows = [(f"p{row:04d}", tmp_path / "torn.jpg" if row % 97 == 5 else paths[row % 118]) for row in range(MANY)]
-    text = "id,file\n" + "".join(f"{name},{path}\n" for name, path in rows)
-    (tmp_path / "many.csv").write_text(text, encoding="utf-8")
-    return tmp_path / "many.csv"
+    return listing(tmp_path, MANY)
 
 
 def listed(many, name="d.h5", **options):
@@ -352,8 +357,10 @@ def test_ctrl_c_keeps_what_is_finished(many, place):
 
 
 @pytest.fixture
-def begun(many, monkeypatch):
+def begun(tmp_path, monkeypatch):
     """A run that ended in its second block."""
+    monkeypatch.setattr(isc.extract.blocks, "LEAST", BLOCK)
+    few = listing(tmp_path, FEW)
     write = isc.extract.blocks.write_block
 
     def full(folder, number, block):
@@ -364,10 +371,10 @@ def begun(many, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(isc.extract.run, "write_block", full)
         with pytest.raises(InputError, match="No space left"):
-            extract(listed(many))
-    parts = parts_folder(many.parent / "d.h5")
+            extract(listed(few))
+    parts = parts_folder(few.parent / "d.h5")
     assert {path.name for path in parts.iterdir()} == {"run.json", "run.lock", "00000000.npz"}
-    return many
+    return few
 
 
 def test_what_is_finished_is_not_made_again(begun, monkeypatch):
@@ -379,7 +386,7 @@ def test_what_is_finished_is_not_made_again(begun, monkeypatch):
     )
     monkeypatch.setattr(isc.extract.run, "embed_photos", counted)
     assert extract(listed(begun)).read_bytes() == whole.read_bytes()
-    assert embedded == list(range(256, MANY))
+    assert embedded == list(range(BLOCK, FEW))
 
 
 @pytest.mark.parametrize(("options", "named"), OTHERWISE)
@@ -392,9 +399,9 @@ def test_a_run_begun_otherwise_is_refused_unless_overwritten(begun, options, nam
 
 
 def test_a_list_that_changed_is_noticed(begun):
-    begun.write_text(begun.read_text().replace("p0300", "q0300"))
+    begun.write_text(begun.read_text().replace("p0100", "q0100"))
     with pytest.raises(
-        InputError, match=rf"the photos have changed since it was begun: {MANY} then, {MANY} now.*overwrite=true"
+        InputError, match=rf"the photos have changed since it was begun: {FEW} then, {FEW} now.*overwrite=true"
     ):
         extract(listed(begun))
 
@@ -425,7 +432,7 @@ def test_strict_refuses_what_an_earlier_run_passed_over(begun):
     with pytest.raises(InputError, match=r"torn\.jpg.*strict=true"):
         extract(listed(begun, strict=True))
     extract(listed(begun))
-    with pytest.raises(InputError, match=r"leaves out 8 unreadable photos"):
+    with pytest.raises(InputError, match=r"leaves out 2 unreadable photos"):
         extract(listed(begun, strict=True))
 
 
