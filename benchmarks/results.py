@@ -43,6 +43,7 @@ TITLES = {
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
     "verify_cores": "The same on several cores: the same command",
     "start": "From a cold start: `python -m benchmarks.start`",
+    "tests": "What the tests take: `python -m benchmarks.tests`",
     "install": "What each way to install takes: `python -m benchmarks.install`",
     "find": "The verdicts of isc find: `python -m benchmarks.find JUDGE …`",
     "calibration": "Do probabilities and thresholds hold: `python -m benchmarks.calibration NAME=RUN_DIR:GT.csv …`",

@@ -154,6 +154,7 @@ def test_a_finished_one_is_left_and_another_configuration_is_refused(place, phot
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGINT])
 def test_after_a_kill_the_same_command_goes_on(place, photos, which):
     arguments = ("images=photos", "output=out", "queries=400")

@@ -141,6 +141,7 @@ def test_no_compiler_is_told_at_the_start(monkeypatch):
         compiled(torch.relu)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_what_is_compiled_gives_the_same(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)

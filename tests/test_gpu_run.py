@@ -47,6 +47,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_every_step_runs_on_a_cpu_without_what_that_machine_lacks(tmp_path):
     command = [sys.executable, "-c", WITHOUT, "step", *NAMES, "--device", "cpu", "--small", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=400, check=False)

@@ -21,6 +21,7 @@ from isc.serve import schema
 from isc.serve.database import Database
 from tests.serving import PHOTOS, edited, free_port, server
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("ISC_SERVE_KILLS", "2"))  # of each kind; 20 in the measurement of docs/results.md
 CLIENTS = 2
 PATIENCE = 300.0  # seconds for what takes seconds on a machine that does nothing else

@@ -1,0 +1,61 @@
+"""Seconds of the tests, and of all that has to hold before a change lands, beside what is wanted on two quiet cores.
+
+    python -m benchmarks.tests
+
+Runs the steps of .ci/run one after another, then `make test-fast`; ends with the output of the first that fails.
+"""
+
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import save
+
+ROOT = Path(__file__).parent.parent
+STEPS = ("demo", "check", "test", "test-slow")  # of .ci/run
+WANTED = {"test": 480, "test-fast": 90}  # seconds
+ALL = 1200  # seconds wanted for .ci/run
+PASSED = re.compile(r"(\d+) passed")
+
+
+def row(what: str, wall: float, cpu: float, wanted: int | None, tests: int | None) -> dict[str, object]:
+    """Return a row of the table; empty where nothing was asked for or counted."""
+    return {
+        "": what,
+        "tests": "" if tests is None else f"{tests:,}",
+        "wall, s": f"{wall:.0f}",
+        "CPU, s": f"{cpu:.0f}",
+        "wanted, s": "" if wanted is None else str(wanted),
+        "÷ wanted": "" if wanted is None else f"{wall / wanted:.2f}",
+    }
+
+
+def timed(step: str) -> tuple[float, float, int | None]:
+    """Run `make STEP`; return its seconds, those of all CPUs, and how many tests passed."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(["make", step], cwd=ROOT, capture_output=True, text=True, check=False)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(f"{done.stdout[-5000:]}{done.stderr[-2000:]}\nmake {step}: exit {done.returncode}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found = PASSED.findall(done.stdout)
+    return wall, cpu, int(found[-1]) if found else None
+
+
+def main() -> None:
+    rows, walls, cpus = [], 0.0, 0.0
+    for step in (*STEPS, "test-fast"):
+        wall, cpu, tests = timed(step)
+        print(f"make {step}: {wall:.0f} s", file=sys.stderr)
+        rows.append(row(f"make {step}", wall, cpu, WANTED.get(step), tests))
+        if step in STEPS:
+            walls, cpus = walls + wall, cpus + cpu
+    rows.insert(len(STEPS), row("these four, as .ci/run has them", walls, cpus, ALL, None))
+    save("tests", rows)
+
+
+if __name__ == "__main__":
+    main()
