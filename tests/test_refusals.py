@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from isc.cli.console import PlainFormatter, printable
 from isc.data.hdf5 import read_descriptors
 from isc.runtime.pool import sharing
+from tests.conftest import REPOSITORY
 
 LONG = "x" * 300
 
@@ -185,20 +185,25 @@ def sleep_long(item):
     return item
 
 
-def test_workers_end_with_a_killed_leader_in_the_middle_of_their_work(tmp_path):
-    """They lived on until their item was done and the pipe was found closed."""
-    leader = os.fork()
-    if leader == 0:
-        with sharing(sleep_long, workers=3) as share:
-            list(share(range(3)))
-        os._exit(0)
-    deadline = time.monotonic() + 20
-    while len(children := children_of(leader)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+def lead():
+    """Share long work among three workers."""
+    with sharing(sleep_long, workers=3) as share:
+        list(share(range(3)))
+
+
+def test_workers_end_with_a_killed_leader_in_the_middle_of_their_work():
+    """They lived on until their item was done and the pipe was found closed.
+
+    The leader is no fork of this process, in which OpenCV may have threads: they would hang there.
+    """
+    code = "from tests.test_refusals import lead; lead()"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as leader:
+        deadline = time.monotonic() + 60
+        while len(children := children_of(leader.pid)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        leader.kill()
     assert len(children) == 3
-    os.kill(leader, signal.SIGKILL)
-    os.waitpid(leader, 0)
     while any(alive(one) for one in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(one) for one in children)
