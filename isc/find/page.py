@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from isc.errors import InputError
 from isc.video.reading import Stretch, frame_at
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from isc.evaluate.report.thumbnails import Thumbnail
 
 LONGEST = 320  # pixels of a picture's longest side on a page
@@ -23,12 +26,16 @@ Values = dict[str, Any]  # what a template shows of one thing
 
 def render(name: str, **values: Any) -> str:
     """Return the HTML of a template with these values."""
+    now = datetime.now().astimezone()
+    text = _pages().get_template(name).render(version=__version__, made=now.strftime("%Y-%m-%d %H:%M"), **values)
+    return text.encode("utf-8", "replace").decode()
+
+
+@cache
+def _pages() -> Environment:
     from jinja2 import Environment, PackageLoader
 
-    now = datetime.now().astimezone()
-    pages = Environment(loader=PackageLoader("isc.find"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = pages.get_template(name).render(version=__version__, made=now.strftime("%Y-%m-%d %H:%M"), **values)
-    return text.encode("utf-8", "replace").decode()
+    return Environment(loader=PackageLoader("isc.find"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def notebook(*, pairs: list[Values] | None = None, groups: list[Values] | None = None) -> str:

@@ -11,8 +11,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ from isc.evaluate.report.galleries import Sheet, best_sheet, changed_sheets, she
 from isc.evaluate.report.pair_outcomes import PairOutcomes, apart, as_score, judge
 from isc.evaluate.report.texts import probability_text
 from isc.evaluate.report.thumbnails import Evidence, Pictures, picture_maker
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Edits = Mapping[str, Sequence[str]]
 Key = tuple[str, str]  # (query, reference) id
@@ -79,7 +83,7 @@ def write_report(
     if compare:
         all_sheets = [*changed_sheets(compare.judged, compare.before, compare.other.name), *all_sheets]
     believed = calibrated if calibrated is not None else matches.score if probabilities else None
-    page = _render(
+    page = _template().render(
         title=title,
         version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -188,7 +192,8 @@ def _kinds(all_sheets: Sequence[Sheet], edits: Edits) -> list[str]:
     return sorted({edit_kind(name) for query in queries for name in edits.get(query, ())})
 
 
-def _render(**values: Any) -> str:
+@cache
+def _template() -> Template:
     import jinja2
 
     environment = jinja2.Environment(
@@ -206,7 +211,7 @@ def _render(**values: Any) -> str:
         "edit_kind": edit_kind,
     }
     environment.globals |= {"points": _points, "known": _known, "percent": percent}
-    return environment.get_template("report.html").render(**values)
+    return environment.get_template("report.html")
 
 
 def percent(share: float) -> str:
