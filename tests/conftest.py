@@ -31,6 +31,7 @@ import isc
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
+from isc.cli.console import LineHandler
 from tests import forked
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -190,7 +191,7 @@ def no_handler_is_left() -> Iterator[None]:
     """Take away the log handlers of commands that ran inside this process: they hold the streams of that test."""
     yield
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+    for handler in [one for one in root.handlers if isinstance(one, LineHandler)]:
         root.removeHandler(handler)
 
 

@@ -52,6 +52,12 @@ BOTH = ("queries=q.h5", "references=q.h5")
         ((*BOTH, "output=o", "hydra/job_logging=null"), "hydra/job_logging=null: this command needs"),
         ((*BOTH, "output=o", "~output"), "~output: a key cannot be taken away; leave output out"),
         ((*BOTH, "output=o", "--resolve"), "--resolve: goes with --cfg job alone"),
+        ((*BOTH, "output=o", "--cfg"), "--cfg: has no value; expected --cfg job|hydra|all"),
+        (("--cfg", *BOTH, "output=o"), "--cfg queries=q.h5: expected one of job, hydra, all"),
+        ((*BOTH, "output=o", "--cfg", "--multirun"), "--cfg: has no value; expected --cfg job|hydra|all"),
+        ((*BOTH, "output=o", "--cfg=jobs"), "--cfg jobs: expected one of job, hydra, all"),
+        ((*BOTH, "output=o", "--config-name"), "--config-name: has no value; expected --config-name VALUE"),
+        ((*BOTH, "output=o", "--cfg", "job", "--resolve="), "--resolve=: takes no value; expected --resolve"),
         ((*BOTH, "output=o", "hydra.searchpath=7"), "hydra.searchpath"),
         ((*BOTH, "output=o", "calibration=/dev/zero"), "/dev/zero: is no regular file"),
         ((*BOTH, "output=o", "ground_truth=/dev/zero"), "/dev/zero: is a device"),
@@ -103,6 +109,15 @@ def test_what_is_printable_stays_as_it_is():
 def test_errors_of_the_system_are_one_line(sets, error, part):
     with mock.patch("isc.match.run.read_inputs", side_effect=error):
         assert part in refused(sets, "match", *BOTH, "output=o")
+
+
+def test_a_reader_that_goes_away_ends_a_verb_without_a_word():
+    """As in `python match.py --info | head -1`."""
+    command = [sys.executable, str(REPOSITORY / "match.py"), "--info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        told = running.stderr.read()
+    assert (running.returncode, told) == (1, b"")
 
 
 # --- full disks ------------------------------------------------------------------------------------------------------

@@ -123,13 +123,22 @@ def failing_by_system() -> Iterator[None]:
         fail(f"out of memory ({error}); expected smaller inputs or more memory")
 
 
+class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no generic class when it runs
+    """A handler that raises BrokenPipeError once nobody reads its lines; logging would print a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise  # noqa: PLE0704  called while it is handled
+        super().handleError(record)
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Turn the errors of a click command into one line on stderr and an exit status.
 
     Results go to stdout; progress, warnings and the error to stderr.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("isc").setLevel(logging.INFO)

@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from isc.cli.console import PlainFormatter, fail, failing_by_system
+from isc.cli.console import LineHandler, PlainFormatter, fail, failing_by_system
 from isc.cli.experiments import refuse_other_verbs
 from isc.cli.keys import CONF, items_of, keys, keys_of, type_of
 from isc.config.extract import ExtractConfig
@@ -69,7 +69,7 @@ def run(name: str, schema: type[Any], verb: Callable[[Any], None], *, config: st
 
 def start_logging() -> None:
     """Log messages to stdout and warnings to stderr; of other libraries log only warnings."""
-    what_happens, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    what_happens, warnings = LineHandler(sys.stdout), LineHandler(sys.stderr)
     what_happens.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
     for handler in (what_happens, warnings):
@@ -113,6 +113,7 @@ def _run(action: Callable[[], None], schema: type[Any]) -> None:
         print("interrupted; nothing was left half written", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
+        sys.stdout = None  # otherwise Python reports the broken pipe again at exit
         sys.exit(1)
 
 

@@ -16,6 +16,9 @@ VALUED = frozenset(
         *("--experimental-rerun", "--info", "-i"),
     )
 )
+OPTIONAL = frozenset(("--info", "-i"))  # their value may be missing
+CFG, INFO = ("job", "hydra", "all"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+CHOICES = {"--cfg": CFG, "-c": CFG, "--info": INFO, "-i": INFO}
 FLAGS = VALUED | {"--hydra-help", "--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc"}
 GROUPS = frozenset(("experiment",))  # keys that choose files of the configuration
 OF_HYDRA = frozenset(("hydra",))
@@ -34,17 +37,24 @@ def refuse_other_forms(verb: str, schema: type[Any], arguments: Sequence[str]) -
     paths: list[str] = []
     value_of = ""
     for at, argument in enumerate(arguments):
-        if value_of:
+        if value_of and not argument.startswith("-"):
+            _refuse_other_choice(value_of, argument)
             value_of = ""
         elif argument.startswith("-"):
-            flag, equals, _ = argument.partition("=")
+            _refuse_no_value(value_of)
+            flag, equals, value = argument.partition("=")
             if flag not in FLAGS:
                 _refuse_dashes(argument, arguments[at + 1 : at + 2], known)
+            if equals and flag not in VALUED:
+                raise InputError(f"{argument}: takes no value; expected {flag}")
+            if equals:
+                _refuse_other_choice(flag, value)
             value_of = flag if flag in VALUED and not equals else ""
         elif "=" not in argument and not argument.startswith("~"):
             if argument in known:
                 raise InputError(f"{argument}: has no value; expected {argument}=VALUE")
             paths.append(argument)
+    _refuse_no_value(value_of)
     if paths:
         given = {argument.partition("=")[0] for argument in arguments}
         free = [(key, place) for key, place in WANTED[verb].items() if key not in given]
@@ -52,6 +62,18 @@ def refuse_other_forms(verb: str, schema: type[Any], arguments: Sequence[str]) -
         if len(paths) > len(free):
             raise InputError(f"{paths[len(free)]}: every argument is KEY=VALUE; see isc {verb} --help")
         raise InputError(f"{paths[0]}: every argument is KEY=VALUE; write {' '.join(form)}")
+
+
+def _refuse_no_value(flag: str) -> None:
+    """Raise InputError for a flag of Hydra that needs a value and has none."""
+    if flag and flag not in OPTIONAL:
+        raise InputError(f"{flag}: has no value; expected {flag} {'|'.join(CHOICES.get(flag, ('VALUE',)))}")
+
+
+def _refuse_other_choice(flag: str, value: str) -> None:
+    """Raise InputError for a value that a flag of Hydra does not take."""
+    if flag in CHOICES and value not in CHOICES[flag]:
+        raise InputError(f"{flag} {value}: expected one of {', '.join(CHOICES[flag])}")
 
 
 def of_words(arguments: Sequence[str]) -> bool:
