@@ -160,6 +160,14 @@ def test_log_odds_take_scores_of_0_and_1():
     assert 0 < probability[0] <= probability[2] < 1
 
 
+def test_a_steep_line_stays_inside_0_and_1():
+    found = Logistic(0.0, 100.0, "score")
+    probability = found(np.array([-1e4, -10.0, -1.0, 0.0, 1.0, 10.0, 1e4]))
+    assert (np.diff(probability) >= 0).all()
+    assert 0 < probability[0] < probability[-1] < 1
+    assert probability[3] == 0.5
+
+
 @pytest.mark.parametrize("map", [Isotonic((0.0, 1.5), (0.25, 0.5)), Logistic(-1.0, 2.5, "log-odds")])
 def test_a_map_comes_back_from_what_is_written(map):
     assert read_map(map.as_dict()) == map

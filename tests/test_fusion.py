@@ -260,6 +260,14 @@ def test_a_pair_beyond_all_that_was_seen_keeps_its_place():
     np.testing.assert_allclose(np.log(found[100:]), -30 * np.linspace(0, 10, 200)[100:], rtol=1e-12)
 
 
+@pytest.mark.parametrize("bias", [-40.0, -5.0, 0.0, 5.0, 20.0, 40.0, 1000.0])
+def test_log_odds_become_probabilities_of_at_most_1(bias):
+    level = Additive(bias, {"distance": Curve((0.0, 1.0), (0.0,))})
+    found = Fusion(level, level, level).probability(np.array([0.5]))
+    np.testing.assert_allclose(found, 1 / (1 + math.exp(-bias)), rtol=1e-12)
+    assert found[0] <= 1
+
+
 # evidence that is missing
 
 

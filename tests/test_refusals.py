@@ -111,6 +111,11 @@ def test_errors_of_the_system_are_one_line(sets, error, part):
         assert part in refused(sets, "match", *BOTH, "output=o")
 
 
+def test_a_program_may_catch_bad_input_as_a_value_error(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        read_descriptors(tmp_path / "absent.h5")
+
+
 def test_a_reader_that_goes_away_ends_a_verb_without_a_word():
     """As in `python match.py --info | head -1`."""
     command = [sys.executable, str(REPOSITORY / "match.py"), "--info"]
