@@ -24,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 import h5py
+import hypothesis
 import numpy as np
 import pytest
 
@@ -33,6 +34,9 @@ from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
 from isc.cli.console import LineHandler
 from tests import forked
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes longer than 200 ms now and then
+hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = Path(isc.__file__).parent / "sample"
