@@ -4,7 +4,9 @@
 
 A JUDGE is a half of `python -m benchmarks.judge`: its references and queries are put into one folder. A copy is found
 if its group holds the photo that it was made from. A pair is two photos of one group, as the other programs list them;
-it is right if one photo is at the root of both. FOLDER holds photos for the time alone. PYTHON is that of an
+it is right if one photo is at the root of both. AugLy pastes many photos into the same few screenshots: these are near
+one another, and count as wrong. "Spare" are the files that --delete-list names, right if made from the photo that is
+kept, or from the same. FOLDER holds photos for the time alone. PYTHON is that of an
 environment with the other programs, `pip install imagededup==0.3.3.post2 czkawka==0.1.2`, which need not be ours.
 imagededup's neural method is left out: it downloads its weights when it first runs.
 """
@@ -33,7 +35,9 @@ import json, sys
 from isc.find.duplicates import find_duplicates
 from isc.find.photo_index import PhotoIndex
 found = find_duplicates(sys.argv[1], index=PhotoIndex(sys.argv[1] + ".index"), pixels=PIXELS)
-print(json.dumps([[member.path for member in group.members] for group in found]))
+kept = {member.path: group.members[0].path for group in found for member in group.members}
+groups = [[member.path for member in group.members] for group in found]
+print(json.dumps({"groups": groups, "spare": [[kept[path], path] for path in found.spare]}))
 """
 IMAGEDEDUP = """
 import json, logging, sys
@@ -63,9 +67,13 @@ PROGRAMS = {  # name: (its source, is it one of the others)
 
 @dataclass(frozen=True)
 class Found:
-    """The pairs of file names that a program put into one group, and its seconds from a cold start."""
+    """The pairs of file names that a program put into one group, its spare files, and its seconds from a cold start.
+
+    `spare` has a pair for each file that could be deleted, with the file that is kept; None of a program without such.
+    """
 
     pairs: Pairs
+    spare: Pairs | None
     seconds: float
 
 
@@ -81,9 +89,15 @@ def found_by(source: str, python: str, photos: Path) -> Found:
         seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"{source}\nstatus {done.returncode}: {done.stderr[-2000:]}")
-    groups = json.loads(done.stdout.splitlines()[-1])
+    said = json.loads(done.stdout.splitlines()[-1])
+    groups, spare = (said["groups"], pairs_of(said["spare"])) if isinstance(said, dict) else (said, None)
+    return Found(pairs_of(groups), spare, seconds)
+
+
+def pairs_of(groups: Iterable[Iterable[str]]) -> Pairs:
+    """Return all pairs of file names that one of the groups of paths holds."""
     names = ([Path(member).name for member in group] for group in groups)
-    return Found(frozenset(frozenset(pair) for group in names for pair in itertools.combinations(group, 2)), seconds)
+    return frozenset(frozenset(pair) for group in names for pair in itertools.combinations(group, 2))
 
 
 def joined(judge: Path, folder: Path) -> tuple[dict[str, str], Pairs]:
@@ -118,20 +132,27 @@ def judge_rows(judge: Path, programs: Iterable[tuple[str, str, str]]) -> list[di
             print(f"{judge.name}: {name} …", flush=True)
             found = found_by(source, python, Path(folder))
             copies = sum(frozenset(pair) in found.pairs for pair in root.items())
-            correct = len(found.pairs & right)
-            low, high = wilson(correct, len(found.pairs)) if found.pairs else (0.0, 1.0)
             rows.append(
                 {
                     "photos": f"{judge.name}, {count:,}",
                     "program": name,
                     "copies found": f"{copies / len(root):.3f}",
                     "pairs": f"{len(found.pairs):,}",
-                    "right": f"{correct / max(len(found.pairs), 1):.3f} ({low:.3f} … {high:.3f})",
+                    "right": share(found.pairs, right),
+                    "spare": "" if found.spare is None else f"{len(found.spare):,}",
+                    "spare right": "" if found.spare is None else share(found.spare, right),
                     "seconds": f"{found.seconds:.1f}",
                     "photos/s": f"{count / found.seconds:.0f}",
                 }
             )
     return rows
+
+
+def share(pairs: Pairs, right: Pairs) -> str:
+    """Return the share of right pairs with its interval of 95 % (Wilson)."""
+    correct = len(pairs & right)
+    low, high = wilson(correct, len(pairs)) if pairs else (0.0, 1.0)
+    return f"{correct / max(len(pairs), 1):.3f} ({low:.3f} … {high:.3f})"
 
 
 def time_rows(photos: Path, programs: Iterable[tuple[str, str, str]]) -> list[dict[str, object]]:
@@ -148,6 +169,8 @@ def time_rows(photos: Path, programs: Iterable[tuple[str, str, str]]) -> list[di
                 "copies found": "",
                 "pairs": f"{len(found.pairs):,}",
                 "right": "",
+                "spare": "",
+                "spare right": "",
                 "seconds": f"{found.seconds:.1f}",
                 "photos/s": f"{count / found.seconds:.0f}",
             }
