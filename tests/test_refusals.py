@@ -163,6 +163,42 @@ def test_match_on_a_full_disk_writes_all_or_nothing(place, small_disk, leaving):
     assert len(read_descriptors(output / "submission.h5")) == 64
 
 
+CRASHING = """
+import sys
+from pathlib import Path
+import h5py
+import numpy as np
+from isc.data.descriptors import Descriptors
+from isc.data.hdf5 import read_descriptors, write_descriptors
+from isc.errors import InputError
+
+full, room = Path(sys.argv[1]), Path(sys.argv[2])
+rows = Descriptors([f"{row:03}" for row in range(64)], np.eye(64, 256, dtype=np.float32))
+for number in range(4):
+    try:
+        write_descriptors(full / f"{number}.h5", rows, {"model": "m"})
+    except InputError as error:
+        print(error)
+for number in range(8):  # the library closes what it still holds with one of the next files
+    with h5py.File(room / f"{number}.h5", "w") as file:
+        made = file.create_dataset("vectors", (3, 4), np.float32, chunks=(1, 4))
+        made[0], made[2] = 1, 2
+write_descriptors(room / "sound.h5", rows, {"model": "m"})
+assert (read_descriptors(room / "sound.h5").vectors == rows.vectors).all()
+"""
+
+
+@pytest.mark.parametrize("leaving", [0, 4096, 20_000, 60_000])
+def test_a_file_that_a_full_disk_cut_short_harms_no_other(small_disk, tmp_path, leaving):
+    """HDF5 held on to it, and crashed with one of the next files of the process."""
+    filling = fill(small_disk, leaving)
+    command = [sys.executable, "-c", CRASHING, str(small_disk), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("No space left on device") == 4
+    assert list(small_disk.iterdir()) == [filling]
+
+
 def test_an_index_on_a_full_disk_can_be_made_smaller(small_disk):
     """`remove` and `compact` are what one turns to when a disk is full."""
     from isc.data.descriptors import Descriptors

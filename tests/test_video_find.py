@@ -80,6 +80,7 @@ def test_a_folder_of_videos_alone_and_programs_in_typescript(index, tmp_path):
     folder.mkdir()
     write_video(folder / "clip.ts", slides([1]))
     (folder / "page.ts").write_text("export const answer: number = 42;\n")
+    (folder / "short.ts").write_text("Game.start()\n")  # its first byte is that of a packet
     found = index.find(str(folder))
     assert [(row.suspect, row.photo) for row in found] == [(f"{folder}/clip.ts#t=0.00,2.00", str(PHOTOS[1]))]
     assert found.unreadable == ()

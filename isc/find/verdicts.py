@@ -66,10 +66,10 @@ class Judge:
         suspects: int,
         photos: int,
     ) -> Floats:
-        """Return the probability [P] of each pair of so many suspects and photos.
+        """Return the probability [P] that each pair is a copy and its photo.
 
-        `distance` [P] is squared, `unrelated` [P] is each pair's `unrelated_distance` of the suspect, `evidence` [P, E]
-        is NaN for pairs whose pixels could not be compared.
+        `suspects` and `photos` are the sizes of the two sets. `distance` [P] is squared, `unrelated` [P] is each pair's
+        `unrelated_distance` of the suspect, `evidence` [P, E] is NaN for pairs whose pixels could not be compared.
         """
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:

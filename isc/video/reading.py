@@ -107,7 +107,7 @@ def _counts(path: Path) -> bool:
             begin = file.read(TS_PACKET + 1)
     except OSError:
         return True  # reading says why
-    return begin[:1] == TS_SYNC and begin[TS_PACKET:] in (TS_SYNC, b"")
+    return begin[:1] == begin[TS_PACKET:] == TS_SYNC
 
 
 def frames(path: Path, *, every: float = EVERY, most: int = MOST) -> Iterator[Frame]:

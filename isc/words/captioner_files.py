@@ -33,7 +33,7 @@ KINDS: dict[str, type[AttentionLstm | GridTransformer]] = {"lstm": AttentionLstm
 
 @dataclass(frozen=True)
 class Language:
-    """What is known of one language: its retriever, the words of its training captions, and the fusion."""
+    """The parts of a captioner for a language: its retriever, training captions, their words, and the fusion."""
 
     retriever: Retriever
     flat: tuple[tuple[str, ...], ...]

@@ -29,7 +29,7 @@ AT_A_TIME = 16  # pictures that the backbone reads at a time
 
 @dataclass(frozen=True)
 class GridShape:
-    """How grids are made: timm backbone with its ImageNet weights, input in pixels, and cells a side."""
+    """The shape of grids: timm backbone with its ImageNet weights, side of the input in pixels, and cells a side."""
 
     backbone: str = "tf_efficientnet_lite0"
     image_size: int = 224

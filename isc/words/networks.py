@@ -16,7 +16,7 @@ State = tuple[Tensor, ...]
 
 
 class CaptionNetwork(nn.Module, ABC):
-    """What beam search and training need of a network; `rows` is the size of the vocabulary."""
+    """A network that writes captions, as training and beam search use it; `rows` is the size of the vocabulary."""
 
     def __init__(self, *, features: int, cells: int, rows: int, width: int, dropout: float) -> None:
         super().__init__()

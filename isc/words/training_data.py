@@ -1,4 +1,4 @@
-"""What words are learned from: captions to learn from and to choose with, and the grids of their pictures."""
+"""Training data of words: captions to learn from and to choose with, and the grids of their pictures."""
 
 from __future__ import annotations
 

@@ -37,10 +37,11 @@ class Applied:
 def apply(
     stored: CalibrationFile, matches: Matches, *, queries: int, references: int, unrelated: Floats | None = None
 ) -> Applied:
-    """Apply the calibration to the matches of a run with so many queries and references.
+    """Calibrate the scores of a run, and accept the pairs at or above the wanted threshold.
 
-    `unrelated` [M] is each pair's distance of the query to unrelated pictures, if the calibration has some. No pair is
-    accepted if the wanted precision was never reached.
+    `queries` and `references` are the sizes of the run's sets, which may differ from those of the fit. `unrelated` [M]
+    is each pair's distance of the query to unrelated pictures, if the calibration has some. No pair is accepted if the
+    wanted precision was never reached.
     """
     calibration = stored.calibration
     fitted = calibration.fitted(matches.score, unrelated)
