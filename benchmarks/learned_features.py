@@ -6,8 +6,8 @@
 True pairs are the judge's copies with their photos; wrong ones are its other queries with the two nearest references.
 A pair counts by the number of its points that agree on one affine map: of ours the evidence of the matching track, of
 XFeat what OpenCV's RANSAC finds (Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching", CVPR
-2024), also with the query mirrored. Copies count as found above all wrong pairs but one in a
-thousand. The last rows say what XFeat finds that we do not.
+2024), also with the query mirrored. Copies count as found above all wrong pairs but one in a thousand. The last rows
+say what XFeat finds that we do not.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Learned:
 
     def mutual(self, one: dict[str, Any], other: dict[str, Any]) -> tuple[Any, Any]:
         """Return the rows of features that are nearest to each other."""
-        return tuple(self.network.match(one["descriptors"], other["descriptors"], min_cossim=COSINE))  # type: ignore[return-value]
+        return tuple(self.network.match(one["descriptors"], other["descriptors"], min_cossim=COSINE))
 
     def glued(self, one: dict[str, Any], other: dict[str, Any]) -> tuple[Any, Any]:
         """Return the rows that LighterGlue joins."""
