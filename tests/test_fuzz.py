@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import fuzz
+from benchmarks.fuzz_kinds import Kind
 
 SLOW = ("command line", "model: header", "index: tables", "HDF5: descriptors", "HDF5: submission")
 
@@ -14,7 +15,7 @@ SLOW = ("command line", "model: header", "index: tables", "HDF5: descriptors", "
 @pytest.mark.parametrize("name", fuzz.KINDS)
 def test_sound_files_are_read(name):
     """Else the fuzzer would only find refusals; the third HDF5 file is one whose numbers are elsewhere."""
-    found = [fuzz.outcome(name, data) for data in fuzz._sound(name)]
+    found = [fuzz.outcome(name, data) for data in fuzz.sound(name)]
     if name in ("command line", "index: tables"):
         assert set(found) <= {fuzz.READ, fuzz.REFUSED}
     elif name == "HDF5: descriptors":
@@ -48,6 +49,6 @@ def test_what_goes_wrong_is_a_failure(monkeypatch):
         (lambda path: bytearray(1 << 34), "MemoryError"),
         (lambda path: Path("/nowhere").stat(), "FileNotFoundError"),
     ):
-        broken = fuzz.Kind(kind.sound, read, kind.suffix, kind.change)
+        broken = Kind(kind.sound, read, kind.suffix, kind.change)
         monkeypatch.setitem(fuzz.KINDS, "tar", broken)
         assert part in fuzz.outcome("tar", b"")
