@@ -32,7 +32,6 @@ import isc
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
-from isc.cli.console import LineHandler
 from tests import forked
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes longer than 200 ms now and then
@@ -192,10 +191,10 @@ class Workplace:
 
 @pytest.fixture(autouse=True)
 def no_handler_is_left() -> Iterator[None]:
-    """Take away the log handlers of commands that ran inside this process: they hold the streams of that test."""
+    """Take away the log handlers of commands and libraries (Hydra's --info) that ran here: they hold that test's streams."""
     yield
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, LineHandler)]:
+    for handler in [one for one in root.handlers if not type(one).__module__.startswith("_pytest.")]:
         root.removeHandler(handler)
 
 
