@@ -1,0 +1,1 @@
+"""Products of a shop, found in clips of videos."""
