@@ -17,7 +17,7 @@ from isc.photos.folders import has_image_suffix, image_files
 from isc.products.answers import Answer, Box, Match
 from isc.products.catalogue import Catalogue, Item
 from isc.products.evidence import NAMES, ItemWords, pixel_evidence
-from isc.products.fusion import FILE, load_fusion
+from isc.products.fusion import FILE, ProductFusion, load_fusion
 from isc.products.regions import REGIONS, best_of_pictures, box_of, describe_regions, describe_whole
 from isc.products.transcripts import Spoken
 from isc.video.reading import Frame, frame_at, frames, is_video, rate_and_size
@@ -79,19 +79,37 @@ def clip_name(clip: Path) -> str:
     return clip.name if clip.is_dir() else clip.stem
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen and heard of a clip.
+
+    `evidence` [I, 8] is in the order of NAMES; `cosines` [F, R, P] are those of the regions of the frames with all
+    pictures of the shop; `times` are the (start, end) of the frames, `sizes` their (width, height), both [F].
+    """
+
+    evidence: npt.NDArray[np.float64]
+    cosines: npt.NDArray[np.float32]
+    times: tuple[tuple[float, float], ...]
+    sizes: tuple[tuple[int, int], ...]
+    said: str
+
+
 class ProductFinder:
     """Finds items of a shop in clips, by a model that `isc train task=products` has trained.
 
-    Raises InputError if there is no such model, or no fusion beside it, and for a shop picture that cannot be read.
+    `fusion` is the one beside the model, if no other is given. Raises InputError if there is no such model, or no
+    fusion beside it, and for a shop picture that cannot be read.
     """
 
-    def __init__(self, model: str, catalogue: Catalogue, *, device: str = "auto") -> None:
+    def __init__(
+        self, model: str, catalogue: Catalogue, *, fusion: ProductFusion | None = None, device: str = "auto"
+    ) -> None:
         self.catalogue = catalogue
         self._network = load_inference_model(model, device=device)
         path = beside_model(model, FILE)
-        if not path.is_file():
+        if fusion is None and not path.is_file():
             raise InputError(f"--model {model}: {path} is not there; expected the run folder of {COMMAND}")
-        self._fusion = load_fusion(path)
+        self._fusion = fusion or load_fusion(path)
         self._owners = np.array([place for place, _ in catalogue.pictures])
         self._files = [file for _, file in catalogue.pictures]
         pictures = [read_image(file) for file in self._files]
@@ -104,36 +122,42 @@ class ProductFinder:
 
         `spoken` is what is said. Raises InputError for a clip without a frame that can be read.
         """
+        look = self.look(clip, spoken)
+        probabilities = self._fusion.probabilities(look.evidence, said=bool(look.said))
+        order = np.argsort(-probabilities[:-1], kind="stable")
+        choices = tuple(
+            Choice(self.catalogue.items[at], float(probabilities[at]), _named(look.evidence[at])) for at in order
+        )
+        none = float(probabilities[-1])
+        place, match = self._place(clip, look, int(order[0]))
+        answer = Answer()
+        if choices[0].probability > none:
+            answer = Answer(choices[0].item.item_id, place.frame, (match,))
+        shown = sorted({int(at) for at in np.linspace(0, len(look.times) - 1, STRIP).round()})
+        return Finding(clip, choices, none, look.said, place, tuple(look.times[at][0] for at in shown), answer)
+
+    def look(self, clip: Path, spoken: Sequence[Spoken] = ()) -> Look:
+        """Return the evidence of a clip for each item, without weighing it. Raises InputError as `find` does."""
         times, rows, sizes = [], [], []
         for batch in _batches(clip_frames(clip)):
             rows.append(describe_regions(self._network, [one.pixels for one in batch]) @ self._shop.T)
             times += [(one.start, one.end) for one in batch]
             sizes += [(one.pixels.shape[1], one.pixels.shape[0]) for one in batch]
-        pictures: npt.NDArray[np.float32] = np.concatenate(rows)
-        cosines = best_of_pictures(pictures, self._owners)
-        said = " ".join(one.text for one in spoken)
-        evidence = np.column_stack(
-            [pixel_evidence(cosines, [end - start for start, end in times]), self._words.evidence(said)]
-        )
-        probabilities = self._fusion.probabilities(evidence, said=bool(said.strip()))
-        order = np.argsort(-probabilities[:-1], kind="stable")
-        choices = tuple(
-            Choice(self.catalogue.items[at], float(probabilities[at]), dict(zip(NAMES, evidence[at].tolist(), strict=True)))
-            for at in order
-        )  # fmt: skip
-        first, none = int(order[0]), float(probabilities[-1])
-        frame, region = np.unravel_index(int(cosines[:, :, first].argmax()), cosines.shape[:2])
-        own = np.flatnonzero(self._owners == first)
-        picture = int(own[pictures[frame, region, own].argmax()])
-        number, (width, height) = _number_and_size(clip, int(frame), times[frame][0], sizes[frame])
-        place = Place(times[frame][0], number, REGIONS[region], self._files[picture])
-        answer = Answer()
-        if choices[0].probability > none:
-            seen: Box = box_of(REGIONS[region], width, height)
-            match = Match(self._files[picture].name, (0, 0, *self._sizes[picture]), seen)
-            answer = Answer(choices[0].item.item_id, number, (match,))
-        shown = sorted({int(at) for at in np.linspace(0, len(times) - 1, STRIP).round()})
-        return Finding(clip, choices, none, said, place, tuple(times[at][0] for at in shown), answer)
+        cosines: npt.NDArray[np.float32] = np.concatenate(rows)
+        said = " ".join(one.text for one in spoken).strip()
+        pixels = pixel_evidence(best_of_pictures(cosines, self._owners), [end - start for start, end in times])
+        return Look(np.column_stack([pixels, self._words.evidence(said)]), cosines, tuple(times), tuple(sizes), said)
+
+    def _place(self, clip: Path, look: Look, item: int) -> tuple[Place, Match]:
+        """Return where an item is seen best, and the same as a match of the challenge."""
+        own = np.flatnonzero(self._owners == item)
+        cosines = look.cosines[:, :, own]
+        frame, region, which = (int(at) for at in np.unravel_index(int(cosines.argmax()), cosines.shape))
+        picture, seconds = int(own[which]), look.times[frame][0]
+        number, (width, height) = _number_and_size(clip, frame, seconds, look.sizes[frame])
+        seen: Box = box_of(REGIONS[region], width, height)
+        match = Match(self._files[picture].name, (0, 0, *self._sizes[picture]), seen)
+        return Place(seconds, number, REGIONS[region], self._files[picture]), match
 
 
 def clip_frames(clip: Path) -> Iterator[Frame]:
@@ -178,6 +202,10 @@ def _batches(found: Iterator[Frame]) -> Iterator[list[Frame]]:
             batch = []
     if batch:
         yield batch
+
+
+def _named(row: npt.NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(NAMES, row.tolist(), strict=True))
 
 
 def _number_and_size(clip: Path, place: int, seconds: float, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:

@@ -159,8 +159,8 @@ class ProductTrainer:
         """Take over the state of a checkpoint. Raises InputError for that of another catalogue."""
         if state["memory"].shape != self.memory.rows.shape or state["centres"].shape != self.centres.shape:
             raise InputError(
-                f"catalogue={self.config.catalogue}: {len(self.memory.rows)} pictures of {len(self.centres)} items; the "
-                f"run began with {len(state['memory'])} of {len(state['centres'])}; expected the same"
+                f"catalogue={self.config.catalogue}: {len(self.memory.rows)} pictures of {len(self.centres)} items; "
+                f"the run began with {len(state['memory'])} of {len(state['centres'])}; expected the same"
             )
         self.model.load_state_dict(state["model"])
         self.average.state = state["average"]
