@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,13 +123,8 @@ class ProductFinder:
         `spoken` is what is said. Raises InputError for a clip without a frame that can be read.
         """
         look = self.look(clip, spoken)
-        probabilities = self._fusion.probabilities(look.evidence, said=bool(look.said))
-        order = np.argsort(-probabilities[:-1], kind="stable")
-        choices = tuple(
-            Choice(self.catalogue.items[at], float(probabilities[at]), _named(look.evidence[at])) for at in order
-        )
-        none = float(probabilities[-1])
-        place, match = self._place(clip, look, int(order[0]))
+        choices, none = self.weigh(look)
+        place, match = self._place(clip, look, self.catalogue.places[choices[0].item.item_id])
         answer = Answer()
         if choices[0].probability > none:
             answer = Answer(choices[0].item.item_id, place.frame, (match,))
@@ -138,26 +133,51 @@ class ProductFinder:
 
     def look(self, clip: Path, spoken: Sequence[Spoken] = ()) -> Look:
         """Return the evidence of a clip for each item, without weighing it. Raises InputError as `find` does."""
+        return self._look(clip_frames(clip), " ".join(one.text for one in spoken).strip())
+
+    def look_at(self, photo: Pixels) -> Look:
+        """Return the evidence of a decoded photo, as `look` does of a clip that nothing is said in."""
+        return self._look([Frame(0.0, 1.0, photo)], "")
+
+    def weigh(self, look: Look) -> tuple[tuple[Choice, ...], float]:
+        """Return the items, the most probable first, and the probability of none of them."""
+        probabilities = self._fusion.probabilities(look.evidence, said=bool(look.said))
+        order = np.argsort(-probabilities[:-1], kind="stable")
+        choices = tuple(
+            Choice(self.catalogue.items[at], float(probabilities[at]), _named(look.evidence[at])) for at in order
+        )
+        return choices, float(probabilities[-1])
+
+    def best_view(self, look: Look, item: Item) -> tuple[tuple[float, float, float, float], Path]:
+        """Return the region that shows an item best, as shares, and the picture of the shop that it is most like."""
+        _, region, picture = self._seen_best(look, self.catalogue.places[item.item_id])
+        return REGIONS[region], self._files[picture]
+
+    def _look(self, found: Iterable[Frame], said: str) -> Look:
         times, rows, sizes = [], [], []
-        for batch in _batches(clip_frames(clip)):
+        for batch in _batches(found):
             rows.append(describe_regions(self._network, [one.pixels for one in batch]) @ self._shop.T)
             times += [(one.start, one.end) for one in batch]
             sizes += [(one.pixels.shape[1], one.pixels.shape[0]) for one in batch]
         cosines: npt.NDArray[np.float32] = np.concatenate(rows)
-        said = " ".join(one.text for one in spoken).strip()
         pixels = pixel_evidence(best_of_pictures(cosines, self._owners), [end - start for start, end in times])
         return Look(np.column_stack([pixels, self._words.evidence(said)]), cosines, tuple(times), tuple(sizes), said)
 
     def _place(self, clip: Path, look: Look, item: int) -> tuple[Place, Match]:
         """Return where an item is seen best, and the same as a match of the challenge."""
-        own = np.flatnonzero(self._owners == item)
-        cosines = look.cosines[:, :, own]
-        frame, region, which = (int(at) for at in np.unravel_index(int(cosines.argmax()), cosines.shape))
-        picture, seconds = int(own[which]), look.times[frame][0]
+        frame, region, picture = self._seen_best(look, item)
+        seconds = look.times[frame][0]
         number, (width, height) = _number_and_size(clip, frame, seconds, look.sizes[frame])
         seen: Box = box_of(REGIONS[region], width, height)
         match = Match(self._files[picture].name, (0, 0, *self._sizes[picture]), seen)
         return Place(seconds, number, REGIONS[region], self._files[picture]), match
+
+    def _seen_best(self, look: Look, item: int) -> tuple[int, int, int]:
+        """Return the numbers of the frame, the region and the shop's picture with the largest cosine for an item."""
+        own = np.flatnonzero(self._owners == item)
+        cosines = look.cosines[:, :, own]
+        frame, region, which = (int(at) for at in np.unravel_index(int(cosines.argmax()), cosines.shape))
+        return frame, region, int(own[which])
 
 
 def clip_frames(clip: Path) -> Iterator[Frame]:
@@ -193,7 +213,7 @@ def _photos(clip: Path) -> list[Path]:
     return [clip]
 
 
-def _batches(found: Iterator[Frame]) -> Iterator[list[Frame]]:
+def _batches(found: Iterable[Frame]) -> Iterator[list[Frame]]:
     batch: list[Frame] = []
     for one in found:
         batch.append(one)
