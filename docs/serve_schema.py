@@ -10,9 +10,9 @@ from isc.serve.schema import metadata
 COLUMNS = (  # the tables of the picture, from left to right
     ("image", "descriptor", "removal", "folder_import"),
     ("request", "provider", "circuit", "event"),
-    ("copy_match", "label", "caption", "number", "written_caption"),
+    ("copy_match", "label", "caption", "product", "number", "written_caption"),
     ("suggestion", "vote", "rating", "listing", "outbox"),
-    ("token", "session", "lease"),
+    ("shop_picture", "token", "session", "lease"),
 )
 WIDTH, GAP, LINE, HEAD = 200, 56, 17, 26
 STYLE = """text { font: 12px system-ui, sans-serif; fill: #5c646d }

@@ -10,7 +10,7 @@ from isc.serve.api.app import create_app
 from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Role
 from isc.serve.requests import lease, register
-from isc.serve.results import CopyMatch
+from isc.serve.results import CopyMatch, Product, ShopPicture
 from isc.serve.settings import Caps
 from isc.serve.storing import store
 from isc.serve.tokens import create_token
@@ -29,13 +29,14 @@ def described(tmp_path_factory):
 
     class Said:
         version = "1"
-        kinds = frozenset(("copy",))
+        kinds = frozenset(("copy", "product"))
 
     number = register(service.database, {"said": Said()})["said"]
     new = [NewImage(f"{at:064x}", 10, f"{at}.jpg", str(PHOTOS[at])) for at in range(2)]
     images = [one for one, _ in take_in(service.database, new)]
     held = lease(service.database, [number], limit=1, seconds=60)[0]
-    store(service.database, service.settings, held, "said", [CopyMatch(images[1], 0.3, 0.7, "perhaps")])
+    item = Product("I1", "An item", 0.8, ShopPicture("i1.jpg", b"\xff\xd8\xff\xd9"), evidence={"none": 0.1})
+    store(service.database, service.settings, held, "said", [CopyMatch(images[1], 0.3, 0.7, "perhaps"), item])
     found = schemathesis.openapi.from_asgi("/openapi.json", create_app(service.settings, service.database))
     yield found, create_token(service.database, "tester", Role.admin)
     service.close()

@@ -21,7 +21,7 @@ import uvicorn
 from isc.serve import schema
 from isc.serve.api import render as rendering
 from isc.serve.api.app import create_app, shielded
-from isc.serve.results import Caption, Label
+from isc.serve.results import Caption, Label, Product, ShopPicture
 from isc.serve.storing import store
 from tests.serving import PHOTOS, Service, edited, free_port, settings_in
 
@@ -31,7 +31,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium or goog
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-PAGES = ("/", "/review", "/review?view=grid", "/captions", "/images", "/images/7", "/providers", "/login")
+PAGES = ("/", "/review", "/review?view=grid", "/review?kind=product", "/captions", "/images", "/images/1", "/images/7",
+         "/providers", "/login")  # fmt: skip
 LOOKS = ((360, "light"), (1300, "dark"), (3840, "light"))
 COPIES = 4
 
@@ -50,19 +51,24 @@ def service(tmp_path_factory):
 
 
 def _say_more(service):
-    """Let another provider say a label and a caption."""
+    """Let another provider say a label, a caption and an item of a shop."""
     from isc.serve.requests import ask, lease, register
 
     class Said:
         version = "1"
-        kinds = frozenset(("label", "caption"))
+        kinds = frozenset(("label", "caption", "product"))
 
     providers = {**service.worker._providers, "objects": Said()}
     number = register(service.database, providers)["objects"]
     with service.database.writing() as connection:
         ask(connection, [1], [number], priority=1)
     held = lease(service.database, [number], limit=1, seconds=60)[0]
-    said = [Label("lighthouse", 0.6, "Q39715"), Caption("שלום, welcome", "he", 0.5)]
+    seen = ((0.15, 0.15), (0.85, 0.15), (0.85, 0.85), (0.15, 0.85))
+    item = Product(
+        "B-0042", "Print of a fish, framed in oak", 0.83, ShopPicture("B-0042_2.jpg", PHOTOS[0].read_bytes()), "Print",
+        seen, {"next_item": "B-7", "next_title": "Print of a boat", "next_probability": 0.11, "none": 0.04},
+    )  # fmt: skip
+    said = [Label("lighthouse", 0.6, "Q39715"), Caption("שלום, welcome", "he", 0.5), item]
     assert store(service.database, service.settings, held, "objects", said)
     service.worker.register_all()  # nobody answers for it from now on
 
@@ -210,6 +216,22 @@ def test_review_by_keyboard_with_undo(page, service):
     page.wait_for_selector(f"form.decide[data-suggestion='{second}']")
     votes = service.rows(sa.select(schema.vote.c.decision).where(schema.vote.c.suggestion_id == int(first)))
     assert [row.decision for row in votes] == ["accept", "undo", "reject"]
+
+
+def test_an_item_of_a_shop_is_shown_beside_the_picture_and_decided_by_keys(page, service):
+    page.goto("/review?kind=product", wait_until="networkidle")
+    first = _shown(page)
+    sizes = page.eval_on_selector_all(".pair.big img", "all => all.map(one => one.complete && one.naturalWidth)")
+    assert len(sizes) == 2
+    assert min(sizes) > 0
+    assert page.locator(".pair.big .region polygon").count() == 1
+    assert "Print of a fish, framed in oak" in page.locator("#question").inner_text()
+    page.keyboard.press("a")
+    page.wait_for_selector("#card:not(:has(form.decide))")
+    page.keyboard.press("z")
+    page.wait_for_selector(f"form.decide[data-suggestion='{first}']")
+    votes = service.rows(sa.select(schema.vote.c.decision).where(schema.vote.c.suggestion_id == int(first)))
+    assert [row.decision for row in votes] == ["accept", "undo"]
 
 
 def test_flicker_swipe_and_zoom_lay_the_common_part_on_each_other(page):

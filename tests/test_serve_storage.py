@@ -20,7 +20,7 @@ from isc.serve.intake import NewImage, delete_image, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
 from isc.serve.providers.base import Busy, Limits, Refused, Unavailable
 from isc.serve.requests import Circuit, close, failed, lease, register, send_again
-from isc.serve.results import CopyMatch, Label
+from isc.serve.results import CopyMatch, Label, Product, ShopPicture
 from isc.serve.storing import store
 from isc.serve.votes import Reviewer, cast
 from tests.serving import Service, server, settings_in
@@ -115,9 +115,16 @@ def test_migrations_go_up_and_down_with_data_in_the_tables(url):
         assert connection.execute(sa.select(schema.suggestion.c.audit)).scalar_one() is False
         assert connection.execute(sa.select(schema.image.c.name)).scalar_one() == "ä 😀.jpg"
         connection.execute(sa.insert(schema.circuit).values(name="p", failures=1, open_until=0.0))
+        jpeg = bytes(range(256)) * 1_000
+        connection.execute(sa.insert(schema.shop_picture).values(sha256="b" * 64, jpeg=jpeg))
+        item = {"request_id": 1, "image_id": 1, "picture_id": 1, "item_id": "I", "title": "ä 😀", "item_kind": "",
+                "probability": 0.5, "picture": "i.jpg", "evidence": {}}  # fmt: skip
+        connection.execute(sa.insert(schema.product).values(item))
+        connection.execute(sa.insert(schema.suggestion).values(values | {"id": 2, "kind": "product"}))
+        assert connection.execute(sa.select(schema.shop_picture.c.jpeg)).scalar_one() == jpeg
     database.downgrade("0001")
     names = sa.inspect(database.engine).get_table_names()
-    assert "circuit" not in names
+    assert not {"circuit", "product", "shop_picture"} & set(names)
     with database.reading() as connection:
         assert connection.execute(sa.select(schema.image.c.sha256)).scalar_one() == "a" * 64
         assert connection.execute(sa.text("SELECT score FROM suggestion")).scalar_one() == 0.5
@@ -221,6 +228,35 @@ def test_a_circuit_opens_after_failures_in_a_row_and_closes_after_a_success(serv
     assert not circuit.closed()
     circuit.succeeded()
     assert circuit.closed()
+
+
+def test_a_picture_of_a_shop_that_comes_at_once_is_kept_once_and_goes_into_a_backup(service, tmp_path):
+    images, number = _asked(service, 6)
+    held = lease(service.database, [number], limit=6, seconds=60)
+    shown = ShopPicture("i.jpg", b"\xff\xd8" + bytes(100_000))
+    problems = []
+
+    def work(one):
+        try:
+            store(service.database, service.settings, one, "said", [Product("I", "Item", 0.8, shown)])
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in held]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert problems == []
+    assert [row.jpeg for row in service.rows(sa.select(schema.shop_picture))] == [shown.jpeg]
+    assert len(service.rows(sa.select(schema.product))) == 6
+    assert delete_image(service.database, service.files, images[0])
+    assert len(service.rows(sa.select(schema.product))) == 5
+    write_backup(service.database, service.settings, tmp_path / "backup.tar")
+    other = Service.made(settings_in(tmp_path / "other"))
+    read_backup(other.database, other.settings, tmp_path / "backup.tar")
+    assert [row.jpeg for row in other.rows(sa.select(schema.shop_picture))] == [shown.jpeg]
+    other.close()
 
 
 def _suggested(service):

@@ -10,5 +10,7 @@ from .results import Caption as Caption
 from .results import CopyMatch as CopyMatch
 from .results import Label as Label
 from .results import Number as Number
+from .results import Product as Product
+from .results import ShopPicture as ShopPicture
 from .settings import Settings as Settings
 from .settings import read_settings as read_settings

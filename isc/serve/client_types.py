@@ -113,6 +113,30 @@ class SaidCaptionResult(TypedDict):
     result: CaptionResult
 
 
+class ProductResult(TypedDict):
+    """An item of a shop that the picture shows."""
+
+    item_id: str
+    title: str
+    item_kind: str
+    probability: float
+    region: list[list[float]] | None
+    picture: str
+    preview: str
+    evidence: dict[str, float | str]
+
+
+class SaidProductResult(TypedDict):
+    """Said[ProductResult]."""
+
+    provider: str
+    version: str
+    suggestion: int | None
+    state: SuggestionState | None
+    why: str | None
+    result: ProductResult
+
+
 class WrittenCaption(TypedDict):
     """A caption that a person wrote, the last one in its language."""
 
@@ -165,12 +189,13 @@ class Results(TypedDict):
     copies: list[SaidCopy]
     labels: list[SaidLabelResult]
     captions: list[SaidCaptionResult]
+    products: list[SaidProductResult]
     written: list[WrittenCaption]
     numbers: list[SaidNumberResult]
     requests: list[ProviderRequest]
 
 
-Kind = Literal["copy", "label", "caption", "number"]
+Kind = Literal["copy", "label", "caption", "product", "number"]
 
 
 class Suggestion(TypedDict):
@@ -190,6 +215,7 @@ class Suggestion(TypedDict):
     copy_match: NotRequired[Copy | None]
     label: NotRequired[LabelResult | None]
     caption: NotRequired[CaptionResult | None]
+    product: NotRequired[ProductResult | None]
 
 
 class Suggestions(TypedDict):

@@ -11,6 +11,7 @@ class Kind(StrEnum):
     copy = "copy"
     label = "label"
     caption = "caption"
+    product = "product"
     number = "number"
 
 

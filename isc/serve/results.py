@@ -11,11 +11,17 @@ from typing import Any, ClassVar
 from isc.serve.kinds import Kind
 
 Region = tuple[tuple[float, float], ...]  # corners (x, y) as fractions of the picture's width and height
+MOST_JPEG = 500_000  # bytes of a shop's picture as it is shown
 WIKIDATA = re.compile(r"Q[1-9][0-9]{0,15}")
 
 
 class Nonsense(ValueError):
     """A result that cannot be right; the request of its provider fails."""
+
+
+def _text(name: str, value: str, most: int) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= most:
+        raise Nonsense(f"{name} {value!r:.60}; expected a text of 1 to {most} characters")
 
 
 def _share(name: str, value: float) -> None:
@@ -77,8 +83,7 @@ class Label:
     wikidata: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= 200:
-            raise Nonsense(f"label {self.name!r:.60}; expected a text of 1 to 200 characters")
+        _text("label", self.name, 200)
         _share(f"score of {self.name!r}", self.score)
         if self.wikidata is not None and not WIKIDATA.fullmatch(self.wikidata):
             raise Nonsense(f"wikidata id {self.wikidata!r:.40}; expected Q and a number")
@@ -113,6 +118,59 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class ShopPicture:
+    """A picture of a shop: the name of its file, and a small JPEG of it, which the service keeps and shows."""
+
+    name: str
+    jpeg: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _text("picture", self.name, 255)
+        if not self.jpeg.startswith(b"\xff\xd8") or len(self.jpeg) > MOST_JPEG:
+            raise Nonsense(f"picture {self.name!r:.60}: {len(self.jpeg)} bytes; expected a JPEG up to {MOST_JPEG:,}")
+
+
+@dataclass(frozen=True)
+class Product:
+    """An item of a shop that the picture shows.
+
+    `item_kind` is what the shop calls such items, maybe nothing; `region` is the part that shows it; `picture` is that
+    of the shop which it is most like; `evidence` says what else it may be, in numbers and words.
+    """
+
+    kind: ClassVar[Kind] = Kind.product
+    item_id: str
+    title: str
+    probability: float
+    picture: ShopPicture
+    item_kind: str = ""
+    region: Region | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _text("item", self.item_id, 200)
+        _text("title", self.title, 500)
+        if len(self.item_kind) > 200:
+            raise Nonsense(f"kind {self.item_kind!r:.60}; expected at most 200 characters")
+        _share("probability", self.probability)
+
+    @property
+    def score(self) -> float:
+        return self.probability
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "item_id": self.item_id,
+            "title": self.title,
+            "item_kind": self.item_kind,
+            "probability": float(self.probability),
+            "region": self.region,
+            "picture": self.picture.name,
+            "evidence": dict(self.evidence),
+        }
+
+
+@dataclass(frozen=True)
 class Number:
     """A number of a classifier, of any range. Nobody is asked about it."""
 
@@ -121,8 +179,7 @@ class Number:
     value: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.classifier, str) or not 0 < len(self.classifier) <= 100:
-            raise Nonsense(f"classifier {self.classifier!r:.60}; expected a text of 1 to 100 characters")
+        _text("classifier", self.classifier, 100)
         if not (isinstance(self.value, int | float) and math.isfinite(self.value)):
             raise Nonsense(f"{self.classifier}: {self.value!r}; expected a finite number")
 
@@ -141,4 +198,5 @@ class Hash:
             raise Nonsense(f"pdq {self.pdq!r:.80}; expected 64 hexadecimal digits")
 
 
-Result = CopyMatch | Label | Caption | Number | Hash
+Suggested = CopyMatch | Label | Caption | Product  # what people may be asked about
+Result = Suggested | Number | Hash

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import MEDIUMBLOB
 
 metadata = sa.MetaData(
     naming_convention={
@@ -19,6 +20,7 @@ metadata = sa.MetaData(
 )
 Json = sa.JSON(none_as_null=True)
 Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+Jpeg = sa.LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
 BYTES: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mariadb_charset": "utf8mb4",
          "mariadb_collate": "utf8mb4_bin", "sqlite_autoincrement": True}  # fmt: skip
 
@@ -151,6 +153,30 @@ caption = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     _text("language", 16, null=True),
     sa.Column("score", sa.Double),
+    **BYTES,
+)
+shop_picture = sa.Table(  # small JPEGs, each once; the service shows these, and never a file of the shop
+    "shop_picture",
+    metadata,
+    _id(),
+    _text("sha256", 64, unique=True),
+    sa.Column("jpeg", Jpeg, nullable=False),
+    **BYTES,
+)
+product = sa.Table(
+    "product",
+    metadata,
+    _id(),
+    _of("request"),
+    _of("image"),
+    _of("shop_picture", "picture_id"),
+    _text("item_id", 200),
+    _text("title", 500),
+    _text("item_kind", 200),
+    sa.Column("probability", sa.Double, nullable=False),
+    sa.Column("region", Json),
+    _text("picture", 255),
+    sa.Column("evidence", Json, nullable=False),
     **BYTES,
 )
 number = sa.Table(
@@ -303,4 +329,4 @@ session = sa.Table(
     **BYTES,
 )
 
-RESULTS = {"copy": copy_match, "label": label, "caption": caption, "number": number}
+RESULTS = {"copy": copy_match, "label": label, "caption": caption, "product": product, "number": number}

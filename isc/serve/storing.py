@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Sequence
@@ -12,12 +13,12 @@ from sqlalchemy.engine import Connection
 
 from isc.evaluate.metrics import wilson
 from isc.serve.captions import is_written
-from isc.serve.database import Database, trying_again
+from isc.serve.database import Database, insert_ignoring, trying_again
 from isc.serve.kinds import ImageState, Kind, RequestState, SuggestionState
 from isc.serve.outbox import WEBHOOK, enqueue
 from isc.serve.requests import Leased, close
-from isc.serve.results import Caption, CopyMatch, Hash, Label, Number, Result
-from isc.serve.schema import RESULTS, copy_match, event, image, listing, number, request, suggestion
+from isc.serve.results import Caption, CopyMatch, Hash, Label, Number, Product, Result, ShopPicture, Suggested
+from isc.serve.schema import RESULTS, copy_match, event, image, listing, number, request, shop_picture, suggestion
 from isc.serve.settings import Settings
 
 PLAIN = 0.9  # plainness from which a copy is explained by the lack of anything to see
@@ -77,6 +78,8 @@ def _stored(connection: Connection, settings: Settings, held: Leased, provider: 
         connection.execute(sa.update(image).where(image.c.id == held.image_id).values(pdq=result.pdq))
         return None
     row = {"request_id": held.id, "image_id": held.image_id, **result.row()}
+    if isinstance(result, Product):
+        row["picture_id"] = _kept(connection, result.picture)
     key = connection.execute(sa.insert(RESULTS[result.kind]).values(row)).inserted_primary_key
     if isinstance(result, Number):
         return None
@@ -104,6 +107,16 @@ def _stored(connection: Connection, settings: Settings, held: Leased, provider: 
     return asked
 
 
+def _kept(connection: Connection, picture: ShopPicture) -> int:
+    """Return the number of a shop's picture, which is kept once."""
+    digest = hashlib.sha256(picture.jpeg).hexdigest()
+    known = sa.select(shop_picture.c.id).where(shop_picture.c.sha256 == digest)
+    if (found := connection.scalar(known)) is None:
+        insert_ignoring(connection, shop_picture, {"sha256": digest, "jpeg": picture.jpeg})
+        found = connection.scalars(known).one()
+    return int(found)
+
+
 def _told_before(connection: Connection, held: Leased, other: int) -> bool:
     """Return whether the provider has suggested this pair the other way round: both arrived at once.
 
@@ -121,11 +134,11 @@ def priority(score: float, weight: float) -> float:
     return weight * 4 * score * (1 - score) + 0.001 * weight
 
 
-def impact(result: CopyMatch | Label | Caption) -> float:
+def impact(result: Suggested) -> float:
     """Return how much a decision changes, 0…1: a copy of the whole picture more than one of a corner."""
     if isinstance(result, CopyMatch):
         return 0.5 + 0.5 * area(result.other_region) if result.other_region else 0.5
-    return 0.3 if isinstance(result, Label) else 0.2
+    return 0.3 if isinstance(result, Label | Product) else 0.2
 
 
 def area(corners: Sequence[tuple[float, float]]) -> float:
@@ -134,9 +147,7 @@ def area(corners: Sequence[tuple[float, float]]) -> float:
     return min(1.0, abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in ends)) / 2)
 
 
-def _asked(
-    connection: Connection, settings: Settings, held: Leased, provider: str, result: CopyMatch | Label | Caption
-) -> Asked:
+def _asked(connection: Connection, settings: Settings, held: Leased, provider: str, result: Suggested) -> Asked:
     """Return whether a person is asked about a result. A share of the withheld is shown at random, for audits."""
     show, withhold = settings.thresholds(provider, result.kind)
     if result.score < show:
@@ -153,9 +164,7 @@ def _asked(
     return Asked(SuggestionState.withheld, why) if why else Asked(SuggestionState.unreviewed)
 
 
-def _explained(
-    connection: Connection, settings: Settings, held: Leased, result: CopyMatch | Label | Caption
-) -> str | None:
+def _explained(connection: Connection, settings: Settings, held: Leased, result: Suggested) -> str | None:
     """Return what else explains a match: a negative picture, a flood, or pictures that are almost empty."""
     if not isinstance(result, CopyMatch):
         return None
@@ -195,7 +204,7 @@ def _flooded(connection: Connection, settings: Settings, other: int) -> bool:
     return True
 
 
-def _listed(connection: Connection, result: CopyMatch | Label | Caption) -> str | None:
+def _listed(connection: Connection, result: Suggested) -> str | None:
     if not isinstance(result, Label):
         return None
     values = [result.name, *([result.wikidata] if result.wikidata else [])]

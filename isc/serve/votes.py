@@ -144,7 +144,7 @@ def verdict_body(connection: Connection, one: sa.Row[tuple[object, ...]], state:
         sa.select(provider.c.name, provider.c.version).where(provider.c.id == one.provider_id)
     ).one()
     digest = sa.select(image.c.sha256)
-    hidden = ("id", "request_id", "image_id", "other_id")
+    hidden = ("id", "request_id", "image_id", "other_id", "picture_id")
     body: dict[str, object] = {
         "suggestion": one.id,
         "kind": one.kind,

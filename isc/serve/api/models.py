@@ -115,6 +115,23 @@ class CaptionResult(BaseModel):
     score: float | None
 
 
+class ProductResult(BaseModel):
+    """An item of a shop that the picture shows.
+
+    `region` are the corners (x, y) of the part that shows it, in fractions; `picture` is the file of the shop's picture
+    that it is most like, `preview` where that is shown; `evidence` says what else it may be.
+    """
+
+    item_id: str
+    title: str
+    item_kind: str
+    probability: float
+    region: list[tuple[float, float]] | None
+    picture: str
+    preview: str
+    evidence: dict[str, float | str]
+
+
 class WrittenCaption(BaseModel):
     """A caption that a person wrote, the last one in its language."""
 
@@ -139,6 +156,7 @@ class Results(BaseModel):
     copies: list[Said[Copy]]
     labels: list[Said[LabelResult]]
     captions: list[Said[CaptionResult]]
+    products: list[Said[ProductResult]]
     written: list[WrittenCaption]
     numbers: list[Said[NumberResult]]
     requests: list[ProviderRequest]
@@ -181,6 +199,7 @@ class Suggestion(BaseModel):
     copy_match: Copy | None = None
     label: LabelResult | None = None
     caption: CaptionResult | None = None
+    product: ProductResult | None = None
 
 
 class SuggestionHistory(BaseModel):

@@ -40,7 +40,7 @@ GRID = 12  # suggestions of a batch
 PAGE = 60  # pictures of a page
 Order = Annotated[str, Query(pattern="^(priority|random|newest)$")]
 Name = Annotated[str | None, Query(max_length=64, pattern="^[A-Za-z0-9_-]*$")]
-KindName = Annotated[str | None, Query(pattern="^(copy|label|caption|)$")]
+KindName = Annotated[str | None, Query(pattern="^(copy|label|caption|product|)$")]
 
 
 @router.get("/login")

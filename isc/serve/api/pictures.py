@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
@@ -15,6 +16,7 @@ from isc.serve.api.problems import ApiProblem, answers
 from isc.serve.api.queries import one_image
 from isc.serve.previews import SIDES, preview_path
 from isc.serve.reading import Unreadable
+from isc.serve.schema import shop_picture
 
 router = APIRouter(prefix="/pictures", tags=["pictures"])
 QUIET = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, max-age=3600"}
@@ -42,6 +44,16 @@ def preview(
         with atomic_path(place) as beside:
             beside.write_bytes(data)
     return FileResponse(place, media_type="image/jpeg", headers=QUIET)
+
+
+@router.get("/shop/{picture_id}.jpg", response_class=Response, responses={**JPEG, **answers(404)})
+def shop(state: Shared, _: Reviewing, picture_id: ImageId) -> Response:
+    """Return a small picture of a shop, as a provider gave it with an item; no file is opened for it."""
+    with state.database.reading() as connection:
+        jpeg = connection.scalar(sa.select(shop_picture.c.jpeg).where(shop_picture.c.id == picture_id))
+    if jpeg is None:
+        raise ApiProblem(404, f"picture {picture_id} of a shop: is not there")
+    return Response(jpeg, media_type="image/jpeg", headers=QUIET)
 
 
 @router.get("/{image_id}/original", response_class=Response, responses={**BYTES, **answers(404)})

@@ -18,6 +18,7 @@ from isc.serve.api.models import (
     Image,
     LabelResult,
     NumberResult,
+    ProductResult,
     ProviderRequest,
     ProviderState,
     Results,
@@ -35,6 +36,7 @@ from isc.serve.statistics import backlogs
 
 Row = Any  # of SQLAlchemy, by the names of its columns
 PREVIEW = "/pictures/{}/preview.jpg"
+SHOP = "/pictures/shop/{}.jpg"
 
 
 def cursor_of(*key: float | int) -> str:
@@ -99,6 +101,7 @@ def results_of(connection: Connection, number_of_image: int) -> Results:
         copies=_said(connection, Kind.copy, number_of_image, lambda one: copy_of(connection, one)),
         labels=_said(connection, Kind.label, number_of_image, label_of),
         captions=_said(connection, Kind.caption, number_of_image, caption_of),
+        products=_said(connection, Kind.product, number_of_image, product_of),
         written=written_of(connection, number_of_image),
         numbers=_said(connection, Kind.number, number_of_image, number_of),
         requests=asked,
@@ -141,6 +144,13 @@ def caption_of(row: Row) -> CaptionResult:
     return CaptionResult(text=row.text, language=row.language, score=row.score)
 
 
+def product_of(row: Row) -> ProductResult:
+    return ProductResult(
+        item_id=row.item_id, title=row.title, item_kind=row.item_kind, probability=row.probability, region=row.region,
+        picture=row.picture, preview=SHOP.format(row.picture_id), evidence=row.evidence,
+    )  # fmt: skip
+
+
 def written_of(connection: Connection, image_id: int) -> list[WrittenCaption]:
     """Return the captions that people wrote about a picture, the last one of each language."""
     return [
@@ -169,6 +179,7 @@ def suggestion_of(connection: Connection, row: Row) -> Suggestion:
         copy_match=copy_of(connection, found) if row.kind == Kind.copy else None,
         label=label_of(found) if row.kind == Kind.label else None,
         caption=caption_of(found) if row.kind == Kind.caption else None,
+        product=product_of(found) if row.kind == Kind.product else None,
     )  # fmt: skip
 
 
