@@ -28,6 +28,8 @@ def export(config: Path | None, database: str | None, data: Path, *, output: Pat
     ground_truth.csv  the same pairs, and predictions.csv the scores of all decided ones, for
                       isc calibrate --run OUTPUT --ground-truth OUTPUT/ground_truth.csv
     captions.csv      captions that people wrote, as (image, caption) pairs
+    products.csv      accepted items of a shop, with their photos among photos/, for
+                      isc train task=products images=OUTPUT/photos pairs=OUTPUT/products.csv catalogue=SHOP
     decisions.jsonl   every decision with its votes, of all kinds
     """
     from isc.serve.database import Database

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from isc.serve.captions import standing_answers
 from isc.serve.database import Database
 from isc.serve.kinds import Kind, SuggestionState
-from isc.serve.schema import copy_match, image, provider, suggestion, vote
+from isc.serve.schema import copy_match, image, product, provider, suggestion, vote
 from isc.serve.votes import verdict_body
 
 PAGE = 500
@@ -93,3 +93,27 @@ def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[L
             fused = float(evidence.get("fused", score))
             found[pair[0], pair[1]] = LabelledPair(*pair, distance, score, fused, copy, bool(audit))
     return list(found.values())
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """A picture, by its SHA-256, and the item of a shop that people accepted for it; `path` as in `image`."""
+
+    sha256: str
+    path: str | None
+    item_id: str
+
+
+def shown_items(database: Database) -> list[ShownItem]:
+    """Return the accepted items by picture; of a picture with several, the one that was decided last."""
+    wanted = (
+        sa.select(image.c.sha256, image.c.path, product.c.item_id)
+        .select_from(suggestion)
+        .join(product, product.c.id == suggestion.c.result_id)
+        .join(image, image.c.id == product.c.image_id)
+        .where(suggestion.c.kind == Kind.product, suggestion.c.state == SuggestionState.accepted)
+        .order_by(suggestion.c.decided, suggestion.c.id)
+    )
+    with database.reading() as connection:
+        found = {row.sha256: ShownItem(*row) for row in connection.execute(wanted)}
+    return [found[digest] for digest in sorted(found)]

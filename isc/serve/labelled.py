@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from isc.evaluate.calibration.score_origin import FILE, FORMAT
 from isc.find.verdicts import judge_of
 from isc.serve.captions import written_captions
 from isc.serve.database import Database
-from isc.serve.feedback import LabelledPair, decided_lines, labelled_pairs
+from isc.serve.feedback import LabelledPair, decided_lines, labelled_pairs, shown_items
 from isc.serve.files import PictureFiles
 from isc.serve.schema import descriptor, image
 from isc.serve.settings import Settings
@@ -26,6 +26,7 @@ from isc.serve.settings import Settings
 OWNED = (
     "pairs.csv",
     "captions.csv",
+    "products.csv",
     "ground_truth.csv",
     "predictions.csv",
     "decisions.jsonl",
@@ -35,6 +36,7 @@ OWNED = (
 )
 COLUMNS = ("query_id", "reference_id", "score")
 CAPTIONS = ("image_id", "caption", "language", "writer")
+PRODUCTS = ("photo_id", "item_id", "split")
 
 
 def write_labelled(database: Database, settings: Settings, output: Path) -> str:
@@ -43,6 +45,7 @@ def write_labelled(database: Database, settings: Settings, output: Path) -> str:
     Ids are the SHA-256 of the pictures. Raises InputError if nothing was decided yet.
     """
     pairs = labelled_pairs(database)
+    items = shown_items(database)
     lines = list(decided_lines(database))
     with database.reading() as connection:
         written = written_captions(connection)
@@ -64,9 +67,14 @@ def write_labelled(database: Database, settings: Settings, output: Path) -> str:
             write_csv(folder / "predictions.csv", COLUMNS, ((q, r, repr(score)) for q, r, score in rows))
             _write_origin(folder, database, settings, pairs)
             _write_vectors(folder, database, pairs)
-            _link_photos(folder / "photos", settings, pairs)
+        if items:
+            write_csv(folder / "products.csv", PRODUCTS, ((one.sha256, one.item_id, "train") for one in items))
+        if pairs or items:
+            photos = {p.query: p.query_path for p in pairs} | {p.reference: p.reference_path for p in pairs}
+            _link_photos(folder / "photos", settings, photos | {one.sha256: one.path for one in items})
     others_count = len(pairs) - len(copies)
     said = f"{output}: {len(lines):,} decisions, of them {len(copies):,} copies and {others_count:,} other pairs"
+    said += f"; {len(items):,} photos of items of a shop" if items else ""
     return f"{said}; {len(written):,} captions that people wrote" if written else said
 
 
@@ -104,10 +112,9 @@ def _write_vectors(folder: Path, database: Database, pairs: Sequence[LabelledPai
         write_descriptors(folder / f"{name}.h5", Descriptors(ids, vectors), {"weights_sha256": model})
 
 
-def _link_photos(folder: Path, settings: Settings, pairs: Sequence[LabelledPair]) -> None:
-    """Link the pictures under their ids; the content decides their format, so that the suffix says nothing."""
+def _link_photos(folder: Path, settings: Settings, photos: Mapping[str, str | None]) -> None:
+    """Link the pictures {id: path} under their ids; the content decides their format, so the suffix says nothing."""
     folder.mkdir()
     files = PictureFiles(settings.data / "pictures")
-    sides = {p.query: p.query_path for p in pairs} | {p.reference: p.reference_path for p in pairs}
-    for digest, path in sides.items():
+    for digest, path in photos.items():
         (folder / f"{digest}.jpg").symlink_to(path or files.path(digest))

@@ -15,6 +15,7 @@ BUILT_IN = {
     "copy": "isc.serve.providers.copies:CopyProvider",
     "pdq": "isc.serve.providers.hashes:PdqProvider",
     "caption": "isc.serve.providers.captions:CaptionProvider",
+    "product": "isc.serve.providers.products:ProductProvider",
     "quality": "isc.serve.providers.quality:QualityProvider",
     "objects": "isc.serve.providers.packages:ObjectProvider",
     "unsafe": "isc.serve.providers.packages:UnsafeProvider",
