@@ -22,7 +22,7 @@ def simulated_clips(
     """Return simulated clips with their evidence.
 
     cosines [H, R, I] are those of regions of held photos with the items of the shop, and items [H] say what the photos
-    show. A clip has one to five photos of an item, up to two of others between them, and in three of five clips a
+    show. A clip has one to five photos of an item, up to five of others between them, and in three of five clips a
     sentence. One clip in four shows an item that the shop does not have: it is taken out of the shop.
     """
     rng = np.random.default_rng(seed)
@@ -34,9 +34,9 @@ def simulated_clips(
     for _ in range(count):
         item = known[rng.integers(len(known))]
         views = rng.choice(by_item[item], rng.integers(1, 6))
-        others = rng.choice(len(items), rng.integers(0, 3))
+        others = rng.choice(len(items), rng.integers(0, 6))
         rows = np.concatenate([views, others])
-        seconds = np.concatenate([rng.uniform(0.8, 2, len(views)), rng.uniform(0.2, 0.8, len(others))])
+        seconds = np.concatenate([rng.uniform(0.8, 2, len(views)), rng.uniform(0.2, 1.5, len(others))])
         said = rng.random() < SAID
         spoken = ""
         if said:

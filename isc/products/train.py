@@ -57,6 +57,7 @@ def train_products(config: ProductsConfig) -> Path:
         len(set(data.train.items)), trainer.step,
     )  # fmt: skip
     trainer.run_steps(run / CHECKPOINT_FILE)
+    log.info("fitting the fusion on %d photos that the network has not seen", len(data.held))
     path = run / MODEL_FILE
     trainer.model.load_state_dict(trainer.average.state)
     save_model(path, trainer.model.eval(), describe(trainer.model))
