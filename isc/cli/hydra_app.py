@@ -71,17 +71,12 @@ def run(name: str, schema: type[Any], verb: Callable[[Any], None], *, config: st
 def start_logging() -> None:
     """Log messages to stdout and warnings to stderr; of other libraries log only warnings."""
     what_happens, warnings = LineHandler(sys.stdout), LineHandler(sys.stderr)
-    what_happens.addFilter(lambda record: record.levelno < logging.WARNING and not _is_info(record))
+    what_happens.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
     for handler in (what_happens, warnings):
         handler.setFormatter(PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[what_happens, warnings])
     logging.getLogger("isc").setLevel(logging.INFO)
-
-
-def _is_info(record: logging.LogRecord) -> bool:
-    """Return whether the record is a line of `--info`, which Hydra prints itself."""
-    return record.name.startswith("hydra") and any(one.split("=")[0] in ("--info", "-i") for one in sys.argv[1:])
 
 
 def to_config(raw: DictConfig) -> Any:
