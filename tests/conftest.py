@@ -191,7 +191,7 @@ class Workplace:
 
 @pytest.fixture(autouse=True)
 def no_handler_is_left() -> Iterator[None]:
-    """Take away the log handlers of commands and libraries (Hydra's --info) that ran here: they hold that test's streams."""
+    """Take away the log handlers of commands and libraries (Hydra's --info): they hold the streams of their test."""
     yield
     root = logging.getLogger()
     for handler in [one for one in root.handlers if not type(one).__module__.startswith("_pytest.")]:

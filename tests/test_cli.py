@@ -74,7 +74,20 @@ def test_plain_arguments_are_read_as_hydra_reads_them(verb, arguments):
     assert OmegaConf.is_struct(read)
 
 
-LEFT = ["--cfg=job", "-m", "experiment=demo", "+k=3", "~k", "k=1,2", "k=x", "k=", "nope=1", "output=${queries}", "k", ""]
+LEFT = [
+    "--cfg=job",
+    "-m",
+    "experiment=demo",
+    "+k=3",
+    "~k",
+    "k=1,2",
+    "k=x",
+    "k=",
+    "nope=1",
+    "output=${queries}",
+    "k",
+    "",
+]
 
 
 @pytest.mark.parametrize("argument", LEFT)
