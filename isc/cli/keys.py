@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from isc.config.checks import HELP
 
@@ -30,9 +31,14 @@ class Key:
         return _kind(self.type)
 
 
-@cache
 def keys_of(schema: type[Any], prefix: str = "") -> tuple[Key, ...]:
     """Return all keys of a configuration dataclass, nested ones with dots, in their order."""
+    return _keys_of(cast(Hashable, schema), prefix)
+
+
+@cache
+def _keys_of(hashable: Hashable, prefix: str) -> tuple[Key, ...]:
+    schema = cast(type[Any], hashable)
     hints, found = get_type_hints(schema), list[Key]()
     for field in fields(schema):
         kind: Any = hints[field.name]
