@@ -15,6 +15,7 @@ FLOORS = (
     {"search": "exact, approximate, updatable index", "model": "network, weights, ONNX"},
     {"extract": "photos → descriptors", "match": "descriptors → pairs", "words": "captions of photos"},
     {"train": "photos → a model", "find": "copies and duplicates", "benchmark": "photos → a benchmark"},
+    {"products": "clips → items of a shop"},
     {"serve": "review: providers, people, feedback"},
     {"cli": "every command"},
 )

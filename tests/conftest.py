@@ -204,7 +204,7 @@ def forks_are_quick() -> None:
 
 @pytest.fixture(autouse=True)
 def no_handler_is_left() -> Iterator[None]:
-    """Take away the log handlers of commands and libraries (Hydra's --info): they hold the streams of their test."""
+    """Take away the log handlers of commands and libraries that ran here: they hold the streams of that test."""
     yield
     root = logging.getLogger()
     for handler in [one for one in root.handlers if not type(one).__module__.startswith("_pytest.")]:

@@ -22,16 +22,16 @@ HOUSE = [
     (4, ("config", "evaluate", "video"), {"jinja2", "omegaconf", "av"}),
     (5, ("search",), {"faiss", "torch", "ray"}),
     (5, ("model",), {"torch", "timm", "safetensors", "onnx", "onnxruntime", "openvino"}),
-    (6, ("extract",), {"torch", "torchvision", "ray", "cv2"}),
-    (6, ("match",), {"cv2", "torch"}),
+    (6, ("extract", "match"), {"torch", "torchvision", "ray", "cv2"}),
     (
         7,
         ("train", "benchmark", "find"),
         {"jinja2", "torch", "timm", "albumentations", "cv2", "PIL", "augly", "pdqhash", "imagehash"},
     ),
     (6, ("words",), {"torch", "safetensors", "onnxruntime", "rapidfuzz"}),
-    (8, ("serve",), {"cv2", "jinja2"}),
-    (9, ("cli",), {"hydra", "omegaconf"}),
+    (8, ("products",), {"cv2", "torch", "rapidfuzz"}),
+    (9, ("serve",), {"cv2", "jinja2"}),
+    (10, ("cli",), {"hydra", "omegaconf"}),
 ]
 FLOOR = {room: floor for floor, rooms, _ in HOUSE for room in rooms}
 LIBRARIES = {room: libraries for _, rooms, libraries in HOUSE for room in rooms}

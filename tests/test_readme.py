@@ -243,9 +243,10 @@ def test_training_page_command_is_one_that_the_command_line_takes(command):
 def test_training_page_lists_the_experiments():
     listed = re.findall(r"^\| `(\w+)` \|", TRAINING, re.MULTILINE)
     every = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
-    assert sorted(listed) == sorted(name for name in every if not name.startswith(("disc21_", "caption")))
-    words = (ROOT / "docs" / "words.md").read_text(encoding="utf-8")
-    assert all(name in words for name in every if name.startswith("caption"))
+    assert sorted(listed) == sorted(name for name in every if not name.startswith(("disc21_", "caption", "products")))
+    for page, beginning in (("words", "caption"), ("products", "products")):
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        assert all(name in text for name in every if name.startswith(beginning))
 
 
 def test_training_page_names_keys_that_there_are():

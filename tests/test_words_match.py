@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from isc.cli import verbs
-from isc.cli.verb_arguments import of_words
+from isc.cli.verb_arguments import task_of
 from isc.cli.words import words
 from isc.config.words import GridConfig, Task, WordsConfig
 from isc.errors import InputError
@@ -166,9 +166,9 @@ def test_what_is_missing_is_named(competition, tmp_path):
 def test_train_is_told_apart_by_its_task(task, tmp_path, monkeypatch, capsys):
     """Task and experiment lead to the keys of captions; without them train is what it was."""
     experiment = {"captioning": "captioning_lstm", "captions": "captions_small"}[task]
-    assert of_words([f"task={task}"])
-    assert of_words([f"experiment={experiment}"])
-    assert not of_words(["experiment=finetune", "images=photos"])
+    assert task_of([f"task={task}"]) == task
+    assert task_of([f"experiment={experiment}"]) == task
+    assert task_of(["experiment=finetune", "images=photos"]) is None
     monkeypatch.setattr("sys.argv", ["isc train", f"task={task}", "--help"])
     verbs.train()
     assert "languages=" in capsys.readouterr().out

@@ -28,6 +28,7 @@ from isc.cli.experiments import refuse_other_verbs
 from isc.cli.keys import CONF, items_of, keys, keys_of, type_of
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
+from isc.config.products import ProductsConfig
 from isc.config.train import GONE, TrainConfig
 from isc.config.words import WordsConfig
 from isc.data.option_texts import nearest_name
@@ -230,7 +231,7 @@ def _refuse_other_experiments(verb: str, schema: type[Any], arguments: Sequence[
     """Raise InputError for an experiment of another verb; Hydra would report a key that the user did not type."""
     if verb in WITH_EXPERIMENTS:
         takes = {name: keys(one) for name, one in WITH_EXPERIMENTS.items()}
-        takes["train"] += keys(WordsConfig)
+        takes["train"] += keys(WordsConfig) + keys(ProductsConfig)
         takes[verb] = keys(schema)
         refuse_other_verbs(verb, arguments, takes, CONF / "experiment")
 

@@ -18,6 +18,7 @@ COMMANDS = {  # name: where it is, and its line in the help
     "index": ("isc.cli.index:index", "keep descriptors of photos, and find among them at any time"),
     "caption": ("isc.cli.words:caption", "write captions and alternative texts for photos"),
     "words": ("isc.cli.words:words", "match captions with pictures, check and judge submissions"),
+    "products": ("isc.cli.products:products", "find the items of a shop in clips, check and judge submissions"),
     "serve": ("isc.cli.serve:serve", "review matches: pictures in, people decide"),
     "feedback": ("isc.cli.feedback:feedback", "what people decided, as labelled pairs for the models"),
     "demo": ("isc.cli.demo:demo", "see the whole chain at work on the sample photos"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,16 +77,18 @@ def _refuse_other_choice(flag: str, value: str) -> None:
         raise InputError(f"{flag} {value}: expected one of {', '.join(CHOICES[flag])}")
 
 
-def of_words(arguments: Sequence[str]) -> bool:
-    """Return whether the arguments of train name a task, themselves or by an experiment of the package."""
+def task_of(arguments: Sequence[str]) -> str | None:
+    """Return the task that the arguments of train name, themselves or by an experiment of the package; else None."""
+    found = None
     for argument in arguments:
         name, _, value = argument.lstrip("+").partition("=")
         if name == "task":
-            return True
+            return value
         path = CONF / "experiment" / f"{value}.yaml"
-        if name == "experiment" and path.is_file() and "\ntask: " in path.read_text(encoding="utf-8"):
-            return True
-    return False
+        if name == "experiment" and path.is_file():
+            named = re.search(r"^task: (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            found = named.group(1) if named else found
+    return found
 
 
 def _refuse_odd_overrides(arguments: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ def experiments() -> list[str]:
 
 
 def _program(verb: str) -> str:
-    verb = "train" if verb == "words" else verb
+    verb = "train" if verb in ("words", "products") else verb
     return f"python {verb}.py" if Path(sys.argv[0]).name == f"{verb}.py" else f"isc {verb}"
 
 

@@ -7,6 +7,7 @@ PROGRAM images=PHOTOS output=RUN_DIR [experiment=NAME] [resume=true] [validation
     [pairs=GT.csv] [model.*, train.*, augment.*, loss.*]
 torchrun --nproc_per_node=GPUS train.py …
 PROGRAM task=captioning|captions --help        of captions, docs/words.md
+PROGRAM task=products --help                   of products, docs/products.md
 
 PHOTOS is a folder, a list, a .tar, a pattern as 'shards/{000..127}.tar', or several: images=[a,b], as extract.py
 takes them.
@@ -37,6 +38,23 @@ FOLDER is what isc caption --model and isc words --model take; metrics.json hold
 WORDS_EXAMPLES = """\
   PROGRAM experiment=captioning_retrieval images=photos pairs=captions.csv output=captioner
   PROGRAM experiment=captioning_lstm images=photos pairs=captions.csv output=captioner grids=grids.npy
+"""
+
+PRODUCTS = """\
+Train a model that tells the items of a shop apart, from photos of them and the shop's own pictures.
+
+PROGRAM experiment=products_small images=PHOTOS pairs=LABELS.csv catalogue=SHOP output=RUN_DIR [resume=true]
+    [model.*, train.*]
+
+LABELS.csv has the columns photo_id, item_id and split; split is train, val (to judge by), or any other word (left
+out). SHOP is a folder with items.csv (item_id, title, and if there are any image, kind, description) and the pictures,
+or the path of such a CSV. PHOTOS are those of isc extract; a photo_id is a photo's id, or its last part.
+RUN_DIR is what isc products find --model takes, and a model for every other command; docs/products.md tells more.
+"""
+
+PRODUCTS_EXAMPLES = """\
+  PROGRAM experiment=products_small images=photos pairs=labels.csv catalogue=shop output=runs/shop
+  PROGRAM experiment=products_small images=photos pairs=labels.csv catalogue=shop output=runs/shop resume=true
 """
 
 EXTRACT = """\
@@ -121,6 +139,7 @@ BENCHMARK_EXAMPLES = """\
 TEXTS = {
     "train": (TRAIN, TRAIN_EXAMPLES),
     "words": (WORDS, WORDS_EXAMPLES),
+    "products": (PRODUCTS, PRODUCTS_EXAMPLES),
     "extract": (EXTRACT, EXTRACT_EXAMPLES),
     "match": (MATCH, MATCH_EXAMPLES),
     "benchmark": (BENCHMARK, BENCHMARK_EXAMPLES),

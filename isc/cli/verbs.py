@@ -12,17 +12,19 @@ from typing import Any
 from isc import __version__
 from isc.cli.console import fail
 from isc.cli.keys import keys
-from isc.cli.verb_arguments import of_words, refuse_other_forms
+from isc.cli.verb_arguments import refuse_other_forms, task_of
 from isc.cli.verb_help import help_text
 from isc.config.benchmark import BenchmarkConfig
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
+from isc.config.products import ProductsConfig
 from isc.config.train import TrainConfig
 from isc.config.words import WordsConfig
 from isc.errors import InputError, needing
 
 SCHEMAS: dict[str, type[Any]] = {
     "words": WordsConfig,
+    "products": ProductsConfig,
     "train": TrainConfig,
     "extract": ExtractConfig,
     "match": MatchConfig,
@@ -31,9 +33,13 @@ SCHEMAS: dict[str, type[Any]] = {
 
 
 def train() -> None:
-    """Run train: of a copy detector, or with task= of captions."""
-    if of_words(sys.argv[1:]):
-        _main("train", _train_words, config="words")
+    """Run train: of a copy detector, or with task= of what TASKS names."""
+    task = task_of(sys.argv[1:])
+    if task is not None:
+        if task not in TASKS:
+            fail(f"task={task}: expected one of {', '.join(TASKS)}; without task= a copy detector is trained")
+        config, verb_of_task = TASKS[task]
+        _main("train", verb_of_task, config=config)
         return
 
     def verb(config: TrainConfig) -> None:
@@ -50,6 +56,20 @@ def _train_words(config: WordsConfig) -> None:
         from isc.words.train import train_words
 
     train_words(config)
+
+
+def _train_products(config: ProductsConfig) -> None:
+    with needing("train task=products", extra="train"):
+        from isc.products.train import train_products
+
+    train_products(config)
+
+
+TASKS: dict[str, tuple[str, Callable[[Any], None]]] = {  # task of train: its configuration and what it runs
+    "captioning": ("words", _train_words),
+    "captions": ("words", _train_words),
+    "products": ("products", _train_products),
+}
 
 
 def extract() -> None:

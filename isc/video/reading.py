@@ -154,6 +154,15 @@ def frames(path: Path, *, every: float = EVERY, most: int = MOST) -> Iterator[Fr
         yield Frame(held.start, max(last, held.start), held.pixels)
 
 
+def rate_and_size(path: Path) -> tuple[float, int, int]:
+    """Return a video's frames a second, 25 if unknown, and its width and height as stored, before any turning.
+
+    Raises InputError as `frames` does.
+    """
+    with _opened(path) as (_, stream):
+        return _rate(stream), stream.codec_context.width, stream.codec_context.height
+
+
 def frame_at(path: Path, seconds: float) -> Pixels:
     """Return the picture that a video shows at this time, the last one if it ends before. Raises InputError."""
     with _opened(path) as (container, stream):
@@ -204,8 +213,7 @@ def _decoded(
     """Yield (start in seconds, end, frame) in rising order; a frame without a time follows the one before."""
     import av
 
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
-    length = 1 / rate if rate > 0 else 0.04
+    length = 1 / _rate(stream)
     begin = (stream.start_time or 0) * float(stream.time_base or 0)
     now, broken = 0.0, 0
     packets = container.demux(stream)
@@ -230,6 +238,12 @@ def _decoded(
             yield start, start + duration, frame
     if broken:
         log.warning("%s: %d packets cannot be decoded and are passed over", path, broken)
+
+
+def _rate(stream: av.VideoStream) -> float:
+    """Return the frames a second, 25 if unknown."""
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return rate if rate > 0 else 25.0
 
 
 def _small(frame: av.VideoFrame, scaler: VideoReformatter) -> npt.NDArray[np.int16]:

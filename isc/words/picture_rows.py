@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,8 @@ class PictureRows:
     places: Mapping[str, int]
 
 
-def rows_of_captions(photos: Listing, captions: Captions) -> dict[str, int]:
-    """Return the row in the listing of each picture with captions; an id is a photo's id or its last part.
+def rows_of_pictures(photos: Listing, pictures: Iterable[str]) -> dict[str, int]:
+    """Return the row in the listing of each of these pictures; an id is a photo's id or its last part.
 
     Raises InputError for a picture that is not among the photos, or fits several.
     """
@@ -38,7 +38,7 @@ def rows_of_captions(photos: Listing, captions: Captions) -> dict[str, int]:
     for row, name in enumerate(ids):
         short.setdefault(name.rsplit("/", 1)[-1], []).append(row)
     found = {}
-    for picture in dict.fromkeys(captions.pictures):
+    for picture in dict.fromkeys(pictures):
         rows = [exact[picture]] if picture in exact else short.get(picture, [])
         if len(rows) != 1:
             what = "is not among the photos" if not rows else f"fits {len(rows)} photos"
@@ -49,7 +49,7 @@ def rows_of_captions(photos: Listing, captions: Captions) -> dict[str, int]:
 
 def picture_rows(photos: Listing, captions: Captions, *, shape: GridShape, path: Path, output: Path) -> PictureRows:
     """Return the grids of all pictures with captions, kept in `path`; unreadable ones go to OUTPUT/failures.csv."""
-    rows = rows_of_captions(photos, captions)
+    rows = rows_of_pictures(photos, captions.pictures)
     identity = hashlib.sha256("\n".join([photos.sha256(), *rows]).encode()).hexdigest()
     order = np.fromiter(rows.values(), np.int64, len(rows))
     grids, unreadable = kept_grids(

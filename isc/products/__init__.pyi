@@ -1,0 +1,12 @@
+from .answers import Answer as Answer
+from .answers import Match as Match
+from .catalogue import Catalogue as Catalogue
+from .catalogue import Item as Item
+from .catalogue import read_catalogue as read_catalogue
+from .find import Finding as Finding
+from .find import ProductFinder as ProductFinder
+from .judge import judge as judge
+from .submission import read_answers as read_answers
+from .submission import read_truth as read_truth
+from .submission import write_answers as write_answers
+from .transcripts import read_transcript as read_transcript
