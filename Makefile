@@ -9,6 +9,8 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock
 PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
 # needs pdqhash too; without it the tests of the signal type are skipped
 THREATEXCHANGE = $(INSTALL) -q threatexchange >/dev/null 2>&1 || echo 'threatexchange is left out: no C++ compiler'
+# modules are compiled once, not again in each of the hundreds of processes of the tests
+unexport PYTHONDONTWRITEBYTECODE
 LOCKED := setup.cfg pyproject.toml requirements.lock
 
 .PHONY: help setup demo test test-slow test-fast check docs format fuzz bench results lock clean

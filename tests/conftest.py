@@ -9,6 +9,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers beside the tests of another worker
 
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -32,7 +33,7 @@ import isc
 from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
-from tests import forked
+from tests import forked, huge_pages
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes longer than 200 ms now and then
 hypothesis.settings.load_profile("any machine")
@@ -187,6 +188,18 @@ class Workplace:
                 file[key] = np.array([v.encode() for v in values]) if isinstance(values, list) else values
             file.attrs.update(attributes or {})
         return path
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector's rounds."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forks_are_quick() -> None:
+    """Keep the memory in huge pages, for the many forks of the readers of files."""
+    huge_pages.collapse()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from isc.data.csv_files import read_predictions
 from isc.evaluate.calibration.files import read_calibration
 from isc.evaluate.calibration.prior import corrected
 from isc.photos.folders import SAMPLE
+from tests.conftest import Workplace
 
 QUERIES, COPIES, REFERENCES, DIM = 160, 100, 120, 16
 WEIGHTS = "ab" * 32
@@ -48,15 +50,22 @@ def descriptors(place, seed: int, *, weights: str = WEIGHTS, **how) -> None:
     place.hdf5("r.h5", made, vectors=references, image_names=R)
 
 
-@pytest.fixture
-def scene(place):
-    """The run `labelled` with its ground truth gt.csv, and a model's folder."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the run `labelled`, its ground truth gt.csv, and a model's folder."""
+    place = Workplace(tmp_path_factory.mktemp("labelled"))
     descriptors(place, 0)
     rows = "".join(f"{q},{R[i] if i < COPIES else ''}\n" for i, q in enumerate(Q))
     place.text("gt.csv", "query_id,reference_id\n" + rows)
     (place / "run").mkdir()
     place.text("run/model.safetensors", "weights")
     place.done(*MATCH, "output=labelled", script=False)
+    return place.folder
+
+
+@pytest.fixture
+def scene(place, made):
+    shutil.copytree(made, place.folder, dirs_exist_ok=True)
     return place
 
 

@@ -31,7 +31,7 @@ from isc.evaluate.calibration.maps import (
 )
 from isc.evaluate.calibration.prior import ASSUMED, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
-from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold, held_out
+from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds, held_out
 from isc.evaluate.metrics import evaluate, wilson
 from isc.search.unrelated import NEAREST, unrelated_distance
 
@@ -244,7 +244,7 @@ def test_the_cut_is_the_one_that_metrics_tell_with_the_interval_of_the_resamples
     matches, truth = labelled()
     correct = truth.correct(matches)
     fold = folds(matches.query, correct)
-    found = find_threshold(matches, truth, fold, precision=0.9)
+    (found,) = find_thresholds(matches, truth, fold, precisions=[0.9])
     metrics = evaluate(matches, truth)
     assert (found.threshold, found.recall) == (metrics.threshold_at_p90, metrics.recall_at_p90)
     resampled = bootstrap(matches, truth)
@@ -267,7 +267,7 @@ def test_the_kept_out_precision_counts_pairs_above_the_other_folds_cuts():
         threshold = evaluate(matches, others).threshold_at_p90
         rows = (fold == one) & (matches.score >= threshold)
         pairs, copies = pairs + rows.sum(), copies + correct[rows].sum()
-    found = find_threshold(matches, truth, fold, precision=0.9)
+    (found,) = find_thresholds(matches, truth, fold, precisions=[0.9])
     assert (found.held_out_pairs, found.held_out) == (pairs, copies / pairs)
     assert found.held_out_interval == wilson(int(copies), int(pairs))
     assert held_out(matches, correct, fold, precision=0.9) == (pairs, copies)
@@ -278,7 +278,7 @@ def test_a_cut_found_on_chance_is_found_out():
     precisions = []
     for seed in range(20):
         matches, truth = labelled(seed, copies=QUERIES, parted=0)
-        found = find_threshold(matches, truth, folds(matches.query, truth.correct(matches)), precision=0.3)
+        (found,) = find_thresholds(matches, truth, folds(matches.query, truth.correct(matches)), precisions=[0.3])
         if found.threshold is not None and found.held_out_pairs:
             assert found.recall > 0
             precisions.append((found.held_out, found.held_out_pairs))
@@ -290,7 +290,7 @@ def test_a_cut_found_on_chance_is_found_out():
 def test_a_precision_never_reached_tells_the_best():
     matches = Matches.from_ids(list("abcde"), ["r"] * 5, [5.0, 4.0, 3.0, 2.0, 1.0])
     truth = GroundTruth(frozenset("abcde"), frozenset({("b", "r"), ("c", "r"), ("e", "r")}))
-    found = find_threshold(matches, truth, np.array([0, 1, 0, 1, 0]), precision=0.9)
+    (found,) = find_thresholds(matches, truth, np.array([0, 1, 0, 1, 0]), precisions=[0.9])
     assert (found.threshold, found.interval, found.recall, found.pairs) == (None, None, 0.0, 0)
     assert (found.best, found.best_score) == (pytest.approx(2 / 3), 3.0)
     assert Threshold.from_dict(found.as_dict()) == found
@@ -300,7 +300,7 @@ def test_draws_that_never_reach_the_precision_are_counted():
     """A wrong pair before two right ones: two thirds at best, no threshold where its query is drawn more than once."""
     matches = Matches.from_ids(list("abc"), ["r"] * 3, [3.0, 2.0, 1.0])
     truth = GroundTruth(frozenset("abc"), frozenset({("b", "r"), ("c", "r")}))
-    found = find_threshold(matches, truth, np.array([0, 1, 0]), precision=0.6)
+    (found,) = find_thresholds(matches, truth, np.array([0, 1, 0]), precisions=[0.6])
     resampled = bootstrap(matches, truth, precision=0.6)
     assert found.reached == np.isfinite(resampled.threshold).mean()
     assert 0.3 < found.reached < 1

@@ -8,8 +8,13 @@ import sys
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from isc import __version__
+from isc.cli import verbs
+from isc.cli.hydra_app import plain
 from isc.cli.keys import CONF, items_of, keys, keys_of
 from isc.config.benchmark import BenchmarkConfig
 from isc.config.extract import ExtractConfig
@@ -38,6 +43,56 @@ CONTRACT = {
         "submission=FILE.h5|FILE.csv",
     ],
 }
+
+
+# --- plain arguments ------------------------------------------------------------------------------------------------
+
+
+def composed(verb, arguments):
+    """The configuration that Hydra makes; its error where it makes none."""
+    ConfigStore.instance().store(name=f"{verb}_defaults", node=verbs.SCHEMAS[verb])
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return compose(verb, list(arguments))
+
+
+READ = [
+    *((verb, ()) for verb in verbs.SCHEMAS),
+    ("match", ("queries=a.h5", "k=3", "memory_gb=2", "strict=false")),
+    ("match", ("queries='a b, (1)'", 'references="x=y"', "k=null", "compare=", "num_pairs='7'")),
+    ("train", ("images=[a,'b c']", "output=run", "train.steps=3", "train.lr=1e-3", "train.freeze_norms=true")),
+    ("train", ("train.stages=[{share: 1},{share: 2}]", "model.weights=none", "images=[]")),
+    ("words", ("languages=[en,zh]",)),
+]
+
+
+@pytest.mark.parametrize(("verb", "arguments"), READ)
+def test_plain_arguments_are_read_as_hydra_reads_them(verb, arguments):
+    read, hydras = plain(arguments, verbs.SCHEMAS[verb], verb), composed(verb, arguments)
+    assert read == hydras
+    assert OmegaConf.to_yaml(read) == OmegaConf.to_yaml(hydras)
+    assert OmegaConf.get_type(read) is OmegaConf.get_type(hydras)
+    assert OmegaConf.is_struct(read)
+
+
+LEFT = [
+    "--cfg=job",
+    "-m",
+    "experiment=demo",
+    "+k=3",
+    "~k",
+    "k=1,2",
+    "k=x",
+    "k=",
+    "nope=1",
+    "output=${queries}",
+    "k",
+    "",
+]
+
+
+@pytest.mark.parametrize("argument", LEFT)
+def test_other_arguments_are_left_to_hydra(argument):
+    assert plain(("queries=a.h5", argument), MatchConfig, "match") is None
 
 
 # --- help ------------------------------------------------------------------------------------------------------------

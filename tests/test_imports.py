@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,15 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports_of(tree):
+@cache
+def tree_of(module):
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imported(tree):
     """Every module that is imported anywhere in the tree: at the top, in a function, or for a type checker."""
     found = set()
     for node in ast.walk(tree):
@@ -73,12 +79,18 @@ def imports_of(tree):
             assert node.level == 0, "imports are absolute"
             found.add(node.module)
             # `from isc.photos import decode` names a module, `from isc.photos.decode import Pixels` does not
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} & TREES.keys()
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
     return found
 
 
-IMPORTS = {module: imports_of(tree) for module, tree in TREES.items()}
-OUTSIDE = {module: {name.partition(".")[0] for name in names} for module, names in IMPORTS.items()}
+@cache
+def imports_of(module):
+    return imported(tree_of(module))
+
+
+def outside(module):
+    """The libraries that it imports."""
+    return {name.partition(".")[0] for name in imports_of(module)}
 
 
 def room_of(module):
@@ -86,7 +98,7 @@ def room_of(module):
 
 
 def of_rooms(rooms):
-    return [module for module in TREES if room_of(module) in rooms]
+    return [module for module in MODULES if room_of(module) in rooms]
 
 
 def reached_from(module):
@@ -96,50 +108,51 @@ def reached_from(module):
         current = waiting.pop()
         if current not in reached:
             reached.add(current)
-            waiting += [name for name in IMPORTS[current] if name in TREES]
+            waiting += [name for name in imports_of(current) if name in MODULES]
     return reached
 
 
 def test_the_house_has_these_rooms_and_no_others():
-    assert {room_of(module) for module in TREES} == {"", *FLOOR}
+    assert {room_of(module) for module in MODULES} == {"", *FLOOR}
     assert len(HOUSE) <= 12
 
 
-@pytest.mark.parametrize("module", [module for module in TREES if module != "isc"])
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "isc"])
 def test_imports_go_down_to_modules_and_each_library_has_its_room(module):
-    for name in IMPORTS[module] & TREES.keys() - {"isc"}:
+    for name in imports_of(module) & MODULES.keys() - {"isc"}:
         if room_of(name) != room_of(module):
             assert FLOOR[room_of(name)] < FLOOR[room_of(module)], f"{module} imports {name}"
-    assert OUTSIDE[module] & HEAVY <= LIBRARIES[room_of(module)], module
-    assert all(module in DOORS.get(library, {module}) for library in OUTSIDE[module]), module
+    assert outside(module) & HEAVY <= LIBRARIES[room_of(module)], module
+    assert all(module in DOORS.get(library, {module}) for library in outside(module)), module
 
 
 def test_no_module_imports_itself_through_others():
-    for module in TREES:
-        for name in IMPORTS[module] & TREES.keys():
+    for module in MODULES:
+        for name in imports_of(module) & MODULES.keys():
             assert module not in reached_from(name), f"{module} → {name} → {module}"
 
 
 @pytest.mark.parametrize("module", of_rooms(WITHOUT_TORCH))
 def test_what_searches_and_judges_never_reaches_torch(module):
     for reached in reached_from(module):
-        assert reached in LAZY_TORCH or not OUTSIDE[reached] & TORCH, f"{module} reaches {reached}"
+        assert reached in LAZY_TORCH or not outside(reached) & TORCH, f"{module} reaches {reached}"
 
 
 @pytest.mark.parametrize("module", of_rooms(WITHOUT_FAISS))
 def test_what_trains_and_describes_never_reaches_faiss(module):
-    assert not any("faiss" in OUTSIDE[name] for name in reached_from(module))
+    assert not any("faiss" in outside(name) for name in reached_from(module))
 
 
 @pytest.mark.parametrize("module", sorted(LAZY_TORCH))
 def test_torch_waits_inside_functions(module):
-    at_the_top = [node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert not any(name.partition(".")[0] in TORCH for node in at_the_top for name in imports_of(node))
+    at_the_top = [node for node in tree_of(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any(name.partition(".")[0] in TORCH for node in at_the_top for name in imported(node))
 
 
 def test_only_decode_opens_a_picture():
     openers = set()
-    for module, tree in TREES.items():
+    for module in MODULES:
+        tree = tree_of(module)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and (
                 node.attr.startswith("imread") or (node.attr == "open" and ast.unparse(node.value).endswith("Image"))
@@ -151,8 +164,9 @@ def test_only_decode_opens_a_picture():
 
 
 def test_nothing_is_imported_by_a_name_made_at_run_time():
-    for module, tree in TREES.items():
-        assert not any(re.match(r"importlib(?!\.metadata)", name) for name in IMPORTS[module]), module
+    for module in MODULES:
+        tree = tree_of(module)
+        assert not any(re.match(r"importlib(?!\.metadata)", name) for name in imports_of(module)), module
         assert not any(isinstance(node, ast.Name) and node.id == "__import__" for node in ast.walk(tree)), module
 
 
@@ -160,8 +174,8 @@ def test_heavy_libraries_wait_until_they_are_needed():
     """At the top of the light modules, which a refusal or the scoring of a CSV goes through, none is imported."""
     light = [module for module in of_rooms(("errors", "data", "config", "evaluate")) if "ids" not in module]
     for module in ("isc", "isc.cli.hydra_app", "isc.match.run", *light):
-        top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-        assert not {name.partition(".")[0] for name in imports_of(top)} & (HEAVY - {"hydra", "omegaconf"}), module
+        top = ast.Module([node for node in tree_of(module).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert not {name.partition(".")[0] for name in imported(top)} & (HEAVY - {"hydra", "omegaconf"}), module
 
 
 def test_no_file_is_too_long_to_read_at_once():
@@ -174,19 +188,19 @@ def test_every_room_says_what_it_is_for_and_what_it_exports():
     for init in PACKAGE.rglob("__init__.py"):
         if "conf" in init.parent.parts[-2:]:
             continue
-        tree = TREES[name_of(init)]
+        tree = tree_of(name_of(init))
         assert ast.get_docstring(tree), init
         assert len(init.read_text(encoding="utf-8").splitlines()) <= 25, init
         stub = init.with_suffix(".pyi")
-        assert stub.exists() == ("lazy_loader" in OUTSIDE[name_of(init)]), init
+        assert stub.exists() == ("lazy_loader" in outside(name_of(init))), init
 
 
 @pytest.mark.parametrize("verb", ["train", "extract", "match"])
 def test_a_script_is_a_shell_over_the_command(verb):
     path = REPOSITORY / f"{verb}.py"
-    assert imports_of(ast.parse(path.read_text(encoding="utf-8"))) == {"isc.cli.verbs"}
+    assert imported(ast.parse(path.read_text(encoding="utf-8"))) == {"isc.cli.verbs"}
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
 
 
 def test_every_module_has_a_name_that_says_what_it_is_for():
-    assert not {name.rpartition(".")[2] for name in TREES} & {"utils", "util", "common", "helpers", "misc"}
+    assert not {name.rpartition(".")[2] for name in MODULES} & {"utils", "util", "common", "helpers", "misc"}

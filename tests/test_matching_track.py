@@ -7,8 +7,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import h5py
@@ -25,6 +26,7 @@ from isc.errors import InputError
 from isc.match import query_views as looks_module
 from isc.match.query_views import with_query_views
 from isc.match.run import match
+from isc.match.verification import tasks
 from isc.match.verification.alignment import EVIDENCE, Alignment, compare
 from isc.match.verification.features import local_features
 from isc.match.verification.fusion import Fusion
@@ -110,6 +112,21 @@ def matched(place, *, output="out", **options) -> Result:
     }
     match(MatchConfig(output=str(place / output), **paths | defaults | options))
     return Result(place / output)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def features_once():
+    """Compute the features of the same pixels once for all these tests, most of which compare the same photos."""
+    made = {}
+
+    def once(pixels):
+        key = (pixels.shape, pixels.tobytes())
+        if key not in made:
+            made[key] = local_features(pixels)
+        return replace(made[key])
+
+    with mock.patch.object(tasks, "local_features", once):
+        yield
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def test_a_crop_that_shows_nothing_is_drawn_again():
 
 @pytest.mark.parametrize("shape", [(32, 32), (40, 500), (900, 700)])
 def test_flat_and_odd_pictures_end(shape, monkeypatch):
-    monkeypatch.setattr(strengths, "MAX_DRAWS", 20)
+    monkeypatch.setattr(strengths, "MAX_DRAWS", 6)
     flat = np.full((*shape, 3), 90, np.uint8)
     for kind, strength in kinds_and_strengths():
         copy, (edit,), _ = single_edit(flat, np.random.default_rng(0), lambda: flat, kind=kind, strength=strength)

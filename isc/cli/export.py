@@ -34,15 +34,17 @@ def export(model: str, output: Path, *, image_size: int | None, images: Path | N
     isc export runs/first first.onnx --image-size 288 --images my-photos
     isc extract model=first.onnx images=my-photos output=descriptors.h5
     """
+    if output.suffix.lower() != ".onnx":
+        raise InputError(f"{output}: expected a name that ends in .onnx")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: is there already; give another name or --overwrite")
+    if not (above := next(folder for folder in output.absolute().parents if folder.exists())).is_dir():
+        raise InputError(f"{output}: {above} is a file; expected a folder")
     with needing("export", extra="export"):
         from isc.model.export import export as write
         from isc.model.load import load_model
     from isc.photos.folders import list_images
 
-    if output.suffix.lower() != ".onnx":
-        raise InputError(f"{output}: expected a name that ends in .onnx")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output}: is there already; give another name or --overwrite")
     if model.lower().endswith(".onnx"):
         raise InputError(f"{model}: is an ONNX file; expected a run folder, a .safetensors file or a NAME")
     photos = list(list_images(images, key="--images").values()) if images else []

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -51,6 +53,9 @@ def run(name: str, schema: type[Any], verb: Callable[[Any], None], *, config: st
     _run(lambda: _refuse_other_experiments(name, schema, sys.argv[1:]), schema)
     sys.argv[1:] = [_quoted(argument, schema) for argument in sys.argv[1:]]
 
+    if (raw := plain(sys.argv[1:], schema, config)) is not None:
+        _run(lambda: verb(to_config(raw)), schema)
+        return
     begun = False
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)
@@ -66,6 +71,29 @@ def run(name: str, schema: type[Any], verb: Callable[[Any], None], *, config: st
         if begun:
             raise
         fail(f"{' '.join(sys.argv[1:])}: {error}")
+
+
+def plain(arguments: Sequence[str], schema: type[Any], config: str) -> DictConfig | None:
+    """Return the configuration that Hydra composes of arguments that are all KEY=VALUE, in a sixth of its time.
+
+    Flags, experiments, interpolations and sweeps are left to Hydra, and so is what cannot be read, which it explains:
+    then the answer is None.
+    """
+    known = set(keys(schema))
+    if not all("=" in one and one.partition("=")[0] in known and "${" not in one for one in arguments):
+        return None
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(arguments))
+        if any(one.is_sweep_override() for one in overrides):
+            return None
+        own = cast(DictConfig, OmegaConf.load(CONF / f"{config}.yaml"))
+        own.pop("defaults")
+        raw = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), own))
+        OmegaConf.set_struct(raw, True)
+        ConfigLoaderImpl._apply_overrides_to_config(overrides, raw)
+    except Exception:
+        return None
+    return raw
 
 
 def start_logging() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from isc.config.checks import HELP
 
@@ -30,16 +31,23 @@ class Key:
         return _kind(self.type)
 
 
-def keys_of(schema: type[Any], prefix: str = "") -> Iterator[Key]:
-    """Yield all keys of a configuration dataclass, nested ones with dots, in their order."""
-    hints = get_type_hints(schema)
+def keys_of(schema: type[Any], prefix: str = "") -> tuple[Key, ...]:
+    """Return all keys of a configuration dataclass, nested ones with dots, in their order."""
+    return _keys_of(cast(Hashable, schema), prefix)
+
+
+@cache
+def _keys_of(hashable: Hashable, prefix: str) -> tuple[Key, ...]:
+    schema = cast(type[Any], hashable)
+    hints, found = get_type_hints(schema), list[Key]()
     for field in fields(schema):
         kind: Any = hints[field.name]
         if is_dataclass(kind) and isinstance(kind, type):
-            yield from keys_of(kind, f"{prefix}{field.name}.")
+            found += keys_of(kind, f"{prefix}{field.name}.")
             continue
         default = field.default if field.default is not MISSING else []
-        yield Key(prefix + field.name, kind, _written(default), field.metadata.get(HELP, ""))
+        found.append(Key(prefix + field.name, kind, _written(default), field.metadata.get(HELP, "")))
+    return tuple(found)
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:

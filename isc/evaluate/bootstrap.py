@@ -7,7 +7,7 @@ as two queries with the same predictions and true pairs. Only numpy is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from isc.data.ids import IntArray
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
-from isc.evaluate.metrics import Curve, Scores, average_precision, ranks, recall_at_precision
+from isc.evaluate.metrics import Curve, Flags, Scores, average_precision, ranks, recall_at_precision
 
 Values = npt.NDArray[np.float64]
 
@@ -45,13 +45,15 @@ class Resampled:
 class _Ordered:
     """The queries of correct [T] and wrong [W] predictions, as positions among the judged queries [n], best first.
 
-    `wrong_until` [T] counts the wrong predictions that score as high as a correct one or higher; `rank` [T] counts from
-    0 within the query; `positives` [n] is the number of true pairs of each judged query.
+    `wrong_until` [T] counts the wrong predictions that score as high as a correct one or higher; `in_first` and
+    `in_ten` [T] say whether it is the first of its query, or of the first ten; `positives` [n] is the number of true
+    pairs of each judged query.
     """
 
     correct: IntArray
     score: Scores
-    rank: IntArray
+    in_first: Flags
+    in_ten: Flags
     wrong: IntArray
     wrong_until: IntArray
     positives: IntArray
@@ -77,6 +79,19 @@ def bootstrap(
     figures = [_figures(ordered, weights, precision) for weights in draws(len(ordered.positives), resamples, seed=seed)]
     one, two, three, four, five = np.array([numbers for numbers, _ in figures]).T.copy()
     return Resampled(one, two, three, four, five, curve=np.array([curve for _, curve in figures]), seed=seed)
+
+
+def bootstrap_at(
+    matches: Matches, ground_truth: GroundTruth, precisions: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> list[tuple[Values, Values]]:
+    """Compute `recall` and `threshold` of `bootstrap` at each of these precisions, on one series of draws."""
+    ordered = _ordered(matches, ground_truth)
+    found = np.full((len(precisions), 2, resamples), np.nan)
+    for at, weights in enumerate(draws(len(ordered.positives), resamples, seed=seed)):
+        curve = _curve(ordered, weights)
+        if curve is not None:
+            found[:, :, at] = [_numbers(*recall_at_precision(curve, precision)) for precision in precisions]
+    return [(recall, threshold) for recall, threshold in found]
 
 
 def draws(queries: int, resamples: int, *, seed: int) -> Iterator[IntArray]:
@@ -139,33 +154,48 @@ def _ordered(matches: Matches, ground_truth: GroundTruth) -> _Ordered:
     until = len(wrong_order) - np.searchsorted(wrong_score[wrong_order][::-1], score, "left")
     reached = wrong_order[: int(until.max(initial=0))]  # wrong ones after the last correct one change no metric
     positives = np.bincount([place[name] for name, _ in ground_truth.pairs], minlength=len(queries))
+    rank = ranks(kept, correct)[order]
     return _Ordered(
         correct=query,
         score=score,
-        rank=ranks(kept, correct)[order],
+        in_first=rank < 1,
+        in_ten=rank < 10,
         wrong=table[kept.query[~correct][reached]],
         wrong_until=until,
         positives=positives,
     )
 
 
-def _figures(ordered: _Ordered, weights: IntArray, precision: float) -> tuple[list[float], Values]:
-    """Return the metrics in the order of `Resampled`, and the precision at the recalls of `GRID`."""
+def _curve(ordered: _Ordered, weights: IntArray) -> Curve | None:
+    """Return the curve of one resample at its correct predictions; None if no true pair was drawn."""
     num_positives = int(weights @ ordered.positives)
     if not num_positives:
-        return [np.nan] * 5, np.full(len(GRID), np.nan)
+        return None
     copies = weights[ordered.correct]
-    wrong_before = np.concatenate(([0], np.cumsum(weights[ordered.wrong])))[ordered.wrong_until]
+    before = np.zeros(len(ordered.wrong) + 1, np.int64)
+    np.cumsum(weights[ordered.wrong], out=before[1:])
     num_right = np.arange(1, int(copies.sum()) + 1)
-    curve = Curve(
-        precision=num_right / (num_right + np.repeat(wrong_before, copies)),
+    return Curve(
+        precision=num_right / (num_right + before[ordered.wrong_until].repeat(copies)),
         recall=num_right / num_positives,
-        score=np.repeat(ordered.score, copies),
+        score=ordered.score.repeat(copies),
     )
-    recall, threshold = recall_at_precision(curve, precision)
-    within = [float(copies[ordered.rank < k].sum() / num_positives) for k in (1, 10)]
-    figures = [average_precision(curve), recall, np.nan if threshold is None else threshold, *within]
+
+
+def _figures(ordered: _Ordered, weights: IntArray, precision: float) -> tuple[list[float], Values]:
+    """Return the metrics in the order of `Resampled`, and the precision at the recalls of `GRID`."""
+    curve = _curve(ordered, weights)
+    if curve is None:
+        return [np.nan] * 5, np.full(len(GRID), np.nan)
+    num_positives = int(weights @ ordered.positives)
+    copies = weights[ordered.correct]
+    within = [float(copies[first].sum() / num_positives) for first in (ordered.in_first, ordered.in_ten)]
+    figures = [average_precision(curve), *_numbers(*recall_at_precision(curve, precision)), *within]
     return figures, _at_grid(curve, num_positives)
+
+
+def _numbers(recall: float, threshold: float | None) -> tuple[float, float]:
+    return recall, np.nan if threshold is None else threshold
 
 
 def _at_grid(curve: Curve, num_positives: int) -> Values:

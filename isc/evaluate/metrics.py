@@ -110,7 +110,9 @@ def _wrong_before(every: Scores, true: Scores, ties: Literal["worst", "best"]) -
 
 def average_precision(curve: Curve) -> float:
     """Return Σ (recall_i − recall_{i−1}) · precision_i over the curve, without interpolation."""
-    return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
+    steps = curve.recall.copy()
+    steps[1:] -= curve.recall[:-1]
+    return float(np.sum(steps * curve.precision))
 
 
 def recall_at_precision(curve: Curve, precision: float) -> tuple[float, float | None]:

@@ -14,7 +14,7 @@ from isc.evaluate.calibration.files import Calibration, FittedRun
 from isc.evaluate.calibration.maps import On, choose, folds
 from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin
-from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_threshold
+from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds
 from isc.evaluate.metrics import reliability
 from isc.runtime.progress import Report
 
@@ -79,15 +79,12 @@ def fit(
         counts = {"queries": len(run.truth.queries), "references": run.made.references}
         believed.append(replace(run.matches, score=corrected(foretold, prior, **counts)[0]))
     precisions = sorted({*PRECISIONS, precision})
-    found = {}
-    for done, one in enumerate(precisions):
+    each = []
+    for done, (run, matches, place) in enumerate(zip(runs, believed, fold, strict=True)):
         if report:
-            report(done, len(precisions))
-        each = [
-            find_threshold(matches, run.truth, place, precision=one, seed=seed)
-            for run, matches, place in zip(runs, believed, fold, strict=True)
-        ]
-        found[one] = _strictest(each)
+            report(done * len(precisions), len(runs) * len(precisions))
+        each.append(find_thresholds(matches, run.truth, place, precisions=precisions, seed=seed))
+    found = {one: _strictest(of_runs) for one, of_runs in zip(precisions, zip(*each, strict=True), strict=True)}
     return Calibration(
         map=chosen.map,
         prior=prior,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from isc.data.json_files import Fields
 from isc.data.matches import GroundTruth, Matches
-from isc.evaluate.bootstrap import bootstrap, interval
+from isc.evaluate.bootstrap import Values, bootstrap_at, interval
 from isc.evaluate.metrics import precision_recall, recall_at_precision, wilson
 
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)  # thresholds for these are always found, besides the wanted one
@@ -76,24 +76,39 @@ class Threshold:
         )
 
 
-def find_threshold(
-    matches: Matches, truth: GroundTruth, fold: npt.NDArray[np.int64], *, precision: float, seed: int = 0
+def find_thresholds(
+    matches: Matches, truth: GroundTruth, fold: npt.NDArray[np.int64], *, precisions: Sequence[float], seed: int = 0
+) -> list[Threshold]:
+    """Find the thresholds on these pairs, all of judged queries; `fold` [M] is the fold of each pair."""
+    resampled = bootstrap_at(matches, truth, precisions, resamples=RESAMPLES, seed=seed)
+    return [
+        _found(matches, truth, fold, precision=precision, recalls=recalls, thresholds=thresholds)
+        for precision, (recalls, thresholds) in zip(precisions, resampled, strict=True)
+    ]
+
+
+def _found(
+    matches: Matches,
+    truth: GroundTruth,
+    fold: npt.NDArray[np.int64],
+    *,
+    precision: float,
+    recalls: Values,
+    thresholds: Values,
 ) -> Threshold:
-    """Find the threshold on these pairs, all of judged queries; `fold` [M] is the fold of each pair."""
     correct = truth.correct(matches)
     curve = precision_recall(matches.score, correct, len(truth.pairs))
     recall, threshold = recall_at_precision(curve, precision)
-    resampled = bootstrap(matches, truth, precision=precision, resamples=RESAMPLES, seed=seed)
     accepted, copies = held_out(matches, correct, fold, precision=precision)
     at = int(np.argmax(np.where(curve.recall > 0, curve.precision, -1)))
     reached = threshold is not None
     return Threshold(
         precision=precision,
         threshold=threshold,
-        interval=_known(interval(resampled.threshold)) if reached else None,
-        reached=float(np.mean(~np.isnan(resampled.threshold))),
+        interval=_known(interval(thresholds)) if reached else None,
+        reached=float(np.mean(~np.isnan(thresholds))),
         recall=recall,
-        recall_interval=_known(interval(resampled.recall)) if reached else None,
+        recall_interval=_known(interval(recalls)) if reached else None,
         pairs=int(np.sum(matches.score >= threshold)) if threshold is not None else 0,
         held_out=copies / accepted if accepted else None,
         held_out_interval=wilson(copies, accepted) if accepted else None,
