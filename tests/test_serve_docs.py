@@ -42,7 +42,8 @@ def test_the_settings_of_the_page_are_read(tmp_path):
     path = tmp_path / "serve.toml"
     path.write_text(text)
     found = read_settings(path, data=tmp_path / "data")
-    assert found.providers.keys() == {"copy", "quality", "vision", "tags", "slow"}
+    assert found.providers.keys() == {"copy", "quality", "vision", "tags", "slow", "shop"}
+    assert found.rules("product").verified_by == "two"
     assert found.thresholds("vision", "copy") == (0.1, 0.5)
 
 

@@ -289,9 +289,7 @@ def test_the_page_shows_the_picture_with_its_region_beside_that_of_the_shop(serv
     assert "Title of &lt;i&gt;" in page
     assert 'points="10.00,10.00 90.00,10.00 90.00,60.00 10.00,60.00"' in page
     assert '<img src="/pictures/shop/1.jpg" alt="Title of &lt;i&gt;"' in page
-    assert "probability 0.876" in page
-    assert "next is Green Box with 0.150" in page
-    assert "nothing of the shop 0.050" in page
+    assert "probability 0.876; next is Green Box with 0.150; none of the shop&#39;s items 0.050" in page
     assert "/pictures/shop/1.jpg" in client.get("/review?view=grid").text
     assert "Items of the shop" in client.get("/images/1").text
     assert "Products" in client.get("/providers").text
