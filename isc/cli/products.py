@@ -17,6 +17,7 @@ from isc.errors import InputError, needing
 
 if TYPE_CHECKING:
     from isc.products.find import Finding
+    from isc.products.listening import Recogniser
     from isc.products.transcripts import Spoken
 
 PATH = click.Path(path_type=Path)
@@ -39,9 +40,20 @@ def products() -> None:
     metavar="FOLDER",
     help="What is said: CLIP.srt, .vtt or .json.  [default: beside the clips]",
 )
+@click.option(
+    "--listen",
+    metavar="NAME",
+    help="Recognise speech where there is no transcript: pocketsphinx, or MODULE:FUNCTION of your own.",
+)
 @click.option("-o", "--output", type=PATH, help="Folder for answers.json, ranking.csv and a page.")
 def find(
-    catalogue: Path, clips: tuple[Path, ...], *, model: str, transcripts: Path | None, output: Path | None
+    catalogue: Path,
+    clips: tuple[Path, ...],
+    *,
+    model: str,
+    transcripts: Path | None,
+    listen: str | None,
+    output: Path | None,
 ) -> None:
     """Find which item of CATALOGUE each of CLIPS shows: videos, photos, or folders whose photos show one thing.
 
@@ -56,6 +68,7 @@ def find(
     with needing("products", extra="words"):
         from isc.products.find import ProductFinder, clip_name
     from isc.products.catalogue import read_catalogue
+    from isc.products.listening import recogniser
     from isc.runtime.progress import progress
 
     files = _clips(clips)
@@ -64,13 +77,15 @@ def find(
     if twice is not None:
         raise InputError(f"two clips of the name {twice!r}; expected each name once")
     spoken = {clip: _spoken(clip, transcripts) for clip in files}  # refused before any picture is read
+    hears = None if listen is None else recogniser(listen)
     finder = ProductFinder(model, read_catalogue(catalogue))
     findings: list[Finding] = []
     unreadable: list[tuple[str, str]] = []
     with progress("finding", "clips") as report:
         for at, clip in enumerate(files):
             try:
-                findings.append(finder.find(clip, spoken[clip]))
+                said = spoken[clip]
+                findings.append(finder.find(clip, _heard(clip, hears) if said is None else said))
             except InputError as error:
                 unreadable.append((str(clip), str(error).removeprefix(f"{clip}: ")))
             report(at + 1, len(files))
@@ -96,8 +111,8 @@ def _clips(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _spoken(clip: Path, folder: Path | None) -> tuple[Spoken, ...]:
-    """Return what is said in a clip, nothing without a transcript. Raises InputError for one that is broken."""
+def _spoken(clip: Path, folder: Path | None) -> tuple[Spoken, ...] | None:
+    """Return the transcript of a clip, None if there is none. Raises InputError for one that is broken."""
     from isc.products.find import clip_name
     from isc.products.transcripts import read_transcript
 
@@ -107,7 +122,15 @@ def _spoken(clip: Path, folder: Path | None) -> tuple[Spoken, ...]:
         path = (folder or clip.parent) / f"{clip_name(clip)}{suffix}"
         if path.is_file() and path != clip:
             return read_transcript(path)
-    return ()
+    return None
+
+
+def _heard(clip: Path, hears: Recogniser | None) -> tuple[Spoken, ...]:
+    """Return what a recogniser hears in a clip; nothing without one, and for photos."""
+    from isc.products.listening import listen
+    from isc.video.reading import is_video
+
+    return listen(clip, hears) if hears is not None and is_video(clip) else ()
 
 
 def _shown(found: Finding) -> tuple[str, str, str, str]:
