@@ -373,8 +373,9 @@ def test_an_unknown_experiment_is_refused_with_the_known_ones(place):
 )
 def test_every_experiment_is_a_configuration(place, name):
     """It is composed and checked; what is refused is the folder that is not there."""
-    pairs = ["pairs=captions.csv"] if name.startswith("caption") else []
-    arguments = ("images=nowhere", "output=out", f"experiment={name}", *pairs)
+    pairs = ["pairs=captions.csv"] if name.startswith(("caption", "products")) else []
+    shop = ["catalogue=shop"] if name.startswith("products") else []
+    arguments = ("images=nowhere", "output=out", f"experiment={name}", *pairs, *shop)
     place.refused("train", *arguments, naming=("images=nowhere: no such",))
 
 

@@ -399,13 +399,16 @@ def test_a_map_of_whole_pixels_is_one_of_whole_pictures():
     flip=st.booleans(),
 )
 def test_regions_are_what_both_pictures_show(turn, scale, x, y, flip):
-    """The middle of the reference shown at (x, y); edges that coincide are as likely as any other."""
+    """The middle of the reference shown at (x, y); edges that coincide are as likely as any other.
+
+    An edge through the middle of the cells that areas are counted in may cost a row of them on each side: 4 %.
+    """
     linear = similarity(turn, scale, (0, 0), flip=flip)[:, :2]
     affine = np.hstack([linear, (np.array([x, y]) - linear @ [149.5, 149.5] - 0.5)[:, None]])
     evidence, found = compare(*planted(affine, right=60, wrong=0, seed=1))
     assert found is not None
     assert found.mirrored == flip
-    copy = Copy(np.zeros((300, 300, 3), np.uint8), in_fractions(affine, 300), flip, miss=1e-4, least=0.97)
+    copy = Copy(np.zeros((300, 300, 3), np.uint8), in_fractions(affine, 300), flip, miss=1e-4, least=0.95)
     np.testing.assert_allclose(found.matrix, copy.matrix, atol=1e-4)
     check_regions(found, copy, evidence)
 

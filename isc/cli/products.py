@@ -191,9 +191,7 @@ def _picture_sizes(catalogue: Path) -> dict[str, tuple[int, int]]:
 @products.command(short_help="judge a submission by the right items")
 @click.argument("answers", type=PATH)
 @click.argument("truth", type=PATH)
-@click.option(
-    "--ranking", type=PATH, metavar="CSV", help="video,item_id,probability, best first: for R@1, R@5 and mAP."
-)
+@click.option("--ranking", type=PATH, metavar="CSV", help="Of isc products find: judges R@1, R@5 and mAP too.")
 @click.option(
     "--format", "form", type=click.Choice(("table", "csv", "json")), default="table", show_default=True,
     help="Of stdout.",

@@ -51,9 +51,9 @@ def product_data(config: ProductsConfig) -> ProductData:
 
     Raises InputError for a shop picture that cannot be read, and if there are photos of fewer than two items.
     """
+    photos = list_photos(config.images)
     catalogue = read_catalogue(config.catalogue)
     splits = read_labelled(Path(config.pairs), catalogue)
-    photos = list_photos(config.images)
     rows = rows_of_pictures(photos, [name for part in splits.values() for name in part.photos])
     train, held = divided(splits["train"], share=config.held)
     failures: list[tuple[str, str]] = []
