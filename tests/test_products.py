@@ -24,7 +24,6 @@ from isc.errors import InputError
 from isc.model.files import MODEL_FILE, load_run
 from isc.products.catalogue import Catalogue, Item, read_catalogue, read_labelled
 from isc.products.evidence import NAMES, ItemWords, pixel_evidence
-from isc.products.find import ProductFinder
 from isc.products.fusion import FILE, Judged, ProductFusion, fit_fusion, load_fusion, save_fusion
 from isc.products.listening import listen, recogniser
 from isc.products.objective import ShopMemory, centre_loss, shop_loss
@@ -367,28 +366,46 @@ def test_values_that_cannot_be_are_refused_by_their_key(key, value):
         ProductFitConfig(**{key: value})
 
 
-def test_the_pages_commands_are_commands(shop, model, tmp_path, monkeypatch):
-    """Every `isc products` of docs/products.md runs as it stands, with the files of this test under its names."""
+def test_the_pages_commands_run(shop, model, tmp_path, monkeypatch, place):
+    """Every command of docs/products.md runs as it stands, with the files of this test under its names."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shop").symlink_to(shop / "shop")
-    (tmp_path / "clips").symlink_to(shop / "clips")
+    for name in ("shop", "clips", "photos", "labels.csv"):
+        (tmp_path / name).symlink_to(shop / name)
+        (place / name).symlink_to(shop / name)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "shop").symlink_to(model)
     page = (Path(isc.__file__).parents[1] / "docs" / "products.md").read_text(encoding="utf-8")
+    [trained] = re.findall(r"^isc train (.*?[^\\])$", page, re.MULTILINE | re.DOTALL)
+    small = ("train.photos=8", "train.shop_pictures=4", "train.image_size=64", "model.image_size=64", "model.dim=32")
+    place.done("train", *shlex.split(trained.replace("\\\n", " ")), "train.steps=2", *small)
+    assert (place / "runs" / "shop" / FILE).is_file()
     commands = re.findall(r"^isc products (.*)$", page, re.MULTILINE)
     assert {shlex.split(one)[0] for one in commands} == {"find", "check", "judge"}
     for command in commands:
         words = shlex.split(command)
         if words[0] == "judge":
             answers = json.loads((tmp_path / "found" / "answers.json").read_text())
-            shown = {"item_id": "I0", "frame_index": 0, "result": [
-                {"img_name": "I0.png", "item_box": [0, 0, 96, 96], "frame_box": [0, 0, 128, 96]}]}  # fmt: skip
-            (tmp_path / "truth.json").write_text(json.dumps(dict.fromkeys(answers, shown)))
+            match = {"img_name": "I0.png", "item_box": [0, 0, 96, 96], "frame_box": [0, 0, 128, 96]}
+            truth = {name: {"item_id": "I0", "frame_index": 0, "result": [match]} for name in answers}
+            (tmp_path / "truth.json").write_text(json.dumps(truth))
         done = run(*words)
         assert done.exception is None, (command, done.exception)
-    trained = re.findall(r"^isc train (.*) \\\n(.*)$", page, re.MULTILINE)
-    assert trained
-    assert ProductFinder(str(model), read_catalogue(shop / "shop")).find(shop / "clips" / "clip2").strip
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_the_pages_program_runs(shop, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").symlink_to(shop / "shop")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "shop").symlink_to(model)
+    spoken_clip(tmp_path / "clip.mp4", sound=False)
+    shutil.copy(shop / "clips" / "clip0.srt", tmp_path / "clip.srt")
+    page = (Path(isc.__file__).parents[1] / "docs" / "products.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(compile(code, "docs/products.md", "exec"), names)
+    assert names["found"].said == "look at this red bal"
+    assert 0 < names["found"].none < 1
 
 
 def heard(samples, rate):
