@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -452,3 +453,22 @@ def test_pocketsphinx_hears_no_words_in_a_tone(tmp_path):
     pytest.importorskip("pocketsphinx")
     quiet = np.zeros(2 * RATE, np.int16)
     assert all(end > start >= 0 and text for start, end, text in recogniser("pocketsphinx")(quiet, RATE))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'products(["find", "shop", "clips", "--model", "runs/shop"], standalone_mode=False)',
+        'sys.argv = ["isc train", "experiment=products_small", "images=photos", "pairs=l.csv", "catalogue=shop", '
+        '"output=o"]; train()',
+    ],
+)
+def test_a_lack_of_the_extra_is_said_before_any_work(shop, command):
+    """Not by a traceback after the training, when the words of the fusion are compared."""
+    program = (
+        "import sys; sys.modules['rapidfuzz'] = None; from isc.cli.console import reporting; "
+        "from isc.cli.products import products; from isc.cli.verbs import train\nwith reporting(): " + command
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=shop, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "needs rapidfuzz; pip install 'isc[words]'" in done.stderr

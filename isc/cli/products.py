@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 RANKING = ("video", "item_id", "probability")
-TRANSCRIPTS = (".srt", ".vtt", ".json")
 
 
 @click.group(cls=Group, short_help="find the items of a shop in clips, check and judge submissions")
@@ -114,11 +113,11 @@ def _clips(given: Sequence[Path]) -> list[Path]:
 def _spoken(clip: Path, folder: Path | None) -> tuple[Spoken, ...] | None:
     """Return the transcript of a clip, None if there is none. Raises InputError for one that is broken."""
     from isc.products.find import clip_name
-    from isc.products.transcripts import read_transcript
+    from isc.products.transcripts import SUFFIXES, read_transcript
 
     if folder is not None and not folder.is_dir():
         raise InputError(f"--transcripts {folder}: no such folder; expected one with CLIP.srt, .vtt or .json")
-    for suffix in TRANSCRIPTS:
+    for suffix in SUFFIXES:
         path = (folder or clip.parent) / f"{clip_name(clip)}{suffix}"
         if path.is_file() and path != clip:
             return read_transcript(path)

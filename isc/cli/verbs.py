@@ -59,7 +59,7 @@ def _train_words(config: WordsConfig) -> None:
 
 
 def _train_products(config: ProductsConfig) -> None:
-    with needing("train task=products", extra="train"):
+    with needing("train task=products", extra="words"):
         from isc.products.train import train_products
 
     train_products(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,6 +128,14 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
         for stem in dict.fromkeys((path.stem, path.stem.rpartition("_")[0])):
             if stem:
                 found.setdefault(stem, []).append(path)
+    return found
+
+
+def rows_by_item(items: Iterable[int]) -> dict[int, list[int]]:
+    """Return the rows of each item, items in the order of their first rows."""
+    found: dict[int, list[int]] = {}
+    for at, item in enumerate(items):
+        found.setdefault(item, []).append(at)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from rapidfuzz import fuzz
 
 from isc.products.catalogue import Item
 from isc.words.names import plain
@@ -57,8 +58,6 @@ class ItemWords:
         title_partial  rapidfuzz's partial_ratio of the title, so that a misheard name counts
         kind           whether the kind is named as a word
         """
-        from rapidfuzz import fuzz
-
         said = plain(text)
         if not said:
             return np.zeros((len(self._plain), len(WORDS)))

@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a clip shows: all items, the most probable first, the probability of none of them, and what is said.
+    """The finding of a clip: all items, the most probable first, the probability of none of them, and what is said.
 
     `place` is where the first item is seen best; `strip` are seconds of frames that show the clip as a whole. `answer`
     is that of the challenge: the first item, or none if that is more probable.
@@ -81,7 +81,7 @@ def clip_name(clip: Path) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen and heard of a clip.
+    """The evidence of a clip, of all that was seen and heard in it.
 
     `evidence` [I, 8] is in the order of NAMES; `cosines` [F, R, P] are those of the regions of the frames with all
     pictures of the shop; `times` are the (start, end) of the frames, `sizes` their (width, height), both [F].

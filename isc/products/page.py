@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rapidfuzz import fuzz
+
 from isc.data.files import write_text
 from isc.errors import InputError
 from isc.evaluate.report.thumbnails import Thumbnail, thumbnail_of
@@ -30,7 +32,7 @@ def write_products_page(
 
 
 class _Card:
-    """What the page shows of a clip."""
+    """The card of a clip on the page: what a template shows of it."""
 
     def __init__(self, finding: Finding, folder: Path) -> None:
         self._finding, self._folder = finding, folder
@@ -79,8 +81,6 @@ def _row(choice: Choice) -> dict[str, str]:
 
 def _heard(said: str, choice: Choice) -> list[tuple[str, bool]]:
     """Return the words that are said, each with whether it is like a word of the item's title or kind."""
-    from rapidfuzz import fuzz
-
     wanted = plain(f"{choice.item.title} {choice.item.kind}").split()
     return [
         (word, len(word) > 2 and any(fuzz.ratio(plain(word), one) >= ALIKE for one in wanted)) for word in said.split()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from isc.products.catalogue import Item
+from isc.products.catalogue import Item, rows_by_item
 from isc.products.evidence import ItemWords, pixel_evidence
 from isc.products.fusion import Judged
 
@@ -26,9 +26,7 @@ def simulated_clips(
     sentence. One clip in four shows an item that the shop does not have: it is taken out of the shop.
     """
     rng = np.random.default_rng(seed)
-    by_item: dict[int, list[int]] = {}
-    for at, item in enumerate(items):
-        by_item.setdefault(item, []).append(at)
+    by_item = rows_by_item(items)
     known, words, everything = list(by_item), ItemWords(shop), np.arange(len(shop))
     found = []
     for _ in range(count):

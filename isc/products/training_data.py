@@ -16,7 +16,7 @@ from isc.photos.decode import Pixels, read_image
 from isc.photos.listing import Listing
 from isc.photos.resizing import fit_within
 from isc.photos.sources import list_photos
-from isc.products.catalogue import Catalogue, Labelled, read_catalogue, read_labelled
+from isc.products.catalogue import Catalogue, Labelled, read_catalogue, read_labelled, rows_by_item
 from isc.runtime.progress import progress
 from isc.words.picture_rows import rows_of_pictures
 
@@ -75,11 +75,8 @@ def product_data(config: ProductsConfig) -> ProductData:
 
 def divided(photos: Labelled, *, share: float) -> tuple[Labelled, Labelled]:
     """Return the photos to learn from and the held ones: of each item the last `share`, rounded, but never all."""
-    by_item: dict[int, list[int]] = {}
-    for at, item in enumerate(photos.items):
-        by_item.setdefault(item, []).append(at)
     held: set[int] = set()
-    for rows in by_item.values():
+    for rows in rows_by_item(photos.items).values():
         count = min(round(share * len(rows)), len(rows) - 1)
         held.update(rows[len(rows) - count :])
     return photos.take([at for at in range(len(photos)) if at not in held]), photos.take(sorted(held))
@@ -100,9 +97,7 @@ def _decoded(photos: Listing, rows: dict[str, int], part: Labelled, failures: li
 
 def balanced(items: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
     """Return `count` rows, of as many different items as there are, drawn at random."""
-    by_item: dict[int, list[int]] = {}
-    for at, item in enumerate(items):
-        by_item.setdefault(item, []).append(at)
+    by_item = rows_by_item(items)
     names = list(by_item)
     order = np.concatenate([rng.permutation(len(names)) for _ in range(-(-count // len(names)))])[:count]
     return [int(rng.choice(by_item[names[place]])) for place in order]

@@ -1,4 +1,4 @@
-"""What is said in a clip: SubRip (.srt), WebVTT (.vtt) and JSON (.json), our own or Whisper's.
+"""Transcripts of clips: SubRip (.srt), WebVTT (.vtt) and JSON (.json), our own or Whisper's.
 
 JSON is a list of {"start", "end", "text"} in seconds, or an object with such a list as "segments", as Whisper writes
 it; other keys may stand beside them. The libraries that read subtitles pass over broken times or mend them, and name

@@ -14,7 +14,6 @@ from isc.errors import InputError, needing
 from isc.photos.decode import encode_jpeg, read_image
 from isc.photos.resizing import fit_within
 from isc.products.catalogue import Catalogue, read_catalogue
-from isc.products.find import COMMAND, Choice, Look, ProductFinder
 from isc.products.fusion import FILE, load_fusion
 from isc.serve.kinds import Kind
 from isc.serve.picture import Picture
@@ -22,6 +21,9 @@ from isc.serve.providers.base import Answer, Limits, Provider
 from isc.serve.providers.context import Context
 from isc.serve.reading import Unreadable
 from isc.serve.results import Product, Region, Result, ShopPicture
+
+with needing("provider product", extra="words"):
+    from isc.products.find import COMMAND, Choice, Look, ProductFinder
 
 SIDE = 512  # pixels of the longest side of the shop's picture, as people see it
 LONGEST = {"id": 200, "title": 500, "kind": 200, "picture": 255}  # characters that are kept
@@ -47,8 +49,7 @@ class ProductProvider(Provider):
 
     @cached_property
     def _finder(self) -> ProductFinder:
-        with needing("provider product", extra="words"):
-            return ProductFinder(self._model, self._catalogue)
+        return ProductFinder(self._model, self._catalogue)
 
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         return [self._answer(one) for one in pictures]
@@ -58,8 +59,7 @@ class ProductProvider(Provider):
             pixels = picture.pixels
         except Unreadable as error:
             return error
-        with needing("provider product", extra="words"):
-            look = self._finder.look_at(pixels)
+        look = self._finder.look_at(pixels)
         choices, none = self._finder.weigh(look)
         found: list[Result] = [
             self._product(look, one, choices, none) for one in choices[: self._count] if one.probability > none
