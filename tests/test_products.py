@@ -241,6 +241,12 @@ def test_an_item_may_have_several_pictures(tmp_path):
     assert [len(item.images) for item in read_catalogue(tmp_path).items] == [2, 1]
     (tmp_path / "rows.csv").write_text("item,name,img_name,kind\nI0,Red,I0.png,\nI0,Red,I0_side.png,K\nI1,G,I1.png,\n")
     [first, _] = read_catalogue(tmp_path / "rows.csv").items
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "front.png", drawn(0))
+    (tmp_path / "below.csv").write_text("item,name,image\nA,Red,a/front.png\nB,Green,b/front.png\n")
+    below = read_catalogue(tmp_path / "below.csv")
+    assert [below.name_of(path) for _, path in below.pictures] == ["a/front.png", "b/front.png"]
     assert [path.name for path in first.images] == ["I0.png", "I0_side.png"]
     assert first.kind == "K"
 

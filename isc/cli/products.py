@@ -183,7 +183,8 @@ def _picture_sizes(catalogue: Path) -> dict[str, tuple[int, int]]:
     from isc.photos.decode import read_image
     from isc.products.catalogue import read_catalogue
 
-    pictures = {path.name: read_image(path) for _, path in read_catalogue(catalogue).pictures}
+    shop = read_catalogue(catalogue)
+    pictures = {shop.name_of(path): read_image(path) for _, path in shop.pictures}
     return {name: (one.shape[1], one.shape[0]) for name, one in pictures.items()}
 
 

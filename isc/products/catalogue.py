@@ -41,9 +41,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of a shop, at least two, each id once; `places` {id: place} follows from them."""
+    """The items of a shop, at least two, each id once; `places` {id: place} follows from them.
+
+    Pictures lie below `folder`, if there is one; their names in answers are their paths below it.
+    """
 
     items: tuple[Item, ...]
+    folder: Path | None = None
     places: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +61,10 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def name_of(self, picture: Path) -> str:
+        """Return the name of a picture in answers, which no other picture of the shop has."""
+        return str(picture) if self.folder is None else picture.relative_to(self.folder).as_posix()
 
     @property
     def pictures(self) -> list[tuple[int, Path]]:
@@ -102,7 +110,7 @@ def read_catalogue(source: str | Path) -> Catalogue:
         found[item_id] = Item(item_id, title, images, kind, about)
     if len(found) < 2:
         raise InputError(f"{path}: {len(found)} items; expected at least 2")
-    return Catalogue(tuple(found.values()))
+    return Catalogue(tuple(found.values()), path.parent)
 
 
 def _of(path: Path, line: int, row: dict[str, str], name: str) -> str:

@@ -169,7 +169,7 @@ class ProductFinder:
         seconds = look.times[frame][0]
         number, (width, height) = _number_and_size(clip, frame, seconds, look.sizes[frame])
         seen: Box = box_of(REGIONS[region], width, height)
-        match = Match(self._files[picture].name, (0, 0, *self._sizes[picture]), seen)
+        match = Match(self.catalogue.name_of(self._files[picture]), (0, 0, *self._sizes[picture]), seen)
         return Place(seconds, number, REGIONS[region], self._files[picture]), match
 
     def _seen_best(self, look: Look, item: int) -> tuple[int, int, int]:
