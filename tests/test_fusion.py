@@ -28,6 +28,7 @@ from isc.match.verification.fusion import (
     Fusion,
     fit_fusion,
 )
+from isc.match.verification.fusion_files import fusion_for
 
 AT = {name: column for column, name in enumerate(EVIDENCE)}
 COPIES = 0.4  # share of the drawn pairs
@@ -271,16 +272,37 @@ def test_log_odds_become_probabilities_of_at_most_1(bias):
 # evidence that is missing
 
 
-def test_pairs_that_were_not_compared_have_their_probability_by_distance():
+def test_one_value_that_is_missing_makes_a_pair_one_that_was_not_compared():
     distance, evidence, _, _ = drawn(500, 4)
-    alone = fitted().probability(distance)
+    missing = np.full_like(evidence, np.nan)
+    alone = fitted().probability(distance, missing)
+    assert (alone <= fitted().probability(distance)).all()
     evidence[::2] = np.nan
     found = fitted().probability(distance, evidence)
     assert (found[::2] == alone[::2]).all()
     assert (found[1::2] != alone[1::2]).any()
     evidence[:] = 0
-    evidence[:, 3] = np.nan  # one column is enough
+    evidence[:, 3] = np.nan
     assert (fitted().probability(distance, evidence) == alone).all()
+
+
+@given(
+    distance=st.floats(0, 4),
+    inliers=st.integers(0, 500),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_missing_evidence_never_beats_evidence(distance, inliers, seed):
+    """A pair that disagrees is not put below one of the same distance that could not be compared."""
+    shipped, _ = fusion_for("model", {"weights": "isc_small"})
+    rng = np.random.default_rng(seed)
+    evidence = rng.random((1, len(EVIDENCE))).astype(np.float32)
+    evidence[0, AT["inliers"]] = inliers
+    evidence[0, [AT["features_query"], AT["features_reference"]]] = rng.integers(0, 501, 2)
+    evidence[0, AT["log_nfa"]] = rng.uniform(0, 800)
+    seen = shipped.probability(np.array([distance]), evidence)
+    missing = shipped.probability(np.array([distance]), np.full_like(evidence, np.nan))
+    assert missing <= seen
+    assert missing <= shipped.probability(np.array([distance]))
 
 
 def test_the_fewer_features_the_less_it_says_that_they_do_not_agree():

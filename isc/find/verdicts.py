@@ -69,7 +69,8 @@ class Judge:
         """Return the probability [P] that each pair is a copy and its photo.
 
         `suspects` and `photos` are the sizes of the two sets. `distance` [P] is squared, `unrelated` [P] is each pair's
-        `unrelated_distance` of the suspect, `evidence` [P, E] is NaN for pairs whose pixels could not be compared.
+        `unrelated_distance` of the suspect, `evidence` [P, E] is NaN for pairs whose pixels could not be compared: they
+        have at most the probability of a pair of their distance whose pixels disagree.
         """
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:
@@ -77,7 +78,8 @@ class Judge:
         if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
             fitted = self.by_distance.fitted(-distance[alone], None if unrelated is None else unrelated[alone])
-            found[alone], _ = corrected(fitted, self.by_distance.prior, queries=suspects, references=photos)
+            by_distance, _ = corrected(fitted, self.by_distance.prior, queries=suspects, references=photos)
+            found[alone] = by_distance if evidence is None else np.minimum(by_distance, found[alone])
         return found
 
 

@@ -7,6 +7,7 @@ counts against a pair. A pair's probability depends on that pair only, not on ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from isc.data.json_files import Fields
 from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.features import MAX_FEATURES
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -43,6 +45,11 @@ ALIGNED = {  # quantities of a pair with an alignment, and the allowed direction
 }
 UNALIGNED = {"distance": FALLS, "features_query": FALLS, "features_reference": FALLS, "colour_difference": FALLS}
 LOGARITHMIC = frozenset({"inliers", "log_nfa", "features_query", "features_reference"})
+DISAGREEING = {  # a pair without an alignment whose pixels disagree as much as any can, as inputs of the curves
+    "features_query": math.log1p(MAX_FEATURES),
+    "features_reference": math.log1p(MAX_FEATURES),
+    "colour_difference": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,21 @@ class Fusion:
     def probability(self, distance: Floats, evidence: npt.NDArray[np.float32] | None = None) -> Floats:
         """Return the probability [P], 0…1, that each pair is a copy.
 
-        `distance` [P] is squared; `evidence` is [P, len(EVIDENCE)], NaN for a pair that was not compared, which keeps
-        the probability by distance alone. A pair without an alignment is judged by its distance, its colours and the
-        number of features: where there are few, as in plain and blurred pictures, their disagreement says little.
+        `distance` [P] is squared; `evidence` is [P, len(EVIDENCE)], NaN for a pair that was not compared; None if no
+        pair of the run was, and distance alone decides. A pair without an alignment is judged by its distance, its
+        colours and the number of features: where there are few, as in plain and blurred pictures, their disagreement
+        says little. Missing evidence never beats evidence: among pairs of one distance, one that was not compared has
+        at most the probability of any that was.
         """
         columns = _columns(distance, evidence)
         odds = self.by_distance(columns)
         if evidence is None:
             return _logistic(odds)
+        least = self.unaligned(columns | {name: np.full(len(odds), value) for name, value in DISAGREEING.items()})
         compared = np.isfinite(evidence).all(axis=1)
         found = compared & (columns["inliers"] > 0)
-        seen = np.where(found, self.aligned(columns), self.unaligned(columns))
-        return _logistic(np.where(compared, seen, odds))
+        seen = np.maximum(np.where(found, self.aligned(columns), self.unaligned(columns)), least)
+        return _logistic(np.where(compared, seen, np.minimum(odds, least)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""

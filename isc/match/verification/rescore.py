@@ -57,7 +57,8 @@ def scored(
     distance = 0.0 - matches.score.astype(np.float64)  # not −0
     probability = fusion.probability(distance, verified.evidence)
     better = replace(matches, score=probability)
-    plain = replace(found.matches, score=fusion.probability(-found.matches.score.astype(np.float64)))
+    missing = np.full((len(found.matches), len(EVIDENCE)), np.nan, np.float32)
+    plain = replace(found.matches, score=fusion.probability(-found.matches.score.astype(np.float64), missing))
     kept = replaced(plain, better)
     kept = kept.take(np.arange(len(plain)) if k is None else best_of_each(kept, k))
     speaks = (probability > 0.5) | (probability > fusion.probability(distance))
