@@ -21,6 +21,7 @@ from isc.data.hdf5 import read_descriptors
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.calibration.apply import Applied, apply
 from isc.evaluate.calibration.files import MODEL, CalibrationFile, calibration_for
+from isc.evaluate.calibration.fit import LabelledRun
 from isc.evaluate.calibration.score_origin import ScoreOrigin, read_made
 from isc.evaluate.metrics import reliability, wilson
 from isc.search.unrelated import unrelated_distance
@@ -44,18 +45,8 @@ class Run:
         """Leave out queries with a copy at random, until `share` of the queries have one."""
         if share is None:
             return self
-        copied = sorted({query for query, _ in self.truth.pairs})
-        others = self.truth.queries - set(copied)
-        kept = np.random.default_rng(seed).permutation(copied)[: round(len(others) * share / (1 - share))]
-        queries = others | set(kept.tolist())
-        truth = GroundTruth(queries, frozenset(pair for pair in self.truth.pairs if pair[0] in queries))
-        rows = truth.judged(self.matches)
-        return dataclasses.replace(
-            self,
-            matches=self.matches.take(rows),
-            truth=truth,
-            unrelated=None if self.unrelated is None else self.unrelated[rows],
-        )
+        part = LabelledRun(self.name, self.matches, self.truth, self.made, self.unrelated).with_share(share, seed=seed)
+        return dataclasses.replace(self, matches=part.matches, truth=part.truth, unrelated=part.unrelated)
 
     def applied(self) -> Applied:
         return apply(

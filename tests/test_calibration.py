@@ -433,6 +433,28 @@ def test_thresholds_are_those_of_the_run_that_needs_the_highest():
     assert (both.pairs, both.copies) == (1800, 180)
 
 
+def test_thresholds_are_found_where_copies_are_rare_too(monkeypatch):
+    """Wrong pairs stay while copies are left out, so that the same probability is right less often."""
+    matches, truth = labelled(1, queries=800, copies=400, parted=0.5)
+    run = run_of(matches, truth)
+    found = fit([run], precision=0.8)
+    monkeypatch.setattr("isc.evaluate.calibration.fit.SHARE", 0.9)  # more than there are: no run is thinned
+    as_it_is = fit([run], precision=0.8)
+    assert found.wanted.threshold > as_it_is.wanted.threshold
+    assert found.map == as_it_is.map
+
+
+def test_copies_are_left_out_until_the_share_is_left():
+    matches, truth = labelled(3, queries=800, copies=400)
+    part = run_of(matches, truth).with_share(0.1, seed=0)
+    copied = {query for query, _ in part.truth.pairs}
+    assert len(part.truth.queries) == 444  # 400 that are no copies, and a ninth of them that are
+    assert len(copied) == 44
+    assert set(part.matches.query_ids[part.matches.query].tolist()) <= part.truth.queries
+    assert part.truth.queries - copied == truth.queries - {query for query, _ in truth.pairs}
+    assert copied != {query for query, _ in run_of(matches, truth).with_share(0.1, seed=1).truth.pairs}
+
+
 def test_runs_of_scores_of_different_origin_are_refused():
     one, other = run_of(*labelled()), run_of(*labelled(1), dataclasses.replace(MADE, k=3), name="other")
     with pytest.raises(InputError, match="other and run: scores of different origin: k none, this run's 3"):

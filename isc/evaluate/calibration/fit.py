@@ -19,6 +19,7 @@ from isc.evaluate.metrics import reliability
 from isc.runtime.progress import Report
 
 LEAST = 20  # copies, and wrong pairs: fewer leave two or three of either in a fold, and the fit is unreliable
+SHARE, DRAWS = 0.1, 5  # of queries with a copy in the thinned runs that thresholds are found on too, and their number
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
@@ -41,6 +42,15 @@ class LabelledRun:
             unrelated=None if self.unrelated is None else self.unrelated[rows],
         )
 
+    def with_share(self, share: float, *, seed: int) -> LabelledRun:
+        """Leave out judged queries with a copy at random, until `share` of the judged queries have one."""
+        copied = sorted({query for query, _ in self.truth.pairs})
+        others = self.truth.queries - set(copied)
+        kept = np.random.default_rng(seed).permutation(copied)[: round(len(others) * share / (1 - share))]
+        queries = others | set(kept.tolist())
+        truth = GroundTruth(queries, frozenset(pair for pair in self.truth.pairs if pair[0] in queries))
+        return replace(self, truth=truth).judged()
+
     @property
     def score(self) -> npt.NDArray[np.floating]:
         """The input of the map: the score, or the gap."""
@@ -58,8 +68,9 @@ def fit(
     """Fit one calibration on all runs together; queries that a ground truth does not judge are left out.
 
     Runs with different edits, photos and shares of copies make it hold more widely; the thresholds are those of the
-    run that needs the highest. Raises InputError if the scores of the runs are of different origins, there are too few
-    copies or wrong pairs, all scores are equal, or scores that should be probabilities lie outside 0…1.
+    run that needs the highest, each as it is and with copies of SHARE of its queries: where copies are rare, the same
+    probability may be right less often. Raises InputError if the scores of the runs are of different origins, there are
+    too few copies or wrong pairs, all scores are equal, or scores that should be probabilities lie outside 0…1.
     """
     _check_origins(runs)
     runs = [run.judged() for run in runs]
@@ -74,16 +85,15 @@ def fit(
         references=round(float(np.exp(np.mean([np.log(run.made.references) for run in runs])))),
     )
     held_out = np.split(chosen.probability, np.cumsum([len(run.matches) for run in runs])[:-1])
-    believed = []
-    for run, foretold in zip(runs, held_out, strict=True):
-        counts = {"queries": len(run.truth.queries), "references": run.made.references}
-        believed.append(replace(run.matches, score=corrected(foretold, prior, **counts)[0]))
+    believed = [_believed(run, foretold, prior) for run, foretold in zip(runs, held_out, strict=True)]
     precisions = sorted({*PRECISIONS, precision})
     each = []
-    for done, (run, matches, place) in enumerate(zip(runs, believed, fold, strict=True)):
+    for done, (run, matches, place, foretold) in enumerate(zip(runs, believed, fold, held_out, strict=True)):
         if report:
             report(done * len(precisions), len(runs) * len(precisions))
         each.append(find_thresholds(matches, run.truth, place, precisions=precisions, seed=seed))
+        if thinned := _thinned(run, foretold, prior, precisions=precisions, seed=seed):
+            each.append(thinned)
     found = {one: _strictest(of_runs) for one, of_runs in zip(precisions, zip(*each, strict=True), strict=True)}
     return Calibration(
         map=chosen.map,
@@ -103,9 +113,40 @@ def fit(
     )
 
 
+def _believed(run: LabelledRun, foretold: Floats, prior: Prior) -> Matches:
+    """Return the pairs of a run with their held-out probabilities [M] under the prior that is estimated from them."""
+    counts = {"queries": len(run.truth.queries), "references": run.made.references}
+    return replace(run.matches, score=corrected(foretold, prior, **counts)[0])
+
+
+def _thinned(
+    run: LabelledRun, foretold: Floats, prior: Prior, *, precisions: Sequence[float], seed: int
+) -> list[Threshold]:
+    """Return the thresholds of a run of which copies were left out, each the middle one of DRAWS draws.
+
+    Empty if the run has no more copies than that, or fewer than LEAST would be left.
+    """
+    copied = len({query for query, _ in run.truth.pairs})
+    wanted = round((len(run.truth.queries) - copied) * SHARE / (1 - SHARE))
+    if not LEAST <= wanted < copied:
+        return []
+    held = replace(run, matches=replace(run.matches, score=foretold), unrelated=None)
+    drawn = []
+    for draw in range(DRAWS):
+        part = held.with_share(SHARE, seed=seed + draw)
+        matches = _believed(part, part.matches.score.astype(np.float64), prior)
+        place = folds(matches.query, part.truth.correct(matches), seed=seed)
+        drawn.append(find_thresholds(matches, part.truth, place, precisions=precisions, seed=seed))
+    return [sorted(of_draws, key=_height)[DRAWS // 2] for of_draws in zip(*drawn, strict=True)]
+
+
+def _height(one: Threshold) -> float:
+    return np.inf if one.threshold is None else one.threshold
+
+
 def _strictest(found: Sequence[Threshold]) -> Threshold:
     """Return the highest threshold, or one that was never reached."""
-    return max(found, key=lambda one: np.inf if one.threshold is None else one.threshold)
+    return max(found, key=_height)
 
 
 def _facts(run: LabelledRun, matches: Matches, correct: npt.NDArray[np.bool_], wanted: Threshold) -> FittedRun:
