@@ -1,12 +1,14 @@
 """All files that are stored with the shipped model, fitted again by the project's own commands.
 
-    python -m benchmarks.fit SPLIT GRAPHICS JUDGES WORK [--only normalize fusion calibration matching] [--queries 2000]
+    python -m benchmarks.fit SPLIT GRAPHICS ALIKE JUDGES WORK [--only normalize fusion calibration matching]
 
 SPLIT and JUDGES are made by `python -m benchmarks.judge`: SPLIT/training holds the photos that a model may learn from,
-JUDGES/augly-dev, tools-dev and graphics-dev hold copies of other photos, and of drawn pages, charts and windows.
-GRAPHICS is made by `python -m benchmarks.graphics SPLIT/training GRAPHICS`. The fusion is fitted on copies of training
-photos and of GRAPHICS, normalisation and calibrations on dev; the unrelated pictures of the calibration are half
-training photos, half GRAPHICS. No test half is used. Files are made in WORK, and an interrupted run continues.
+JUDGES/augly-dev and tools-dev hold copies of other photos, graphics-dev of drawn pages, charts and windows, dark-dev of
+very dark photos, alike-dev of photos of like things. GRAPHICS is made by `python -m benchmarks.graphics SPLIT/training
+GRAPHICS`, ALIKE by `python -m benchmarks.look_alikes`. The fusion is fitted on copies of training photos, of GRAPHICS
+and of ALIKE/training, normalisation and calibrations on dev; the unrelated pictures of the calibration are training
+photos, GRAPHICS, and training photos made dark. No test half is used. Files are made in WORK, and an interrupted run
+continues.
 """
 
 import argparse
@@ -18,11 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import graphics
 from isc.photos.folders import list_images
 
 MODEL = "isc_small"
-JUDGES = ("augly-dev", "tools-dev", "graphics-dev")
-UNRELATED = 2048  # pictures of a calibration that are no copies
+JUDGES = ("augly-dev", "tools-dev", "graphics-dev", "dark-dev", "alike-dev")
+UNRELATED = 1024  # pictures of a kind that are no copies, for the calibration
+DARK = 512  # of them that are dark: their descriptors lie close together, so fewer do
+FUSED = 4000  # training photos among the pictures that the fusion is fitted on
 PARTS = ("normalize", "fusion", "calibration", "matching")
 SIDES = ("queries", "references")
 
@@ -33,6 +38,7 @@ class Fit:
     def __init__(self, given: argparse.Namespace) -> None:
         self.split: Path = given.split
         self.graphics: Path = given.graphics
+        self.alike: Path = given.alike
         self.judges = [given.judges / name for name in JUDGES]
         self.work: Path = given.work
         self.queries: int = given.queries
@@ -58,8 +64,15 @@ class Fit:
         return made
 
     def unrelated(self) -> Path:
-        """Return descriptors of UNRELATED pictures, half of them training photos, half drawn."""
-        folder = self.linked("unrelated", self.split / "training", self.graphics, most=UNRELATED // 2)
+        """Return descriptors of pictures that are no copies: training photos, drawn ones, and dark photos."""
+        dark = self.work / "dark"
+        if not dark.exists():
+            graphics.make(self.split / "training", dark, count=DARK, seed=5, kinds=("dark",))
+        folder = self.linked("unrelated", self.split / "training", self.graphics, most=UNRELATED)
+        for path in list_images(dark).values():
+            link = folder / f"dark-{path.name}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.resolve())
         return self.descriptors(folder, "unrelated")
 
     def normalize(self) -> None:
@@ -71,12 +84,13 @@ class Fit:
         tool("normalize", "search", *options, "--model", MODEL, "--chains", "whiten ssquare whiten+ssquare")
 
     def fusion(self) -> None:
-        """Fit the fusion of distance and local evidence to a probability, on copies of training photos and graphics."""
+        """Fit the fusion of distance and local evidence to a probability, on copies of three kinds of pictures."""
         bench, copied = self.work / "bench", 3 * self.queries // 4
         if not bench.exists():
             sizes = {"references": 2 * copied, "copied": copied, "distractors": self.queries // 4, "training": 1}
             counts = [f"{name}={count}" for name, count in sizes.items()]
-            pictures = self.linked("pictures", self.split / "training", self.graphics)
+            folders = self.split / "training", self.graphics, self.alike / "training"
+            pictures = self.linked("pictures", *folders, most=FUSED)
             run("benchmark", f"images={pictures}", f"output={bench}", *counts,
                 f"queries={self.queries}", "distractor_share=0.25", "seed=1")  # fmt: skip
         looks = ("views=regions:1", "combine=rows")
@@ -134,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("split", type=Path)
     parser.add_argument("graphics", type=Path)
+    parser.add_argument("alike", type=Path)
     parser.add_argument("judges", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)

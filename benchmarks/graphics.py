@@ -1,14 +1,20 @@
 """Pictures that are no photos, drawn by a program: pages, tables, charts, windows, logos, drawings, gradients, night.
 
     python -m benchmarks.graphics PHOTOS OUTPUT --count 1500 --seed 1
+    python -m benchmarks.graphics SPLIT/dev GRAPHICS --count 1400 --seed 11 --table photos.csv \
+        --kinds page table chart window logo drawing gradient night
+    python -m benchmarks.judge make GRAPHICS JUDGES/graphics-dev --seed 5 --queries 1000
 
 Most wrong matches with certainty are of such pictures: they have few colours, much white, and shapes that return. The
 files are named G000000.png …, evenly of all KINDS; the same seed and photos give the same files. PHOTOS are used for
-night photos alone. Text is random words of the scripts that the installed fonts have (Debian: fonts-noto-core,
-fonts-noto-cjk, fonts-dejavu-core), so that pages of many scripts come.
+night and dark photos alone; with a table of their sources (columns id and source), those that come from screenshots,
+charts, maps, scans and the like are linked beside what is drawn, as they are. Text is random words of the scripts that
+the installed fonts have (Debian: fonts-noto-core, fonts-noto-cjk, fonts-dejavu-core), so that pages of many scripts
+come.
 """
 
 import argparse
+import csv
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +42,10 @@ SCRIPTS = {  # first and last code point of letters, and the fonts that have the
     "Kana": (0x3042, 0x3093),
 }
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+REAL = (  # parts of the names of sources whose pictures are graphics
+    "screen", "chart", "map", "icon", "comic", "meme", "receipt", "manuscript", "clip", "logo", "hexo", "wesnoth",
+    "wallpapers_d3ext", "playcanvas",
+)  # fmt: skip
 SHORT_LINE = 0.15  # share of lines that end a paragraph
 
 
@@ -262,6 +272,12 @@ def night(rng: Rng, photos: list[Path]) -> Image.Image:
     return Image.fromarray((pixels + rng.normal(0, 1.5, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
+def dark(rng: Rng, photos: list[Path]) -> Image.Image:
+    """Darken a photo to 6–15 % of its light, without noise."""
+    pixels = read_image(photos[int(rng.integers(len(photos)))]).astype(float) * rng.uniform(0.06, 0.15)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
 KINDS: dict[str, Callable[[Rng, list[Path]], Image.Image]] = {
     "page": page,
     "table": table,
@@ -272,13 +288,34 @@ KINDS: dict[str, Callable[[Rng, list[Path]], Image.Image]] = {
     "gradient": gradient,
     "night": night,
     "sheet": sheet,
+    "dark": dark,
 }
 
 
-def make(photos: Path, output: Path, *, count: int, seed: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
-    """Write `count` pictures of these kinds in turn, each with a random stream of its own number."""
+def real_graphics(table: Path) -> set[str]:
+    """Return the ids of the photos of a table with the columns id and source whose source is one of REAL."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["id"] for row in csv.DictReader(file) if any(part in row["source"].lower() for part in REAL)}
+
+
+def make(
+    photos: Path,
+    output: Path,
+    *,
+    count: int,
+    seed: int,
+    kinds: tuple[str, ...] = tuple(KINDS),
+    real: frozenset[str] | set[str] = frozenset(),
+) -> None:
+    """Write `count` pictures of these kinds in turn, each with a random stream of its own number.
+
+    Photos with the ids `real` are linked as they are, and never darkened.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    files = list(list_images(photos).values())
+    listed = list_images(photos)
+    for photo_id in real & listed.keys():
+        (output / listed[photo_id].name).symlink_to(listed[photo_id].resolve())
+    files = [path for photo_id, path in listed.items() if photo_id not in real]
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         KINDS[kinds[number % len(kinds)]](rng, files).save(output / f"G{number:06d}.png")
@@ -291,5 +328,7 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=1500)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
+    parser.add_argument("--table", type=Path, metavar="PHOTOS.csv", help="the sources of PHOTOS (columns id, source)")
     given = parser.parse_args()
-    make(given.photos, given.output, count=given.count, seed=given.seed, kinds=tuple(given.kinds))
+    real = real_graphics(given.table) if given.table else set()
+    make(given.photos, given.output, count=given.count, seed=given.seed, kinds=tuple(given.kinds), real=real)
