@@ -41,7 +41,7 @@ demo: .venv/for-demo  ## train, extract, match and judge on the sample photos; a
 test: setup  ## the tests of the package, on all cores, within 8 minutes on two
 	$(BIN)/python -m pytest -n logical -m 'not slow'
 
-test-slow: setup  ## the others: kills, installations, the demo, the benchmarks' own programs
+test-slow: setup  ## the others, of two seconds or more each: kills, browsers, clusters, trainings, the demo
 	$(BIN)/python -m pytest -n logical -m slow
 
 # files whose tests load no network and start no command
@@ -49,7 +49,7 @@ FAST := bootstrap calibration compare descriptors edits geometry images imports 
 	proposals report results search search_views sources views
 
 test-fast: setup  ## the tests that load no network and start no command, for every change
-	$(BIN)/python -m pytest -q -n logical $(FAST:%=tests/test_%.py)
+	$(BIN)/python -m pytest -q -n logical -m 'not slow' $(FAST:%=tests/test_%.py)
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

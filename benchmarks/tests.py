@@ -5,6 +5,7 @@
 Runs the steps of .ci/run one after another, then `make test-fast`; ends with the output of the first that fails.
 """
 
+import os
 import re
 import resource
 import subprocess
@@ -36,7 +37,10 @@ def row(what: str, wall: float, cpu: float, wanted: int | None, tests: int | Non
 def timed(step: str) -> tuple[float, float, int | None]:
     """Run `make STEP`; return its seconds, those of all CPUs, and how many tests passed."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(["make", step], cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"ISC_DEMO": str(ROOT)}  # of the step before, for the tests of the README
+    done = subprocess.run(["make", step], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if step == "demo":
+        (ROOT / "demo.log").write_text(done.stdout, encoding="utf-8")
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{done.stdout[-5000:]}{done.stderr[-2000:]}\nmake {step}: exit {done.returncode}")

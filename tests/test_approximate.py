@@ -174,6 +174,7 @@ def test_filling_in_parts_is_filling_at_once():
     assert same(parts.knn(QUERIES, k=9), whole.knn(QUERIES, k=9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["IVF16,PQ4np", "OPQ4_8,PQ4x4fs"])
 def test_a_seed_makes_one_index(factory, tmp_path, capfd):
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
@@ -478,6 +479,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux alone")
 def test_half_the_memory_of_the_data_is_enough(tmp_path):
     """A hard limit: what is allocated may not exceed it, mapped files do not count."""

@@ -342,6 +342,7 @@ def test_strength_0_leaves_the_edits_of_the_mild_view(applied):
     assert 6 <= len(applied) <= 24
 
 
+@pytest.mark.slow
 def test_the_mean_change_grows_with_strength():
     settings = AugmentConfig(min_crop=0.3)
     means = [

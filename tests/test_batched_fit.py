@@ -192,6 +192,7 @@ def agrees(found: Verified, expected: Verified) -> None:
     assert ((probabilities[0] > 0.5) == (probabilities[1] > 0.5)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "stored", "block"), [(1, False, 64), (2, True, 2), (2, False, 3)])
 def test_the_device_gives_the_evidence_of_the_cpu(workers, stored, block, scene, tmp_path, monkeypatch):
     monkeypatch.setattr(device_compare, "QUERIES", block)

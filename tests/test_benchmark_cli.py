@@ -100,6 +100,7 @@ def test_the_page_names_every_key_and_kind_of_edit():
         assert f"| `{name}` | {' '.join((edit.__doc__ or '').split())} |" in page
 
 
+@pytest.mark.slow
 def test_photos_that_show_the_same_are_named_and_then_left_out(place, photos, monkeypatch):
     """Refused first; what was found is not sought again by the run that leaves one of them out, nor by one that keeps
     both."""
@@ -142,6 +143,7 @@ def test_photos_that_show_the_same_are_named_and_then_left_out(place, photos, mo
     assert all(one["file"] in edits and one["reference_id"].startswith("R") for one in hard)
 
 
+@pytest.mark.slow
 def test_a_finished_one_is_left_and_another_configuration_is_refused(place, photos):
     place.done("benchmark", "images=photos", "output=out", "queries=10", script=False)
     before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*")}

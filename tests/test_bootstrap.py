@@ -71,6 +71,7 @@ def table(resampled: Resampled) -> np.ndarray:
     return np.stack([resampled.average_precision, resampled.recall, resampled.threshold, *ranks], axis=1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(SCORES, PAIRS, st.sets(st.sampled_from(QUERIES)), st.sampled_from([0.9, 0.5, 1.0]), st.integers(0, 5))
 def test_resampling_is_judging_repeated_queries(scores, pairs, distractors, precision, seed):

@@ -215,6 +215,7 @@ def test_fewer_copies_lower_the_probabilities(scene):
     assert re.search(r"about 0\.\d+ copies a query are expected", finished.out)
 
 
+@pytest.mark.slow
 def test_several_runs_and_unrelated_pictures(scene):
     descriptors(scene, 1, noise=0.6)
     scene.done(*MATCH, "output=second", script=False)

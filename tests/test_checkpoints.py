@@ -158,6 +158,7 @@ def save_winner(winner: nn.Module, path: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_winner_gives_the_descriptors_of_the_published_network(winner, tmp_path):
     path = save_winner(winner, tmp_path / "isc_ft_v107.pth.tar")
     assert read_checkpoint(path)[0] == {

@@ -98,6 +98,7 @@ def test_other_arguments_are_left_to_hydra(argument):
 # --- help ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", SCHEMAS)
 def test_help_names_every_key_of_the_contract_and_every_default(place, verb):
     finished = place.done(verb, "--help", script=verb == "match")

@@ -45,6 +45,8 @@ from isc.search.exact import best_pairs, knn
 from isc.search.ray_search import ShardAnswer, cluster_pairs, merge, plan, read_shard
 from tests.conftest import SAMPLE
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray")
 
 GIB = 1 << 30

@@ -74,6 +74,7 @@ def test_intervals_are_those_of_the_paired_resamples():
     assert one.before_interval == interval(theirs)
 
 
+@pytest.mark.slow
 def test_a_better_run_is_significantly_better_and_a_like_one_is_not():
     (now, of), (worse, _), (alike, _) = many(1, 2.5), many(2, 1.5), many(3, 2.5)
     better = against(now, worse, of).differences[0]
@@ -101,6 +102,7 @@ def test_a_run_is_the_same_as_itself(two):
     assert comparison.gained == comparison.lost == []
 
 
+@pytest.mark.slow
 def test_chance_alone_is_seldom_called_significant():
     """Of 40 pairs of like runs two have p < 0.05 on average; more than six happens once in two hundred such tests."""
     called = 0

@@ -367,6 +367,7 @@ for _ in range(10):
 """
 
 
+@pytest.mark.slow
 def test_workers_start_after_opencv():
     """OpenCV was used by the process, with its threads, before the workers are started: they must not hang."""
     with subprocess.Popen([sys.executable, "-c", AFTER_OPENCV, *map(str, PATHS)], start_new_session=True) as run:

@@ -164,6 +164,7 @@ def views_of(**options) -> TrainingViews:
     return TrainingViews(source, Augmenter(AugmentConfig(), size=48), seed=4, mix=0.2, **options)
 
 
+@pytest.mark.slow
 def test_views_of_both_places_have_the_same_statistics():
     """400 hard views: means, deviations and edges agree within their own error, three standard errors."""
     found = []

@@ -65,6 +65,7 @@ def test_ids_that_are_no_text_are_refused_by_name(ids):
     assert "row 0" in refusal(as_ids, ids)
 
 
+@pytest.mark.slow
 def test_the_check_of_all_ids_is_that_of_each():
     letters = [chr(code) for code in range(sys.maxunicode + 1)]
     for form in ("{}", "a{}", "{}a", "a{}a"):
@@ -75,6 +76,7 @@ def test_the_check_of_all_ids_is_that_of_each():
         assert not any(all_usable(["fine", name, "a b"]) for name in wrong)
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.sampled_from(["a", "a b", *(name for name, _ in BAD_IDS)]), st.text(), st.none())))
 def test_ids_are_usable_together_where_each_is(names):
     assert all_usable(names) == all(id_problem(name) is None for name in names)

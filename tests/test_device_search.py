@@ -307,6 +307,7 @@ assert len(launched) > before
 """
 
 
+@pytest.mark.slow
 def test_the_kernel_by_tritons_interpreter():
     pytest.importorskip("triton")
     done = subprocess.run(

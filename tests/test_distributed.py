@@ -41,6 +41,8 @@ from isc.train.trainer import Trainer
 from tests.conftest import REPOSITORY
 from tests.test_train import SAMPLE, SMALL, column, rows_of
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 RANKS = 2
 

@@ -136,6 +136,7 @@ def test_a_descriptor_is_what_the_model_gives(model, network):
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_way_to_a_gpu_gives_the_same_descriptors(network):
     """Run here without one: batches of any size, the last one filled up, results in order."""
     photos = Torn(frozenset({0, 7, 20}))
@@ -438,6 +439,7 @@ for _ in range(5):
 """
 
 
+@pytest.mark.slow
 def test_workers_start_after_the_threads_of_torch_and_opencv():
     """Both were used by the process before the workers are started: they must not hang."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -466,6 +468,7 @@ def _told(data, queue):
     queue.put(embed_batch(network, batch, VIEW_PLAN).vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", REDUCED)
 def test_a_network_can_be_sent_to_a_process_that_shares_nothing(model, precision):
     network, batch = torch_inference_model(model, precision=precision), read_batch(Files(PATHS), [3, 5], VIEW_PLAN)
@@ -511,6 +514,7 @@ def test_a_network_names_itself():
 # --- without torch ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_packages_onnx_file_gives_the_models_descriptors(network):
     """Of every sample photo at the model's size, to rounding; descriptors of both count as the same model's."""
     light = load_inference_model("isc_small", device="cpu")

@@ -74,6 +74,7 @@ def test_the_shipped_model_on_all_sample_photos(shipped):
     assert parity.num_bytes == path.stat().st_size
 
 
+@pytest.mark.slow
 def test_weights_in_half_precision_are_half_the_bytes_and_the_same_descriptors(tmp_path):
     """The shipped weights are float16 already: nothing is lost."""
     model = load_model("isc_small")
@@ -88,6 +89,7 @@ def test_the_packages_file_is_the_export_of_the_packages_model():
     assert load_onnx(SHIPPED / "isc_small.onnx").describe() == describe(load_model("isc_small"))
 
 
+@pytest.mark.slow
 def test_imagenet_start(tmp_path):
     parity = export(load_model("imagenet"), tmp_path / "i.onnx", photos=PHOTOS[:12], image_size=64)
     assert (parity.photos, parity.any_size) == (12, True)
@@ -173,6 +175,7 @@ def test_a_size_that_tracing_fixed_is_found_out(silent, tmp_path):
 # --- on the fly ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_on_the_fly(runtime):
     pytest.importorskip(runtime, reason="an optional extra")
@@ -255,6 +258,7 @@ def command(capsys, *arguments):
     return status, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_command(saved, tmp_path, capsys):
     output = tmp_path / "deeper" / "n.onnx"
     folder = tmp_path / "photos"

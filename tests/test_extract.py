@@ -322,6 +322,7 @@ def arguments(many, name="d.h5"):
     return (f"images={many}", f"output={name}", "model=imagenet", "image_size=32", "precision=float32", "workers=1")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(many, place):
     """At four moments of its life, one run after another, on the same output."""
     whole = extract(listed(many, "whole.h5"))
@@ -344,6 +345,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(many, place):
     assert not parts.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(many, place):
     parts = parts_folder(place / "d.h5")
     finished = place.signalled(
@@ -377,6 +379,7 @@ def begun(tmp_path, monkeypatch):
     return few
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_made_again(begun, monkeypatch):
     whole = extract(listed(begun, "whole.h5"))
     embedded = []
@@ -389,6 +392,7 @@ def test_what_is_finished_is_not_made_again(begun, monkeypatch):
     assert embedded == list(range(BLOCK, FEW))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "named"), OTHERWISE)
 def test_a_run_begun_otherwise_is_refused_unless_overwritten(begun, options, named):
     with pytest.raises(InputError, match=rf"d\.h5\.parts: was begun with {named}=.*now {named}=.*overwrite=true"):
@@ -501,6 +505,7 @@ def alike(one, other):
     assert [made[name] for name in SAME_IN_BOTH] == [otherwise[name] for name in SAME_IN_BOTH]
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_a_model(photos, model):
     pytest.importorskip("onnxruntime")
     from isc.model.export import export
@@ -511,6 +516,7 @@ def test_an_onnx_file_is_a_model(photos, model):
     assert read_provenance(photos.parent / "onnx.h5")["weights"] == options["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_runtimes_give_the_same_descriptors(photos, place, runtime):
     """In a process of its own, as OpenVINO's threads do not outlive a fork."""

@@ -83,6 +83,7 @@ def refused(capsys, *arguments: object) -> str:
 # --- isc find --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_find_names_the_photo_of_each_suspect_the_surest_first(world, capsys, monkeypatch):
     monkeypatch.chdir(world)
     rows = list(csv.DictReader(io.StringIO(run(capsys, "find", "photos", "inbox", "--format", "csv"))))

@@ -335,6 +335,7 @@ def test_descriptors_of_two_models_are_refused(scene):
     refused(scene, (*FIT, *OUT), ("r.h5: made with weights_sha256 cdcd", "q.h5", "abab"))
 
 
+@pytest.mark.slow
 def test_real_photos_that_are_too_few_are_compared_and_then_refused(place, benchmark):
     """Nothing stands in for the pixels here; 12 copies are too few for any fit."""
     rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ def test_sound_files_are_read(name):
         assert set(found) == {fuzz.READ}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fuzz.KINDS)
 def test_changed_files_are_read_or_refused_in_one_line(name):
     examples = 5 if name in SLOW else 25

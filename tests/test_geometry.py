@@ -223,6 +223,7 @@ def unrelated() -> list[np.ndarray]:
     return [compare(described(a), described(b))[0] for a, b in itertools.combinations(SOME, 2)]
 
 
+@pytest.mark.slow
 def test_unrelated_photos_are_less_surprising_than_any_copy():
     copies = [compare(copied(edit, name)[1], described(name))[0] for edit in COPIES for name in NAMES]
     most = max(value(evidence, "log_nfa") for evidence in unrelated())

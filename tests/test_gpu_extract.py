@@ -146,6 +146,7 @@ def test_pictures_of_one_size_are_shrunk_together(monkeypatch):
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_efficientnet", "resnet18", "test_vit"])
 def test_fused_networks_compute_the_same(name):
     model = initial_model(ModelConfig(backbone=name, weights="none", image_size=96, dim=32), seed=2)
@@ -193,6 +194,7 @@ def test_weights_are_cast_once_to_what_autocast_computes():
         assert torch.equal(model(x), other(x))
 
 
+@pytest.mark.slow
 def test_a_gpus_network_is_fused_and_faithful(network, monkeypatch):
     """The steps of a GPU, on a CPU in float16: fused, weights cast."""
     model = fused(load_model("isc_small"))

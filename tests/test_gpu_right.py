@@ -96,6 +96,7 @@ print(sum(len(batch.jpegs()) for batch in batches), sum(len(one) for batch in ba
 """
 
 
+@pytest.mark.slow
 def test_jpegs_on_their_way_take_few_file_descriptors():
     """400 files of 160 that may be open: a descriptor for each file would end the run."""
     script = MANY_JPEGS.format(folder=str(PHOTOS))
@@ -188,6 +189,7 @@ def saved_bytes(forward) -> int:
     return sum(kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["isc_winner", "sscd"])
 def test_the_published_recipes_fit_one_gpu(experiment):
     """Activations of the largest stage by shapes alone, a fifth more for the backward pass, and weights."""

@@ -108,6 +108,7 @@ def test_ratios_and_the_table_by_hand(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_what_travels_runs_where_it_is_unpacked(tmp_path):
     archive = tmp_path / "gpu.tar.gz"
     assert packing.pack(archive, wheels=()) == archive.stat().st_size < packing.MOST
@@ -128,6 +129,7 @@ def test_too_much_to_travel_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "gpu.tar.gz").exists()
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_predictions_and_calls_them_so():
     page = (REPOSITORY / "docs" / "gpu.md").read_text()
     assert predicted() in page

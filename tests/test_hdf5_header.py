@@ -150,6 +150,7 @@ def test_a_float_that_numpy_has_not_is_refused(path):
     refusal(path, "dataset 'vectors'", "write it again")
 
 
+@pytest.mark.slow
 def test_an_attribute_that_makes_the_library_loop_ends_soon(path, monkeypatch):
     """Texts of variable length lie in a heap; with zeros in it HDF5 goes round for ever."""
     monkeypatch.setattr(hdf5_header, "SECONDS", 1.0)
@@ -166,6 +167,7 @@ def test_an_attribute_that_makes_the_library_loop_ends_soon(path, monkeypatch):
     assert time.monotonic() - start < 15
 
 
+@pytest.mark.slow
 def test_texts_that_share_one_long_text_do_not_fill_the_memory(path):
     rows, long = 4000, "x" * (1 << 20)
     with put(path, vectors=np.ones((rows, 1), np.float32), image_names=None) as file:
@@ -211,6 +213,7 @@ def loop():
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "why"),
     [

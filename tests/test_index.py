@@ -452,6 +452,7 @@ with index.writer() as writer:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing_and_halves_nothing(tmp_path):
     """A writer that acknowledges each operation is killed at random moments, until it has done them all."""
     path = Index.create(tmp_path / "i", dim=64, provenance=MADE_BY).path
@@ -551,6 +552,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_before_each_call_that_touches_the_disk_leaves_the_state_before_or_after():
     with tempfile.TemporaryDirectory(dir=RAM) as folder:
         path = Index.create(Path(folder, "an.index"), dim=4, provenance=MADE_BY).path

@@ -250,6 +250,7 @@ def test_another_model_is_refused(refused, run, photos, known):
     refused("query", photos[0], SAMPLE / "S000.jpg", "--model", "nowhere", naming=["model=nowhere: no such model"])
 
 
+@pytest.mark.slow
 def test_a_model_that_has_moved_is_named_where_it_is(run, refused, tmp_path):
     shutil.copy(SHIPPED / "isc_small.onnx", tmp_path / "before.onnx")
     assert run("create", "moved.index", "--model", "before.onnx").status == 0
@@ -479,6 +480,7 @@ def test_photos_go_in_and_are_found_without_torch(tmp_path):
 # an approximate index of the same images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--on-disk", "--memory-gb", "0.001")])
 def test_an_approximate_index_serves_match(run, options):
     rng = np.random.default_rng(0)

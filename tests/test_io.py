@@ -317,6 +317,7 @@ def csv_files(draw: st.DrawFn, width: int) -> bytes:
     return data + draw(st.sampled_from([b""] * 20 + [b"\xe9", b"\0"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(csv_files(3), st.sampled_from([1, 2, 4, 500_000]), st.booleans())
 def test_both_ways_to_read_predictions_agree_to_the_letter(tmp_path_factory, content, max_rows, known):
@@ -546,6 +547,7 @@ def test_compressed_and_chunked_datasets_are_read(h5_path):
     assert same(io.read_descriptors(h5_path), held)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(ids=st.lists(IDS, min_size=1, max_size=6, unique=True))
 def test_a_set_makes_the_round_trip(tmp_path_factory, ids):

@@ -102,6 +102,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_files_of_the_contract(scene, vectors):
     finished = scene.done("match", *DESCRIPTORS, "ground_truth=gt.csv", OUT)
     files = {p.relative_to(scene / "out").as_posix() for p in (scene / "out").rglob("*") if p.is_file()}
@@ -889,6 +890,7 @@ def test_pixels_are_compared_once_a_pair_of_images(place, benchmark, descriptors
 # --- real photos -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_copies_of_real_photos_are_found(place, benchmark, descriptors):
     arguments = [f"{role}={descriptors / role}.h5" for role in ("queries", "references", "training")]
     arguments += [

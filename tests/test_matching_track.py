@@ -773,6 +773,7 @@ def test_looks_are_taken_at_the_size_of_the_descriptors(scene, extracted):
     assert extracted[0]["image_size"] == "64"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "why"),
     [
@@ -858,6 +859,7 @@ def test_queries_that_have_views_get_no_more(scene, extracted, fusion, every_pai
         assert again.bytes[name] == result.bytes[name]
 
 
+@pytest.mark.slow
 def test_the_model_itself_takes_the_looks(place, edited):
     """A query's own row is that of another photo; its mirror image, taken by the real model, finds the original."""
     from isc.extract.run import extract

@@ -128,6 +128,7 @@ def test_the_answer_is_the_same_where_nothing_can_be_stored(made, plain, tmp_pat
     assert ["cannot be kept" in record.message for record in caplog.records] == [True]
 
 
+@pytest.mark.slow
 def test_how_often_a_reference_is_read(made, tmp_path, monkeypatch):
     """Once where its features can be kept, in a store or in memory; for every pair where they cannot."""
     candidates, queries, references = made
@@ -160,6 +161,7 @@ def test_what_is_held_does_not_grow(made, monkeypatch):
     assert all(vars(features).keys() == names for features in held.values())
 
 
+@pytest.mark.slow
 def test_stale_features_are_made_again(made, plain, tmp_path):
     candidates, queries, references = made
     mine = {name: tmp_path / f"{name}.jpg" for name in references}

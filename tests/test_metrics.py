@@ -340,6 +340,7 @@ def test_ranks_are_the_twins(case):
 # --- the whole judge against its twins -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(cases())
 @example(([], [("Q0", "R0")]))
@@ -390,6 +391,7 @@ def test_both_twins_agree_on_a_larger_run():
     assert metrics.num_dropped == sum(int(q[1:]) >= 300 for q, _, _ in predictions) > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(cases())
 def test_evaluate_has_the_figures_of_the_whole_curve(case):

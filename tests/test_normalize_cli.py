@@ -407,6 +407,7 @@ def test_the_default_chains_are_all_that_the_method_names():
     }
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(place, made, benchmark):
     """The extraction at 64 pixels; what follows on descriptors of as many training photos as 255 directions need."""
     page = (REPOSITORY / "docs" / "normalization.md").read_text(encoding="utf-8")

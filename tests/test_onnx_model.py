@@ -142,6 +142,7 @@ def test_metadata_may_be_appended(runtime, tmp_path):
 # --- the same bits ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_bits_whatever_else_is_in_the_batch(runtime, converted, photos):
     model, rng = converted(runtime), np.random.default_rng(0)
     alone = np.concatenate([model(photo[None]) for photo in photos[:15]])
@@ -165,6 +166,7 @@ def test_every_run_is_of_as_many_pictures_unless_told_otherwise(runtime, tmp_pat
         assert seen == wanted
 
 
+@pytest.mark.slow
 def test_the_descriptors_of_the_original(runtime, converted, small, photos):
     with torch.inference_mode():
         wanted = np.concatenate([small(torch.from_numpy(photos[at : at + 2])) for at in range(0, len(photos), 2)])
@@ -220,6 +222,7 @@ class Described(torch.utils.data.Dataset):
         return self.model(self.given[number][None])[0]
 
 
+@pytest.mark.slow
 def test_forked_workers(tmp_path):
     """In a process of its own: this one may have used OpenVINO before."""
     there = [name for name in RUNTIMES if find_spec(name)]
@@ -249,6 +252,7 @@ def refused(path, runtime="onnxruntime", **options):
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_damaged_files(runtime, tmp_path):
     whole = Path(save_onnx(tmp_path / "n.onnx")).read_bytes()
     for content in (b"hello", b"\xff" * 50, whole[: len(whole) // 2], whole[: len(whole) * 9 // 10]):

@@ -125,6 +125,7 @@ def test_help_of_each_command(command, tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_extract_and_match_work_from_the_wheel(command, installed, tmp_path):
     (tmp_path / "photos").mkdir()
     for source in sorted((installed / "isc" / "sample").glob("*.jpg"))[:8]:

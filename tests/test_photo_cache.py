@@ -82,6 +82,7 @@ def test_views_are_the_same_bytes(photos, tmp_path):
         np.testing.assert_array_equal(one.hard[0].pixels, other.hard[0].pixels)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_cache_is_the_run_without_and_goes_on_with_another_size(photos, tmp_path):
     train(config(photos, tmp_path / "plain"))
     train(config(photos, tmp_path / "cached", photo_cache_gb=0.5))

@@ -293,6 +293,7 @@ def decoded_apart(path: Path) -> tuple[str, int]:
     return said, int(kilobytes) // 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode", "side", "expected"),
     [

@@ -127,6 +127,7 @@ def run(*arguments):
     return CliRunner().invoke(isc_command, ["products", *map(str, arguments)], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_fifty_photos_are_learned(model):
     """A short training from ImageNet tells four shapes apart in photos that it has not seen."""
     figures = json.loads((model / "metrics.json").read_text())
@@ -135,6 +136,7 @@ def test_fifty_photos_are_learned(model):
     assert load_run(model / MODEL_FILE).config.image_size == 64
 
 
+@pytest.mark.slow
 def test_clips_are_answered_checked_and_judged(shop, model, tmp_path):
     found = run(
         "find", shop / "shop", *sorted((shop / "clips").glob("clip?")), "--model", model, "-o", tmp_path / "found"
@@ -169,6 +171,7 @@ def test_clips_are_answered_checked_and_judged(shop, model, tmp_path):
         assert sum(float(row["probability"]) for row in rows if row["video"] == clip) <= 1 + 1e-6
 
 
+@pytest.mark.slow
 def test_a_photo_is_a_clip_and_broken_ones_are_listed(shop, model, tmp_path):
     photo = next((shop / "clips" / "clip1").glob("*.png"))
     (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:200])
@@ -183,6 +186,7 @@ def test_a_photo_is_a_clip_and_broken_ones_are_listed(shop, model, tmp_path):
     assert "broken.srt" in str(run("find", shop / "shop", tmp_path / "broken.png", "--model", model).exception)
 
 
+@pytest.mark.slow
 def test_a_broken_off_training_goes_on_as_if_nothing_had_been(shop, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     train_products(config_of(shop, whole, steps=6))
@@ -206,6 +210,7 @@ def test_a_broken_off_training_goes_on_as_if_nothing_had_been(shop, tmp_path, mo
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_arcface_learns_as_well(shop, tmp_path):
     trainer = ProductTrainer(
         config_of(shop, tmp_path / "a", loss=ProductLoss.arcface), product_data(config_of(shop, tmp_path))
@@ -373,6 +378,7 @@ def test_values_that_cannot_be_are_refused_by_their_key(key, value):
         ProductFitConfig(**{key: value})
 
 
+@pytest.mark.slow
 def test_the_pages_commands_run(shop, model, tmp_path, monkeypatch, place):
     """Every command of docs/products.md runs as it stands, with the files of this test under its names."""
     monkeypatch.chdir(tmp_path)
@@ -399,6 +405,7 @@ def test_the_pages_commands_run(shop, model, tmp_path, monkeypatch, place):
         assert done.exception is None, (command, done.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_the_pages_program_runs(shop, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -427,6 +434,7 @@ def spoken_clip(path, *, sound):
     subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *picture, *tone, str(path)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_speech_is_recognised_by_a_plug_in(shop, model, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
@@ -461,6 +469,7 @@ def test_pocketsphinx_hears_no_words_in_a_tone(tmp_path):
     assert all(end > start >= 0 and text for start, end, text in recogniser("pocketsphinx")(quiet, RATE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -218,6 +218,7 @@ def arguments_of(files, output, *more):
     return [str(files / "photos"), str(files / "photos.csv"), str(files / "items.csv"), str(output), *more]
 
 
+@pytest.mark.slow
 def test_the_program_makes_clips_and_says_how_many(files, tmp_path, capsys):
     main(arguments_of(files, tmp_path / "made", "--count", "1", "--absent", "0", "--hidden-items", "H"))
     assert "made: 1 clips, 1 of them of 1 items" in capsys.readouterr().out

@@ -676,6 +676,7 @@ def test_five_sheets_of_the_worst_of_pictures_stay_below_three_megabytes(tmp_pat
 # --- the price -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_half_a_million_matches_cost_seconds_and_a_small_page(tmp_path):
     rng = np.random.default_rng(0)
     queries = np.array([f"Q{i:05d}" for i in range(50_000)], object)

@@ -158,6 +158,7 @@ def page(browser: Any, page_file: Path) -> Iterator[Any]:
     page.context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_it_opens_without_a_word_asks_for_nothing_and_fits(browser, page_file, width, scheme):
     page = opened(browser, page_file, width=width, scheme=scheme)
@@ -175,6 +176,7 @@ def test_it_opens_without_a_word_asks_for_nothing_and_fits(browser, page_file, w
     page.context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_what_is_behind_it(browser, page_file, scheme):
     page = opened(browser, page_file, scheme=scheme)
@@ -204,6 +206,7 @@ def test_every_picture_is_there_and_says_what_it_is(page):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_tab_reaches_everything_in_order_and_shows_where_it_is(browser, page_file, width):
     page = opened(browser, page_file, width=width)
@@ -253,6 +256,7 @@ def test_filtering_by_edit_opens_what_is_listed_without_pictures(page):
     assert page.evaluate("[...document.querySelectorAll('#wrong tr[data-pair]')].some(e => e.checkVisibility())")
 
 
+@pytest.mark.slow
 def test_a_button_shows_its_sheet_alone_and_says_that_it_is_pressed(page):
     buttons = page.get_by_role("group", name="Filter and sort the pairs").get_by_role("button")
     assert buttons.all_inner_texts() == ["All", "Gained", "Lost", "Found", "Missed", "Wrong"]
@@ -271,6 +275,7 @@ def numbers(pairs: list[dict[str, str]], key: str, absent: float) -> list[float]
     return [float(pair[key]) if pair[key] else absent for pair in pairs]
 
 
+@pytest.mark.slow
 def test_sorting_orders_the_pairs_of_every_sheet_and_back(page):
     order = page.get_by_role("combobox", name="Order of the pairs")
     given = {sheet: page.evaluate(SHOWN, sheet) for sheet in ("found", "missed", "wrong")}
@@ -294,6 +299,7 @@ def test_sorting_orders_the_pairs_of_every_sheet_and_back(page):
     assert "" in [pair["score"] for pair in given["missed"]]  # never predicted
 
 
+@pytest.mark.slow
 def test_the_address_brings_the_same_view_back(page, browser, page_file):
     page.get_by_role("group", name="Filter").get_by_role("button", name="Found").click()
     page.get_by_role("searchbox").fill("Q0 half")

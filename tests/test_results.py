@@ -90,6 +90,7 @@ def test_adopt_takes_what_the_demo_wrote(tmp_path):
     assert tables["demo_sizes"][0]["queries"] == 10
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_house_is_that_of_the_imports():
     drawn = runpy.run_path(str(ROOT / "docs" / "architecture.py"))["svg"]()
     assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == drawn

@@ -84,6 +84,7 @@ def test_three_photos_on_a_line_by_hand():
     assert [found.matches.pair(row) for row in range(2)] == ["a,x", "b,x"]
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(grid_sets(), st.integers(1, 40), st.sampled_from([(1, 0), (1, 1), (4, 8)]))
 @example(EQUAL, 5, (1, 0))

@@ -22,6 +22,7 @@ def test_the_types_are_those_of_the_api():
     assert ast.unparse(ast.parse(program["types"](program["described"]()))) == ast.unparse(ast.parse(stored))
 
 
+@pytest.mark.slow
 def test_a_program_uploads_waits_reviews_and_exports(tmp_path):
     running = Running(tmp_path / "data", None)
     copy = tmp_path / "suspect.jpg"

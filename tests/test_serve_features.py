@@ -24,6 +24,7 @@ def _damaged(path):
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 40_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "said"), [(_of_another_version, "another version of isc"), (_damaged, "is damaged")])
 def test_the_service_goes_on_without_the_store_and_with_it_again(tmp_path, monkeypatch, caplog, spoil, said):
     service = Service.made(settings_in(tmp_path))

@@ -176,6 +176,7 @@ def test_a_receiver_that_is_down_delays_its_own_messages_alone_and_order_stays(t
     service.close()
 
 
+@pytest.mark.slow
 def test_what_was_decided_is_exported_for_the_verbs(tmp_path, capsys):
     service = Service.made(settings_in(tmp_path))
     with pytest.raises(InputError, match="nothing was decided"):
@@ -206,6 +207,7 @@ def test_what_was_decided_is_exported_for_the_verbs(tmp_path, capsys):
     service.close()
 
 
+@pytest.mark.slow
 def test_500_verdicts_calibrate_a_provider_whose_scores_are_too_high(tmp_path):
     """Simulated verdicts: the provider says p, the truth is p³. The fit on 500 halves the error on 2,000 others."""
     from isc.evaluate.calibration.fit import LabelledRun, fit

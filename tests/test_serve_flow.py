@@ -43,6 +43,7 @@ def _copies(service):
     return service.rows(sa.select(*columns).select_from(named).where(schema.provider.c.name == "copy"))
 
 
+@pytest.mark.slow
 def test_a_cropped_mirrored_copy_is_found_where_it_was_cropped(service):
     known = service.take(*PHOTOS[:6])
     service.worker.drain()
@@ -79,6 +80,7 @@ def test_a_deleted_picture_matches_nothing_more(service):
     assert len(service.worker.context.index) == 1
 
 
+@pytest.mark.slow
 def test_the_negative_bank_and_floods_withhold(tmp_path):
     rules = {Kind.copy: Review(flood=1)}
     service = Service.made(replace(settings_in(tmp_path), review=rules))
@@ -115,6 +117,7 @@ def test_a_picture_that_cannot_be_read_is_said_and_hurts_no_other(service):
     assert {row.state for row in asked} == {RequestState.dead}
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_is_decoded_and_a_slow_one_is_killed(tmp_path):
     settings = settings_in(tmp_path)
     service = Service.made(replace(settings, caps=replace(settings.caps, pixels=1_000_000)))
@@ -131,6 +134,7 @@ def test_a_bomb_is_refused_before_it_is_decoded_and_a_slow_one_is_killed(tmp_pat
     slow.close()
 
 
+@pytest.mark.slow
 def test_a_folder_and_an_index_are_imported_and_their_files_stay(service, tmp_path):
     weights = service.worker.context.weights
     assert import_path(service.database, SAMPLE, weights=weights) == len(PHOTOS)
@@ -149,6 +153,7 @@ def test_a_folder_and_an_index_are_imported_and_their_files_stay(service, tmp_pa
     other.close()
 
 
+@pytest.mark.slow
 def test_a_new_version_asks_again_about_what_is_open_and_results_keep_their_version(service, monkeypatch):
     from isc.serve.providers.hashes import PdqProvider
 

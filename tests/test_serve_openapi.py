@@ -46,6 +46,7 @@ MEANING = {"cursor", "files"}  # that a schema cannot say: a cursor is one that 
 STREAM = "/api/events"  # it has no end, and is tested with the page
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_described(described):
     api, token = described
     operations = [found.ok() for found in api.get_all_operations()]

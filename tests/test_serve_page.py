@@ -135,6 +135,7 @@ def axe(tmp_path_factory):
         return tar.extractfile("package/axe.min.js").read().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES)
 def test_no_page_overflows_and_axe_finds_nothing(browser, site, axe, path):
     for width, scheme in LOOKS:
@@ -151,6 +152,7 @@ def test_no_page_overflows_and_axe_finds_nothing(browser, site, axe, path):
         context.close()
 
 
+@pytest.mark.slow
 def test_a_dropped_picture_shows_its_copy_within_seconds(page):
     page.goto("/")
     begun = time.monotonic()
@@ -234,6 +236,7 @@ def test_an_item_of_a_shop_is_shown_beside_the_picture_and_decided_by_keys(page,
     assert [row.decision for row in votes] == ["accept", "undo"]
 
 
+@pytest.mark.slow
 def test_flicker_swipe_and_zoom_lay_the_common_part_on_each_other(page):
     page.goto("/review?kind=copy&provider=copy")
     page.keyboard.press("f")
@@ -280,6 +283,7 @@ def test_several_are_decided_at_once(page, service):
     assert service.rows(sa.select(schema.vote).where(schema.vote.c.decision == "reject"))
 
 
+@pytest.mark.slow
 def test_the_page_works_from_right_to_left_and_in_another_language(browser, site, tmp_path, monkeypatch):
     english = (rendering.TEXTS / "en.toml").read_text(encoding="utf-8")
     (tmp_path / "en.toml").write_text(english, encoding="utf-8")

@@ -107,6 +107,7 @@ def service(tmp_path):
     one.close()
 
 
+@pytest.mark.slow
 def test_the_provider_finds_the_items_that_pictures_show_and_nothing_in_others(tmp_path, shop, run):
     service = _service(tmp_path, shop, run)
     images = service.take(*PHOTOS[:SOLD], PHOTOS[0].read_bytes()[:900], PHOTOS[9])
@@ -134,6 +135,7 @@ class Decoded:
         return SimpleNamespace(pixels=read_image(path))
 
 
+@pytest.mark.slow
 def test_none_of_the_shop_makes_no_suggestion_and_count_allows_several(tmp_path, shop, run):
     (tmp_path / MODEL_FILE).write_bytes((run / MODEL_FILE).read_bytes())
     picture = Picture(1, "a" * 64, PHOTOS[0], Decoded())
@@ -284,6 +286,7 @@ def test_accepted_items_are_exported_as_a_training_takes_them(service, tmp_path,
     assert {path.stem for path in (tmp_path / "out" / "photos").iterdir()} == {digests[1], digests[2]}
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_picture_with_its_region_beside_that_of_the_shop(service):
     (one,) = say(service, product(item="<i>", probability=0.876))
     client = client_of(service)

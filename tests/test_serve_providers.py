@@ -188,6 +188,7 @@ def _with(tmp_path, *providers):
     return Service.made(replace(base, providers=chosen))
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_down_hurts_no_other_and_its_circuit_opens(tmp_path):
     here = "tests.test_serve_providers:Slow"
     service = _with(tmp_path, ProviderSettings("down", here), ProviderSettings("quality", "quality"))

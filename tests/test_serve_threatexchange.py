@@ -74,6 +74,7 @@ def test_a_file_that_is_no_picture_has_an_empty_signal():
     assert IscCopySignal.hash_from_bytes(b"no picture") == ""
 
 
+@pytest.mark.slow
 def test_the_packages_own_commands_use_it(tmp_path):
     def threatexchange(*arguments):
         command = [sys.executable, "-m", "threatexchange.cli.main", *arguments]

@@ -56,6 +56,7 @@ def test_every_kind_has_all_strengths_or_none():
     assert list(dict.fromkeys(kind for kind, _ in kinds_and_strengths())) == list(EDITS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_kind_and_strength_is_drawn_on_all_sorts_of_photos(shape):
     for number, (kind, strength) in enumerate(kinds_and_strengths()):
@@ -69,6 +70,7 @@ def test_every_kind_and_strength_is_drawn_on_all_sorts_of_photos(shape):
         assert strength_of(Edit(kind, json.loads(json.dumps(dict(edit.params))))) == strength
 
 
+@pytest.mark.slow
 def test_no_band_is_too_rare_for_the_draws(monkeypatch):
     """Of one draw each, so that what is counted is how often a band is met: all draws fail less than once in 10⁶."""
     monkeypatch.setattr(strengths, "MAX_DRAWS", 1)
@@ -214,6 +216,7 @@ def test_a_crop_that_shows_nothing_is_drawn_again():
         assert copy.std() > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(32, 32), (40, 500), (900, 700)])
 def test_flat_and_odd_pictures_end(shape, monkeypatch):
     monkeypatch.setattr(strengths, "MAX_DRAWS", 6)

@@ -106,6 +106,7 @@ def test_a_kill_at_any_call_leaves_the_old_folder_or_the_new_one(tmp_path):
     assert seen == {False, True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["no exchange", "working directory"])
 def test_where_folders_cannot_change_places_new_files_never_lie_beside_old_ones(tmp_path, monkeypatch, how):
     if how == "no exchange":

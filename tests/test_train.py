@@ -283,6 +283,7 @@ def rich(photos, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 3, 5], ids=["in stage 1", "between the stages", "in stage 2"])
 def test_every_part_of_the_state_goes_on(rich, photos, tmp_path, monkeypatch, after):
     interrupted(config(photos, tmp_path / "run", **RICH), monkeypatch, after=after)
@@ -322,6 +323,7 @@ def test_what_was_done_since_the_last_checkpoint_is_done_again(photos, tmp_path,
     same_run(tmp_path / "straight", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_model(place, rich, photos):
     """SIGKILL as the first checkpoint appears; the run goes on in this process."""
     finished = place.signalled(
@@ -490,6 +492,7 @@ def test_a_run_on_tars_is_that_on_their_folder(photos, tmp_path):
     same(*(safetensors.torch.load_file(tmp_path / run / "model.safetensors") for run in ("one", "two")))
 
 
+@pytest.mark.slow
 def test_the_script_trains_on_several_sources_and_goes_on_with_a_folder(place, photos):
     """Tars and a list: `images=[…]`; the hash of the photos decides, not where they lie."""
     first, second = sorted(photos.iterdir())[:6], sorted(photos.iterdir())[6:]

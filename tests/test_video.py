@@ -104,6 +104,7 @@ def test_a_damaged_part_is_passed_over(tmp_path):
     assert found[-1].end > 12
 
 
+@pytest.mark.slow
 def test_a_video_without_an_end_is_left_after_a_number_of_frames(tmp_path, caplog):
     photo = picture(5, (640, 480))
     moving = [photo[at % 200 : at % 200 + 240, at : at + 320] for at in range(300)]
@@ -115,6 +116,7 @@ def test_a_video_without_an_end_is_left_after_a_number_of_frames(tmp_path, caplo
     assert "only the first" in caplog.text
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path):
     path = write_video(tmp_path / "a.mp4", (picture(at % 60) for at in range(300)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -28,6 +28,7 @@ def index(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_a_photo_is_found_at_its_seconds_and_shown_on_the_page(index, tmp_path):
     path = write_video(tmp_path / "clip.mp4", slides([40, 2, 41, 4, 2], size=(480, 360)))
     found = index.find(str(path))
@@ -44,6 +45,7 @@ def test_a_photo_is_found_at_its_seconds_and_shown_on_the_page(index, tmp_path):
     assert 'href="clip.mp4"' in text
 
 
+@pytest.mark.slow
 def test_frames_of_one_photo_join_over_a_short_gap(index, tmp_path):
     photo = picture(3, (640, 480))
     pan = [photo[at : at + 380, at : at + 500] for at in range(75)]
@@ -86,6 +88,7 @@ def test_a_folder_of_videos_alone_and_programs_in_typescript(index, tmp_path):
     assert found.unreadable == ()
 
 
+@pytest.mark.slow
 def test_frames_follow_their_videos_and_a_broken_one_of_a_folder_is_left_out(place):
     clips = place.folder / "clips"
     clips.mkdir()
@@ -105,6 +108,7 @@ def test_frames_follow_their_videos_and_a_broken_one_of_a_folder_is_left_out(pla
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_commands_take_videos(index, place, capsys):
     main = importlib.import_module("isc.cli.main").main
     write_video(place.folder / "clip.mp4", slides([1, 40]))

@@ -65,6 +65,7 @@ def model(photos, tmp_path_factory):
     return train_words(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "vlp"])
 def test_fifty_pictures_are_learned_by_heart(kind, grids, tmp_path):
     """The loss comes near 0, and beam search writes the captions word for word: the whole chain learns."""
@@ -121,6 +122,7 @@ def test_a_picture_is_read_the_same_alone_and_in_a_batch(kind, grids):
     assert torch.allclose(torch.stack(steps, 1)[0], alone[0, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_transformer_is_trained_in_three_ways(grids, tmp_path):
     captions = read_captions(write_captions(tmp_path / "c.csv", PHOTOS[:50], dev=0, each=2)).of(language="en")
     vocabulary = Vocabulary({"en": words_of(captions.texts, "en", least=1)})
