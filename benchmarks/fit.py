@@ -3,8 +3,8 @@
     python -m benchmarks.fit SPLIT GRAPHICS ALIKE JUDGES WORK [--only normalize fusion calibration matching]
 
 SPLIT and JUDGES are made by `python -m benchmarks.judge`: SPLIT/training holds the photos that a model may learn from,
-JUDGES/augly-dev and tools-dev hold copies of other photos, graphics-dev of drawn pages, charts and windows, dark-dev of
-very dark photos, alike-dev of photos of like things. GRAPHICS is made by `python -m benchmarks.graphics SPLIT/training
+JUDGES/augly-dev and tools-dev hold copies of other photos, graphics-dev of drawn pages, charts and windows,
+alike-dev of photos of like things. GRAPHICS is made by `python -m benchmarks.graphics SPLIT/training
 GRAPHICS`, ALIKE by `python -m benchmarks.look_alikes`. The fusion is fitted on copies of training photos, of GRAPHICS
 and of ALIKE/training, normalisation and calibrations on dev; the unrelated pictures of the calibration are training
 photos, GRAPHICS, and training photos made dark. No test half is used. Files are made in WORK, and an interrupted run
@@ -24,7 +24,7 @@ from benchmarks import graphics
 from isc.photos.folders import list_images
 
 MODEL = "isc_small"
-JUDGES = ("augly-dev", "tools-dev", "graphics-dev", "dark-dev", "alike-dev")
+JUDGES = ("augly-dev", "tools-dev", "graphics-dev", "alike-dev")
 UNRELATED = 1024  # pictures of a kind that are no copies, for the calibration
 DARK = 512  # of them that are dark: their descriptors lie close together, so fewer do
 FUSED = 4000  # training photos among the pictures that the fusion is fitted on

@@ -4,11 +4,11 @@ import jinja2  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 from PIL import Image
 
+import isc.data.groups
 import isc.evaluate.report.page
 import isc.extract.run
 import isc.match.run
 import isc.search.exact
-import isc.search.groups
 import isc.search.kernels.faiss_kernel
 import isc.search.multi_view
 import isc.search.normalize.transforms

@@ -136,7 +136,7 @@ def test_match_writes_the_probabilities_of_the_model_that_made_the_descriptors(s
     predicted = read_predictions(scene / "out/predictions.csv")
     order = predicted.order()
     assert [row["score"] for row in rows] == [str(np.float32(score)) for score in predicted.score[order]]
-    fitted = kept.fitted(predicted.score[order], None)
+    fitted = kept.fitted(predicted.score[order], None, None)
     expected, _ = corrected(fitted, kept.prior, queries=QUERIES, references=REFERENCES)
     np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, rtol=1e-4)
     accepted = expected >= kept.wanted.threshold

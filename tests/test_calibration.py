@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import calibration as measured
 from isc.data.files import write_json
@@ -20,6 +22,7 @@ from isc.evaluate.calibration.maps import (
     FOLDS,
     HALF,
     NEAR,
+    ByMargin,
     Isotonic,
     Logistic,
     choose,
@@ -29,6 +32,7 @@ from isc.evaluate.calibration.maps import (
     log_likelihood,
     read_map,
 )
+from isc.evaluate.calibration.margins import NEXT, gaps_and_margins
 from isc.evaluate.calibration.prior import ASSUMED, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds, held_out
@@ -435,7 +439,7 @@ def test_thresholds_are_those_of_the_run_that_needs_the_highest():
 
 def test_thresholds_are_found_where_copies_are_rare_too(monkeypatch):
     """Wrong pairs stay while copies are left out, so that the same probability is right less often."""
-    matches, truth = labelled(1, queries=800, copies=400, parted=0.5)
+    matches, truth = labelled(1, queries=1000, copies=500, parted=0.5)
     run = run_of(matches, truth)
     found = fit([run], precision=0.8)
     monkeypatch.setattr("isc.evaluate.calibration.fit.SHARE", 0.9)  # more than there are: no run is thinned
@@ -477,11 +481,55 @@ def test_queries_that_come_near_anything_are_seen_beside_unrelated_pictures(tmp_
     assert (again.unrelated == vectors).all()
     assert again.unrelated.dtype == np.float16
     with pytest.raises(ValueError, match="goes with a calibration that has some"):
-        again.fitted(matches.score, None)
+        again.fitted(matches.score, None, matches.query)
     with pytest.raises(ValueError, match="goes with a calibration that has some"):
-        blind.fitted(matches.score, -near)
+        blind.fitted(matches.score, -near, matches.query)
     lower = applied_to(again, matches, unrelated=-near).probability
     np.testing.assert_array_equal(lower, applied_to(seeing, matches, unrelated=-near).probability)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 4), st.floats(0, 4, width=32)), min_size=1, max_size=30),
+    apart=st.lists(st.floats(0, 4, width=32), min_size=5, max_size=5),
+)
+def test_margins_are_to_the_next_of_the_same_query(pairs, apart):
+    """The slow twin looks at every other pair of the query."""
+    query = np.array([one for one, _ in pairs])
+    distance = np.array([one for _, one in pairs])
+    unrelated = np.array(apart)[query]
+    expected = []
+    for at, (number, own) in enumerate(pairs):
+        others = sorted(one for place, (of, one) in enumerate(pairs) if of == number and place != at)[:NEXT]
+        others += [apart[number]] * (NEXT - len(others))
+        expected.append((apart[number] - own, np.mean(np.minimum(others, apart[number])) - own))
+    found = gaps_and_margins(-distance, unrelated, query)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (found[:, 1] <= found[:, 0] + 1e-9).all()
+    alone = gaps_and_margins(-distance, unrelated, None)
+    assert (alone[:, 0] == alone[:, 1]).all()
+
+
+def test_a_reference_among_many_that_look_alike_is_less_probably_the_copy(tmp_path):
+    """Half of the queries have several references as near as a copy would be; none of them is one."""
+    rng = np.random.default_rng(5)
+    queries, each = 400, 6
+    distance = rng.uniform(1.2, 1.6, (queries, each))
+    distance[:100, 0] = rng.uniform(0.3, 0.9, 100)
+    distance[200:] = rng.uniform(0.3, 0.9, (200, each))
+    ids = [f"Q{at:03}" for at in range(queries)]
+    reference = [f"R{place}" for _ in ids for place in range(each)]
+    matches = Matches.from_ids(np.repeat(ids, each).tolist(), reference, -distance.ravel())
+    truth = GroundTruth(frozenset(ids), frozenset((one, "R0") for one in ids[:100]))
+    run = run_of(matches, truth, unrelated=np.full(len(matches), 1.5))
+    found = fit([run], precision=0.9, unrelated=np.zeros((1, 2), np.float16))
+    assert isinstance(found.map, ByMargin)
+    told = found.fitted(matches.score, run.unrelated, matches.query)
+    copy, alike = truth.correct(matches), matches.query >= 200
+    assert np.quantile(told[copy], 0.1) > 0.5 > np.quantile(told[alike], 0.9)
+    alone = found.fitted(matches.score, run.unrelated, None)
+    assert alone[alike].mean() > told[alike].mean()
+    write_json(tmp_path / "c.json", found.as_dict())
+    assert read_calibration(tmp_path / "c.json").calibration.map == found.map
 
 
 def test_the_distance_to_unrelated_pictures_is_the_mean_of_the_nearest():

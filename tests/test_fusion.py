@@ -12,22 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isc.evaluate.additive import FALLS, LEAST_COPIES, RIDGE, RISES, Additive, Curve
 from isc.evaluate.metrics import reliability
 from isc.match.verification.alignment import EVIDENCE
-from isc.match.verification.fusion import (
-    ALIGNED,
-    FALLS,
-    GLOBAL,
-    LEAST_COPIES,
-    LOGARITHMIC,
-    RIDGE,
-    RISES,
-    UNALIGNED,
-    Additive,
-    Curve,
-    Fusion,
-    fit_fusion,
-)
+from isc.match.verification.fusion import ALIGNED, GLOBAL, LOGARITHMIC, UNALIGNED, Fusion, fit_fusion
 from isc.match.verification.fusion_files import fusion_for
 
 AT = {name: column for column, name in enumerate(EVIDENCE)}

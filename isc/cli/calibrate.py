@@ -131,7 +131,7 @@ def _labelled(run: Path, truth: Path, queries: Path | None, unrelated: npt.NDArr
             raise InputError(f"--queries {queries}: expected one descriptor of each query of {run}, {missing!r} too")
         rows = np.array([at[query] for query in matches.query_ids])
         distance = unrelated_distance(own.vectors[rows], unrelated)[matches.query]
-    return LabelledRun(str(run), matches, true_pairs, made, distance)
+    return LabelledRun("/".join(run.absolute().parts[-2:]), matches, true_pairs, made, distance)
 
 
 def summary(found: Calibration) -> str:

@@ -127,7 +127,9 @@ def _compared(
     states = read_states(index.path)
     evidence: dict[int, npt.NDArray[np.float32]] = {}
     alignments: dict[int, Alignment] = {}
-    probability = judge.probabilities(squared, unrelated=unrelated, suspects=suspects, photos=known)
+    probability = judge.probabilities(
+        squared, unrelated=unrelated, suspect=pairs.query, suspects=suspects, photos=known
+    )
     photos = {name: Path(name) for name in pairs.reference_ids.tolist() if name in states and Path(name).is_file()}
     there = np.array([name in photos for name in pairs.reference_ids], bool)[pairs.reference]
     if rows := np.flatnonzero(there).tolist() if pixels else []:
@@ -139,6 +141,7 @@ def _compared(
             squared[rows],
             verified.evidence,
             unrelated=None if unrelated is None else unrelated[rows],
+            suspect=pairs.query[rows],
             suspects=suspects,
             photos=known,
         )

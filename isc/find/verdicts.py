@@ -63,12 +63,14 @@ class Judge:
         evidence: npt.NDArray[np.float32] | None = None,
         *,
         unrelated: Floats | None,
+        suspect: npt.NDArray[np.int64] | None = None,
         suspects: int,
         photos: int,
     ) -> Floats:
         """Return the probability [P] that each pair is a copy and its photo.
 
-        `suspects` and `photos` are the sizes of the two sets. `distance` [P] is squared, `unrelated` [P] is each pair's
+        `suspects` and `photos` are the sizes of the two sets, `suspect` [P] is the number of each pair's suspect, None
+        if each pair stands alone. `distance` [P] is squared, `unrelated` [P] is each pair's
         `unrelated_distance` of the suspect, `evidence` [P, E] is NaN for pairs whose pixels could not be compared: they
         have at most the probability of a pair of their distance whose pixels disagree.
         """
@@ -77,8 +79,8 @@ class Judge:
             found, _ = corrected(self.by_pixels.map(found), self.by_pixels.prior, queries=suspects, references=photos)
         if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
-            fitted = self.by_distance.fitted(-distance[alone], None if unrelated is None else unrelated[alone])
-            by_distance, _ = corrected(fitted, self.by_distance.prior, queries=suspects, references=photos)
+            fitted = self.by_distance.fitted(-distance, unrelated, suspect)
+            by_distance, _ = corrected(fitted[alone], self.by_distance.prior, queries=suspects, references=photos)
             found[alone] = by_distance if evidence is None else np.minimum(by_distance, found[alone])
         return found
 

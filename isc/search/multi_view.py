@@ -36,12 +36,12 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.descriptors import Descriptors
+from isc.data.groups import rank_in_group
 from isc.data.hdf5 import check_same_dim
 from isc.data.ids import Ids, IntArray, numbered
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.search.exact import best_pairs, knn, require_existing
-from isc.search.groups import rank_in_group
 from isc.search.kernels.numpy_kernel import squared_distances
 
 Distances = npt.NDArray[np.float64]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from isc.config.choices import Engine
 from isc.data.descriptors import Descriptors
+from isc.data.groups import rank_in_group
 from isc.data.hdf5 import check_same_dim, descriptor_blocks
 from isc.data.ids import Ids, first_repeat
 from isc.data.matches import Matches
@@ -29,7 +30,6 @@ from isc.runtime.ray_cluster import (
     working_nodes,
 )
 from isc.search.exact import best_pairs, knn, require_existing
-from isc.search.groups import rank_in_group
 from isc.search.kernels.device_search import cuda_devices
 from isc.search.kernels.numpy_kernel import squared_distances
 from isc.search.shards import Shard, plan

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from isc.search.groups import rank_in_group
+from isc.data.groups import rank_in_group
 from isc.search.kernels.numpy_kernel import Scores, Tile, squared_distances
 
 Vectors = npt.NDArray[np.float32]

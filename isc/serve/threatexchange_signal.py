@@ -48,7 +48,7 @@ def _least_gap() -> float:
     wanted = calibration.wanted.threshold
     assert wanted is not None, "at which the precision that it promises is reached"
     gaps = np.linspace(-FARTHEST, FARTHEST, 1 + GAPS)
-    return float(gaps[np.searchsorted(calibration.map(gaps), wanted)])
+    return float(gaps[np.searchsorted(calibration.fitted(gaps, np.zeros(len(gaps)), None), wanted)])
 
 
 def threshold(query: Vectors) -> float:

@@ -44,7 +44,7 @@ def apply(
     wanted precision was never reached.
     """
     calibration = stored.calibration
-    fitted = calibration.fitted(matches.score, unrelated)
+    fitted = calibration.fitted(matches.score, unrelated, matches.query)
     probability, prior = corrected(fitted, calibration.prior, queries=queries, references=references)
     threshold = calibration.wanted.threshold
     accepted = np.zeros(len(matches), bool) if threshold is None else probability >= threshold

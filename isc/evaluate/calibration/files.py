@@ -15,6 +15,7 @@ from isc import __version__
 from isc.data.json_files import Fields
 from isc.data.model_files import beside_model, reading
 from isc.evaluate.calibration.maps import Map, read_map
+from isc.evaluate.calibration.margins import gaps_and_margins
 from isc.evaluate.calibration.prior import Floats, Prior
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import Threshold
@@ -67,10 +68,11 @@ class FittedRun:
 class Calibration:
     """A map from scores to probabilities, thresholds for some precisions, and facts about the runs of the fit.
 
-    The map takes the score, or with `unrelated`, float16 [U, D], the gap: the score plus the query's squared distance
-    to these unrelated pictures (isc.search.unrelated). Its probabilities hold for the `prior` of the fit. `wanted` is
-    the threshold that match.py uses; thresholds are probabilities after the correction for the run's own prior, and
-    those of the run that needs the highest. `held_out` and `reliability` show the quality on held-out queries.
+    The map takes the score, or with `unrelated`, float16 [U, D], the gap to the query's squared distance to these
+    unrelated pictures (isc.search.unrelated), and the margin to its next references (`gaps_and_margins`). Its
+    probabilities hold for the `prior` of the fit. `wanted` is the threshold that match.py uses; thresholds are
+    probabilities after the correction for the run's own prior, and those of the run that needs the highest. `held_out`
+    and `reliability` show the quality on held-out queries.
     """
 
     map: Map
@@ -91,14 +93,20 @@ class Calibration:
     def copies(self) -> int:
         return sum(run.copies for run in self.runs)
 
-    def fitted(self, score: npt.NDArray[np.floating], unrelated: npt.NDArray[np.float64] | None) -> Floats:
+    def fitted(
+        self,
+        score: npt.NDArray[np.floating],
+        unrelated: npt.NDArray[np.float64] | None,
+        query: npt.NDArray[np.int64] | None,
+    ) -> Floats:
         """Return the probability [M] under the prior of the fit; `unrelated` [M] is each pair's distance of the query.
 
-        Raises ValueError if that distance is missing, or not wanted.
+        `query` [M] is the number of the query of each pair, None if each pair stands alone. Raises ValueError if the
+        distance is missing, or not wanted.
         """
         if (unrelated is None) != (self.unrelated is None):
             raise ValueError("the distance to unrelated pictures goes with a calibration that has some")
-        return self.map(score if unrelated is None else score + unrelated)
+        return self.map(score if unrelated is None else gaps_and_margins(score, unrelated, query))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""

@@ -12,6 +12,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.calibration.files import Calibration, FittedRun
 from isc.evaluate.calibration.maps import On, choose, folds
+from isc.evaluate.calibration.margins import gaps_and_margins
 from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds
@@ -20,6 +21,7 @@ from isc.runtime.progress import Report
 
 LEAST = 20  # copies, and wrong pairs: fewer leave two or three of either in a fold, and the fit is unreliable
 SHARE, DRAWS = 0.1, 5  # of queries with a copy in the thinned runs that thresholds are found on too, and their number
+LEAST_THINNED = 50  # copies in a thinned run: with fewer, chance decides its threshold
 EDGES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
@@ -53,8 +55,10 @@ class LabelledRun:
 
     @property
     def score(self) -> npt.NDArray[np.floating]:
-        """The input of the map: the score, or the gap."""
-        return self.matches.score if self.unrelated is None else self.matches.score + self.unrelated
+        """The input of the map: the score [M], or gap and margin [M, 2]."""
+        if self.unrelated is None:
+            return self.matches.score
+        return gaps_and_margins(self.matches.score, self.unrelated, self.matches.query)
 
 
 def fit(
@@ -124,11 +128,11 @@ def _thinned(
 ) -> list[Threshold]:
     """Return the thresholds of a run of which copies were left out, each the middle one of DRAWS draws.
 
-    Empty if the run has no more copies than that, or fewer than LEAST would be left.
+    Empty if the run has no more copies than that, or fewer than LEAST_THINNED would be left.
     """
     copied = len({query for query, _ in run.truth.pairs})
     wanted = round((len(run.truth.queries) - copied) * SHARE / (1 - SHARE))
-    if not LEAST <= wanted < copied:
+    if not LEAST_THINNED <= wanted < copied:
         return []
     held = replace(run, matches=replace(run.matches, score=foretold), unrelated=None)
     drawn = []

@@ -1,8 +1,9 @@
-"""Maps from scores to probabilities in two forms, and the choice of the form that is better on held-out queries.
+"""Maps from scores to probabilities in three forms, and the choice of the form that is best on held-out queries.
 
 Isotonic: the rising steps of maximum likelihood (pool adjacent violators; Zadrozny and Elkan, KDD 2002). Logistic:
-log-odds that are linear in the score (Platt, "Probabilistic outputs for support vector machines", 1999). Neither gives
-a higher score a lower probability.
+log-odds that are linear in the score (Platt, "Probabilistic outputs for support vector machines", 1999). Additive: a
+rising curve of the gap and one of the margin (isc.evaluate.additive), for distances seen beside unrelated pictures.
+None gives a higher score a lower probability.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.json_files import Fields
+from isc.evaluate.additive import LEAST_COPIES, RISES, Additive, fit_additive, logistic
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -24,12 +26,16 @@ Scores = npt.NDArray[np.floating]
 FOLDS = 5
 HALF = 0.5  # weight of an added copy below all scores and of a wrong pair above them: no probability is 0 or 1
 NEAR = 1e-12  # least distance of a probability from 0 and from 1
+SEEN = {"gap": RISES, "margin": RISES}  # columns of the additive form
 
 On = Literal["score", "log-odds"]
 
 
 class Map(Protocol):
-    """A map from scores [M] to probabilities [M] above 0 and below 1, which never fall when the score rises."""
+    """A map from scores [M], or gaps and margins [M, 2], to probabilities [M] above 0 and below 1.
+
+    They never fall when an input rises; forms of one input take the gap.
+    """
 
     def __call__(self, score: Scores) -> Floats: ...
     def as_dict(self) -> dict[str, Any]: ...
@@ -54,7 +60,7 @@ class Isotonic:
             raise ValueError("scores or probabilities that do not rise; expected rising ones, the latter within 0…1")
 
     def __call__(self, score: Scores) -> Floats:
-        return np.asarray(np.interp(score.astype(np.float64), self.scores, self.probabilities), np.float64)
+        return np.asarray(np.interp(_first(score), self.scores, self.probabilities), np.float64)
 
     def as_dict(self) -> dict[str, Any]:
         return {"form": "isotonic", "scores": list(self.scores), "probabilities": list(self.probabilities)}
@@ -84,6 +90,19 @@ class Logistic:
         return {"form": "logistic", "bias": self.bias, "slope": self.slope, "on": self.on}
 
 
+@dataclass(frozen=True)
+class ByMargin:
+    """The map of gaps and margins [M, 2] through a rising curve for each."""
+
+    curves: Additive
+
+    def __call__(self, score: Scores) -> Floats:
+        return logistic(self.curves(_columns(score))).clip(NEAR, 1 - NEAR)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"form": "additive", **self.curves.as_dict()}
+
+
 def read_map(values: Mapping[str, Any] | Fields) -> Map:
     """Build a map from `as_dict`. Raises ValueError for other values."""
     said = Fields.of(values)
@@ -92,7 +111,9 @@ def read_map(values: Mapping[str, Any] | Fields) -> Map:
         return Logistic(said.number("bias"), said.number("slope"), said.value("on"))
     if form == "isotonic":
         return Isotonic(said.numbers("scores"), said.numbers("probabilities"))
-    raise ValueError(f"form {form!r}; expected isotonic or logistic")
+    if form == "additive":
+        return ByMargin(Additive.from_dict(said, SEEN))
+    raise ValueError(f"form {form!r}; expected additive, isotonic or logistic")
 
 
 @dataclass(frozen=True)
@@ -109,14 +130,17 @@ class Chosen:
 
 
 def choose(score: Scores, correct: Flags, fold: npt.NDArray[np.int64], *, on: On) -> Chosen:
-    """Choose and fit the better form for pairs with scores [M]; `correct` [M] marks the copies, `fold` [M] the folds.
+    """Choose and fit the best form for scores [M], or gaps and margins [M, 2]; `correct` [M] marks the copies.
 
+    `fold` [M] are the folds.
     Whole queries are held out, not single pairs, because the pairs of one query depend on each other.
     """
     forms: dict[str, Callable[[Scores, Flags], Map]] = {
         "isotonic": fit_isotonic,
         "logistic": functools.partial(fit_logistic, on=on),
     }
+    if score.ndim == 2 and all(_enough(correct[fold != one]) for one in np.unique(fold)):
+        forms["additive"] = fit_by_margin
     foretold = {name: np.zeros(len(score)) for name in forms}
     for one in np.unique(fold):
         seen, unseen = fold != one, fold == one
@@ -141,6 +165,15 @@ def folds(query: npt.NDArray[np.int64], correct: Flags, *, seed: int = 0) -> npt
     return np.asarray(place[at], np.int64)
 
 
+def fit_by_margin(score: Scores, correct: Flags) -> ByMargin:
+    """Fit a rising curve of the gap and one of the margin [M, 2], by penalised maximum likelihood."""
+    return ByMargin(fit_additive(_columns(score), correct, np.ones(len(correct), bool), SEEN))
+
+
+def _enough(correct: Flags) -> bool:
+    return LEAST_COPIES <= int(correct.sum()) <= len(correct) - LEAST_COPIES
+
+
 def fit_isotonic(score: Scores, correct: Flags) -> Isotonic:
     """Fit shares of copies that rise with the score, by maximum likelihood.
 
@@ -149,7 +182,7 @@ def fit_isotonic(score: Scores, correct: Flags) -> Isotonic:
     """
     from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
 
-    values, at = np.unique(score.astype(np.float64), return_inverse=True)
+    values, at = np.unique(_first(score), return_inverse=True)
     pairs = np.bincount(at).astype(np.float64)
     copies = np.bincount(at, weights=correct)
     means, weights = np.r_[1.0, copies / pairs, 0.0], np.r_[HALF, pairs, HALF]
@@ -192,7 +225,7 @@ def log_likelihood(probability: Floats, correct: Flags) -> float:
 
 
 def _abscissa(score: Scores, on: On) -> Floats:
-    x = score.astype(np.float64)
+    x = _first(score)
     if on == "score":
         return x
     p = x.clip(NEAR, 1 - NEAR)
@@ -200,4 +233,13 @@ def _abscissa(score: Scores, on: On) -> Floats:
 
 
 def _logistic(odds: Floats) -> Floats:
-    return np.asarray(np.exp(-np.logaddexp(0, -odds)).clip(NEAR, 1 - NEAR), np.float64)
+    return logistic(odds).clip(NEAR, 1 - NEAR)
+
+
+def _first(score: Scores) -> Floats:
+    """Return the score, or of several columns the first."""
+    return (score if score.ndim == 1 else score[:, 0]).astype(np.float64)
+
+
+def _columns(score: Scores) -> dict[str, Floats]:
+    return {name: score[:, at].astype(np.float64) for at, name in enumerate(SEEN)}

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.files import write_text
+from isc.data.groups import rank_in_group
 from isc.data.matches import Matches
 from isc.match.verification.alignment import EVIDENCE, Alignment
 from isc.match.verification.compare import Verified
 from isc.match.verification.fusion import Fusion
-from isc.search.groups import rank_in_group
 from isc.search.multi_view import ImagePairs
 
 LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.descriptors import non_finite_row
+from isc.data.groups import rank_in_group
 from isc.errors import InputError
-from isc.search.groups import rank_in_group
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
