@@ -608,6 +608,16 @@ def test_what_is_said_of_the_cut_and_of_the_truth(fitted):
     assert f"of {accepted.sum()} accepted {correct:.3f} are copies, of all 0.100" in judged(applied, truth)
 
 
+def test_the_worst_run_of_the_fit_is_named():
+    runs = [run_of(*labelled(1), name="easy"), run_of(*labelled(2, parted=0.6), name="hard")]
+    found = fit(runs, precision=0.9)
+    hard = next(one.precision for one in found.runs if one.name == "hard")
+    said = precision_of_cut(applied_to(found, labelled(3)[0]))
+    worst = min(found.runs, key=lambda one: one.precision)
+    assert f" ({worst.precision:.3f} on {worst.name}, the worst of the 2 runs of the fit); about" in said
+    assert hard == worst.precision
+
+
 def test_what_is_said_where_the_precision_was_never_reached(fitted):
     wanted = dataclasses.replace(fitted.wanted, threshold=None, best=0.75, best_score=0.4)
     applied = applied_to(dataclasses.replace(fitted, wanted=wanted), labelled()[0])

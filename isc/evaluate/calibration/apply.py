@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from isc.data.csv_files import write_csv
 from isc.data.matches import GroundTruth, Matches
-from isc.evaluate.calibration.files import CalibrationFile
+from isc.evaluate.calibration.files import Calibration, CalibrationFile
 from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.metrics import reliability
 
@@ -76,8 +76,17 @@ def precision_of_cut(applied: Applied) -> str:
     kept = applied.probability[applied.accepted]
     return (
         f"{len(kept):,} of {total:,} pairs reach the threshold for {100 * wanted.precision:g} % precision, probability "
-        f"≥ {wanted.threshold:.4f}: expected precision {_mean(kept)}; {everything}"
+        f"≥ {wanted.threshold:.4f}: expected precision {_mean(kept)}{_worst(applied.stored.calibration)}; {everything}"
     )
+
+
+def _worst(calibration: Calibration) -> str:
+    """Describe the run of the fit, of several, at which the threshold held least."""
+    reached = [run for run in calibration.runs if run.precision is not None]
+    if len(reached) < 2:
+        return ""
+    worst = min(reached, key=lambda run: run.precision or 0.0)
+    return f" ({worst.precision:.3f} on {worst.name}, the worst of the {len(calibration.runs)} runs of the fit)"
 
 
 def acceptance(applied: Applied) -> str:
