@@ -34,6 +34,7 @@ CHOICES = {  # of evidence
     "pixels, best region of any frame": ("best",),
     "pixels, mean of the three best frames": ("top",),
     "pixels, mean over time": ("mean",),
+    "pixels, mean by attention": ("attention",),
     "pixels": PIXELS,
     "pixels and words": NAMES,
 }

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shlex
 import shutil
@@ -24,7 +25,7 @@ from isc.config.train import ModelConfig
 from isc.errors import InputError
 from isc.model.files import MODEL_FILE, load_run
 from isc.products.catalogue import Catalogue, Item, read_catalogue, read_labelled
-from isc.products.evidence import NAMES, ItemWords, pixel_evidence
+from isc.products.evidence import NAMES, SHARPNESS, WORDS, ItemWords, pixel_evidence
 from isc.products.fusion import FILE, Judged, ProductFusion, fit_fusion, load_fusion, save_fusion
 from isc.products.listening import listen, recogniser
 from isc.products.objective import ShopMemory, centre_loss, shop_loss
@@ -283,17 +284,37 @@ def test_held_photos_are_of_every_item_and_never_all(shop):
 
 def test_pixel_evidence_by_hand():
     cosines = np.array([[[0.1, 0.9], [0.5, 0.2]], [[0.8, 0.3], [0.0, 0.0]]])  # two frames, two regions, two items
-    found = pixel_evidence(cosines, [3.0, 1.0])
-    assert found[0] == pytest.approx([0.8, 0.65, 0.75 * 0.5 + 0.25 * 0.8, 0.25])
-    assert found[1] == pytest.approx([0.9, 0.6, 0.75 * 0.9 + 0.25 * 0.3, 0.75])
+    found = pixel_evidence(cosines, [3.0, 1.0], ["star", "box"])
+    second = 0.25 * math.exp(-SHARPNESS * 0.1)  # of the time, at a lower cosine by 0.1
+    heed = np.array([0.75, second]) / (0.75 + second)
+    own = heed @ [0.5, 0.8]
+    assert found[0] == pytest.approx([0.8, 0.65, 0.75 * 0.5 + 0.25 * 0.8, own, 0.25, own])
+    other = heed @ [0.9, 0.3]
+    assert found[1] == pytest.approx([0.9, 0.6, 0.75 * 0.9 + 0.25 * 0.3, other, 0.75, other])
+    one_kind = pixel_evidence(cosines, [3.0, 1.0], ["box", "box"])
+    assert one_kind[:, 5] == pytest.approx([(own + other) / 2] * 2)
+    none_known = pixel_evidence(cosines, [3.0, 1.0], ["", ""])
+    assert none_known[:, 5] == pytest.approx([own, other])
 
 
 def test_words_speak_for_their_item():
     items = tuple(Item(f"I{at}", title, (Path("x"),), title.split()[1]) for at, title in enumerate(COLOURS))
     words = ItemWords(items)
-    assert words.evidence("this is a green box").argmax(axis=0).tolist() == [1, 1, 1, 1]
+    assert words.evidence("this is a green box").argmax(axis=0)[:5].tolist() == [1, 1, 1, 1, 1]
     assert words.evidence("bleu staar").argmax(axis=0)[:3].tolist() == [2, 2, 2]
     assert not words.evidence(" ").any()
+
+
+def test_brands_and_numbers_are_heard():
+    titles = ("Oatly Oat Milk 3", "Arla Milk 15", "Arla Milk 3", "Bravo Orange Juice", "Milk")
+    words = ItemWords([Item(f"I{at}", title, (Path("x"),), "Milk") for at, title in enumerate(titles)])
+    name, numbers = (WORDS.index(one) for one in ("name", "numbers"))
+    heard = words.evidence("here is arlar milk with 3 percent")  # the brand is misheard
+    assert heard[:, name].tolist() == [0, 1, 1, 0, 0]
+    assert heard[:, numbers].tolist() == [1, 0, 1, 0, 0]
+    half = words.evidence("oat milk")
+    assert half[0, name] == 0.5
+    assert not half[:, numbers].any()
 
 
 @given(st.integers(0, 1 << 30))

@@ -83,7 +83,7 @@ def clip_name(clip: Path) -> str:
 class Look:
     """The evidence of a clip, of all that was seen and heard in it.
 
-    `evidence` [I, 8] is in the order of NAMES; `cosines` [F, R, P] are those of the regions of the frames with all
+    `evidence` [I, 12] is in the order of NAMES; `cosines` [F, R, P] are those of the regions of the frames with all
     pictures of the shop; `times` are the (start, end) of the frames, `sizes` their (width, height), both [F].
     """
 
@@ -160,7 +160,8 @@ class ProductFinder:
             times += [(one.start, one.end) for one in batch]
             sizes += [(one.pixels.shape[1], one.pixels.shape[0]) for one in batch]
         cosines: npt.NDArray[np.float32] = np.concatenate(rows)
-        pixels = pixel_evidence(best_of_pictures(cosines, self._owners), [end - start for start, end in times])
+        kinds = [item.kind for item in self.catalogue.items]
+        pixels = pixel_evidence(best_of_pictures(cosines, self._owners), [end - start for start, end in times], kinds)
         return Look(np.column_stack([pixels, self._words.evidence(said)]), cosines, tuple(times), tuple(sizes), said)
 
     def _place(self, clip: Path, look: Look, item: int) -> tuple[Place, Match]:

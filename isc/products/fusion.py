@@ -16,7 +16,7 @@ from isc.errors import InputError
 from isc.products.evidence import NAMES, Floats
 
 FILE = "products.fusion.json"
-FORMAT = "isc-products-fusion-1"
+FORMAT = "isc-products-fusion-2"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ProductFusion:
             raise InputError(f"weights {self.weights}; expected {len(NAMES)} finite numbers of at least 0")
 
     def probabilities(self, evidence: Floats, *, said: bool) -> Floats:
-        """Return the probabilities [I + 1] of the items of `evidence` [I, 8], and of none, last; their sum is 1."""
+        """Return the probabilities [I + 1] of the items of `evidence` [I, 12], and of none, last; their sum is 1."""
         logits = np.append(evidence @ np.array(self.weights), self.none + self.said * said)
         powers = np.exp(logits - logits.max())
         return np.asarray(powers / powers.sum())
@@ -47,7 +47,7 @@ class ProductFusion:
 
 @dataclass(frozen=True)
 class Judged:
-    """The evidence [I, 8] of a clip whose item is known by its row; None: it shows no item of the shop."""
+    """The evidence [I, 12] of a clip whose item is known by its row; None: it shows no item of the shop."""
 
     evidence: Floats
     item: int | None

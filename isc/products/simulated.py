@@ -28,6 +28,7 @@ def simulated_clips(
     rng = np.random.default_rng(seed)
     by_item = rows_by_item(items)
     known, words, everything = list(by_item), ItemWords(shop), np.arange(len(shop))
+    kinds = np.array([item.kind for item in shop], object)
     found = []
     for _ in range(count):
         item = known[rng.integers(len(known))]
@@ -43,7 +44,10 @@ def simulated_clips(
         absent = rng.random() < NONE
         there = everything[everything != item] if absent else everything
         evidence = np.column_stack(
-            [pixel_evidence(cosines[rows][:, :, there], seconds.tolist()), words.evidence(spoken)[there]]
+            [
+                pixel_evidence(cosines[rows][:, :, there], seconds.tolist(), kinds[there].tolist()),
+                words.evidence(spoken)[there],
+            ]
         )
         found.append(Judged(evidence, None if absent else item, said))
     return found
