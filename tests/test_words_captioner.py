@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from isc.cli.words import caption
+from isc.cli.words import caption, words
 from isc.config.words import GridConfig, Task, WordsConfig, Writes
 from isc.errors import InputError
 from isc.photos.decode import read_image
@@ -297,6 +297,17 @@ def test_networks_become_onnx_files_that_write_the_same(kind, grids, model, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.onnx", "step.onnx"]
     with pytest.raises(InputError, match="has no network"):
         export_captioner(replace(parts, writer=None), tmp_path)
+
+
+def test_the_command_exports_the_network(model, tmp_path):
+    done = CliRunner().invoke(words, ["export", str(model), str(tmp_path / "onnx")], standalone_mode=False)
+    assert done.exception is None, done.exception
+    written = sorted(path.name for path in (tmp_path / "onnx").iterdir())
+    assert written == sorted(line.split(":")[0].split("/")[-1] for line in done.output.splitlines())
+    assert all(name.endswith(".onnx") for name in written)
+    refused = CliRunner().invoke(words, ["export", str(tmp_path), str(tmp_path / "none")], standalone_mode=False)
+    assert isinstance(refused.exception, InputError)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_service_gets_captions(model, photos):
