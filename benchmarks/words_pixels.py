@@ -34,8 +34,8 @@ def one_of_each(captions: Captions) -> dict[str, str]:
 def row(name: str, scores: np.ndarray, right: np.ndarray) -> dict[str, object]:
     """Return the figures of finding the right texts [Q, T] of pictures, and back."""
     found, back = (ranking_figures(ranks_of_right(*both)) for both in ((scores, right), (scores.T, right.T)))
-    # of a picture with several right texts the best one counts, which chance finds sooner
-    chance = np.mean(gain(np.arange(scores.shape[1] // int(right.sum(axis=1).max()))))
+    # the best of several right texts counts, which chance finds sooner
+    chance = np.mean(gain(np.arange(scores.shape[1] // round(right.sum(axis=1).mean()))))
     return {
         "texts in": name,
         "pictures": f"{scores.shape[0]:,}",
