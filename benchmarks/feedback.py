@@ -125,7 +125,7 @@ def _shipped() -> Calibration:
 
 def probability(calibration: Calibration, fused: float, references: int) -> float:
     """Return the probability of one pair, as the provider of copies computes it for one picture."""
-    fitted = calibration.map(np.array([fused]))
+    fitted = calibration.fitted(np.array([fused]), None, None)
     return float(corrected(fitted, calibration.prior, queries=1, references=references)[0][0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from isc.evaluate.calibration.maps import (
     log_likelihood,
     read_map,
 )
-from isc.evaluate.calibration.margins import NEXT, gaps_and_margins
+from isc.evaluate.calibration.margins import LEAST, NEXT, gaps_and_margins, log_odds, probabilities_and_margins
 from isc.evaluate.calibration.prior import ASSUMED, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds, held_out
@@ -507,6 +508,19 @@ def test_margins_are_to_the_next_of_the_same_query(pairs, apart):
     assert (found[:, 1] <= found[:, 0] + 1e-9).all()
     alone = gaps_and_margins(-distance, unrelated, None)
     assert (alone[:, 0] == alone[:, 1]).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=20))
+def test_margins_of_probabilities_are_those_of_their_log_odds(pairs):
+    query = np.array([one for one, _ in pairs])
+    probability = np.array([one for _, one in pairs])
+    found = probabilities_and_margins(probability, query)
+    odds = log_odds(probability)
+    for at, number in enumerate(query):
+        others = sorted((odds[place] for place in np.flatnonzero(query == number) if place != at), reverse=True)[:NEXT]
+        others += [-np.inf] * (NEXT - len(others))
+        expected = odds[at] - np.maximum(others, math.log(LEAST / (1 - LEAST))).mean()
+        np.testing.assert_allclose(found[at], (probability[at], expected), atol=1e-6)
 
 
 def test_a_reference_among_many_that_look_alike_is_less_probably_the_copy(tmp_path):

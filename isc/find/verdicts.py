@@ -76,7 +76,8 @@ class Judge:
         """
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:
-            found, _ = corrected(self.by_pixels.map(found), self.by_pixels.prior, queries=suspects, references=photos)
+            fitted = self.by_pixels.fitted(found, None, suspect)
+            found, _ = corrected(fitted, self.by_pixels.prior, queries=suspects, references=photos)
         if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
             fitted = self.by_distance.fitted(-distance, unrelated, suspect)

@@ -15,7 +15,7 @@ from isc import __version__
 from isc.data.json_files import Fields
 from isc.data.model_files import beside_model, reading
 from isc.evaluate.calibration.maps import Map, read_map
-from isc.evaluate.calibration.margins import gaps_and_margins
+from isc.evaluate.calibration.margins import seen
 from isc.evaluate.calibration.prior import Floats, Prior
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import Threshold
@@ -68,11 +68,11 @@ class FittedRun:
 class Calibration:
     """A map from scores to probabilities, thresholds for some precisions, and facts about the runs of the fit.
 
-    The map takes the score, or with `unrelated`, float16 [U, D], the gap to the query's squared distance to these
-    unrelated pictures (isc.search.unrelated), and the margin to its next references (`gaps_and_margins`). Its
-    probabilities hold for the `prior` of the fit. `wanted` is the threshold that match.py uses; thresholds are
-    probabilities after the correction for the run's own prior, and those of the run that needs the highest. `held_out`
-    and `reliability` show the quality on held-out queries.
+    The map takes the score, on the matching track with the margin to the query's next references. With `unrelated`,
+    float16 [U, D], it takes the gap to the query's squared distance to these unrelated pictures (isc.search.unrelated)
+    and the margin (`isc.evaluate.calibration.margins`). Its probabilities hold for the `prior` of the fit. `wanted` is
+    the threshold that match.py uses; thresholds are probabilities after the correction for the run's own prior, and
+    those of the run that needs the highest. `held_out` and `reliability` show the quality on held-out queries.
     """
 
     map: Map
@@ -106,7 +106,7 @@ class Calibration:
         """
         if (unrelated is None) != (self.unrelated is None):
             raise ValueError("the distance to unrelated pictures goes with a calibration that has some")
-        return self.map(score if unrelated is None else gaps_and_margins(score, unrelated, query))
+        return self.map(seen(score, self.made, unrelated, query))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""

@@ -12,7 +12,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.calibration.files import Calibration, FittedRun
 from isc.evaluate.calibration.maps import On, choose, folds
-from isc.evaluate.calibration.margins import gaps_and_margins
+from isc.evaluate.calibration.margins import seen
 from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.calibration.score_origin import PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds
@@ -55,10 +55,8 @@ class LabelledRun:
 
     @property
     def score(self) -> npt.NDArray[np.floating]:
-        """The input of the map: the score [M], or gap and margin [M, 2]."""
-        if self.unrelated is None:
-            return self.matches.score
-        return gaps_and_margins(self.matches.score, self.unrelated, self.matches.query)
+        """The input of the map: the score [M], or score and margin [M, 2]."""
+        return seen(self.matches.score, self.made, self.unrelated, self.matches.query)
 
 
 def fit(

@@ -2,8 +2,8 @@
 
 Isotonic: the rising steps of maximum likelihood (pool adjacent violators; Zadrozny and Elkan, KDD 2002). Logistic:
 log-odds that are linear in the score (Platt, "Probabilistic outputs for support vector machines", 1999). Additive: a
-rising curve of the gap and one of the margin (isc.evaluate.additive), for distances seen beside unrelated pictures.
-None gives a higher score a lower probability.
+rising curve of the score and one of the margin to the query's next references (isc.evaluate.additive). None gives a
+higher score a lower probability.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Scores = npt.NDArray[np.floating]
 FOLDS = 5
 HALF = 0.5  # weight of an added copy below all scores and of a wrong pair above them: no probability is 0 or 1
 NEAR = 1e-12  # least distance of a probability from 0 and from 1
-SEEN = {"gap": RISES, "margin": RISES}  # columns of the additive form
+SEEN = {"score": RISES, "margin": RISES}  # columns of the additive form
 
 On = Literal["score", "log-odds"]
 
 
 class Map(Protocol):
-    """A map from scores [M], or gaps and margins [M, 2], to probabilities [M] above 0 and below 1.
+    """A map from scores [M], or scores and margins [M, 2], to probabilities [M] above 0 and below 1.
 
-    They never fall when an input rises; forms of one input take the gap.
+    They never fall when an input rises; forms of one input take the score.
     """
 
     def __call__(self, score: Scores) -> Floats: ...
@@ -92,15 +92,23 @@ class Logistic:
 
 @dataclass(frozen=True)
 class ByMargin:
-    """The map of gaps and margins [M, 2] through a rising curve for each."""
+    """The map of scores and margins [M, 2] through a rising curve for each; `on` as in `Logistic`.
+
+    Raises ValueError for another `on`.
+    """
 
     curves: Additive
+    on: On
+
+    def __post_init__(self) -> None:
+        if self.on not in ("score", "log-odds"):
+            raise ValueError(f"on {self.on!r}; expected score or log-odds")
 
     def __call__(self, score: Scores) -> Floats:
-        return logistic(self.curves(_columns(score))).clip(NEAR, 1 - NEAR)
+        return logistic(self.curves(_columns(score, self.on))).clip(NEAR, 1 - NEAR)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"form": "additive", **self.curves.as_dict()}
+        return {"form": "additive", "on": self.on, **self.curves.as_dict()}
 
 
 def read_map(values: Mapping[str, Any] | Fields) -> Map:
@@ -112,7 +120,7 @@ def read_map(values: Mapping[str, Any] | Fields) -> Map:
     if form == "isotonic":
         return Isotonic(said.numbers("scores"), said.numbers("probabilities"))
     if form == "additive":
-        return ByMargin(Additive.from_dict(said, SEEN))
+        return ByMargin(Additive.from_dict(said, SEEN), said.value("on"))
     raise ValueError(f"form {form!r}; expected additive, isotonic or logistic")
 
 
@@ -130,7 +138,7 @@ class Chosen:
 
 
 def choose(score: Scores, correct: Flags, fold: npt.NDArray[np.int64], *, on: On) -> Chosen:
-    """Choose and fit the best form for scores [M], or gaps and margins [M, 2]; `correct` [M] marks the copies.
+    """Choose and fit the best form for scores [M], or scores and margins [M, 2]; `correct` [M] marks the copies.
 
     `fold` [M] are the folds.
     Whole queries are held out, not single pairs, because the pairs of one query depend on each other.
@@ -140,7 +148,7 @@ def choose(score: Scores, correct: Flags, fold: npt.NDArray[np.int64], *, on: On
         "logistic": functools.partial(fit_logistic, on=on),
     }
     if score.ndim == 2 and all(_enough(correct[fold != one]) for one in np.unique(fold)):
-        forms["additive"] = fit_by_margin
+        forms["additive"] = functools.partial(fit_by_margin, on=on)
     foretold = {name: np.zeros(len(score)) for name in forms}
     for one in np.unique(fold):
         seen, unseen = fold != one, fold == one
@@ -165,9 +173,9 @@ def folds(query: npt.NDArray[np.int64], correct: Flags, *, seed: int = 0) -> npt
     return np.asarray(place[at], np.int64)
 
 
-def fit_by_margin(score: Scores, correct: Flags) -> ByMargin:
-    """Fit a rising curve of the gap and one of the margin [M, 2], by penalised maximum likelihood."""
-    return ByMargin(fit_additive(_columns(score), correct, np.ones(len(correct), bool), SEEN))
+def fit_by_margin(score: Scores, correct: Flags, *, on: On) -> ByMargin:
+    """Fit a rising curve of the score and one of the margin [M, 2], by penalised maximum likelihood."""
+    return ByMargin(fit_additive(_columns(score, on), correct, np.ones(len(correct), bool), SEEN), on)
 
 
 def _enough(correct: Flags) -> bool:
@@ -241,5 +249,5 @@ def _first(score: Scores) -> Floats:
     return (score if score.ndim == 1 else score[:, 0]).astype(np.float64)
 
 
-def _columns(score: Scores) -> dict[str, Floats]:
-    return {name: score[:, at].astype(np.float64) for at, name in enumerate(SEEN)}
+def _columns(score: Scores, on: On) -> dict[str, Floats]:
+    return {"score": _abscissa(score, on), "margin": score[:, 1].astype(np.float64)}

@@ -10,10 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.groups import rank_in_group
+from isc.evaluate.calibration.score_origin import ScoreOrigin
 
 Floats = npt.NDArray[np.float64]
 
 NEXT = 3  # other references that a pair is seen beside: more than one, so that a reference may have a copy of its own
+LEAST = 0.001  # probability that stands for references that are less probable, or not among the pairs
+NEAR = 1e-7  # least distance of a probability from 0 and from 1, in its log-odds
+
+
+def seen(
+    score: npt.NDArray[np.floating],
+    made: ScoreOrigin,
+    unrelated: Floats | None,
+    query: npt.NDArray[np.int64] | None,
+) -> npt.NDArray[np.floating]:
+    """Return what a map takes of pairs of this origin: the score [M], or score and margin [M, 2]."""
+    if made.gives_probabilities:
+        return probabilities_and_margins(score, query)
+    return score if unrelated is None else gaps_and_margins(score, unrelated, query)
 
 
 def gaps_and_margins(score: npt.NDArray[np.floating], unrelated: Floats, query: npt.NDArray[np.int64] | None) -> Floats:
@@ -24,17 +39,38 @@ def gaps_and_margins(score: npt.NDArray[np.floating], unrelated: Floats, query: 
     mean of the query's NEXT nearest other pairs minus the distance; unrelated pictures take the place of those that are
     farther or missing, so that it is never above the gap.
     """
-    distance = 0.0 - score.astype(np.float64)
-    gap = unrelated - distance
-    if query is None or not len(distance):
-        return np.column_stack([gap, gap])
-    order = np.lexsort((distance, query))
-    rank = np.empty(len(distance), np.int64)
+    near = np.asarray(score, np.float64)
+    return np.column_stack([near + unrelated, near - _next(near, -unrelated, query)])
+
+
+def probabilities_and_margins(probability: npt.NDArray[np.floating], query: npt.NDArray[np.int64] | None) -> Floats:
+    """Return the probability of each pair, and how much its log-odds exceed those of the query's next pairs [M, 2].
+
+    `query` [M] is the number of the query, ≥ 0, or None if each pair stands alone. The margin is to the mean log-odds
+    of the query's NEXT most probable other pairs, with LEAST in the place of those that are less probable or missing.
+    """
+    odds = log_odds(probability)
+    least = np.full(len(odds), float(log_odds(np.array([LEAST]))[0]))
+    return np.column_stack([probability.astype(np.float64), odds - _next(odds, least, query)])
+
+
+def log_odds(probability: npt.NDArray[np.floating]) -> Floats:
+    """Return ln(p / (1 − p)) of probabilities, kept NEAR away from 0 and 1."""
+    p = probability.astype(np.float64).clip(NEAR, 1 - NEAR)
+    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
+
+
+def _next(score: Floats, least: Floats, query: npt.NDArray[np.int64] | None) -> Floats:
+    """Return the mean [M] of the NEXT highest scores [M] of the query's other pairs, each at least `least` [M]."""
+    if query is None or not len(score):
+        return least
+    order = np.lexsort((-score, query))
+    rank = np.empty(len(score), np.int64)
     rank[order] = rank_in_group(query[order])
     numbers, row = np.unique(query, return_inverse=True)
-    near = np.full((len(numbers), NEXT + 1), np.inf)
+    best = np.full((len(numbers), NEXT + 1), -np.inf)
     first = rank <= NEXT
-    near[row[first], rank[first]] = distance[first]
-    others = np.minimum(near[row], unrelated[:, None])
-    others[np.arange(len(distance)), np.minimum(rank, NEXT)] = 0
-    return np.column_stack([gap, others.sum(axis=1) / NEXT - distance])
+    best[row[first], rank[first]] = score[first]
+    others = np.maximum(best[row], least[:, None])
+    others[np.arange(len(score)), np.minimum(rank, NEXT)] = 0
+    return np.asarray(others.sum(axis=1) / NEXT, np.float64)
