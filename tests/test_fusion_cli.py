@@ -230,7 +230,9 @@ def test_match_takes_what_was_fitted(scene, asked, option):
     queries, references = (read_descriptors(scene / name) for name in ("q.h5", "r.h5"))
     vector = dict(zip([*queries.ids, *references.ids], [*queries.vectors, *references.vectors], strict=True))
     distance = np.array([((vector[q] - vector[r]) ** 2).sum() for q, r, _ in rows], np.float64)
-    expected = read_fusion(scene / "f.json").fusion.probability(distance)
+    expected = read_fusion(scene / "f.json").fusion.probability(
+        distance, np.full((len(distance), len(EVIDENCE)), np.nan, np.float32)
+    )
     np.testing.assert_allclose([float(score) for *_, score in rows], expected, rtol=1e-4)
 
 

@@ -35,6 +35,7 @@ from isc.match.verification.rescore import PairEvidence, best_of_each, replaced,
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE, list_images
 
+MISSING = np.full((1, len(EVIDENCE)), np.nan, np.float32)  # of a pair that was not compared
 SHIPPED_FUSION = SHIPPED / "isc_small.fusion.json"
 MADE_BY = {"weights": "isc_small", "weights_sha256": json.loads(SHIPPED_FUSION.read_text())["weights_sha256"]}
 SHIPPED_HASH = f"weights_sha256 {MADE_BY['weights_sha256'][:4]}"
@@ -179,7 +180,7 @@ def twin(
     pool = looked_at | set(sorted(distance, key=lambda pair: (distance[pair], pair))[:number])
     score = {}
     for pair in pool:
-        evidence = compared[pair][0][None] if pair in looked_at else None
+        evidence = compared[pair][0][None] if pair in looked_at else MISSING
         score[pair] = float(fusion.probability(np.array([distance[pair]]), evidence)[0])
     return [(pair, score[pair]) for pair in sorted(pool, key=lambda pair: (-score[pair], pair))[:number]]
 
@@ -244,7 +245,7 @@ def test_more_pairs_than_the_candidates_are_filled_up_by_distance(scene, fusion)
     beyond = [pair for pair in result.scores if pair not in looked_at]
     assert len(beyond) >= 160
     for pair in beyond:
-        alone = float(fusion.probability(np.array([distance[pair]]))[0])
+        alone = float(fusion.probability(np.array([distance[pair]]), MISSING)[0])
         assert result.scores[pair] == pytest.approx(alone, rel=1e-4)
 
 
@@ -538,7 +539,7 @@ def test_no_picture_belongs_to_any_id(scene, fusion, caplog):
     assert result.files == FILES - {"evidence.jsonl"} | {"not_compared.csv"}
     distance = distances(scene)
     for pair, score in result.scores.items():
-        assert score == pytest.approx(float(fusion.probability(np.array([distance[pair]]))[0]), rel=1e-4)
+        assert score == pytest.approx(float(fusion.probability(np.array([distance[pair]]), MISSING)[0]), rel=1e-4)
     order = sorted(distance, key=lambda pair: distance[pair])
     assert set(result.scores) == set(order[:50])
     assert len(result.not_compared) == 50
@@ -616,13 +617,13 @@ def test_a_fusion_of_ones_own_is_used(scene, every_pair):
     values = json.loads(SHIPPED_FUSION.read_text())
     by_distance = values["fusion"]["by_distance"]
     by_distance["curves"]["distance"]["rises"] = [0.0] * len(by_distance["curves"]["distance"]["rises"])
-    by_distance["bias"] = -2.0
+    by_distance["bias"] = -20.0
     scene.text("f.json", json.dumps(values))
     result = matched(scene, candidates=1, num_pairs=200, fusion=str(scene / "f.json"))
     looked_at = nearest(distances(scene), 1)
     said = {score for pair, score in result.scores.items() if pair not in looked_at}
     assert len(said) == 1
-    assert said.pop() == pytest.approx(1 / (1 + np.exp(2)))
+    assert said.pop() == pytest.approx(1 / (1 + np.exp(20)))
 
 
 @pytest.mark.parametrize(
