@@ -164,7 +164,7 @@ class SaidNumberResult(TypedDict):
     result: NumberResult
 
 
-RequestState = Literal["queued", "leased", "submitted", "done", "dead"]
+RequestState = Literal["queued", "leased", "submitted", "done", "dead", "superseded"]
 
 
 class ProviderRequest(TypedDict):

@@ -21,6 +21,7 @@ BACK_OFF = 2.0  # seconds before the second attempt; each further one waits twic
 LONGEST = 600.0  # seconds between two attempts
 UPLOADED, IMPORTED, AGAIN = 20, 10, 5  # priorities: a person waits for uploads
 OPEN = (RequestState.queued, RequestState.leased, RequestState.submitted)
+UNANSWERED = (*OPEN, RequestState.dead)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def close(connection: Connection, held: Leased, state: RequestState, **values: A
     """
     done = connection.execute(
         sa.update(request)
-        .where(request.c.id == held.id, request.c.lease == held.lease, request.c.state != RequestState.done)
+        .where(request.c.id == held.id, request.c.lease == held.lease, request.c.state.in_(UNANSWERED))
         .values(state=state, lease=None, lease_until=None, **values)
     )
     return bool(done.rowcount)
@@ -249,12 +250,17 @@ def take_submitted(
 
 
 def send_again(connection: Connection, *, request_ids: Sequence[int] = (), provider_name: str | None = None) -> int:
-    """Queue dead letters again, these or all of a provider, and return their number."""
+    """Queue dead letters again, these or all of a provider, and return their number.
+
+    Those of a provider that is in use no more stay: nobody would answer.
+    """
+    in_use = sa.select(provider.c.id).where(provider.c.current)
     chosen: Any = request.c.id.in_(request_ids)
     if provider_name is not None:
-        chosen = request.c.provider_id.in_(sa.select(provider.c.id).where(provider.c.name == provider_name))
+        chosen, in_use = sa.true(), in_use.where(provider.c.name == provider_name)
     values = {"state": RequestState.queued, "attempts": 0, "run_after": time.time(), "error": None, "finished": None}
-    asked = sa.update(request).where(request.c.state == RequestState.dead, chosen).values(values)
+    dead = (request.c.state == RequestState.dead) & request.c.provider_id.in_(in_use)
+    asked = sa.update(request).where(dead, chosen).values(values)
     return int(connection.execute(asked).rowcount)
 
 

@@ -32,7 +32,7 @@ from isc.serve.requests import (
 from isc.serve.results import Nonsense
 from isc.serve.settings import Settings
 from isc.serve.storing import store
-from isc.serve.versions import ask_again
+from isc.serve.versions import renew
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +115,10 @@ class Worker:
 
     def register_all(self) -> list[list[str]]:
         """Write the providers into their table, ask new versions again, and return the names of each group."""
-        before = self._current()
         register(self.database, self._providers)
-        for name in self._providers:
-            if name in before and self._current()[name] != before[name] and (count := ask_again(self.database, name)):
-                log.info("provider %s has a new version; %d pictures are asked about again", name, count)
+        for name, one in self._providers.items():
+            if count := renew(self.database, name, one):
+                log.info("provider %s has a new version; %d requests are made anew", name, count)
         groups: dict[str, list[str]] = {}
         for name, one in self._providers.items():
             groups.setdefault(one.group, []).append(name)

@@ -64,6 +64,14 @@ class Provider(ABC):
     group: str = ""
     version: str = "1"
 
+    def comparable_with(self, version: str) -> bool:
+        """Return whether this version can compare pictures with what the other version knows of them.
+
+        If it cannot, all pictures that only the other version has described are asked about again.
+        """
+        del version
+        return True
+
     @abstractmethod
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         """Return the answer for each picture, in order.
@@ -82,6 +90,11 @@ class LaterProvider(ABC):
     version: str = "1"
     poll_every: float = 5.0
     give_up: float = 86_400.0  # seconds after which a submitted request counts as failed
+
+    def comparable_with(self, version: str) -> bool:
+        """Return whether this version can compare pictures with what the other version knows of them."""
+        del version
+        return True
 
     @abstractmethod
     def submit(self, pictures: Sequence[Picture]) -> Sequence[str | Exception]:

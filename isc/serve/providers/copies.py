@@ -58,6 +58,10 @@ class CopyProvider(Provider):
             self._judge = replace(self._judge, by_pixels=read_calibration(own).calibration)
             self.version += f"-{hashlib.sha256(own.read_bytes()).hexdigest()[:8]}"
 
+    def comparable_with(self, version: str) -> bool:
+        """Return whether the other version has the same weights, so that its descriptors are in the same index."""
+        return f"-{self._context.weights[:12]}-" in version
+
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         """Return the copies of each picture; the pictures themselves join the index."""
         usable, answers = self._examined(pictures)
