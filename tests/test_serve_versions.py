@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 
+from isc.errors import InputError
 from isc.serve import schema
 from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
 from isc.serve.providers.base import Limits, Provider, Refused
-from isc.serve.requests import failed, lease, register, send_again, submitted
+from isc.serve.requests import current_providers, failed, lease, register, send_again, submitted
 from isc.serve.results import CopyMatch, Label
+from isc.serve.settings import ProviderSettings
 from isc.serve.storing import store
+from isc.serve.supervisor import prepare_import
 from isc.serve.versions import ask_again, renew
 from isc.serve.votes import Reviewer, cast
-from tests.serving import Service, server, settings_in
+from isc.serve.worker import Worker
+from tests.serving import PHOTOS, Service, server, settings_in
 
 KINDS = ("sqlite", "postgresql", "mariadb")
+HERE = "tests.test_serve_versions:Said"
 
 
 class Said(Provider):
@@ -156,3 +165,122 @@ def test_pictures_with_decisions_or_all_are_asked_again_on_demand(service):
     assert ask_again(service.database, "said", "decided") == 1
     assert ask_again(service.database, "said", "all") == 2
     assert ask_again(service.database, "nobody") is None
+
+
+def _running(tmp_path, *names):
+    """Return a service with providers of these names, all of version a1."""
+    settings = replace(settings_in(tmp_path), providers={name: ProviderSettings(name, HERE) for name in names})
+    return Service.made(settings)
+
+
+def test_a_worker_of_another_version_than_the_service_stops_and_says_so(tmp_path, monkeypatch):
+    service = _running(tmp_path, "said")
+    worker = service.worker
+    options = {"said": replace(service.settings.providers["said"], options={"version": "a2"})}
+    other = Worker(replace(service.settings, providers=options))
+    with pytest.raises(InputError, match="provider said: the service uses version a1, this worker has a2"):
+        other.run()
+    monkeypatch.setattr("isc.serve.worker.CHECK", 0.0)
+    ended = []
+
+    def run():
+        try:
+            worker.run()
+        except InputError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    register(service.database, {"said": Said("a2")})
+    thread.join(30)
+    assert not thread.is_alive()
+    assert "the service uses version a2, this worker has a1" in ended[0]
+    service.close()
+
+
+def test_a_worker_for_one_provider_leaves_the_others_in_use(tmp_path):
+    service = _running(tmp_path, "one", "two")
+    _ = service.worker
+    more = replace(service.settings, providers={**service.settings.providers, "new": ProviderSettings("new", HERE)})
+    assert [lane.name for lane in Worker(more, ["new"]).lanes()] == ["new"]
+    with service.database.reading() as connection:
+        assert set(current_providers(connection)) == {"one", "two", "new"}
+    service.close()
+
+
+def test_an_import_without_the_settings_of_the_service_switches_no_provider_off(tmp_path):
+    service = _running(tmp_path, "one", "two")
+    _ = service.worker
+    prepare_import(replace(service.settings, providers={"three": ProviderSettings("three", HERE)})).close()
+    with service.database.reading() as connection:
+        assert set(current_providers(connection)) == {"one", "two"}
+    service.close()
+    fresh = replace(settings_in(tmp_path / "fresh"), providers={"three": ProviderSettings("three", HERE)})
+    database = prepare_import(fresh)
+    with database.reading() as connection:
+        assert set(current_providers(connection)) == {"three"}
+    database.close()
+
+
+class Counting(Provider):
+    """A provider that notes how many of its calls run at once."""
+
+    version = "counting"
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def describe(self, pictures):
+        kind = type(self)
+        with kind.lock:
+            kind.running += 1
+            kind.most = max(kind.most, kind.running)
+        time.sleep(0.05)
+        with kind.lock:
+            kind.running -= 1
+        return [[] for _ in pictures]
+
+
+class Single(Counting):
+    """One call at a time."""
+
+    group = "mixed"
+    limits = Limits(batch=1, concurrency=1)
+
+
+class Several(Counting):
+    """Three calls at a time."""
+
+    group = "mixed"
+    limits = Limits(batch=1, concurrency=3)
+
+
+def test_each_provider_of_a_group_has_its_own_number_of_calls_at_once(tmp_path):
+    here = "tests.test_serve_versions"
+    chosen = {name: ProviderSettings(name, f"{here}:{name}") for name in ("Single", "Several")}
+    service = Service.made(replace(settings_in(tmp_path), providers=chosen))
+    service.take(*PHOTOS[:12])
+    thread = threading.Thread(target=service.worker.run)
+    thread.start()
+    end = time.monotonic() + 60
+    while service.rows(sa.select(schema.request.c.id).where(schema.request.c.state != "done")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    service.worker.stop()
+    thread.join(30)
+    assert Single.most == 1
+    assert 1 < Several.most <= 3
+    service.database.close()
+
+
+def test_providers_of_other_machines_share_no_thread_and_no_process(tmp_path):
+    options = {"url": "http://127.0.0.1:1/"}
+    mapped = {**options, "labels": {"items": "x", "name": "n", "score": "s"}}
+    chosen = {
+        "vision": ProviderSettings("vision", "vision", options),
+        "tags": ProviderSettings("tags", "http", mapped),
+        "slow": ProviderSettings("slow", "callback", {**options, "service": "http://localhost:8008"}),
+    }
+    service = Service.made(replace(settings_in(tmp_path), providers=chosen))
+    worker = Worker(service.settings)
+    assert worker.register_all() == [["vision"], ["tags"], ["slow"]]
+    service.close()

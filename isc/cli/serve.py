@@ -209,14 +209,13 @@ def token(settings: Settings, name: str, *, role: str, trusted: bool, revoke: bo
 def import_(settings: Settings, path: Path) -> None:
     """Take in the photos of a folder, which stay where they are, or of an index, whose descriptors are taken over."""
     from isc.model.load_inference import load_inference_model
-    from isc.serve.database import Database
     from isc.serve.importing import import_path
     from isc.serve.providers.context import weights_of
-    from isc.serve.supervisor import prepare
+    from isc.serve.supervisor import prepare_import
 
-    prepare(settings)
+    database = prepare_import(settings)
     weights = weights_of(load_inference_model(settings.model))
-    count = import_path(Database(settings.database), path.absolute(), weights=weights)
+    count = import_path(database, path.absolute(), weights=weights)
     print(f"{count:,} new photos; the workers describe them")
 
 

@@ -55,7 +55,8 @@ class Provider(ABC):
     """A provider that answers at once.
 
     `version` changes whenever the same picture may get another answer: results keep the version that made them.
-    Providers of one `group` share a worker process, and the pictures that it has decoded.
+    Providers of one `group` share a worker process, and the pictures that it has decoded; they are asked one after the
+    other, so that a slow one keeps the others waiting. A provider that names no group is alone.
     """
 
     name: ClassVar[str] = ""
@@ -95,6 +96,11 @@ class LaterProvider(ABC):
         """Return whether this version can compare pictures with what the other version knows of them."""
         del version
         return True
+
+    def job_of(self, picture: Picture) -> str | None:
+        """Return the id under which the picture will be sent, if that is known before; it may call back at once."""
+        del picture
+        return None
 
     @abstractmethod
     def submit(self, pictures: Sequence[Picture]) -> Sequence[str | Exception]:
