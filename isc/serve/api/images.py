@@ -31,7 +31,7 @@ from isc.serve.api.queries import cursor_of, image_of, key_of, one_image, result
 from isc.serve.api.state import State, state_of
 from isc.serve.database import trying_again
 from isc.serve.files import TooLarge
-from isc.serve.intake import Blocked, NewImage, delete_image, take_in
+from isc.serve.intake import Blocked, NewImage, blocked, delete_image, on_block_list, take_in
 from isc.serve.kept_features import KeptFeatures
 from isc.serve.kinds import ImageState, Role
 from isc.serve.previews import forget_previews
@@ -68,8 +68,16 @@ def upload(
         except InputError as error:
             status = 415 if status != 413 else status
             refused.append(RefusedFile(name=name, reason=str(error)))
+    stopped = blocked(state.database, [one.sha256 for one in kept])
+    for one in kept:
+        if one.sha256 in stopped:
+            refused.append(RefusedFile(name=one.name, reason=on_block_list(one.sha256)))
+            status = 403
+            _discard(state, one.sha256)
+    kept = [one for one in kept if one.sha256 not in stopped]
     if not kept:
-        raise ApiProblem(status, f"{refused[0].name}: {refused[0].reason}")
+        why = refused[-1 if stopped else 0]
+        raise ApiProblem(status, f"{why.name}: {why.reason}")
     return Uploaded(images=_accepted(state, kept), refused=refused)
 
 
