@@ -69,12 +69,12 @@ def upload(
             status = 415 if status != 413 else status
             refused.append(RefusedFile(name=name, reason=str(error)))
     stopped = blocked(state.database, [one.sha256 for one in kept])
-    for one in kept:
-        if one.sha256 in stopped:
-            refused.append(RefusedFile(name=one.name, reason=on_block_list(one.sha256)))
+    for new in kept:
+        if new.sha256 in stopped:
+            refused.append(RefusedFile(name=new.name, reason=on_block_list(new.sha256)))
             status = 403
-            _discard(state, one.sha256)
-    kept = [one for one in kept if one.sha256 not in stopped]
+            _discard(state, new.sha256)
+    kept = [new for new in kept if new.sha256 not in stopped]
     if not kept:
         why = refused[-1 if stopped else 0]
         raise ApiProblem(status, f"{why.name}: {why.reason}")
