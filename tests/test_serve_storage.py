@@ -17,7 +17,8 @@ from isc.serve import schema
 from isc.serve.backup import read_backup, write_backup
 from isc.serve.circuit import Circuit
 from isc.serve.database import HEAD, MIGRATIONS, Database, DatabaseAway, insert_ignoring
-from isc.serve.intake import NewImage, delete_image, take_in
+from isc.serve.forgetting import delete_image
+from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
 from isc.serve.providers.base import Busy, Limits, Refused, Unavailable
 from isc.serve.requests import close, failed, lease, register, send_again
@@ -123,12 +124,15 @@ def test_migrations_go_up_and_down_with_data_in_the_tables(url):
         connection.execute(sa.insert(schema.product).values(item))
         connection.execute(sa.insert(schema.suggestion).values(values | {"id": 2, "kind": "product"}))
         assert connection.execute(sa.select(schema.shop_picture.c.jpeg)).scalar_one() == jpeg
+        gone = {"image_id": 9, "created": now, "sha256": "c" * 64, "path": "/photos/ä.jpg"}
+        connection.execute(sa.insert(schema.removal).values(gone))
     database.downgrade("0001")
     names = sa.inspect(database.engine).get_table_names()
     assert not {"circuit", "product", "shop_picture"} & set(names)
     with database.reading() as connection:
         assert connection.execute(sa.select(schema.image.c.sha256)).scalar_one() == "a" * 64
         assert connection.execute(sa.text("SELECT score FROM suggestion")).scalar_one() == 0.5
+        assert tuple(connection.execute(sa.text("SELECT * FROM removal")).one()) == (1, 9, now)
     database.upgrade()
     database.downgrade("base")
     assert set(sa.inspect(database.engine).get_table_names()) <= {"alembic_version", "sqlite_sequence"}

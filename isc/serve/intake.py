@@ -1,4 +1,4 @@
-"""Pictures come in, and go again: uploads, imports, and deletion everywhere."""
+"""Pictures come in: uploads and imports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from isc.serve.database import Database, insert_ignoring, trying_again
-from isc.serve.files import PictureFiles
 from isc.serve.kinds import ImageState
 from isc.serve.requests import IMPORTED, UPLOADED, ask, current_providers
-from isc.serve.schema import descriptor, event, image, listing, removal
+from isc.serve.schema import event, image, listing
 
 log = logging.getLogger(__name__)
 TOGETHER = 500  # imported pictures in one transaction
@@ -117,28 +116,3 @@ def _file(digest: str, path: Path) -> NewImage | None:
     except OSError as error:
         log.warning("%s: cannot be read (%s); it is left out", path, error.strerror or error)
         return None
-
-
-def delete_image(database: Database, files: PictureFiles, number: int) -> bool:
-    """Remove a picture, its results, suggestions, votes and descriptor; return whether it was there.
-
-    The indexes of the workers follow the table `removal`, and searches never show a picture that is not in its table.
-    """
-
-    def write() -> str | None:
-        with database.writing() as connection:
-            digest = connection.execute(sa.select(image.c.sha256).where(image.c.id == number)).scalar()
-            if digest is None:
-                return None
-            now = time.time()
-            connection.execute(sa.delete(event).where(event.c.image_id == number))
-            connection.execute(sa.delete(descriptor).where(descriptor.c.image_id == number))
-            connection.execute(sa.delete(image).where(image.c.id == number))
-            connection.execute(sa.insert(removal).values(image_id=number, created=now))
-            return str(digest)
-
-    digest = trying_again(write)
-    if digest is None:
-        return False
-    files.remove(digest)
-    return True

@@ -15,7 +15,7 @@ from isc.errors import InputError
 from isc.serve.asking import Asking, Lane
 from isc.serve.circuit import Circuit
 from isc.serve.database import Database, DatabaseAway
-from isc.serve.providers.base import LaterProvider
+from isc.serve.providers.base import LaterProvider, Provider
 from isc.serve.providers.context import Context
 from isc.serve.providers.registry import build
 from isc.serve.requests import give_back, lease, register, versions_in_use
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 IDLE = (0.05, 0.5)  # seconds between two looks at the queue: after work, and at most
 AWAY = 2.0  # seconds before the database is tried again
 GRACE = 10.0  # seconds of a lease beyond the limit of a call
-CHECK = 10.0  # seconds between two looks whether the versions of this worker are still those in use
+CHECK = 10.0  # seconds between two looks whether versions are still those in use, and pictures were removed
 STUCK = 75  # exit status of a worker that ended itself because a provider did not return
 
 
@@ -103,6 +103,7 @@ class Worker:
         loops: list[Callable[[], bool]] = []
         for group in groups.values():
             loops += [partial(self._round, group)] * max(one.limits.concurrency for one in group)
+        loops.append(partial(self._forget, [one.provider for one in lanes if isinstance(one.provider, Provider)]))
         return loops + [partial(self.asking.poll, one) for one in lanes if isinstance(one.provider, LaterProvider)]
 
     def _registered(self) -> dict[str, int]:
@@ -182,6 +183,13 @@ class Worker:
                     continue
                 self.asking.ask(lane, batch)
         return bool(held)
+
+    def _forget(self, providers: Sequence[Provider]) -> bool:
+        """Let the providers forget removed pictures, every few seconds."""
+        if not self._stop.wait(CHECK):
+            for one in providers:
+                one.forget()
+        return False
 
     def _watch(self) -> None:
         """Wait until this worker is stopped.

@@ -73,6 +73,13 @@ class Provider(ABC):
         del version
         return True
 
+    def forget(self) -> int:
+        """Drop what this machine keeps of pictures that were removed, and return their number.
+
+        This is called every few seconds.
+        """
+        return 0
+
     @abstractmethod
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         """Return the answer for each picture, in order.
