@@ -55,7 +55,9 @@ def test_a_session_ends_with_its_token(service):
     _problem(client.get("/api/suggestions"), 401)
 
 
-@pytest.mark.parametrize("path", ["/ui/review/1", "/ui/batch", "/ui/captions/1", "/ui/captions/1/undo", "/ui/retry/1"])
+@pytest.mark.parametrize(
+    "path", ["/ui/review/1", "/ui/batch", "/ui/history/1", "/ui/captions/1", "/ui/captions/1/undo", "/ui/retry/1"]
+)
 def test_every_form_of_the_page_needs_the_secret_of_its_session(service, path):
     token = create_token(service.database, "ann", Role.admin)
     client = client_of(service)
