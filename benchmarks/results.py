@@ -81,6 +81,7 @@ TITLES = {
     "serve_knee": "The knee of the review service, and what one more worker adds: the same command",
     "feedback": "What verdicts of reviewers change: `python -m benchmarks.feedback JUDGE=RUN:GT.csv …`",
     "serve_backlog": "A backlog of the review service, answered: `python -m benchmarks.serve_backlog --workers 1 2`",
+    "serve_memory": "The PDQ hashes of a worker in memory: `python -m benchmarks.serve_memory --hashes 10000000`",
     "network": "The network on a CPU, keeping freed memory: `python -m benchmarks.network`",
 }
 
@@ -106,6 +107,7 @@ TABLES = {  # the page that shows a table besides docs/results.md
     "products_photos": "docs/products.md",
     "products_clips": "docs/products.md",
     "extract": "docs/extraction.md",
+    "serve_memory": "docs/serve.md",
     **dict.fromkeys(_SCALE, "docs/scale.md"),
     **dict.fromkeys(_MATCHING, "docs/matching.md"),
 }

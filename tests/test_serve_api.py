@@ -302,6 +302,11 @@ def test_blocked_pictures_are_refused_and_lists_are_kept(client):
         client.post("/api/lists", json={"action": "block", "value": sent["sha256"]}).json()["id"] == entry.json()["id"]
     )
     assert "block list" in _problem(_sent(client, PHOTOS[0]), 403)
+    mixed = _sent(client, PHOTOS[1], PHOTOS[0])
+    assert mixed.status_code == 202
+    assert [one["name"] for one in mixed.json()["images"]] == [PHOTOS[1].name]
+    assert [one["name"] for one in mixed.json()["refused"]] == [PHOTOS[0].name]
+    assert "block list" in mixed.json()["refused"][0]["reason"]
     assert client.delete(f"/api/lists/{entry.json()['id']}").status_code == 204
     assert _sent(client, PHOTOS[0]).status_code == 202
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from fastapi.testclient import TestClient
 
 from isc.cli.main import main
 from isc.data.csv_files import read_ground_truth, read_predictions
@@ -16,6 +17,7 @@ from isc.data.hdf5 import read_descriptors
 from isc.errors import InputError
 from isc.evaluate.calibration.score_origin import read_made
 from isc.serve import schema
+from isc.serve.api.app import create_app, shielded
 from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Decision, Kind, SuggestionState, Verification
 from isc.serve.labelled import write_labelled
@@ -107,6 +109,39 @@ def test_a_provider_that_people_reject_is_withheld_and_audited_at_random(tmp_pat
     assert (found.acceptance.accepted, found.acceptance.decided) == (0, 40)
     assert found.audit.share == 1
     assert found.days[0].rejected == 40
+    service.close()
+
+
+def test_figures_are_of_a_window_of_time(tmp_path):
+    service = _service(tmp_path)
+    rows = _labels(service, [0.55, 0.65, 0.75, 0.85])
+    for row, decision in zip(rows, ("reject", "reject", "accept", "accept"), strict=True):
+        _vote(service, row.id, decision)
+    for at, row in enumerate(rows, 1):  # suggested, answered and decided at 100, 200, 300, 400 seconds
+        with service.database.writing() as connection:
+            mine = schema.suggestion.c.id == row.id
+            times = {"decided": 100.0 * at, "created": 100.0 * at}
+            connection.execute(sa.update(schema.suggestion).where(mine).values(times))
+            asked = schema.request.c.id == row.request_id
+            times = {"created": 100.0 * at - 10 * at, "finished": 100.0 * at}
+            connection.execute(sa.update(schema.request).where(asked).values(times))
+    client = TestClient(shielded(create_app(service.settings, service.database)), base_url="http://localhost:8008")
+
+    def told(**window):
+        (one,) = client.get("/api/statistics", params=window).json()
+        bins = [(found["low"], found["accepted"]) for found in one["calibration"]]
+        taken = one["latency"]
+        return one["acceptance"]["decided"], one["acceptance"]["accepted"], bins, (taken["p50"], taken["answers"])
+
+    assert told() == (4, 2, [(0.5, 0), (0.6, 0), (0.7, 1), (0.8, 1)], (30.0, 4))
+    assert told(since=300) == (2, 2, [(0.7, 1), (0.8, 1)], (40.0, 2))
+    assert told(until=300) == (2, 0, [(0.5, 0), (0.6, 0)], (20.0, 2))
+    assert told(since=200, until=400) == (2, 1, [(0.6, 0), (0.7, 1)], (30.0, 2))
+    (one,) = client.get("/api/statistics", params={"since": 200, "until": 400}).json()
+    assert one["states"] == {"rejected": 1, "accepted": 1}
+    assert one["days"] == [{"day": "1970-01-01", "accepted": 1, "rejected": 1}]
+    assert told(since=1000) == (0, 0, [], (None, 0))
+    assert client.get("/api/statistics", params={"since": "nan"}).status_code == 422
     service.close()
 
 

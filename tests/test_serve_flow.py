@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from isc.find.index import Index
 from isc.photos.decode import read_image
 from isc.serve import schema
+from isc.serve.forgetting import delete_image
 from isc.serve.importing import import_path
-from isc.serve.intake import delete_image
 from isc.serve.kinds import ImageState, Kind, RequestState, SuggestionState
 from isc.serve.pdq import pdq
 from isc.serve.providers.hashes import HashTable

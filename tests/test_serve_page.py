@@ -271,16 +271,36 @@ def test_the_next_picture_is_loaded_before_it_is_shown(page):
 
 def test_several_are_decided_at_once(page, service):
     page.goto("/review?view=grid&provider=pdq")
-    count = page.locator("#grid input[name=chosen]").count()
-    if not count:
+    boxes = page.locator("#grid input[type=checkbox][name=chosen]")
+    if not boxes.count():
         page.goto("/review?view=grid&kind=caption")
-        count = page.locator("#grid input[name=chosen]").count()
+    count = boxes.count()
     assert count
-    chosen = page.locator("#grid input[name=chosen]").first.get_attribute("value")
+    chosen = boxes.first.get_attribute("value")
+    box = f"#grid input[type=checkbox][value='{chosen}']"
     page.check("#choose-all")
-    page.click("button[value=reject]")
-    page.wait_for_selector(f"#grid:not(:has(input[value='{chosen}']))")
-    assert service.rows(sa.select(schema.vote).where(schema.vote.c.decision == "reject"))
+    page.click("#grid button[value=reject]")
+    page.wait_for_selector(f"#grid:not(:has({box.removeprefix('#grid ')}))")
+    rejected = sa.select(schema.vote).where(schema.vote.c.decision == "reject")
+    assert service.rows(rejected)
+    page.keyboard.press("z")
+    page.wait_for_selector(box)
+    page.check(box)
+    page.click("#grid button[value=unsure]")
+    page.wait_for_selector(f"#grid:not(:has({box.removeprefix('#grid ')}))")
+    last = sa.select(schema.vote.c.decision).where(schema.vote.c.suggestion_id == int(chosen))
+    assert [row.decision for row in service.rows(last.order_by(schema.vote.c.id))][-3:] == ["reject", "undo", "unsure"]
+
+
+def test_an_accepted_label_is_rejected_again_in_the_history_of_its_picture(page, service):
+    wanted = sa.select(schema.suggestion).where(schema.suggestion.c.kind == "label")
+    (label, *_) = service.rows(wanted)
+    page.goto(f"/images/{label.image_id}")
+    entry = page.locator(f"#entry-{label.id}")
+    for decision, state in (("accept", "accepted"), ("reject", "rejected")):
+        entry.locator(f"button[value={decision}]").click()
+        page.wait_for_selector(f"#entry-{label.id} h3:has-text('{state}')")
+        assert service.rows(wanted.where(schema.suggestion.c.id == label.id))[0].state == state
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from isc.serve.api.app import create_app, shielded
 from isc.serve.kinds import RequestState
 from isc.serve.picture import Picture
 from isc.serve.providers.base import Busy, LaterProvider, Limits, Provider, Refused, Unavailable
-from isc.serve.providers.callback import SECRET, signature
+from isc.serve.providers.callback import SECRET, CallbackProvider, signature
 from isc.serve.providers.mapping import MappingProvider
 from isc.serve.providers.registry import build
 from isc.serve.providers.vision import VisionProvider
@@ -142,6 +142,27 @@ def test_a_retry_after_may_be_a_date(servant, picture):
     assert 85 < raised.value.retry_after <= 91
 
 
+def test_a_repeated_call_has_the_same_idempotency_key_and_another_one_another(servant, picture):
+    other, mapping = replace(picture, sha256="b" * 64), {"items": "", "name": "n", "score": "s"}
+    servant.says({"responses": [{}]})
+
+    def key(provider, one):
+        list(getattr(provider, "describe", getattr(provider, "submit", None))([one]))
+        return servant.seen[-1][0]["Idempotency-Key"]
+
+    made = [
+        lambda version: VisionProvider(url=servant.url, version=version),
+        lambda version: MappingProvider(url=servant.url, version=version, labels=mapping),
+        lambda version: CallbackProvider(url=servant.url, version=version, service="http://localhost:1"),
+    ]
+    for provider in made:
+        first = key(provider("1"), picture)
+        assert len(first) == 64
+        assert key(provider("1"), picture) == first
+        assert key(provider("1"), other) != first
+        assert key(provider("2"), picture) != first
+
+
 def test_slow_bytes_nonsense_and_silence_end_in_time(servant, picture):
     provider = VisionProvider(url=servant.url, seconds=1.0)
     servant.says({"responses": [{}], "filler": "x" * 60})
@@ -242,7 +263,7 @@ def test_a_provider_may_be_polled(tmp_path):
     service.worker.drain()
     assert service.rows(sa.select(schema.request.c.state))[0].state == RequestState.submitted
     lane = service.worker.lanes()[0]
-    assert [service.worker._poll(lane) for _ in range(3)] == [False, True, False]
+    assert [service.worker.asking.poll(lane) for _ in range(3)] == [False, True, False]
     assert service.rows(sa.select(schema.label.c.name))[0].name == "late"
     service.close()
 

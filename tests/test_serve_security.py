@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from isc.cli.main import main
 from isc.errors import InputError
+from isc.serve.api.app import create_app, shielded
 from isc.serve.kinds import Role
 from isc.serve.settings import Caps, read_settings
 from isc.serve.tokens import create_token, revoke_token
@@ -52,7 +55,9 @@ def test_a_session_ends_with_its_token(service):
     _problem(client.get("/api/suggestions"), 401)
 
 
-@pytest.mark.parametrize("path", ["/ui/review/1", "/ui/batch", "/ui/captions/1", "/ui/captions/1/undo", "/ui/retry/1"])
+@pytest.mark.parametrize(
+    "path", ["/ui/review/1", "/ui/batch", "/ui/history/1", "/ui/captions/1", "/ui/captions/1/undo", "/ui/retry/1"]
+)
 def test_every_form_of_the_page_needs_the_secret_of_its_session(service, path):
     token = create_token(service.database, "ann", Role.admin)
     client = client_of(service)
@@ -109,3 +114,104 @@ def test_a_password_in_a_file_or_on_the_command_line_is_refused_without_repeatin
     assert "--database: holds a password" in done.stderr
     assert "secret" not in done.stderr
     assert not (tmp_path / "d").exists()
+
+
+def _answered(service, path, headers, parts):
+    """Send a POST of these parts of a body; return (status, headers, parts that were read)."""
+    app = shielded(create_app(service.settings, service.database))
+    sent, read = [], []
+
+    async def receive():
+        if len(read) == len(parts):
+            return {"type": "http.disconnect"}
+        read.append(parts[len(read)])
+        return {"type": "http.request", "body": read[-1], "more_body": len(read) < len(parts)}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+             "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("9.9.9.9", 1),
+             "server": ("localhost", 8008), "headers": [(b"host", b"localhost:8008"), *headers]}  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    begun = next(one for one in sent if one["type"] == "http.response.start")
+    return begun["status"], dict(begun["headers"]), len(read)
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+FORM = (b"content-type", b"multipart/form-data; boundary=x")
+
+
+def test_a_form_is_not_read_before_its_sender_is_known(service):
+    token = create_token(service.database, "ann", Role.upload).encode()
+    parts = [PART, *[bytes(1000)] * 50]
+    assert _answered(service, "/api/images", [FORM], parts)[::2] == (401, 0)
+    wrong = (b"authorization", b"Bearer isc_guess")
+    assert _answered(service, "/api/images", [FORM, wrong], parts)[::2] == (401, 0)
+    known = (b"authorization", b"Bearer " + token)
+    assert _answered(service, "/api/images", [FORM, known], parts)[2] == len(parts)
+    assert _answered(service, "/api/images", [FORM, known, (b"origin", b"http://evil.example")], parts)[::2] == (403, 0)
+
+
+def test_a_form_is_not_read_above_the_rate_of_its_sender(service):
+    limited = Service(replace(service.settings, caps=Caps(uploads=1)), service.database)
+    client = client_of(limited)
+    assert _sent(client, PHOTOS[0]).status_code == 202
+    seen = []
+
+    async def receive():
+        seen.append(1)
+        return {"type": "http.disconnect"}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/images", "query_string": b"", "client": ("9.9.9.9", 1),
+             "headers": [(b"host", b"localhost"), FORM]}  # fmt: skip
+    asyncio.run(client.app(scope, receive, send))
+    assert (sent[0]["status"], seen) == (429, [])
+    assert b"retry-after" in dict(sent[0]["headers"])
+
+
+@pytest.mark.parametrize("length", [b"-1", b"many", b"1e3", b"0x10", b"", "²".encode()])
+def test_a_length_that_is_no_number_is_refused(service, length):
+    status, headers, read = _answered(service, "/api/votes", [(b"content-length", length)], [b"{}"])
+    assert (status, headers[b"content-type"], read) == (400, b"application/problem+json", 0)
+
+
+def test_a_body_in_chunks_is_counted(service):
+    small = Service(replace(service.settings, caps=Caps(bytes=1000, batch=1)), service.database)
+    parts = [PART, *[bytes(100_000)] * 50]
+    status, _, read = _answered(small, "/api/images", [FORM, (b"transfer-encoding", b"chunked")], parts)
+    assert status == 413
+    assert read < 20  # as soon as it is above the limit
+    lying = [FORM, (b"content-length", b"10")]
+    assert _answered(small, "/api/images", lying, parts)[0] == 413
+    assert _answered(small, "/api/images", [FORM, (b"content-length", b"1001001")], parts)[::2] == (413, 0)
+
+
+def test_one_more_web_process_that_others_can_reach_needs_a_token_too(tmp_path, capsys, monkeypatch):
+    started = []
+    monkeypatch.setattr("isc.serve.api.app.run_web", lambda *_, **__: started.append(1))
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "web", "--data", str(tmp_path), "--host", "0.0.0.0"])
+    assert ended.value.code == 2
+    assert "there is no token" in capsys.readouterr().err
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[webhooks]\nmine = "https://me:top-secret@example.org/hook"', '[webhooks]\nmine = "https://top-secret@example.org"',
+     '[providers.vision]\nurl = "https://me:top-secret@example.org/"',
+     '[providers.vision]\nurl = "https://example.org/"\nfeedback = "https://me:top-secret@example.org/"'],
+)  # fmt: skip
+def test_a_secret_in_a_url_of_the_settings_is_refused_without_repeating_it(text, tmp_path):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(
+        InputError, match=r"s\.toml: (webhooks\.mine|providers\.vision\.(url|feedback)): the URL"
+    ) as caught:
+        read_settings(tmp_path / "s.toml", data=tmp_path)
+    assert "top-secret" not in str(caught.value)

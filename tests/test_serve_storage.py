@@ -15,11 +15,13 @@ from alembic.script import ScriptDirectory
 from isc.errors import InputError
 from isc.serve import schema
 from isc.serve.backup import read_backup, write_backup
+from isc.serve.circuit import Circuit
 from isc.serve.database import HEAD, MIGRATIONS, Database, DatabaseAway, insert_ignoring
-from isc.serve.intake import NewImage, delete_image, take_in
+from isc.serve.forgetting import delete_image
+from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
 from isc.serve.providers.base import Busy, Limits, Refused, Unavailable
-from isc.serve.requests import Circuit, close, failed, lease, register, send_again
+from isc.serve.requests import close, failed, lease, register, send_again
 from isc.serve.results import CopyMatch, Label, Product, ShopPicture
 from isc.serve.storing import store
 from isc.serve.votes import Reviewer, cast
@@ -122,12 +124,15 @@ def test_migrations_go_up_and_down_with_data_in_the_tables(url):
         connection.execute(sa.insert(schema.product).values(item))
         connection.execute(sa.insert(schema.suggestion).values(values | {"id": 2, "kind": "product"}))
         assert connection.execute(sa.select(schema.shop_picture.c.jpeg)).scalar_one() == jpeg
+        gone = {"image_id": 9, "created": now, "sha256": "c" * 64, "path": "/photos/ä.jpg"}
+        connection.execute(sa.insert(schema.removal).values(gone))
     database.downgrade("0001")
     names = sa.inspect(database.engine).get_table_names()
     assert not {"circuit", "product", "shop_picture"} & set(names)
     with database.reading() as connection:
         assert connection.execute(sa.select(schema.image.c.sha256)).scalar_one() == "a" * 64
         assert connection.execute(sa.text("SELECT score FROM suggestion")).scalar_one() == 0.5
+        assert tuple(connection.execute(sa.text("SELECT * FROM removal")).one()) == (1, 9, now)
     database.upgrade()
     database.downgrade("base")
     assert set(sa.inspect(database.engine).get_table_names()) <= {"alembic_version", "sqlite_sequence"}
@@ -225,11 +230,26 @@ def test_a_circuit_opens_after_failures_in_a_row_and_closes_after_a_success(serv
     circuit.succeeded()
     for _ in range(2):
         circuit.failed(Unavailable("down"))
-    assert circuit.closed()
+    assert circuit.admits()
     circuit.failed(Unavailable("down"))
-    assert not circuit.closed()
+    assert circuit.is_open()
+    assert not circuit.admits()
     circuit.succeeded()
-    assert circuit.closed()
+    assert circuit.admits()
+
+
+def test_of_a_half_open_circuit_one_call_is_a_probe(service):
+    circuits = [Circuit(service.database, "said", Limits(failures=1)) for _ in range(3)]
+    circuits[0].failed(Unavailable("down"))
+    with service.database.writing() as connection:
+        connection.execute(sa.update(schema.circuit).values(open_until=time.time() - 1))
+    assert [one.admits() for one in circuits] == [True, False, False]
+    circuits[0].failed(Unavailable("still down"))
+    assert not any(one.admits() for one in circuits)
+    circuits[0].failed(Busy("429", retry_after=60))
+    assert service.rows(sa.select(schema.circuit.c.open_until))[0].open_until > time.time() + 50
+    circuits[0].succeeded()
+    assert all(one.admits() for one in circuits)
 
 
 def test_a_picture_of_a_shop_that_comes_at_once_is_kept_once_and_goes_into_a_backup(service, tmp_path):

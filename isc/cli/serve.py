@@ -82,20 +82,12 @@ def serve(
         ctx.obj = (config, database, data)
         return
     settings = _settings(config, database, data, host=host, port=port, workers=workers)
-    from isc.serve.database import Database
     from isc.serve.logs import log_as_json
     from isc.serve.supervisor import run_all
-    from isc.serve.tokens import any_token
+    from isc.serve.tokens import refuse_without_token
 
     log_as_json("supervisor")
-    if not settings.local:
-        store = Database(settings.database)
-        store.upgrade()
-        if not any_token(store):
-            raise InputError(
-                f"host={settings.host}: others can reach it, and there is no token; make one: isc serve token NAME"
-            )
-        store.close()
+    refuse_without_token(settings)
     options = ["--data", str(settings.data), "--host", settings.host]
     run_all(settings, [*options, *(["--config", str(config.absolute())] if config else [])])
 
@@ -155,10 +147,12 @@ def web(settings: Settings, *, port: int | None, handle: int | None, after: int 
 
     from isc.serve.api.app import run_web
     from isc.serve.logs import log_as_json
+    from isc.serve.tokens import refuse_without_token
 
     log_as_json("web")
     if after is not None:
         os.read(after, 1)
+    refuse_without_token(settings)
     run_web(settings if port is None else replace(settings, port=port), handle=handle)
 
 
@@ -209,14 +203,13 @@ def token(settings: Settings, name: str, *, role: str, trusted: bool, revoke: bo
 def import_(settings: Settings, path: Path) -> None:
     """Take in the photos of a folder, which stay where they are, or of an index, whose descriptors are taken over."""
     from isc.model.load_inference import load_inference_model
-    from isc.serve.database import Database
     from isc.serve.importing import import_path
     from isc.serve.providers.context import weights_of
-    from isc.serve.supervisor import prepare
+    from isc.serve.supervisor import prepare_import
 
-    prepare(settings)
+    database = prepare_import(settings)
     weights = weights_of(load_inference_model(settings.model))
-    count = import_path(Database(settings.database), path.absolute(), weights=weights)
+    count = import_path(database, path.absolute(), weights=weights)
     print(f"{count:,} new photos; the workers describe them")
 
 

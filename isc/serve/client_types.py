@@ -164,7 +164,7 @@ class SaidNumberResult(TypedDict):
     result: NumberResult
 
 
-RequestState = Literal["queued", "leased", "submitted", "done", "dead"]
+RequestState = Literal["queued", "leased", "submitted", "done", "dead", "superseded"]
 
 
 class ProviderRequest(TypedDict):
@@ -267,6 +267,14 @@ class Day(TypedDict):
     rejected: int
 
 
+class Latency(TypedDict):
+    """The seconds from request to answer below which half, and 99 in 100, of the last answers lie, and their number."""
+
+    p50: float | None
+    p99: float | None
+    answers: int
+
+
 class ProviderFigures(TypedDict):
     """The figures of one version of a provider and one kind."""
 
@@ -279,3 +287,4 @@ class ProviderFigures(TypedDict):
     audit: Acceptance
     calibration: list[Bin]
     days: list[Day]
+    latency: Latency

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from isc.find.photos import absolute, file_state
 from isc.photos.folders import image_files
 from isc.search.index.index import Index, is_index
 from isc.serve.database import Database, column_pairs, insert_ignoring, trying_again
-from isc.serve.intake import import_files
+from isc.serve.intake import Blocked, import_files
 from isc.serve.schema import descriptor, folder_import, image
 
 log = logging.getLogger(__name__)
@@ -25,42 +25,53 @@ GROUP = 200  # photos between two signs of life
 ROWS = 1_000  # descriptors in one transaction
 
 
-def import_path(database: Database, path: Path, *, weights: str, beat: object = None) -> int:
-    """Take in a folder's photos, or an index's, and return the number of new ones. Unreadable files are left out.
+def import_path(database: Database, path: Path, *, weights: str, beat: Callable[[], None] | None = None) -> int:
+    """Take in a folder's photos, or an index's, and return the number of new ones.
+
+    Files that cannot be read, or stand on the block list, are left out. `beat` is called now and then while this runs.
 
     Raises InputError for a path that is neither, or an index of another model.
     """
     if is_index(path):
-        return _import_index(database, path, weights=weights)
+        return _import_index(database, path, weights=weights, beat=beat or _silent)
     if not path.is_dir():
         raise InputError(f"{path}: is no folder and no index; expected one of them")
-    return import_files(database, _hashed(path, beat))
+    return import_files(database, _beating(_hashed(path), beat or _silent))
 
 
-def _hashed(folder: Path, beat: object) -> Iterator[tuple[str, Path]]:
-    for count, name in enumerate(sorted(image_files(folder, key="folder"))):
-        place = Path(absolute(folder / name))
-        if callable(beat) and count % GROUP == 0:
+def _silent() -> None:
+    """Tell nobody that an import goes on."""
+
+
+def _beating(files: Iterable[tuple[str, Path]], beat: Callable[[], None]) -> Iterator[tuple[str, Path]]:
+    for count, one in enumerate(files):
+        if count % GROUP == 0:
             beat()
+        yield one
+
+
+def _hashed(folder: Path) -> Iterator[tuple[str, Path]]:
+    for name in sorted(image_files(folder, key="folder")):
+        place = Path(absolute(folder / name))
         try:
             yield file_state(place).sha256, place
         except OSError as error:
             log.warning("%s: cannot be read (%s); it is left out", place, error.strerror or error)
 
 
-def _import_index(database: Database, path: Path, *, weights: str) -> int:
+def _import_index(database: Database, path: Path, *, weights: str, beat: Callable[[], None]) -> int:
     """Take over an index: its photos by the hashes that it keeps, and its descriptors."""
     index = Index.open(path)
     theirs = index.manifest.provenance.get("weights_sha256")
     if theirs != weights:
         raise InputError(f"{path}: made with weights {str(theirs)[:12]}; the service has {weights[:12]}")
     states = read_states(path)
-    count = import_files(
-        database, ((state.sha256, Path(name)) for name, state in states.items() if Path(name).is_file())
-    )
+    files = ((state.sha256, Path(name)) for name, state in states.items() if Path(name).is_file())
+    count = import_files(database, _beating(files, beat))
     with index.snapshot() as now:
         descriptors = now.descriptors()
     for start in range(0, len(descriptors), ROWS):
+        beat()
         part = slice(start, start + ROWS)
         _put(database, [states[one].sha256 for one in descriptors.ids[part] if one in states],
              descriptors.vectors[part][[one in states for one in descriptors.ids[part]]], weights)  # fmt: skip
@@ -83,7 +94,10 @@ def _put(
 
 
 def next_import(database: Database, *, weights: str) -> bool:
-    """Do one import that is asked for, or that a killed process left; return whether there was one."""
+    """Do one import that is asked for, or that a killed process left; return whether there was one.
+
+    One that cannot be done has failed, and is not tried again.
+    """
     now = time.time()
     free = folder_import.c.state.in_(("queued", "leased")) & (folder_import.c.lease_until < now)
 
@@ -107,7 +121,7 @@ def next_import(database: Database, *, weights: str) -> bool:
 
     try:
         done = {"state": "done", "found": import_path(database, Path(row.path), weights=weights, beat=beat)}
-    except InputError as error:
+    except (InputError, Blocked, OSError) as error:
         done = {"state": "failed", "error": str(error)}
     with database.writing() as connection:
         _note(connection, row.id, finished=time.time(), **done)

@@ -1,21 +1,23 @@
-"""Pictures come in, and go again: uploads, imports, and deletion everywhere."""
+"""Pictures come in: uploads and imports."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from isc.serve.database import Database, insert_ignoring, trying_again
-from isc.serve.files import PictureFiles
 from isc.serve.kinds import ImageState
 from isc.serve.requests import IMPORTED, UPLOADED, ask, current_providers
-from isc.serve.schema import descriptor, event, image, listing, removal
+from isc.serve.schema import event, image, listing
 
+log = logging.getLogger(__name__)
 TOGETHER = 500  # imported pictures in one transaction
 
 
@@ -65,44 +67,52 @@ def _written(connection: Connection, one: NewImage, asked: Sequence[int], priori
 
 
 def _refuse_blocked(connection: Connection, hashes: Sequence[str]) -> None:
-    found = connection.execute(
-        sa.select(listing.c.value).where(listing.c.action == "block", listing.c.value.in_(hashes)).limit(1)
-    ).scalar()
-    if found is not None:
-        raise Blocked(f"the picture {found[:12]} stands on the block list")
+    for found in sorted(_blocked(connection, hashes)):
+        raise Blocked(on_block_list(found))
+
+
+def _blocked(connection: Connection, hashes: Sequence[str]) -> set[str]:
+    wanted = sa.select(listing.c.value).where(listing.c.action == "block", listing.c.value.in_(hashes))
+    return set(connection.scalars(wanted))
+
+
+def blocked(database: Database, hashes: Sequence[str]) -> set[str]:
+    """Return those of the SHA-256 that stand on the block list."""
+    with database.reading() as connection:
+        return _blocked(connection, hashes)
+
+
+def on_block_list(sha256: str) -> str:
+    """Return why a picture is not taken in."""
+    return f"the picture {sha256[:12]} stands on the block list"
 
 
 def import_files(database: Database, files: Iterable[tuple[str, Path]]) -> int:
-    """Take in files that stay where they are, given as (SHA-256, absolute path); return the number of new ones."""
-    count, waiting = 0, []
-    for digest, path in files:
-        waiting.append(NewImage(digest, path.stat().st_size, path.name, str(path)))
-        if len(waiting) == TOGETHER:
-            count += sum(fresh for _, fresh in take_in(database, waiting, priority=IMPORTED))
-            waiting = []
-    return count + (sum(fresh for _, fresh in take_in(database, waiting, priority=IMPORTED)) if waiting else 0)
+    """Take in files that stay where they are, given as (SHA-256, absolute path); return the number of new ones.
 
-
-def delete_image(database: Database, files: PictureFiles, number: int) -> bool:
-    """Remove a picture, its results, suggestions, votes and descriptor; return whether it was there.
-
-    The indexes of the workers follow the table `removal`, and searches never show a picture that is not in its table.
+    Files on the block list are left out.
     """
+    count = 0
+    for group in _groups(files):
+        refused = blocked(database, [digest for digest, _ in group])
+        for digest, path in group:
+            if digest in refused:
+                log.warning("%s: %s; it is left out", path, on_block_list(digest))
+        new = [one for digest, path in group if digest not in refused and (one := _file(digest, path)) is not None]
+        count += sum(fresh for _, fresh in take_in(database, new, priority=IMPORTED))
+    return count
 
-    def write() -> str | None:
-        with database.writing() as connection:
-            digest = connection.execute(sa.select(image.c.sha256).where(image.c.id == number)).scalar()
-            if digest is None:
-                return None
-            now = time.time()
-            connection.execute(sa.delete(event).where(event.c.image_id == number))
-            connection.execute(sa.delete(descriptor).where(descriptor.c.image_id == number))
-            connection.execute(sa.delete(image).where(image.c.id == number))
-            connection.execute(sa.insert(removal).values(image_id=number, created=now))
-            return str(digest)
 
-    digest = trying_again(write)
-    if digest is None:
-        return False
-    files.remove(digest)
-    return True
+def _groups(files: Iterable[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
+    rest = iter(files)
+    while group := list(islice(rest, TOGETHER)):
+        yield group
+
+
+def _file(digest: str, path: Path) -> NewImage | None:
+    """Return a file to be taken in, None if it is gone since it was listed."""
+    try:
+        return NewImage(digest, path.stat().st_size, path.name, str(path))
+    except OSError as error:
+        log.warning("%s: cannot be read (%s); it is left out", path, error.strerror or error)
+        return None

@@ -14,7 +14,7 @@ from isc.serve.files import PictureFiles
 from isc.serve.importing import next_import
 from isc.serve.outbox import addresses, deliver, new_holder, post
 from isc.serve.providers.context import weights_of
-from isc.serve.schema import event, outbox
+from isc.serve.schema import event, outbox, removal
 from isc.serve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ TIDY = 600.0  # seconds between two cleanings
 EVENTS_KEPT = 7 * 86_400.0  # seconds
 DELIVERED_KEPT = 30 * 86_400.0
 ARRIVING_KEPT = 3_600.0
+REMOVED_KEPT = 30 * 86_400.0  # of the files of removed pictures, for machines that were away
 
 
 def run_keeper(settings: Settings) -> None:
@@ -88,10 +89,12 @@ def _tidying(database: Database, settings: Settings) -> object:
 
 
 def tidy(database: Database, files: PictureFiles) -> None:
-    """Remove old events, old deliveries, and what killed uploads left."""
+    """Remove old events, old deliveries, the names of pictures removed long ago, and what killed uploads left."""
     now = time.time()
     files.tidy(older=now - ARRIVING_KEPT)
     with database.writing() as connection:
         connection.execute(sa.delete(event).where(event.c.created < now - EVENTS_KEPT))
         old = (outbox.c.state == "delivered") & (outbox.c.delivered < now - DELIVERED_KEPT)
         connection.execute(sa.delete(outbox).where(old))
+        gone = (removal.c.created < now - REMOVED_KEPT) & removal.c.sha256.is_not(None)
+        connection.execute(sa.update(removal).where(gone).values(sha256=None, path=None))

@@ -32,6 +32,7 @@ class RequestState(StrEnum):
     submitted = "submitted"  # the provider has it, and answers later
     done = "done"
     dead = "dead"
+    superseded = "superseded"  # a newer version of the provider was asked instead
 
 
 class SuggestionState(StrEnum):

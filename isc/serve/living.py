@@ -74,12 +74,18 @@ class LivingIndex:
         trying_again(write)
 
     def follow(self) -> None:
-        """Bring the index in step with the database."""
-        new, gone, last = self._changes()
-        if not new and not gone:
-            return
-        self._alone(lambda: self._apply(new, gone))
-        write_text(self.path / PLACE, json.dumps(last))
+        """Bring the index in step with the database, a page at a time."""
+        while self._follow_page():
+            pass
+
+    def _follow_page(self) -> bool:
+        """Take over a page of changes; return whether there may be more."""
+        new, gone, last, more = self._changes()
+        if new or gone:
+            self._alone(lambda: self._apply(new, gone))
+        if new or gone or more:
+            write_text(self.path / PLACE, json.dumps(last))
+        return more
 
     def nearest(self, rows: Vectors, *, k: int) -> list[Near]:
         """Return the nearest pictures of each row [N, D]."""
@@ -96,8 +102,10 @@ class LivingIndex:
             row.distances.append(float(distance))
         return near
 
-    def _changes(self) -> tuple[list[int], list[int], dict[str, int]]:
-        """Return the ids of new descriptor rows, the pictures that are gone, and the place that this leads to."""
+    def _changes(self) -> tuple[list[int], list[int], dict[str, int], bool]:
+        """Return the ids of new descriptor rows, the pictures that are gone, the place that this leads to, and whether
+        the page was full.
+        """
         place = (
             json.loads((self.path / PLACE).read_text()) if (self.path / PLACE).exists() else {"added": 0, "removed": 0}
         )
@@ -105,14 +113,14 @@ class LivingIndex:
             added = sa.select(descriptor.c.id, descriptor.c.image_id).where(
                 descriptor.c.model == self.model, descriptor.c.id > place["added"] - OVERLAP
             )
-            rows = column_pairs(connection, added)
+            rows = column_pairs(connection, added.order_by(descriptor.c.id).limit(PAGE))
             removed = sa.select(removal.c.id, removal.c.image_id).where(removal.c.id > place["removed"] - OVERLAP)
-            gone = column_pairs(connection, removed)
+            gone = column_pairs(connection, removed.order_by(removal.c.id).limit(PAGE))
         known = self._known([*rows.values(), *gone.values()])
         dropped = set(gone.values())
         new = [number for number, who in rows.items() if who not in known and who not in dropped]
         last = {"added": max([place["added"], *rows]), "removed": max([place["removed"], *gone])}
-        return new, sorted(dropped & known), last
+        return new, sorted(dropped & known), last, PAGE in (len(rows), len(gone))
 
     def _known(self, images: Sequence[int]) -> set[int]:
         from isc.search.index.storage import present
@@ -122,12 +130,11 @@ class LivingIndex:
 
     def _apply(self, new: Sequence[int], gone: Sequence[int]) -> None:
         with self._index.writer() as writer:
-            for start in range(0, len(new), PAGE):
-                page = list(new[start : start + PAGE])
+            if new:
                 with self._database.reading() as connection:
                     rows = connection.execute(
                         sa.select(descriptor.c.image_id, descriptor.c.vector).where(
-                            descriptor.c.id.between(page[0], page[-1]), descriptor.c.model == self.model
+                            descriptor.c.id.between(new[0], new[-1]), descriptor.c.model == self.model
                         )
                     ).all()
                 if rows:

@@ -17,13 +17,12 @@ from sqlalchemy.engine import Connection
 
 from isc.serve.database import Database, insert_ignoring, trying_again
 from isc.serve.schema import lease, outbox
-from isc.serve.settings import Settings
+from isc.serve.settings import WEBHOOK_SECRET, Settings
 
 WEBHOOK, FEEDBACK = "webhook:", "feedback:"  # destinations begin with one of these
 ATTEMPTS = 12  # refusals (4xx) after which a message waits for a person
 HELD = 60.0  # seconds that one process delivers to a destination before others may
 SECONDS = 10.0  # for one delivery
-SECRET = "ISC_SERVE_WEBHOOK_SECRET"  # the environment variable of the key that signs deliveries
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def post(url: str, message: Message) -> None:
 
     content = json.dumps({"id": message.key, **message.body}, ensure_ascii=False, sort_keys=True).encode()
     headers = {"Content-Type": "application/json", "Idempotency-Key": message.key}
-    if key := os.environ.get(SECRET):
+    if key := os.environ.get(WEBHOOK_SECRET):
         headers["X-Signature-256"] = "sha256=" + hmac.new(key.encode(), content, hashlib.sha256).hexdigest()
     try:
         answer = httpx.post(url, content=content, headers=headers, timeout=SECONDS, follow_redirects=False)

@@ -15,12 +15,13 @@ from sqlalchemy.engine import Connection
 from isc.serve.database import Database, insert_ignoring, trying_again
 from isc.serve.kinds import ImageState, RequestState
 from isc.serve.providers.base import AnyProvider, Busy, Limits, Refused
-from isc.serve.schema import circuit, event, image, provider, request
+from isc.serve.schema import event, image, provider, request
 
 BACK_OFF = 2.0  # seconds before the second attempt; each further one waits twice as long
 LONGEST = 600.0  # seconds between two attempts
 UPLOADED, IMPORTED, AGAIN = 20, 10, 5  # priorities: a person waits for uploads
 OPEN = (RequestState.queued, RequestState.leased, RequestState.submitted)
+UNANSWERED = (*OPEN, RequestState.dead)
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,16 @@ class Leased:
     started: float
 
 
-def register(database: Database, providers: Mapping[str, AnyProvider]) -> dict[str, int]:
-    """Write the providers in use into their table, and return their ids; earlier versions stay, no longer current."""
+def register(database: Database, providers: Mapping[str, AnyProvider], *, alone: bool = True) -> dict[str, int]:
+    """Write the providers in use into their table, and return their ids; earlier versions stay, no longer current.
+
+    If they are `alone`, no others are in use from now on.
+    """
 
     def write() -> dict[str, int]:
         with database.writing() as connection:
-            connection.execute(sa.update(provider).where(provider.c.name.not_in(providers)).values(current=False))
+            if alone:
+                connection.execute(sa.update(provider).where(provider.c.name.not_in(providers)).values(current=False))
             return {name: _registered(connection, name, one) for name, one in providers.items()}
 
     return dict(trying_again(write))
@@ -62,6 +67,12 @@ def current_providers(connection: Connection) -> dict[str, int]:
     """Return {name: id} of the providers that new pictures are sent to."""
     rows = connection.execute(sa.select(provider.c.name, provider.c.id).where(provider.c.current))
     return {row.name: row.id for row in rows}
+
+
+def versions_in_use(connection: Connection) -> dict[str, tuple[int, str]]:
+    """Return {name: (id, version)} of the providers that new pictures are sent to."""
+    rows = connection.execute(sa.select(provider.c.name, provider.c.id, provider.c.version).where(provider.c.current))
+    return {row.name: (int(row.id), str(row.version)) for row in rows}
 
 
 def ask(connection: Connection, image_ids: Sequence[int], provider_ids: Sequence[int], *, priority: int) -> int:
@@ -151,21 +162,26 @@ def close(connection: Connection, held: Leased, state: RequestState, **values: A
     """
     done = connection.execute(
         sa.update(request)
-        .where(request.c.id == held.id, request.c.lease == held.lease, request.c.state != RequestState.done)
+        .where(request.c.id == held.id, request.c.lease == held.lease, request.c.state.in_(UNANSWERED))
         .values(state=state, lease=None, lease_until=None, **values)
     )
     return bool(done.rowcount)
 
 
-def failed(database: Database, held: Leased, error: Exception, limits: Limits) -> RequestState:
-    """Put a request back, to be tried again after a while; after its last attempt it is a dead letter."""
+def failed(database: Database, held: Leased, error: Exception, limits: Limits, *, polled: bool = False) -> RequestState:
+    """Put a request back, to be tried again after a while; after its last attempt it is a dead letter.
+
+    One that was `polled` in vain counts an attempt for it, and is polled again: the provider has the picture.
+    """
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-    dead = isinstance(error, Refused) or _unreadable(error) or held.attempts >= limits.attempts
+    tried = held.attempts + polled
+    dead = isinstance(error, Refused) or _unreadable(error) or tried >= limits.attempts
     if isinstance(error, Busy):
         dead = False
-    state = RequestState.dead if dead else RequestState.queued
-    wait = error.retry_after if isinstance(error, Busy) else back_off(held.attempts)
-    attempts = held.attempts - 1 if isinstance(error, Busy) else held.attempts
+    again = RequestState.submitted if polled else RequestState.queued
+    state = RequestState.dead if dead else again
+    wait = error.retry_after if isinstance(error, Busy) else back_off(tried)
+    attempts = tried - 1 if isinstance(error, Busy) else tried
 
     def write() -> None:
         with database.writing() as connection:
@@ -214,6 +230,19 @@ def give_back(database: Database, held: Sequence[Leased]) -> None:
         trying_again(write)
 
 
+def note_jobs(database: Database, jobs: Sequence[tuple[Leased, str]]) -> None:
+    """Note the ids under which a provider will get the pictures, so that one that calls back at once is known."""
+
+    def write() -> None:
+        with database.writing() as connection:
+            for one, job in jobs:
+                mine = (request.c.id == one.id) & (request.c.lease == one.lease)
+                connection.execute(sa.update(request).where(mine).values(external_id=job))
+
+    if jobs:
+        trying_again(write)
+
+
 def submitted(database: Database, held: Leased, job: str) -> None:
     """Note that the provider has the picture, under its own id of the job."""
 
@@ -227,12 +256,15 @@ def submitted(database: Database, held: Leased, job: str) -> None:
 def take_submitted(
     database: Database, provider_id: int, *, limit: int, every: float, job: str | None = None
 ) -> list[Leased]:
-    """Lease submitted requests that are due to be polled, or the one whose job called back."""
+    """Lease submitted requests that are due to be polled, or the one whose job called back.
+
+    A provider may call back before its receipt is noted, or after it was given up.
+    """
     now, ticket = time.time(), secrets.token_hex(16)
-    due = request.c.external_id == job if job is not None else request.c.run_after <= now - every
-    wanted = sa.select(request.c.id).where(
-        request.c.provider_id == provider_id, request.c.state == RequestState.submitted, due
-    )
+    due = (request.c.state == RequestState.submitted) & (request.c.run_after <= now - every)
+    if job is not None:
+        due = (request.c.external_id == job) & request.c.state.in_(UNANSWERED)
+    wanted = sa.select(request.c.id).where(request.c.provider_id == provider_id, due)
 
     with database.reading() as connection:  # without the lock of a writer
         if connection.execute(wanted.limit(1)).first() is None:
@@ -249,54 +281,15 @@ def take_submitted(
 
 
 def send_again(connection: Connection, *, request_ids: Sequence[int] = (), provider_name: str | None = None) -> int:
-    """Queue dead letters again, these or all of a provider, and return their number."""
+    """Queue dead letters again, these or all of a provider, and return their number.
+
+    Those of a provider that is in use no more stay: nobody would answer.
+    """
+    in_use = sa.select(provider.c.id).where(provider.c.current)
     chosen: Any = request.c.id.in_(request_ids)
     if provider_name is not None:
-        chosen = request.c.provider_id.in_(sa.select(provider.c.id).where(provider.c.name == provider_name))
+        chosen, in_use = sa.true(), in_use.where(provider.c.name == provider_name)
     values = {"state": RequestState.queued, "attempts": 0, "run_after": time.time(), "error": None, "finished": None}
-    asked = sa.update(request).where(request.c.state == RequestState.dead, chosen).values(values)
+    dead = (request.c.state == RequestState.dead) & request.c.provider_id.in_(in_use)
+    asked = sa.update(request).where(dead, chosen).values(values)
     return int(connection.execute(asked).rowcount)
-
-
-class Circuit:
-    """The circuit breaker of a provider, shared by all workers: open, it keeps requests waiting at no cost."""
-
-    def __init__(self, database: Database, name: str, limits: Limits) -> None:
-        self._database, self.name, self._limits = database, name, limits
-
-    def closed(self) -> bool:
-        """Return whether the provider may be asked."""
-        with self._database.reading() as connection:
-            until = connection.execute(sa.select(circuit.c.open_until).where(circuit.c.name == self.name)).scalar()
-        return until is None or until <= time.time()
-
-    def failed(self, error: Exception) -> None:
-        """Count a failure; after enough in a row the circuit opens, for longer each time."""
-
-        def write() -> None:
-            with self._database.writing() as connection:
-                start = {"name": self.name, "failures": 0, "open_until": 0.0}
-                insert_ignoring(connection, circuit, start)
-                mine = circuit.c.name == self.name
-                failures = int(connection.execute(sa.select(circuit.c.failures).where(mine)).scalar_one()) + 1
-                over = failures - self._limits.failures
-                until = time.time() + back_off(over + 2) if over >= 0 else 0.0
-                if isinstance(error, Busy):
-                    failures, until = failures - 1, time.time() + error.retry_after
-                said = {"failures": failures, "open_until": until, "reason": str(error)[:500]}
-                connection.execute(sa.update(circuit).where(mine).values(said))
-
-        trying_again(write)
-
-    def succeeded(self) -> None:
-        """Close the circuit."""
-        with self._database.reading() as connection:
-            known = connection.execute(sa.select(circuit.c.failures).where(circuit.c.name == self.name)).scalar()
-        if known:
-
-            def write() -> None:
-                with self._database.writing() as connection:
-                    healed = {"failures": 0, "open_until": 0.0, "reason": None}
-                    connection.execute(sa.update(circuit).where(circuit.c.name == self.name).values(healed))
-
-            trying_again(write)

@@ -115,7 +115,16 @@ descriptor = sa.Table(
     sa.UniqueConstraint("image_id", "model"),
     **BYTES,
 )
-removal = sa.Table("removal", metadata, _id(), sa.Column("image_id", Id, nullable=False), _time("created"), **BYTES)
+removal = sa.Table(  # the file is forgotten when all machines have had the time to follow
+    "removal",
+    metadata,
+    _id(),
+    sa.Column("image_id", Id, nullable=False),
+    _time("created"),
+    _text("sha256", 64, null=True),
+    _text("path", 1024, null=True),
+    **BYTES,
+)
 
 copy_match = sa.Table(
     "copy_match",

@@ -14,6 +14,7 @@ from isc.errors import InputError
 from isc.serve.kinds import Kind, Verification
 
 DATABASE = "ISC_SERVE_DATABASE"  # the environment variable that names the database, with its password
+WEBHOOK_SECRET = "ISC_SERVE_WEBHOOK_SECRET"  # the environment variable of the key that signs deliveries
 LOCAL = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
@@ -146,6 +147,8 @@ def read_settings(path: Path | None, *, data: Path, database: str | None = None,
     for a key that is not known, a value of another type, or a password in the file.
     """
     content = _toml(path) if path else {}
+    for key in ("webhooks", "providers"):
+        _refuse_logins(f"{path}: {key}", content.get(key))
     written = content.pop("database", None)
     if written is not None:
         refuse_password(f"{path}: database", str(written))
@@ -177,6 +180,24 @@ def refuse_password(what: str, url: str) -> None:
         return
     if found:
         raise InputError(f"{what}: holds a password; expected a URL without one, or all of it in {DATABASE}")
+
+
+def _refuse_logins(where: str, value: object) -> None:
+    """Raise InputError if a URL anywhere in a value holds a name or password."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            _refuse_logins(f"{where}.{name}", one)
+    elif isinstance(value, list):
+        for one in value:
+            _refuse_logins(where, one)
+    elif isinstance(value, str) and "://" in value:
+        try:
+            parts = urlsplit(value)
+            held = parts.username or parts.password
+        except ValueError:  # of no form; whoever calls it says so
+            return
+        if held:
+            raise InputError(f"{where}: the URL holds a name or password; expected key_env, or {WEBHOOK_SECRET}")
 
 
 def _toml(path: Path) -> dict[str, Any]:

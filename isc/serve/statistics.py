@@ -57,11 +57,19 @@ class Day:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """The seconds from request to answer below which half, and 99 in 100, of the last answers lie, and their number."""
+
+    p50: float | None
+    p99: float | None
+    answers: int
+
+
+@dataclass(frozen=True)
 class ProviderFigures:
     """The figures of one version of a provider and one kind.
 
-    `audit` is the acceptance of withheld suggestions that were shown at random; `latency` are the seconds from request
-    to answer below which half, and 99 in 100, of the last answers lie.
+    `audit` is the acceptance of withheld suggestions that were shown at random.
     """
 
     provider: str
@@ -73,6 +81,7 @@ class ProviderFigures:
     audit: Acceptance
     calibration: list[Bin]
     days: list[Day]
+    latency: Latency
 
 
 @dataclass(frozen=True)
@@ -87,21 +96,43 @@ class Backlog:
     latency_p99: float | None
 
 
-def figures(connection: Connection, *, days: int = 30) -> list[ProviderFigures]:
-    """Return the figures of every provider and kind that has suggestions."""
+@dataclass(frozen=True)
+class Window:
+    """A span of time, [since, until) in seconds since 1970; None: without that end."""
+
+    since: float | None = None
+    until: float | None = None
+
+    def holds(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """Return the condition that a time lies in it."""
+        begun = sa.true() if self.since is None else column >= self.since
+        return begun & (sa.true() if self.until is None else column < self.until)
+
+
+ALWAYS = Window()
+
+
+def figures(connection: Connection, *, days: int = 30, window: Window = ALWAYS) -> list[ProviderFigures]:
+    """Return the figures of every provider and kind that has suggestions.
+
+    Acceptance and calibration are of what was decided in the window, latency of what was answered in it, and the states
+    of what was suggested in it. The last `days` are counted from its end.
+    """
     pairs = connection.execute(
         sa.select(provider.c.id, provider.c.name, provider.c.version, provider.c.current, suggestion.c.kind)
         .join(suggestion, suggestion.c.provider_id == provider.c.id)
         .distinct()
         .order_by(provider.c.name, provider.c.id, suggestion.c.kind)
     ).all()
-    return [_figures(connection, row, days=days) for row in pairs]
+    return [_figures(connection, row, days, window) for row in pairs]
 
 
-def _figures(connection: Connection, row: Any, *, days: int) -> ProviderFigures:
+def _figures(connection: Connection, row: Any, days: int, window: Window) -> ProviderFigures:
     mine = (suggestion.c.provider_id == row.id) & (suggestion.c.kind == row.kind)
-    counted = sa.select(suggestion.c.state, sa.func.count()).where(mine).group_by(suggestion.c.state)
+    suggested = mine & window.holds(suggestion.c.created)
+    counted = sa.select(suggestion.c.state, sa.func.count()).where(suggested).group_by(suggestion.c.state)
     states = column_pairs(connection, counted)
+    mine = mine & window.holds(suggestion.c.decided)
     decided = mine & suggestion.c.state.in_((SuggestionState.accepted, SuggestionState.rejected))
     accepted = suggestion.c.state == SuggestionState.accepted
     tally = (sa.func.coalesce(sa.func.sum(sa.case((accepted, 1), else_=0)), 0), sa.func.count())
@@ -116,7 +147,8 @@ def _figures(connection: Connection, row: Any, *, days: int) -> ProviderFigures:
         acceptance=Acceptance.of(int(usual[0]), int(usual[1])),
         audit=Acceptance.of(int(audited[0]), int(audited[1])),
         calibration=_calibration(connection, decided, accepted),
-        days=_days(connection, decided, accepted, since=time.time() - days * DAY),
+        days=_days(connection, decided, accepted, since=(window.until or time.time()) - days * DAY),
+        latency=_latency(connection, row.id, window),
     )
 
 
@@ -163,16 +195,22 @@ def backlogs(connection: Connection) -> list[Backlog]:
         states = column_pairs(connection, counted)
         waiting = mine & request.c.state.in_((RequestState.queued, RequestState.leased))
         oldest = connection.execute(sa.select(sa.func.min(request.c.created)).where(waiting)).scalar()
-        last = connection.execute(
-            sa.select(request.c.finished - request.c.created)
-            .where(mine, request.c.state == RequestState.done)
-            .order_by(request.c.id.desc())
-            .limit(LATENCIES)
-        )
-        taken = sorted(float(seconds) for (seconds,) in last)
+        taken = _latency(connection, number, ALWAYS)
         age = None if oldest is None else time.time() - oldest
-        found.append(Backlog(name, version, states, age, _quantile(taken, 0.5), _quantile(taken, 0.99)))
+        found.append(Backlog(name, version, states, age, taken.p50, taken.p99))
     return found
+
+
+def _latency(connection: Connection, provider_id: int, window: Window) -> Latency:
+    last = connection.execute(
+        sa.select(request.c.finished - request.c.created)
+        .where(request.c.provider_id == provider_id, request.c.state == RequestState.done)
+        .where(window.holds(request.c.finished))
+        .order_by(request.c.id.desc())
+        .limit(LATENCIES)
+    )
+    taken = sorted(float(seconds) for (seconds,) in last)
+    return Latency(_quantile(taken, 0.5), _quantile(taken, 0.99), len(taken))
 
 
 def undelivered(connection: Connection) -> dict[str, int]:

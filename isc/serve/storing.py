@@ -19,12 +19,14 @@ from isc.serve.outbox import WEBHOOK, enqueue
 from isc.serve.requests import Leased, close
 from isc.serve.results import Caption, CopyMatch, Hash, Label, Number, Product, Result, ShopPicture, Suggested
 from isc.serve.schema import RESULTS, copy_match, event, image, listing, number, request, shop_picture, suggestion
+from isc.serve.schema import provider as provider_table
 from isc.serve.settings import Settings
 
 PLAIN = 0.9  # plainness from which a copy is explained by the lack of anything to see
 HOUR = 3600.0
 WRITTEN = "a person wrote a caption of this picture"
 TOLD_BEFORE = "this pair was suggested the other way round"
+RENEWED = "another version of the provider has answered since"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def store(database: Database, settings: Settings, held: Leased, provider: str, r
         with database.writing() as connection:
             if not close(connection, held, RequestState.done, finished=time.time(), error=None):
                 return False
+            _hide_earlier(connection, held, provider, results)
             kept = [one for one in results if not isinstance(one, CopyMatch) or _there(connection, one.other)]
             asked = [_stored(connection, settings, held, provider, one) for one in kept]
             said = {
@@ -58,6 +61,23 @@ def store(database: Database, settings: Settings, held: Leased, provider: str, r
             return True
 
     return bool(trying_again(write))
+
+
+def _hide_earlier(connection: Connection, held: Leased, provider: str, results: Sequence[Result]) -> None:
+    """Hide what other versions of the provider suggested about the picture, so that nobody is asked a thing twice.
+
+    This holds for the same pairs of pictures the other way round as well. What people have decided stays.
+    """
+    others_of = provider_table.c.id != held.provider_id
+    versions = sa.select(provider_table.c.id).where(provider_table.c.name == provider, others_of)
+    if not (earlier := list(connection.scalars(versions))):
+        return
+    others = [one.other for one in results if isinstance(one, CopyMatch)]
+    turned = sa.select(copy_match.c.id).where(copy_match.c.image_id.in_(others), copy_match.c.other_id == held.image_id)
+    pair = (suggestion.c.kind == Kind.copy) & suggestion.c.result_id.in_(turned)
+    open_ = suggestion.c.provider_id.in_(earlier) & (suggestion.c.state == SuggestionState.unreviewed)
+    same = (suggestion.c.image_id == held.image_id) | pair
+    connection.execute(sa.update(suggestion).where(open_, same).values(state=SuggestionState.hidden, why=RENEWED))
 
 
 def _there(connection: Connection, other: int) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from isc.errors import InputError
 from isc.serve.database import DATABASE_WAIT, Database, DatabaseAway
 from isc.serve.parent import PARENT
+from isc.serve.requests import current_providers
 from isc.serve.settings import DATABASE, Settings
 from isc.serve.worker import Worker
 
@@ -61,23 +62,41 @@ def prepare(settings: Settings) -> list[list[str]]:
 
     A database that is not there yet is waited for. Raises InputError if it stays away.
     """
+    migrate(settings).close()
+    worker = Worker(settings)
+    names = worker.register_all()
+    worker.database.close()
+    return names
+
+
+def prepare_import(settings: Settings) -> Database:
+    """Return the database with its tables; the providers are registered only if a service never has.
+
+    An import may have other settings than the service, which says what is in use. Raises InputError if the database
+    stays away.
+    """
+    database = migrate(settings)
+    with database.reading() as connection:
+        known = current_providers(connection)
+    if not known:
+        prepare(settings)
+    return database
+
+
+def migrate(settings: Settings) -> Database:
+    """Return the database with its tables; one that is not there yet is waited for. Raises InputError."""
     settings.data.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database)
     end = time.monotonic() + DATABASE_WAIT
     while True:
         try:
             database.upgrade()
-            break
+            return database
         except DatabaseAway as error:
             if time.monotonic() > end:
                 raise InputError(f"the database cannot be reached ({error}); see docs/serve.md") from error
             log.error("the database is away (%s); waiting for it", error)
             time.sleep(1.0)
-    worker = Worker(settings)
-    names = worker.register_all()
-    worker.database.close()
-    database.close()
-    return names
 
 
 def listening(settings: Settings) -> socket.socket:

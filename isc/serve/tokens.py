@@ -13,6 +13,7 @@ from isc.errors import InputError
 from isc.serve.database import Database, trying_again
 from isc.serve.kinds import Role
 from isc.serve.schema import session, token
+from isc.serve.settings import Settings
 
 PREFIX = "isc_"
 DAYS = 14 * 86_400.0  # seconds that a session lasts
@@ -76,6 +77,20 @@ def any_token(database: Database) -> bool:
     """Return whether there is a token that is not revoked."""
     with database.reading() as connection:
         return connection.execute(sa.select(token.c.id).where(token.c.revoked.is_(None)).limit(1)).first() is not None
+
+
+def refuse_without_token(settings: Settings) -> None:
+    """Raise InputError if others can reach the service, and nobody has made a token."""
+    if settings.local:
+        return
+    database = Database(settings.database)
+    database.upgrade()
+    known = any_token(database)
+    database.close()
+    if not known:
+        raise InputError(
+            f"host={settings.host}: others can reach it, and there is no token; make one: isc serve token NAME"
+        )
 
 
 def holder_of(database: Database, secret: str) -> Holder | None:

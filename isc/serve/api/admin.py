@@ -32,12 +32,13 @@ from isc.serve.database import insert_ignoring, trying_again
 from isc.serve.kinds import Kind, RequestState, Role
 from isc.serve.requests import send_again
 from isc.serve.schema import listing, outbox, request
-from isc.serve.statistics import ProviderFigures, figures
+from isc.serve.statistics import ProviderFigures, Window, figures
 from isc.serve.versions import ask_again
 
 router = APIRouter(prefix="/api", tags=["operation"])
 open_router = APIRouter(tags=["operation"])
 ProviderName = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+Time = Annotated[float | None, Query(ge=0, le=10**11, allow_inf_nan=False)]
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}
 }
@@ -84,10 +85,16 @@ def again(state: Shared, _: Admin, name: ProviderName, body: Again) -> Counted:
 
 
 @router.get("/statistics", response_model=list[ProviderFigures], responses=answers())
-def statistics(state: Shared, _: Reviewing, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[ProviderFigures]:
-    """Return acceptance, calibration and decisions by provider, version, kind and day."""
+def statistics(
+    state: Shared, _: Reviewing, *, days: Annotated[int, Query(ge=1, le=366)] = 30, since: Time = None,
+    until: Time = None,
+) -> list[ProviderFigures]:  # fmt: skip
+    """Return acceptance, calibration, latency and decisions by provider, version, kind and day.
+
+    `since` and `until` (seconds since 1970) leave out what was decided, answered or suggested before and after.
+    """
     with state.database.reading() as connection:
-        return figures(connection, days=days)
+        return figures(connection, days=days, window=Window(since, until))
 
 
 @router.get("/requests", response_model=ProviderRequests, responses=answers())

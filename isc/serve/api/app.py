@@ -58,8 +58,9 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
 
 def shielded(app: FastAPI) -> ASGIApp:
     """Return the application behind the shield that checks hosts and sizes, and adds the headers."""
-    settings: Settings = app.state.shared.settings
-    return Shield(app, local=settings.local, body=settings.caps.bytes * min(settings.caps.batch, 10) + 1_000_000)
+    state: State = app.state.shared
+    caps = state.settings.caps
+    return Shield(app, state, uploads=caps.bytes * min(caps.batch, 10) + 1_000_000)
 
 
 def run_web(settings: Settings, *, handle: int | None = None) -> None:

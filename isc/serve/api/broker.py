@@ -50,9 +50,11 @@ class Broker:
                 self._last = await run_in_threadpool(self._newest)
                 self._task = asyncio.create_task(self._watch())
             told: set[int] = set()
+            live = self._last - OVERLAP  # what is later comes by the queue as well
             if after is not None:
-                for one in await run_in_threadpool(self._since, after, image):
-                    told.add(one["id"])
+                async for one in self._missed(after, image):
+                    if one["id"] > live:
+                        told.add(one["id"])
                     yield _text(one)
             yield ": listening\n\n"
             while not self.closing and not listener.behind:
@@ -65,6 +67,16 @@ class Broker:
                     yield _text(one)
         finally:
             self._listeners.discard(listener)
+
+    async def _missed(self, after: int, image: int | None) -> AsyncIterator[dict[str, Any]]:
+        """Yield the events after an id up to now, however many, a page at a time."""
+        while not self.closing:
+            page = await run_in_threadpool(self._since, after, image)
+            for one in page:
+                yield one
+            if len(page) < FULL:
+                return
+            after = page[-1]["id"]
 
     def close(self) -> None:
         """Let every listener end at its next event, and wake it."""

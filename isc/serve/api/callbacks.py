@@ -23,6 +23,7 @@ from isc.serve.schema import provider, request
 from isc.serve.storing import store
 
 router = APIRouter(prefix="/api", tags=["providers"])
+TRIES = 5  # a worker that looks for answers may take the request up in between
 Job = Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]
 
 
@@ -49,16 +50,19 @@ def _take(state: State, job: str, body: dict[str, Any]) -> Counted:
         ).first()
     if row is None:
         raise ApiProblem(404, "no such job")
-    if row.state == RequestState.done:
+    if row.state in (RequestState.done, RequestState.superseded):
         return Counted(count=0)
     try:
         answer = results_of_callback(json.loads(json.dumps(body)))
     except (Nonsense, TypeError) as error:
         raise ApiProblem(422, f"body: {error}") from error
-    held = take_submitted(state.database, row.provider_id, limit=1, every=0, job=job)
-    for one in held:
+    for _ in range(TRIES):
+        held = take_submitted(state.database, row.provider_id, limit=1, every=0, job=job)
+        if not held:
+            return Counted(count=0)
         if isinstance(answer, Exception):
-            failed(state.database, one, answer, Limits())
-        else:
-            store(state.database, state.settings, one, row.name, answer)
-    return Counted(count=len(held))
+            failed(state.database, held[0], answer, Limits())
+            return Counted(count=1)
+        if store(state.database, state.settings, held[0], row.name, answer):
+            return Counted(count=1)
+    raise ApiProblem(503, "another process holds the request; call back again", headers={"Retry-After": "5"})

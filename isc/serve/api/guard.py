@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isc.serve.api.problems import ApiProblem, problem
+from isc.serve.api.problems import ApiProblem, database_away, problem
 from isc.serve.api.state import State, state_of
+from isc.serve.database import DatabaseAway
 from isc.serve.kinds import Role
 from isc.serve.settings import LOCAL
 from isc.serve.tokens import Holder, any_token, holder_of, session_of
 
 COOKIE = "isc_session"
+CALLER = "isc.caller"  # the key of an ASGI scope under which a sender that is known already stands
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 SMALL_BODY = 2_000_000  # bytes of a request that uploads nothing
 OWNER = Holder(0, "local", Role.admin, trusted=True)  # on a machine without tokens, whoever sits before it
@@ -60,6 +63,9 @@ def caller_of(
     session: Annotated[str | None, Security(cookie)] = None,
 ) -> Caller:
     """Return whoever calls. Raises ApiProblem: 401 unknown, 403 from another site, 429 too often."""
+    before: Caller | None = request.scope.get(CALLER)  # of an upload, at the door
+    if before is not None:
+        return before
     _refuse_other_sites(request)
     caller = _known(request, state, token.credentials if token else None, session)
     who = caller.name if caller.holder is not OWNER or caller.csrf else f"{caller.name}@{_address(request)}"
@@ -102,7 +108,11 @@ def _address(request: Request) -> str:
 def _refuse_too_often(state: State, what: str, who: str, a_minute: int) -> None:
     wait = state.rates.take(f"{what}:{who}", a_minute)
     if wait > 0:
-        raise ApiProblem(429, f"more than {a_minute} {what} a minute", headers={"Retry-After": str(int(wait) + 1)})
+        raise _too_often(what, a_minute, wait)
+
+
+def _too_often(what: str, a_minute: int, wait: float) -> ApiProblem:
+    return ApiProblem(429, f"more than {a_minute} {what} a minute", headers={"Retry-After": str(int(wait) + 1)})
 
 
 def may(role: Role) -> object:
@@ -126,30 +136,69 @@ def count_uploads(state: State, caller: Caller) -> None:
     _refuse_too_often(state, "uploads", caller.name, state.settings.caps.uploads)
 
 
-class Shield:
-    """ASGI middleware: hosts, sizes of bodies, and the headers of every answer."""
+def _admit_upload(scope: Scope, state: State) -> None:
+    """Note whoever uploads in the scope of the request, before its body is read. Raises ApiProblem."""
+    request = Request(scope)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    token = HTTPAuthorizationCredentials(scheme=scheme, credentials=secret) if scheme.lower() == "bearer" else None
+    caller = caller_of(request, state, token, request.cookies.get(COOKIE))
+    most = state.settings.caps.uploads
+    if (wait := state.rates.wait(f"uploads:{caller.name}", most)) > 0:
+        raise _too_often("uploads", most, wait)
+    scope[CALLER] = caller
 
-    def __init__(self, app: ASGIApp, *, local: bool, body: int) -> None:
-        self._app, self._local, self._body = app, local, body
+
+class Shield:
+    """ASGI middleware: hosts, sizes of bodies, who may upload, and the headers of every answer.
+
+    `uploads` is the limit of an upload's body; it is read only when its sender is known.
+    """
+
+    def __init__(self, app: ASGIApp, state: State, *, uploads: int) -> None:
+        self._app, self._state, self._uploads = app, state, uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        most = self._body if scope["path"] == "/api/images" and scope["method"] == "POST" else SMALL_BODY
-        told = headers.get(b"content-length", b"0")
         sending = _adding_headers(send)
-        if self._local and _host(headers.get(b"host", b"").decode("latin-1")) not in LOCAL:
-            answer = problem(403, "the Host header names another machine; expected localhost")
-            await answer(scope, receive, sending)
-        elif not told.isdigit() or int(told) > most:
-            await problem(413, f"a body above {most:,} bytes; expected a smaller one")(scope, receive, sending)
-        else:
-            body = _Body(receive, sending, most)
-            await self._app(scope, body.receive, body.send)
-            if body.too_large:
-                await problem(413, f"a body above {most:,} bytes; expected a smaller one")(scope, receive, sending)
+        most = self._uploads if _is_upload(scope) else SMALL_BODY
+        refusal = self._refused_by_headers(scope, most)
+        if refusal is None and _is_upload(scope):
+            refusal = await run_in_threadpool(self._refused_upload, scope)
+        if refusal is not None:
+            await refusal(scope, receive, sending)
+            return
+        body = _Body(receive, sending, most)
+        await self._app(scope, body.receive, body.send)
+        if body.too_large:
+            await _too_large(most)(scope, receive, sending)
+
+    def _refused_by_headers(self, scope: Scope, most: int) -> Response | None:
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if self._state.settings.local and _host(headers.get(b"host", b"").decode("latin-1")) not in LOCAL:
+            return problem(403, "the Host header names another machine; expected localhost")
+        if not length.isdigit():
+            return problem(400, f"Content-Length {length[:20].decode('latin-1')!r}; expected a number of bytes")
+        return _too_large(most) if int(length) > most else None
+
+    def _refused_upload(self, scope: Scope) -> Response | None:
+        try:
+            _admit_upload(scope, self._state)
+        except ApiProblem as error:
+            return problem(error.status, error.detail, headers=error.headers)
+        except DatabaseAway as error:
+            return database_away(error)
+        return None
+
+
+def _is_upload(scope: Scope) -> bool:
+    return bool(scope["path"] == "/api/images" and scope["method"] == "POST")
+
+
+def _too_large(most: int) -> Response:
+    return problem(413, f"a body above {most:,} bytes; expected a smaller one")
 
 
 class _Body:

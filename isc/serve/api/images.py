@@ -31,8 +31,8 @@ from isc.serve.api.queries import cursor_of, image_of, key_of, one_image, result
 from isc.serve.api.state import State, state_of
 from isc.serve.database import trying_again
 from isc.serve.files import TooLarge
-from isc.serve.intake import Blocked, NewImage, delete_image, take_in
-from isc.serve.kept_features import KeptFeatures
+from isc.serve.forgetting import delete_image, forget_removed
+from isc.serve.intake import Blocked, NewImage, blocked, on_block_list, take_in
 from isc.serve.kinds import ImageState, Role
 from isc.serve.previews import forget_previews
 from isc.serve.schema import event, folder_import, image
@@ -68,8 +68,16 @@ def upload(
         except InputError as error:
             status = 415 if status != 413 else status
             refused.append(RefusedFile(name=name, reason=str(error)))
+    stopped = blocked(state.database, [one.sha256 for one in kept])
+    for new in kept:
+        if new.sha256 in stopped:
+            refused.append(RefusedFile(name=new.name, reason=on_block_list(new.sha256)))
+            status = 403
+            _discard(state, new.sha256)
+    kept = [new for new in kept if new.sha256 not in stopped]
     if not kept:
-        raise ApiProblem(status, f"{refused[0].name}: {refused[0].reason}")
+        why = refused[-1 if stopped else 0]
+        raise ApiProblem(status, f"{why.name}: {why.reason}")
     return Uploaded(images=_accepted(state, kept), refused=refused)
 
 
@@ -207,13 +215,14 @@ def set_state(state: Shared, _: Admin, image_id: ImageId, body: NewState) -> Ima
 
 @router.delete("/images/{image_id}", status_code=204, response_class=Response, responses=answers(404))
 def delete(state: Shared, _: Admin, image_id: ImageId) -> Response:
-    """Remove a picture everywhere: its file, results, votes, descriptor, and its row in every index."""
-    with state.database.reading() as connection:
-        row = one_image(connection, image_id)
+    """Remove a picture everywhere: its file, results, votes, descriptor, and its row in every index.
+
+    The caches of other machines follow within seconds.
+    """
     if not delete_image(state.database, state.files, image_id):
         raise ApiProblem(404, f"image {image_id}: is not there")
     forget_previews(state.settings.data, image_id)
-    KeptFeatures(state.settings.cache_folder / "features").forget([Path(row.path or state.files.path(row.sha256))])
+    forget_removed(state.database, state.settings.cache_folder, state.files)
     return Response(status_code=204)
 
 

@@ -104,7 +104,9 @@ def review(
     with state.database.reading() as connection:
         names = sorted({one.provider for one in provider_states(connection) if one.current})
     return HTMLResponse(
-        render(http, "review.html", caller=caller, found=found, chosen=chosen, providers=names, orders=ORDERS)
+        render(
+            http, "review.html", caller=caller, found=found, chosen=chosen, providers=names, orders=ORDERS, last=None
+        )
     )
 
 
@@ -149,7 +151,8 @@ def decide_batch(
     cast(state.database, state.settings, Reviewer(caller.name, caller.holder.trusted), dict.fromkeys(chosen, decision))
     filters = {"order": order, "kind": kind or "", "provider": provider or "", "mine": mine, "view": "grid"}
     found = queue_of(state, caller, filters, GRID)
-    return HTMLResponse(render(http, "grid.html", caller=caller, found=found, chosen=filters))
+    last = [] if decision is Decision.undo else chosen
+    return HTMLResponse(render(http, "grid.html", caller=caller, found=found, chosen=filters, last=last))
 
 
 @router.get("/images")
@@ -176,6 +179,17 @@ def history(http: Request, state: Shared, caller: Reviewing, image_id: ImageId) 
         ).all()
         record = [(one_suggestion(connection, one), votes_of(connection, one)) for one in about]
     return HTMLResponse(render(http, "image.html", caller=caller, found=found, record=record))
+
+
+@router.post("/ui/history/{suggestion_id}")
+def decide_again(
+    http: Request, state: Shared, caller: Reviewing, *, suggestion_id: ImageId, decision: Annotated[Decision, Form()]
+) -> HTMLResponse:
+    """Vote on a suggestion in the history of its picture, whatever was decided before, and show its record."""
+    cast(state.database, state.settings, Reviewer(caller.name, caller.holder.trusted), {suggestion_id: decision})
+    with state.database.reading() as connection:
+        one, votes = one_suggestion(connection, suggestion_id), votes_of(connection, suggestion_id)
+    return HTMLResponse(render(http, "entry.html", caller=caller, one=one, votes=votes))
 
 
 @router.get("/providers")

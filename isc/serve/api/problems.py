@@ -19,6 +19,7 @@ from isc.serve.votes import NoSuggestion
 
 log = logging.getLogger(__name__)
 MEDIA = "application/problem+json"
+AWAY = "the database cannot be reached or written; nothing was changed, try again"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -55,6 +56,12 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def problem(status: int, detail: str, *, headers: dict[str, str] | None = None) -> Response:
     content = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
     return JSONResponse(content.model_dump(), status, headers, media_type=MEDIA)
+
+
+def database_away(error: Exception) -> Response:
+    """Return the problem of a database that is away."""
+    log.error("the database is away: %s", error)
+    return problem(503, AWAY, headers={"Retry-After": "5"})
 
 
 def answer_to(request: Request, status: int, detail: str, *, headers: dict[str, str] | None = None) -> Response:
@@ -95,8 +102,7 @@ def install(app: FastAPI) -> None:
 
     def of_database(request: Request, error: Exception) -> Response:
         log.error("the database is away: %s", error)
-        detail = "the database cannot be reached or written; nothing was changed, try again"
-        return answer_to(request, 503, detail, headers={"Retry-After": "5"})
+        return answer_to(request, 503, AWAY, headers={"Retry-After": "5"})
 
     def of_disk(request: Request, error: Exception) -> Response:
         assert isinstance(error, OSError)

@@ -55,7 +55,8 @@ class Provider(ABC):
     """A provider that answers at once.
 
     `version` changes whenever the same picture may get another answer: results keep the version that made them.
-    Providers of one `group` share a worker process, and the pictures that it has decoded.
+    Providers of one `group` share a worker process, and the pictures that it has decoded; they are asked one after the
+    other, so that a slow one keeps the others waiting. A provider that names no group is alone.
     """
 
     name: ClassVar[str] = ""
@@ -63,6 +64,21 @@ class Provider(ABC):
     limits: Limits = Limits()
     group: str = ""
     version: str = "1"
+
+    def comparable_with(self, version: str) -> bool:
+        """Return whether this version can compare pictures with what the other version knows of them.
+
+        If it cannot, all pictures that only the other version has described are asked about again.
+        """
+        del version
+        return True
+
+    def forget(self) -> int:
+        """Drop what this machine keeps of pictures that were removed, and return their number.
+
+        This is called every few seconds.
+        """
+        return 0
 
     @abstractmethod
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
@@ -82,6 +98,16 @@ class LaterProvider(ABC):
     version: str = "1"
     poll_every: float = 5.0
     give_up: float = 86_400.0  # seconds after which a submitted request counts as failed
+
+    def comparable_with(self, version: str) -> bool:
+        """Return whether this version can compare pictures with what the other version knows of them."""
+        del version
+        return True
+
+    def job_of(self, picture: Picture) -> str | None:
+        """Return the id under which the picture will be sent, if that is known before; it may call back at once."""
+        del picture
+        return None
 
     @abstractmethod
     def submit(self, pictures: Sequence[Picture]) -> Sequence[str | Exception]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from isc.serve.kinds import Kind
 from isc.serve.picture import Picture
 from isc.serve.providers.base import Answer, LaterProvider, Limits, Refused
-from isc.serve.providers.calls import call, secret
+from isc.serve.providers.calls import call, key_of, secret
 from isc.serve.providers.mapping import KINDS, results_by
 from isc.serve.results import Nonsense
 
@@ -29,7 +29,6 @@ class CallbackProvider(LaterProvider):
 
     name = "callback"
     kinds: ClassVar[frozenset[Kind]] = frozenset(KINDS.values())
-    group = "http"
 
     def __init__(
         self, *, url: str, service: str, version: str = "1", key_env: str | None = None, seconds: float = 30.0,
@@ -40,19 +39,24 @@ class CallbackProvider(LaterProvider):
         self._headers = {"Authorization": key} if key else {}
         self.limits = Limits(batch=4, concurrency=1, seconds=seconds)
 
+    def job_of(self, picture: Picture) -> str:
+        """Return an id of ours, which is the same when the picture is sent again."""
+        return hashlib.sha256(f"{self.url} {self.version} {picture.sha256}".encode()).hexdigest()[:32]
+
     def submit(self, pictures: Sequence[Picture]) -> Sequence[str | Exception]:
         return [self._submitted(one) for one in pictures]
 
     def _submitted(self, picture: Picture) -> str | Exception:
-        """Send a picture under an id of ours, which is the same when it is sent again."""
-        job = hashlib.sha256(f"{self.url} {self.version} {picture.sha256}".encode()).hexdigest()[:32]
+        job = self.job_of(picture)
         body = {
             "job": job,
             "callback": f"{self.service}/api/callbacks/{job}",
             "image": base64.b64encode(picture.data).decode(),
         }
         try:
-            call(self.url, seconds=self.limits.seconds / len(PLAIN), headers=self._headers, json=body)
+            seconds = self.limits.seconds * 0.8 / self.limits.batch
+            key = key_of(self.url, self.version, [picture])
+            call(self.url, seconds=seconds, key=key, headers=self._headers, json=body)
         except Exception as error:
             return error
         return job

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import email.utils
+import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isc.errors import InputError
+from isc.serve.picture import Picture
 from isc.serve.providers.base import Busy, Refused, Unavailable
 from isc.serve.results import Nonsense
 
@@ -27,11 +29,18 @@ def secret(name: str | None) -> str | None:
     return value
 
 
-def call(url: str, *, seconds: float, headers: Mapping[str, str], **body: Any) -> Any:
+def key_of(url: str, version: str, pictures: Sequence[Picture]) -> str:
+    """Return the key by which a provider knows a call that is repeated: a hash of provider, version and pictures."""
+    parts = [url, version, *(one.sha256 for one in pictures)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def call(url: str, *, seconds: float, key: str, headers: Mapping[str, str], **body: Any) -> Any:
     """Send a POST, and return the JSON of the answer.
 
-    `seconds` limits the whole call, however slowly bytes come. Raises Busy for 429 and for 503 with Retry-After,
-    Unavailable for other errors of the server or of the network, Refused for other 4xx, Nonsense for what is no JSON.
+    `key` goes along as `Idempotency-Key`: a worker that is killed before it notes an answer asks again. `seconds`
+    limits the whole call, however slowly bytes come. Raises Busy for 429 and for 503 with Retry-After, Unavailable for
+    other errors of the server or of the network, Refused for other 4xx, Nonsense for what is no JSON.
     """
     import httpx
 
@@ -39,7 +48,7 @@ def call(url: str, *, seconds: float, headers: Mapping[str, str], **body: Any) -
     try:
         with (
             httpx.Client(timeout=min(seconds, 10.0), follow_redirects=False, trust_env=False) as client,
-            client.stream("POST", url, headers=dict(headers), **body) as answer,
+            client.stream("POST", url, headers={**headers, "Idempotency-Key": key}, **body) as answer,
         ):
             data = bytearray()
             for part in answer.iter_bytes():

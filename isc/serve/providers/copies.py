@@ -20,6 +20,7 @@ from isc.find.verdicts import COLUMN, flags_of, judge_of, verdict_of
 from isc.match.verification.alignment import compare
 from isc.match.verification.feature_store import PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
+from isc.serve.forgetting import drop_other_indexes, forget_removed
 from isc.serve.kinds import ImageState, Kind
 from isc.serve.living import Near
 from isc.serve.picture import Picture
@@ -57,6 +58,17 @@ class CopyProvider(Provider):
         if (own := context.settings.calibration) is not None:
             self._judge = replace(self._judge, by_pixels=read_calibration(own).calibration)
             self.version += f"-{hashlib.sha256(own.read_bytes()).hexdigest()[:8]}"
+
+    def comparable_with(self, version: str) -> bool:
+        """Return whether the other version has the same weights, so that its descriptors are in the same index."""
+        return f"-{self._context.weights[:12]}-" in version
+
+    def forget(self) -> int:
+        """Drop the descriptors and features of removed pictures, and indexes of other weights; return their number."""
+        self._context.index.follow()
+        drop_other_indexes(self._context.index.path)
+        cache = self._context.settings.cache_folder
+        return forget_removed(self._context.database, cache, self._context.files)
 
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         """Return the copies of each picture; the pictures themselves join the index."""

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from isc.serve.kinds import ImageState, Kind
+from isc.serve.kinds import ImageState, Kind, RequestState
 from isc.serve.living import OVERLAP
 from isc.serve.pdq import MATCH, USABLE
 from isc.serve.picture import Picture
 from isc.serve.providers.base import Answer, Provider
 from isc.serve.providers.context import Context
 from isc.serve.reading import Unreadable
-from isc.serve.results import CopyMatch, Hash, Number, Result
-from isc.serve.schema import image
+from isc.serve.results import CopyMatch, Hash, Number
+from isc.serve.schema import image, number, request
 
 Hashes = npt.NDArray[np.uint64]
 TOLD = 20  # matches of one picture that are told, the nearest first
+LOOKED_AT = 1_000  # nearest hashes of which those of pictures that are there are told
 BLOCK = 1 << 20  # hashes compared at once
+PAGE = 20_000  # hashes read at once
 
 
 class PdqProvider(Provider):
@@ -35,27 +37,41 @@ class PdqProvider(Provider):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._table = HashTable()
+        self._noted: int | None = None  # the last row of numbers that was read
 
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         answers: list[Answer] = []
+        usable: dict[int, str] = {}
         for picture in pictures:
             try:
                 examined = picture.examined
             except Unreadable as error:
                 answers.append(error)
                 continue
-            results: list[Result] = [Hash(examined.pdq), Number("pdq_quality", examined.pdq_quality)]
+            answers.append([Hash(examined.pdq), Number("pdq_quality", examined.pdq_quality)])
             if examined.pdq_quality >= USABLE:
-                results += self._matches(picture.id, examined.pdq)
-            answers.append(results)
-        return answers
+                usable[picture.id] = examined.pdq
+        matches = self._matches(usable)
+        return [
+            [*answer, *matches.get(picture.id, ())] if not isinstance(answer, Exception) else answer
+            for picture, answer in zip(pictures, answers, strict=True)
+        ]
 
-    def _matches(self, number: int, digits: str) -> list[CopyMatch]:
-        """Return the matches of a hash, which is written first: of two that arrive at once, one finds the other."""
+    def _matches(self, hashes: Mapping[int, str]) -> dict[int, list[CopyMatch]]:
+        """Return the matches of hashes by picture.
+
+        The hashes are written first: of two that arrive at once, one finds the other.
+        """
+        if not hashes:
+            return {}
         with self._context.database.writing() as connection:
-            connection.execute(sa.update(image).where(image.c.id == number).values(pdq=digits))
+            for number_of_image, digits in hashes.items():
+                connection.execute(sa.update(image).where(image.c.id == number_of_image).values(pdq=digits))
         self._follow()
-        found = [(bits, other) for bits, other in self._table.near(digits, within=MATCH) if other != number]
+        return {one: self._near(one, digits) for one, digits in hashes.items()}
+
+    def _near(self, own: int, digits: str) -> list[CopyMatch]:
+        found = [(bits, other) for bits, other in self._table.near(digits, within=MATCH) if other != own][:LOOKED_AT]
         with self._context.database.reading() as connection:
             wanted = sa.select(image.c.id).where(image.c.id.in_([other for _, other in found]))
             there = set(connection.scalars(wanted.where(image.c.state != ImageState.unreadable)))
@@ -63,12 +79,33 @@ class PdqProvider(Provider):
         return [_match(bits, other) for bits, other in told]
 
     def _follow(self) -> None:
-        """Read the hashes of new pictures. A picture gets its hash once, soon after its number."""
-        with self._context.database.reading() as connection:
-            wanted = sa.select(image.c.id, image.c.pdq).where(
-                image.c.id > self._table.last - OVERLAP, image.c.pdq.is_not(None)
-            )
-            self._table.add([(number, digits) for number, digits in connection.execute(wanted)])
+        """Read the hashes that are new: first all, then those of pictures that are described now, or were since.
+
+        A picture may get its hash long after its number: an import waits behind uploads. The leased ones are read
+        before the described ones, so that none falls in between.
+        """
+        if self._noted is None:
+            with self._context.database.reading() as connection:
+                self._noted = int(connection.scalar(sa.select(sa.func.max(number.c.id))) or 0)
+            self._read(sa.select(image.c.id, image.c.id, image.c.pdq), image.c.id, after=0)
+        described_now = sa.select(request.c.id, image.c.id, image.c.pdq).join(image, image.c.id == request.c.image_id)
+        self._read(described_now.where(request.c.state == RequestState.leased), request.c.id, after=0)
+        described = sa.select(number.c.id, image.c.id, image.c.pdq).join(image, image.c.id == number.c.image_id)
+        described = described.where(number.c.classifier == "pdq_quality")
+        self._noted = self._read(described, number.c.id, after=self._noted - OVERLAP, last=self._noted)
+
+    def _read(self, wanted: sa.Select[Any], key: sa.ColumnElement[int], *, after: int, last: int = 0) -> int:
+        """Add the hashes of a query (key, picture, hash) after a key, a page at a time; return the last key."""
+        while True:
+            page = wanted.where(key > after, image.c.pdq.is_not(None)).order_by(key).limit(PAGE)
+            with self._context.database.reading() as connection:
+                rows = connection.execute(page).all()
+            self._table.add([(number_of_image, digits) for _, number_of_image, digits in rows])
+            if rows:
+                after = rows[-1][0]
+                last = max(last, after)
+            if len(rows) < PAGE:
+                return last
 
 
 def _match(bits: int, other: int) -> CopyMatch:
@@ -77,40 +114,61 @@ def _match(bits: int, other: int) -> CopyMatch:
 
 
 class HashTable:
-    """Hashes of 256 bits in memory, 40 bytes a picture, and the pictures they belong to."""
+    """Hashes of 256 bits in memory, 40 bytes a picture and a bit for each number, and the pictures they belong to.
+
+    They lie in blocks, so that growing copies nothing.
+    """
 
     def __init__(self) -> None:
-        self._hashes: Hashes = np.zeros((1024, 4), np.uint64)
-        self._images = np.zeros(1024, np.int64)
-        self._known: set[int] = set()
-        self.last = 0
+        self._hashes: list[Hashes] = []
+        self._images: list[npt.NDArray[np.int64]] = []
+        self._known = np.zeros(1024, np.uint8)  # a bit for each picture's number
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._known)
+        return self._count
 
     def add(self, rows: Sequence[tuple[int, str]]) -> None:
         """Add (picture, hash as 64 hexadecimal digits); pictures that are known are left out."""
-        new = [(number, digits) for number, digits in rows if number not in self._known]
-        while len(self) + len(new) > len(self._images):
-            self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
-            self._images = np.concatenate([self._images, np.zeros_like(self._images)])
-        start = len(self)
-        for at, (number, digits) in enumerate(new, start):
-            self._hashes[at] = _words(digits)
-            self._images[at] = number
-            self.last = max(self.last, number)
-        self._known.update(number for number, _ in new)
+        numbers, first = np.unique(np.array([one for one, _ in rows], np.int64), return_index=True)
+        new = ~self._knows(numbers)
+        numbers, first = numbers[new], first[new]
+        if not len(numbers):
+            return
+        hashes = _words("".join(rows[at][1] for at in first)).reshape(-1, 4)
+        np.bitwise_or.at(self._known, numbers >> 3, _bit(numbers))
+        done = 0
+        while done < len(numbers):
+            at = self._count % BLOCK
+            if at == 0:
+                self._hashes.append(np.empty((BLOCK, 4), np.uint64))  # pages of memory come when they are written
+                self._images.append(np.empty(BLOCK, np.int64))
+            part = slice(done, done + BLOCK - at)
+            count = len(numbers[part])
+            self._hashes[-1][at : at + count], self._images[-1][at : at + count] = hashes[part], numbers[part]
+            self._count += count
+            done += count
+
+    def _knows(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return for each picture whether it is known; there is room for the bits of all from now on."""
+        most = int(numbers.max(initial=0))
+        if most >> 3 >= len(self._known):
+            self._known = np.concatenate([self._known, np.zeros((most >> 3) + 1, np.uint8)])
+        return np.asarray(self._known[numbers >> 3] & _bit(numbers), bool)
 
     def near(self, digits: str, *, within: int) -> list[tuple[int, int]]:
         """Return (differing bits, picture) of all hashes at most `within` bits away, the nearest first."""
-        word, count = _words(digits), len(self)
+        word = _words(digits)
         found: list[tuple[int, int]] = []
-        for start in range(0, count, BLOCK):
-            part = self._hashes[start : min(start + BLOCK, count)]
-            bits = _counted(part ^ word)
+        for block, (hashes, images) in enumerate(zip(self._hashes, self._images, strict=True)):
+            bits = _counted(hashes[: min(BLOCK, self._count - block * BLOCK)] ^ word)
             rows = np.flatnonzero(bits <= within)
-            found += [(int(bits[row]), int(self._images[start + row])) for row in rows]
+            found += zip(bits[rows].tolist(), images[rows].tolist(), strict=True)
         return sorted(found)
+
+
+def _bit(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.left_shift(1, numbers & 7), np.uint8)
 
 
 def _words(digits: str) -> Hashes:

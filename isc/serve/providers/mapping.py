@@ -11,7 +11,7 @@ from isc.errors import InputError
 from isc.serve.kinds import Kind
 from isc.serve.picture import Picture
 from isc.serve.providers.base import Answer, Limits, Provider
-from isc.serve.providers.calls import call, secret
+from isc.serve.providers.calls import call, key_of, secret
 from isc.serve.results import Caption, Label, Nonsense, Number, Result
 
 FIELDS = {  # of each kind: the fields that a mapping must name, and may name
@@ -31,7 +31,6 @@ class MappingProvider(Provider):
 
     name = "http"
     kinds: ClassVar[frozenset[Kind]] = frozenset(KINDS.values())
-    group = "http"
 
     def __init__(
         self,
@@ -60,7 +59,8 @@ class MappingProvider(Provider):
 
     def _described(self, picture: Picture) -> Answer:
         try:
-            said = call(self.url, seconds=self.limits.seconds * 0.8, headers=self._headers, **self._body(picture))
+            seconds, key = self.limits.seconds * 0.8, key_of(self.url, self.version, [picture])
+            said = call(self.url, seconds=seconds, key=key, headers=self._headers, **self._body(picture))
             return list(self._results(said))
         except Exception as error:
             return error

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from isc.serve.kinds import Kind
 from isc.serve.picture import Picture
 from isc.serve.providers.base import Answer, Limits, Provider, Refused, Unavailable
-from isc.serve.providers.calls import call, secret
+from isc.serve.providers.calls import call, key_of, secret
 from isc.serve.results import Caption, Label, Nonsense, Result
 
 TRANSIENT = frozenset((4, 8, 13, 14))  # of the status codes of gRPC: timed out, exhausted, internal, unavailable
@@ -21,7 +21,6 @@ class VisionProvider(Provider):
 
     name = "vision"
     kinds: ClassVar[frozenset[Kind]] = frozenset((Kind.label, Kind.caption))
-    group = "http"
 
     def __init__(
         self, *, url: str, version: str = "1", key_env: str | None = None, most_labels: int = 10, seconds: float = 30.0
@@ -34,7 +33,8 @@ class VisionProvider(Provider):
         asked = [{"type": "LABEL_DETECTION", "maxResults": self._most}, {"type": "TEXT_DETECTION"}]
         requests = [{"image": {"content": base64.b64encode(one.data).decode()}, "features": asked} for one in pictures]
         headers = {"X-Goog-Api-Key": self._key} if self._key else {}
-        said = call(self.url, seconds=self.limits.seconds * 0.8, headers=headers, json={"requests": requests})
+        key = key_of(self.url, self.version, pictures)
+        said = call(self.url, seconds=self.limits.seconds * 0.8, key=key, headers=headers, json={"requests": requests})
         answers = said.get("responses") if isinstance(said, dict) else None
         if not isinstance(answers, list) or len(answers) != len(pictures):
             raise Nonsense(f"no list of {len(pictures)} responses")

@@ -161,14 +161,17 @@ document.addEventListener("click", (event) => {
   }
   if (event.target.id === "choose-all") document.querySelectorAll("#grid [name=chosen]").forEach((one) => { one.checked = event.target.checked; });
 });
-document.addEventListener("htmx:afterSwap", () => { clearInterval(flickering); fit(); document.getElementById("question")?.focus(); });
+document.addEventListener("htmx:afterSwap", () => { clearInterval(flickering); fit(); tellTimes(); document.getElementById("question")?.focus(); });
 
 // ---- a service that is away is said, and the decision is not lost: the card stays until it is answered
 for (const kind of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(kind, () => { status.textContent = status.dataset.offline; });
 document.addEventListener("htmx:afterOnLoad", () => { status.textContent = ""; });
 document.getElementById("logout")?.addEventListener("click", async () => { await fetch("/logout", { method: "POST", headers, redirect: "manual" }); location.href = "/login"; });
-for (const one of document.querySelectorAll("time[data-at]")) {
-  const at = new Date(1000 * one.dataset.at);
-  one.dateTime = at.toISOString();
-  one.textContent = at.toLocaleString();
-}
+const tellTimes = () => {
+  for (const one of document.querySelectorAll("time[data-at]")) {
+    const at = new Date(1000 * one.dataset.at);
+    one.dateTime = at.toISOString();
+    one.textContent = at.toLocaleString();
+  }
+};
+tellTimes();

@@ -1,0 +1,100 @@
+"""What workers hold in memory of a large collection: it grows in blocks, is read in pages, and misses nothing."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from isc.serve import living, schema
+from isc.serve.living import LivingIndex
+from isc.serve.providers import hashes
+from isc.serve.providers.hashes import HashTable, PdqProvider
+from isc.serve.requests import lease
+from isc.serve.results import Number
+from isc.serve.storing import store
+from tests.serving import Service, settings_in
+
+
+@pytest.fixture
+def service(tmp_path):
+    one = Service.made(settings_in(tmp_path))
+    yield one
+    one.close()
+
+
+def _pictures(service, numbers, hashed=()):
+    """Write pictures without files; those of `hashed` {number: hash} have their hash."""
+    rows = [
+        {"id": n, "sha256": f"{n:064x}", "name": "x", "bytes": 1, "state": "active", "first_seen": 1.0,
+         "pdq": dict(hashed).get(n)}
+        for n in numbers
+    ]  # fmt: skip
+    with service.database.writing() as connection:
+        connection.execute(sa.insert(schema.image), rows)
+
+
+def _hashes(count):
+    return [one.tobytes().hex() for one in np.random.default_rng(3).integers(0, 256, (count, 32), np.uint8)]
+
+
+def test_the_table_grows_in_blocks_and_knows_each_picture_once(monkeypatch):
+    monkeypatch.setattr(hashes, "BLOCK", 64)
+    digits = _hashes(500)
+    rows = list(zip(np.random.default_rng(4).permutation(5_000)[:500].tolist(), digits, strict=True))
+    table = HashTable()
+    for start in range(0, 500, 70):
+        table.add(rows[max(0, start - 30) : start + 70])  # pages overlap
+    table.add([*rows[:5], *rows[:5]])
+    table.add([])
+    assert len(table) == 500
+    assert sorted(number for _, number in table.near(digits[0], within=256)) == sorted(number for number, _ in rows)
+    for number, one in rows[::50]:
+        assert table.near(one, within=0) == [(0, number)]
+
+
+def test_a_worker_reads_hashes_in_pages_and_those_that_come_late(service, monkeypatch):
+    monkeypatch.setattr(hashes, "PAGE", 7)
+    monkeypatch.setattr(hashes, "OVERLAP", 3)
+    monkeypatch.setattr("isc.serve.providers.hashes.MATCH", 0)
+    digits = _hashes(40)
+    _ = service.worker
+    _pictures(service, range(1, 41), {n: digits[n - 1] for n in range(21, 41)})
+    pdq = PdqProvider(service.worker.context)
+    assert pdq._matches({40: digits[39]}) == {40: []}
+    assert len(pdq._table) == 20
+    with service.database.writing() as connection:
+        row = {"provider_id": 1, "state": "queued", "priority": 1, "attempts": 0, "run_after": 0.0, "created": 1.0}
+        connection.execute(sa.insert(schema.request), [{"image_id": n, **row} for n in (2, 3)])
+    described, now = lease(service.database, [1], limit=2, seconds=60)
+    for one in (described, now):  # by other workers: one has answered, one has not yet
+        with service.database.writing() as connection:
+            connection.execute(
+                sa.update(schema.image).where(schema.image.c.id == one.image_id).values(pdq=digits[one.image_id - 1])
+            )
+    assert store(service.database, service.settings, described, "pdq", [Number("pdq_quality", 90)])
+    found = pdq._matches({40: digits[described.image_id - 1], 39: digits[now.image_id - 1]})
+    assert [one.other for one in found[40]] == [described.image_id]
+    assert [one.other for one in found[39]] == [now.image_id]
+
+
+def test_the_index_follows_in_pages(service, tmp_path, monkeypatch):
+    monkeypatch.setattr(living, "PAGE", 7)
+    monkeypatch.setattr(living, "OVERLAP", 3)
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(30, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    _pictures(service, range(1, 31))
+    index = LivingIndex(service.database, tmp_path / "index", model="m", dim=16, provenance={"weights_sha256": "m"})
+    index.put({n: vectors[n - 1] for n in range(1, 31)})
+    index.follow()
+    assert len(index) == 30
+    with service.database.writing() as connection:
+        gone = [{"image_id": n, "created": time.time()} for n in range(1, 16)]
+        connection.execute(sa.insert(schema.removal), gone)
+        connection.execute(sa.delete(schema.image).where(schema.image.c.id <= 15))
+    index.follow()
+    assert len(index) == 15
+    assert index.nearest(vectors[15:16], k=1)[0].images == [16]
