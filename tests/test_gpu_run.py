@@ -13,7 +13,8 @@ import pytest
 from benchmarks.gpu import pack as packing
 from benchmarks.gpu.__main__ import LIMITS, NAMES, main
 from benchmarks.gpu.predictions import predicted
-from benchmarks.gpu.rows import Row, table, write
+from benchmarks.gpu.rows import SMALL, Row, table, write
+from benchmarks.gpu.train_steps import norms
 from isc.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -63,6 +64,12 @@ def test_every_step_runs_on_a_cpu_without_what_that_machine_lacks(tmp_path):
     assert sum(value is True for value in answers.values()) >= 6
     lines = table(tmp_path, list(NAMES)).splitlines()
     assert len(lines) == 2 + len(answers)
+
+
+def test_two_processes_hand_their_norms_over(tmp_path):
+    """The processes, the group and the queue of a GPU, on a CPU: the results are read after the processes ended."""
+    (row,) = norms("cpu", SMALL, tmp_path)
+    assert row.right
 
 
 def test_the_time_limits_are_ten_minutes():
