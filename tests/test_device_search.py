@@ -259,6 +259,18 @@ def test_a_cluster_with_gpus_has_an_actor_a_gpu():
     assert len(plan(nodes, 1000, 7, row_bytes=4)) == 7
 
 
+def test_shards_of_gpus_fit_into_the_memory_of_their_nodes():
+    """Half of the nodes with GPUs, 3,000 bytes in all, holds 375 references of 4 bytes; the third does not count."""
+    nodes = [
+        {"NodeID": name, "NodeManagerAddress": name, "Resources": {"CPU": 8.0, "memory": memory} | gpus}
+        for name, memory, gpus in (("a", 2000.0, {"GPU": 2.0}), ("b", 1e9, {}), ("c", 1000.0, {"GPU": 1.0}))
+    ]
+    shards = plan(nodes, 1000, None, row_bytes=4)
+    assert [one.node for one in shards] == ["a", "a", "c"] * 3
+    assert sum(one.rows for one in shards[:3]) <= 375 < 1000 / 2
+    assert len(plan(nodes, 1000, 2, row_bytes=4)) == 2
+
+
 def test_an_actor_with_a_gpu_searches_on_it(monkeypatch):
     """With the bytes of one without; here the device is a CPU."""
     rng = np.random.default_rng(2)

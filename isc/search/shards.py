@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -
     the places are these GPUs, each with its part of the node's cores: a shard on cores alone would be the last by far.
     """
     if with_gpus := [node for node in nodes if node["Resources"].get("GPU", 0) >= 1]:
-        return _gpu_shards(with_gpus, count, actors)
+        return _gpu_shards(with_gpus, count, actors, row_bytes=row_bytes)
     cpus = [int(node["Resources"]["CPU"]) for node in nodes]
     each = min(cpus) if actors is None else _cores_each(cpus, actors)
     used: Counter[str] = Counter()  # cores in use per machine; several nodes may share one
@@ -46,20 +47,26 @@ def plan(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -
             places.append((node["NodeID"], used[node["NodeManagerAddress"]]))
             used[node["NodeManagerAddress"]] += each
     if actors is None:
-        memory = ROOM * sum(node["Resources"].get("memory", 0) for node in nodes)
-        actors = len(places) * (-int(-count * row_bytes // memory) if memory else 1)
+        actors = len(places) * _rounds(nodes, count * row_bytes)
     rows = -(-count // min(actors, count))
     return [Shard(number, rows, *places[number % len(places)], each) for number in range(len(range(0, count, rows)))]
 
 
-def _gpu_shards(nodes: list[Node], count: int, actors: int | None) -> list[Shard]:
-    """Return a shard for each GPU, or `actors` shards."""
+def _rounds(nodes: list[Node], num_bytes: int) -> int:
+    """Return how many shards each place needs, one after the other, so that those of one time fit into the nodes."""
+    memory = ROOM * sum(node["Resources"].get("memory", 0) for node in nodes)
+    return math.ceil(num_bytes / memory) if memory else 1
+
+
+def _gpu_shards(nodes: list[Node], count: int, actors: int | None, *, row_bytes: int) -> list[Shard]:
+    """Return a shard for each GPU, more if the nodes' memory holds fewer references, or `actors` shards."""
     places: list[tuple[str, int, int]] = []
     for node in nodes:
         gpus = int(node["Resources"]["GPU"])
         cores = max(1, int(node["Resources"]["CPU"]) // gpus)
         places += [(node["NodeID"], gpu * cores, cores) for gpu in range(gpus)]
-    rows = -(-count // min(actors or len(places), count))
+    actors = actors or len(places) * _rounds(nodes, count * row_bytes)
+    rows = -(-count // min(actors, count))
     return [
         Shard(number, rows, *places[number % len(places)], gpu=True) for number in range(len(range(0, count, rows)))
     ]
