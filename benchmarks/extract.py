@@ -36,7 +36,7 @@ from isc.extract.batches import Batch, read_batch
 from isc.extract.blocks import Block
 from isc.extract.embedding import ITEM, embed, embed_batch
 from isc.extract.gpu_pipeline import BatchDataset, fitting_batch
-from isc.extract.loaders import loader_options
+from isc.extract.loaders import CPU, loader_options
 from isc.extract.run import extract
 from isc.extract.view_plan import ViewPlan
 from isc.model.device import choose_device, native_bfloat16, place
@@ -81,8 +81,9 @@ def rate(items: Iterable[object], *, each: int, skip: int) -> float:
     return count * each / (time.perf_counter() - started)
 
 
-def loader(dataset: Dataset[object]) -> DataLoader[object]:
-    return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **loader_options(cores(), item_bytes=0))
+def loader(dataset: Dataset[object], device: torch.device = CPU) -> DataLoader[object]:
+    options = loader_options(cores(), item_bytes=0, device=device)
+    return DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
 
 
 def reading(photos: Listing, view_plan: ViewPlan) -> float:
@@ -115,7 +116,7 @@ def usual_loop(model: str, photos: Listing, view_plan: ViewPlan, device: torch.d
     network = place(load_model(model), device)
 
     def batches() -> Iterable[None]:
-        for batch in loader(BatchDataset(photos, range(len(photos)), view_plan, size=USUAL)):
+        for batch in loader(BatchDataset(photos, range(len(photos)), view_plan, size=USUAL), device):
             with torch.inference_mode():
                 network(batch.pictures[0].flatten(0, 1).to(device)).cpu()
             yield None

@@ -19,6 +19,7 @@ import torch
 
 import isc
 from isc.config.train import AugmentConfig
+from isc.extract.loaders import loader_options
 from isc.photos.decode import read_image
 from isc.photos.folders import list_images
 from isc.photos.listing import Listing, packed
@@ -342,6 +343,15 @@ def test_a_batch_pins_its_views(monkeypatch):
     (batch,) = training_loader(views(), batch_size=2, steps=range(1), workers=0)
     assert isinstance(batch.pin_memory(), Batch)
     assert pinned == [batch.views.shape, batch.instances.shape]
+
+
+@pytest.mark.parametrize(("device", "pins"), [("cpu", False), ("cuda", True)])
+def test_a_run_on_the_cpu_opens_no_gpu(device, pins, monkeypatch):
+    """Pinning memory opens the GPU: the loaders of device=cpu do not, on a machine that has one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert loader_options(0, item_bytes=1, device=torch.device(device))["pin_memory"] is pins
+    made = training_loader(views(), batch_size=2, steps=range(1), workers=0, device=torch.device(device))
+    assert made.pin_memory is pins
 
 
 def test_worker_count(monkeypatch):

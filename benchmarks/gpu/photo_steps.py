@@ -85,7 +85,10 @@ def extract(device: str, size: Size, folder: Path) -> list[Row]:
         plan, workers = ViewPlan(side), worker_count(-1)
         batch = fitting_batch(network, plan) if device == "cuda" else 8
         dataset = BatchDataset(Files(paths), range(len(paths)), plan, size=batch, full_size=True)
-        loader = _rate(len(paths), lambda dataset=dataset, workers=workers: list(map(len_of, loaded(dataset, workers))))
+        loader = _rate(
+            len(paths),
+            lambda dataset=dataset, workers=workers, on=network.device: list(map(len_of, loaded(dataset, workers, on))),
+        )
         alone = _network_rate(network, batch, side, size)
         whole = _rate(
             len(paths),

@@ -114,7 +114,12 @@ def _batches(
 ) -> Iterator[Batch]:
     augmenter = Augmenter(config.augment, size=config.train.image_size)
     views = TrainingViews(source, augmenter, seed=config.seed, mix=config.augment.mix, defers=waits, cache=cache)
-    return iter(training_loader(views, batch_size=config.train.batch_size, steps=range(steps), workers=workers))
+    return iter(
+        training_loader(
+            views, batch_size=config.train.batch_size, steps=range(steps), workers=workers,
+            device=torch.device(config.device.value),
+        )
+    )  # fmt: skip
 
 
 def _alone(trainer: Trainer, batch: Batch) -> Callable[[], None]:

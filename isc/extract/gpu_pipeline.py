@@ -16,7 +16,7 @@ from isc.errors import InputError
 from isc.extract.batches import Batch, PhotoSource, Rows, finite_block, read_batch
 from isc.extract.blocks import Block
 from isc.extract.gpu_jpeg import LARGEST, encoded, in_full_size, pictures_of
-from isc.extract.loaders import loader_options
+from isc.extract.loaders import CPU, loader_options
 from isc.extract.view_plan import ViewPlan
 from isc.model.inference import InferenceModel
 from isc.model.torch_inference import TorchModel
@@ -122,7 +122,7 @@ def embed_on_gpu(network: TorchModel, batches: BatchDataset, *, workers: int) ->
     waiting: tuple[Batch, list[Tensor], torch.cuda.Event | None] | None = None
     device = network.device
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    reading = loaded(batches, workers)
+    reading = loaded(batches, workers, device)
     while pieces := list(itertools.islice(reading, batches.parts)):
         ready = [with_jpegs(read, batches.photos, batches.view_plan, device) for read in pieces]
         started = _start(network, ready, batches.size, copies)
@@ -214,9 +214,12 @@ def with_jpegs(read: TensorBatch, photos: PhotoSource, view_plan: ViewPlan, devi
     return replace(whole, pictures=[ordered])
 
 
-def loaded(dataset: BatchDataset, workers: int) -> Iterator[TensorBatch]:
-    """Yield the items of the dataset, in order, from `workers` processes. Raises InputError if a process dies."""
-    options = loader_options(min(workers, len(dataset)), item_bytes=dataset.nbytes)
+def loaded(dataset: BatchDataset, workers: int, device: torch.device = CPU) -> Iterator[TensorBatch]:
+    """Yield the items of the dataset, in order, from `workers` processes, in memory from which the device copies.
+
+    Raises InputError if a process dies.
+    """
+    options = loader_options(min(workers, len(dataset)), item_bytes=dataset.nbytes, device=device)
     loader = DataLoader(dataset, batch_size=None, collate_fn=lambda item: item, **options)
     try:
         yield from loader

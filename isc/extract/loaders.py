@@ -14,6 +14,7 @@ import torch
 from isc.errors import InputError
 from isc.runtime.parent import end_with
 
+CPU = torch.device("cpu")
 AHEAD = 4  # items of each process that wait for the main process
 SHARE = 0.8  # of the free shared memory
 SHARED = Path("/dev/shm")  # where there is one
@@ -49,8 +50,8 @@ def shared_memory() -> int:
     return shutil.disk_usage(SHARED).free if SHARED.is_dir() else sys.maxsize
 
 
-def loader_options(workers: int, *, item_bytes: int) -> dict[str, Any]:
-    """Return the options of a loader whose items have at most `item_bytes`.
+def loader_options(workers: int, *, item_bytes: int, device: torch.device) -> dict[str, Any]:
+    """Return the options of a loader whose items have at most `item_bytes`, and go to the device.
 
     OpenCV's thread pool is turned off, which must happen before workers are forked: in a child it hangs.
     Raises InputError if the items do not fit into shared memory.
@@ -59,7 +60,7 @@ def loader_options(workers: int, *, item_bytes: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "worker_init_fn": _single_thread,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": device.type == "cuda",
         "prefetch_factor": in_flight(workers, item_bytes, room=shared_memory()) if workers else None,
         "generator": torch.Generator(),  # otherwise a loader draws from the network's random numbers when it starts
     }

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from isc.config.choices import AttacksOn
 from isc.errors import InputError
-from isc.extract.loaders import loader_options
+from isc.extract.loaders import CPU, loader_options
 from isc.photos.decode import Pixels
 from isc.photos.listing import Listing
 from isc.photos.resizing import fit_within
@@ -259,14 +259,24 @@ class _Share(Sampler[int]):
 
 
 def training_loader(
-    dataset: TrainingViews, *, batch_size: int, steps: range, workers: int, rank: int = 0, ranks: int = 1
+    dataset: TrainingViews,
+    *,
+    batch_size: int,
+    steps: range,
+    workers: int,
+    rank: int = 0,
+    ranks: int = 1,
+    device: torch.device = CPU,
 ) -> DataLoader[_Sample]:
-    """Return a loader of this rank's part of each step's batch; the samples do not depend on the number of workers."""
+    """Return a loader of this rank's part of each step's batch, which goes to the device.
+
+    The samples do not depend on the number of workers.
+    """
     views = (1 + dataset.hard_views) * (batch_size // ranks)
     return DataLoader(
         dataset,
         batch_size=batch_size // ranks,
         sampler=_Share(steps, batch_size=batch_size, rank=rank, ranks=ranks),
         collate_fn=_collate_views,
-        **loader_options(worker_count(workers), item_bytes=views * 3 * dataset.augmenter.size**2),
+        **loader_options(worker_count(workers), item_bytes=views * 3 * dataset.augmenter.size**2, device=device),
     )

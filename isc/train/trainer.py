@@ -142,9 +142,8 @@ class Trainer:
             batch_size=options.batch_size,
             steps=range(self.step, span.last),
             workers=worker_count(self.config.workers, sharing=on_this_machine()),
-            rank=rank(),
-            ranks=world_size(),
-        )
+            rank=rank(), ranks=world_size(), device=self.device,
+        )  # fmt: skip
         self._set_stage(span.stage)
         before = time.monotonic()
         for batch in loader:
