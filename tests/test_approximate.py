@@ -498,6 +498,21 @@ def test_half_the_memory_of_the_data_is_enough(tmp_path):
     assert said["memory"][0] != "100000"  # so the limit does hold
 
 
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "PCAR8,IVF16,Flat", "IVF16_HNSW8,SQ8", "IVF16,Flat,RFlat"])
+def test_gpus_cluster_the_training_rows(factory, monkeypatch):
+    """faiss's k-means asks the index that GPUs would hold; here it stays on the CPU, so the lists are the same."""
+    moved, trained = [], faiss.serialize_index(Approximate.train(factory, TRAINING)._index)
+    monkeypatch.setattr("isc.search.approximate.faiss_adapter.faiss_gpus", lambda: 2)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index, raising=False)
+    index = Approximate.train(factory, TRAINING)._index
+    assert [(one.d, one.ntotal) for one in moved] == [(8 if "PCAR8" in factory else DIM, LISTS)]
+    assert faiss.try_extract_index_ivf(index).clustering_index is None
+    assert faiss.serialize_index(index).tobytes() == trained.tobytes()
+    for other, device in ((factory, Device.cpu), ("Flat", Device.auto)):
+        Approximate.train(other, TRAINING, device=device)
+    assert len(moved) == 1
+
+
 # --- a GPU -----------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from isc.config.choices import Device
 from isc.data.option_texts import split_options
 from isc.errors import InputError, needing
 from isc.search.kernels.faiss_kernel import faiss_gpus
@@ -92,6 +93,26 @@ def seeded(index: Any, seed: int) -> Iterator[int]:
     finally:
         for rotation, _ in rotations:
             rotation.pq = None
+
+
+@contextlib.contextmanager
+def clustering_on_gpus(index: Any, device: Device) -> Iterator[None]:
+    """Let the GPUs that faiss sees find the nearest centroid of each training row of an inverted file.
+
+    Nothing changes on `device` cpu, without GPUs, or for an index without lists.
+    """
+    lists = inverted_file(index)
+    if lists is None or device is Device.cpu or not faiss_gpus():
+        yield
+        return
+    faiss = faiss_module()
+    with one_line_errors("the centroids of the lists: not on the GPUs"):
+        nearest = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(lists.d))
+    lists.clustering_index = nearest  # faiss holds a bare pointer: the name keeps it alive
+    try:
+        yield
+    finally:
+        lists.clustering_index = None
 
 
 def _layers(index: Any) -> Iterator[Any]:

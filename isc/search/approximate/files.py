@@ -125,7 +125,7 @@ def open_index(
         return saved.to(device)
     if training is None:
         raise InputError(f"index={index}: no such folder; a factory text needs training=T.h5 to be trained on")
-    made = Approximate.train(index, training, seed=seed)
+    made = Approximate.train(index, training, seed=seed, device=device)
     made.add(references, progress=progress)
     return made.to(device)
 

@@ -21,6 +21,7 @@ from isc.search.approximate.arrays import BLOCK, Lists, Vectors, checked, hash_s
 from isc.search.approximate.card import LISTS, Card, write_index
 from isc.search.approximate.faiss_adapter import (
     cagra_index,
+    clustering_on_gpus,
     faiss_module,
     inverted_file,
     one_line_errors,
@@ -48,13 +49,14 @@ class Approximate:
         self._defaults = dict(self._accepted())
 
     @classmethod
-    def train(cls, factory: str, training: Vectors, *, seed: int = 0) -> Approximate:
+    def train(cls, factory: str, training: Vectors, *, seed: int = 0, device: Device = Device.auto) -> Approximate:
         """Train an empty index. `factory` is faiss's string, for example OPQ32,IVF4096,PQ32 or HNSW32.
 
         CAGRA or CAGRA64 (with 64 edges per node) needs a build of faiss with cuVS. `training` [T, D] must not be the
-        references: the challenge allows statistics of training descriptors only. The same seed, threads and faiss give
-        the same index, except for graphs built by several threads. Raises InputError if faiss does not know the string,
-        or `training` has fewer rows than the index has centroids.
+        references: the challenge allows statistics of training descriptors only. The same seed, threads, faiss and
+        device give the same index, except for graphs built by several threads. GPUs, if faiss sees any and `device` is
+        not cpu, cluster the training rows into lists. Raises InputError if faiss does not know the string, or
+        `training` has fewer rows than the index has centroids.
         """
         training = checked("training", training)
         dim = training.shape[1]
@@ -82,7 +84,8 @@ class Approximate:
                 )
             if len(training) < ENOUGH * most:
                 log.warning("%d training descriptors; better %d for index=%s", len(training), ENOUGH * most, factory)
-            index.train(training)
+            with clustering_on_gpus(index, device):
+                index.train(training)
         return cls(index, card)
 
     @property
