@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from isc.config.choices import Optimizer
 from isc.config.train import ModelConfig, OptimConfig, Stage
@@ -266,10 +267,10 @@ def test_the_average_by_hand():
     toy = Toy(1.0)
     average = Average(toy, 0.15)
     toy.set(2.0)
-    average.update(toy, 0)
+    average.update(0)
     assert average.state["weight"].item() == pytest.approx(0.1 * 1 + 0.9 * 2)
     toy.set(4.0)
-    average.update(toy, 1)
+    average.update(1)
     expected = 0.15 * 1.9 + 0.85 * 4
     assert average.state["weight"].item() == pytest.approx(expected)
     assert average.state["mean"].item() == pytest.approx(expected)  # statistics too
@@ -282,5 +283,46 @@ def test_without_decay_the_average_is_the_model():
     average = Average(toy, 0.0)
     for step, value in enumerate((3.3, -7.1, 1e-20)):
         toy.set(value)
-        average.update(toy, step)
+        average.update(step)
         assert all(torch.equal(average.state[name], tensor) for name, tensor in toy.state_dict().items())
+
+
+class NoOperations(TorchDispatchMode):
+    """Raise at every operation on a tensor but those named."""
+
+    def __init__(self, *allowed: str) -> None:
+        super().__init__()
+        self.left = list(allowed)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert str(func).split(".")[1] in self.left, func
+        self.left.remove(str(func).split(".")[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_the_average_is_two_kernels_and_none_without_decay():
+    for decay, kernels in ((0.0, ()), (0.5, ("_foreach_lerp_", "_foreach_copy_"))):
+        toy = Toy(1.0)
+        average = Average(toy, decay)
+        toy.set(2.0)
+        with NoOperations(*kernels) as watch:
+            average.update(0)
+        assert watch.left == []
+        assert average.state["batches"].item() == 2
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_an_average_goes_on_from_a_checkpoint(decay):
+    """The model first, then the average, as the trainers do; both in memory of their own."""
+    one, two = (Toy(value) for value in (1.0, 9.0))
+    averages = [Average(toy, decay) for toy in (one, two)]
+    one.set(2.0)
+    averages[0].update(0)
+    kept = averages[0].copied(averages[0].state)
+    two.load_state_dict(one.state_dict())
+    averages[1].load(kept)
+    for average, toy in zip(averages, (one, two), strict=True):
+        toy.set(4.0)
+        average.update(1)
+    assert all(torch.equal(value, averages[1].state[name]) for name, value in averages[0].state.items())
+    assert kept["mean"].item() == pytest.approx(2.0 if decay == 0 else 1.9)

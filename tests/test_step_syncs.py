@@ -179,6 +179,9 @@ def test_a_figure_that_is_not_finite_stops_the_run_before_it_is_saved(photos, tm
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 2
     assert all(value.isfinite().all() for value in state["model"].values())
+    for name, value in state["average"].items():  # without a decay those of the model, in memory of their own
+        assert torch.equal(value, state["model"][name])
+        assert value.data_ptr() != state["model"][name].data_ptr()
 
 
 def test_figures_by_hand():

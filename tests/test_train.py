@@ -849,7 +849,8 @@ def test_the_memory_serves_from_the_asked_share_of_the_steps_on(photos, tmp_path
     assert given == expected
 
 
-def test_momentum_keys_are_the_mild_views_by_the_averaged_weights(photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ema", [0.5, 0.0])
+def test_momentum_keys_are_the_mild_views_by_the_averaged_weights(ema, photos, tmp_path, monkeypatch):
     """The memory holds them, of this step as well; the rows of the loss are the hard views alone."""
     given, networks = [], []
 
@@ -862,7 +863,7 @@ def test_momentum_keys_are_the_mild_views_by_the_averaged_weights(photos, tmp_pa
     monkeypatch.setattr(
         Trainer, "_averaged_module", lambda self: networks.append((self, made(self))) or networks[-1][1]
     )
-    options = dataclasses.replace(TINY, momentum_keys=True, hard_views=2, ema=0.5)
+    options = dataclasses.replace(TINY, momentum_keys=True, hard_views=2, ema=ema)
     train(config(photos, tmp_path / "run", train=options, loss=LossConfig(memory=40)))
     for step, (rows, shown, newest, kept) in enumerate(given):
         assert (rows, kept) == (8, 4 * (1 + step))

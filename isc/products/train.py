@@ -119,7 +119,7 @@ class ProductTrainer:
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.step += 1
-        self.average.update(self.model, self.step)
+        self.average.update(self.step)
         return float(loss.detach())
 
     def _batch(self) -> tuple[npt.NDArray[np.float32], Tensor, Tensor]:
@@ -152,8 +152,8 @@ class ProductTrainer:
     def _state(self, seconds: float) -> dict[str, Any]:
         return {
             "config": flat_config(self.config), "step": self.step, "seconds": seconds,
-            "model": self.model.state_dict(), "average": self.average.state, "centres": self.centres.detach(),
-            "memory": self.memory.rows, "optimizer": self.optimizer.state_dict(),
+            "model": self.model.state_dict(), "average": self.average.copied(self.average.state),
+            "centres": self.centres.detach(), "memory": self.memory.rows, "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class ProductTrainer:
                 f"the run began with {len(state['memory'])} of {len(state['centres'])}; expected the same"
             )
         self.model.load_state_dict(state["model"])
-        self.average.state = state["average"]
+        self.average.load(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.memory.rows = state["memory"]
         with torch.no_grad():

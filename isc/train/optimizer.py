@@ -106,23 +106,40 @@ def make_optimizer(model: CopyModel, options: OptimConfig) -> torch.optim.Optimi
 
 
 class Average:
-    """The exponential moving average of a model's whole state; with decay 0 it equals the model.
+    """The exponential moving average of a model's whole state; with decay 0 it is the model's own state.
 
-    The decay rises with step t as min(decay, (1 + t) / (10 + t)), so that the initial weights fade quickly.
+    The decay rises with step t as min(decay, (1 + t) / (10 + t)), so that the initial weights fade quickly. The model
+    must keep its tensors: what changes them changes them in place.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._model: dict[str, Tensor] = {name: value.detach() for name, value in model.state_dict().items()}
+        self.state = self.copied(self._model) if decay else self._model
+        self._floats, self._counters = (self._paired(floats=floats) for floats in (True, False))
+
+    @staticmethod
+    def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return copies of tensors by name."""
+        return {name: value.clone() for name, value in state.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from the state of a checkpoint; with decay 0 that is the model's, which is loaded by itself."""
+        if self.decay:
+            for name, value in self.state.items():
+                value.copy_(state[name])
+
+    def _paired(self, *, floats: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the tensors of the average and those of the model, of floats or of whole numbers."""
+        names = [name for name, value in self._model.items() if value.is_floating_point() is floats]
+        return [self.state[name] for name in names], [self._model[name] for name in names]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Move the average towards the model after step `step`: two kernels, and none with decay 0."""
+        if not self.decay:
+            return
         keep = min(self.decay, (1 + step) / (10 + step))
-        floats: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                floats[0].append(self.state[name])
-                floats[1].append(value)
-            else:
-                self.state[name].copy_(value)
-        torch._foreach_lerp_(floats[0], floats[1], 1 - keep)
+        torch._foreach_lerp_(*self._floats, 1 - keep)
+        if self._counters[0]:
+            torch._foreach_copy_(*self._counters)

@@ -187,7 +187,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
         self.figures.check("gradient's norm", norm, photos, step=self.step + 1)
         self.optimizer.step()
-        self.average.update(self.model, self.step)
+        self.average.update(self.step)
         if self.keys is None:
             self.memory.push(rows.embeddings, rows.instances)
         self.step += 1
@@ -279,7 +279,7 @@ class Trainer:
             "step": self.step,
             "config": flat_config(self.config),
             "model": self.model.state_dict(),
-            "average": self.average.state,
+            "average": self.average.copied(self.average.state),
             "memory": self.memory.state_dict(),
             "neighbours": None if self.neighbours is None else torch.from_numpy(self.neighbours),
             "optimizer": self.optimizer.state_dict(),
@@ -314,9 +314,7 @@ class Trainer:
         self.rows, self.unreadable.reasons = state["rows"], state["failures"]
         self.validations, self.best, self.seconds = state["validations"], state["best"], state["seconds"]
         self.model.load_state_dict(state["model"])
-        self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}
-        if self.keys is not None:
-            self.keys = self._averaged_module()
+        self.average.load(state["average"])
         self.memory.load_state_dict(state["memory"])
         self.neighbours = None if state["neighbours"] is None else state["neighbours"].numpy()
         self.optimizer.load_state_dict(state["optimizer"])
