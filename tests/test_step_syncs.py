@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from isc.config.choices import Contrast, Optimizer
+from isc.config.choices import Contrast, Optimizer, Precision
 from isc.config.train import LossConfig
 from isc.errors import InputError
 from isc.model.files import save_model
@@ -143,6 +143,22 @@ def test_a_step_never_waits(loss, options, teacher, photos, tmp_path, monkeypatc
     rows = trainer.figures.read(1.0)
     assert [row["loss"] > 0 for row in rows] == [True] * 4
     assert len({row["loss"] for row in rows}) == 4
+
+
+@pytest.mark.parametrize("precision", [Precision.bfloat16, Precision.float32])
+def test_the_teacher_computes_in_the_precision_of_the_run(precision, photos, tmp_path):
+    """Its descriptors are float32 of unit length in either."""
+    save_model(tmp_path / "teacher.safetensors", initial_model(SMALL, seed=8), {})
+    loss = LossConfig(teacher=str(tmp_path / "teacher.safetensors"), teacher_weight=0.5)
+    given = config(photos, tmp_path / "run", loss=loss, train=dataclasses.replace(TINY, precision=precision))
+    trainer = Trainer(given, Path(given.output), CPU, Source(list_photos(given.images)))
+    products, embed = [], trainer.teacher.embed
+    watched = dataclasses.replace(trainer.teacher, embed=lambda x: products.append(x @ x.transpose(2, 3)) or embed(x))
+    trainer.teacher = watched
+    known = trainer._embed(batches(trainer, steps=1, traced=False)[0]).taught
+    assert [one.dtype for one in products] == [getattr(torch, precision.value)]
+    assert known.dtype == torch.float32
+    torch.testing.assert_close(known.norm(dim=1), torch.ones(len(known)))
 
 
 def test_steps_that_wait_less_are_the_same_steps(photos, tmp_path, monkeypatch):

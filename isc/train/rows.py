@@ -55,6 +55,7 @@ class Embedding:
             views, instances, count = views[mild:], instances[mild:], hard
         cells = None
         with autocast():
+            known = None if self.teacher is None else self.teacher(views)
             if batch.places is None:
                 projected = in_parts(self.project, views, self.model, size=self.micro_batch)
             else:
@@ -65,6 +66,6 @@ class Embedding:
         return Rows(
             self.model.finish(gather(projected, views=count)),
             gather(instances, views=count),
-            None if self.teacher is None else gather(self.teacher(views), views=count),
+            None if known is None else gather(known, views=count),
             cells,
         )
