@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from isc.config.choices import Precision
@@ -20,9 +21,13 @@ from isc.model.copy_model import CopyModel
 from isc.model.torch_inference import torch_inference_model
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos
+from isc.search.kernels.device_search import DeviceSearch
 
 log = logging.getLogger(__name__)
+Vectors = npt.NDArray[np.float32]
 
+CPU = torch.device("cpu")
+MEMORY = 1 << 30  # bytes of the search, on a CPU
 PAIRS_A_QUERY = 10  # pairs kept: this × the number of queries, the best over all queries; match.py's default
 
 
@@ -59,16 +64,21 @@ class Validation:
             for reason in failures.values():
                 log.warning("left out of the validation: %s", reason)
             kept = [row for row in range(len(photos)) if row not in failures]
-            sides.append((np.array(photos.ids(kept), dtype=object), torch.from_numpy(vectors[kept])))
+            sides.append((np.array(photos.ids(kept), dtype=object), vectors[kept]))
         (queries, q), (references, r) = sides
-        return evaluate(_best_pairs(queries, references, q, r), self.truth)
+        device = next(model.parameters()).device
+        return evaluate(_best_pairs(queries, references, q, r, device=device), self.truth)
 
 
-def _best_pairs(queries: Ids, references: Ids, q: torch.Tensor, r: torch.Tensor) -> Matches:
-    """Return the best pairs over all queries by −(squared Euclidean distance); holds all [Q, R] scores in memory.
+def _best_pairs(queries: Ids, references: Ids, q: Vectors, r: Vectors, *, device: torch.device = CPU) -> Matches:
+    """Return the best pairs of descriptors [Q, D] and [R, D] by −(squared Euclidean distance), found on the device.
 
     This is not `isc.search.exact.best_pairs`, which may load faiss: its OpenMP must not meet torch's in one process.
     """
-    score = -torch.cdist(q, r, compute_mode="donot_use_mm_for_euclid_dist").square().flatten()
-    kept = score.topk(min(PAIRS_A_QUERY * len(q), len(score))).indices.numpy()
-    return Matches(queries, references, *np.divmod(kept, len(r)), score=score.numpy()[kept])
+    wanted = min(PAIRS_A_QUERY, len(r)) * len(q)
+    if not wanted:
+        none = np.zeros(0, np.int64)
+        return Matches(queries, references, none, none, score=np.zeros(0, np.float32))
+    search = DeviceSearch([str(device)], half=device.type == "cuda", memory=MEMORY)
+    best = search.best_pairs(q, r, num_pairs=wanted)
+    return Matches(queries, references, best.query, best.reference, score=(0.0 - best.distance).astype(np.float32))
