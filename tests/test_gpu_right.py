@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -316,3 +317,4 @@ def test_the_image_can_compile_and_its_commands_share_memory():
         commands = [line for line in (REPOSITORY / page).read_text().splitlines() if "docker run" in line]
         assert any("--gpus" in line for line in commands)
         assert all("--ipc=host" in line for line in commands if "--gpus" in line)
+    assert re.search(r"container needs `--ipc=host` or `--shm-size=\d+g`", (REPOSITORY / "README.md").read_text())
