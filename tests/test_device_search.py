@@ -217,6 +217,62 @@ def test_references_are_sent_once_for_two_searches(monkeypatch):
     assert (second.reference == 499 - other.reference).all()
 
 
+def test_the_room_of_a_gpu_counts_what_an_earlier_search_holds(monkeypatch):
+    """Else a second search would divide the references otherwise, and send them again beside the kept ones."""
+    device = torch.device("cuda:0")
+    for name, value in (("mem_get_info", (1000, 9000)), ("memory_reserved", 700), ("memory_allocated", 600)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    search = DeviceSearch(["cuda:0"], half=True, memory=MEMORY)
+    assert search._room(device) == 1100
+    vectors = np.ones((128, 16), np.float32)
+    with keeping_references():
+        for name, here in (("cuda:0", True), ("cuda:1", False)):
+            before = search._room(device)
+            rows = Rows.empty(128, 16, device=CPU, kind=torch.float16, multiple=128)
+            device_rows._KEPT.rows[name, 0, 128, "torch.float16"] = (vectors, rows)
+            assert search._room(device) - before == (128 * (16 * 4 + 16 * 2 + 4) if here else 0)
+    assert search._room(device) == 1100
+
+
+def test_a_search_in_several_parts_sends_its_references_once(monkeypatch):
+    """The queries of `best_pairs` in three blocks, and those of `nearest` in parts that fit into little memory."""
+    monkeypatch.setattr(exact, "cuda_devices", list)
+    sent, upload = [], device_rows._uploaded
+    monkeypatch.setattr(device_rows, "_uploaded", lambda v, d: sent.append(len(v)) or upload(v, d))
+    rng = np.random.default_rng(9)
+    queries, references = (descriptors(unit(rng, n, 16).astype(np.float32)) for n in (30, 500))
+    blocks = [Descriptors(queries.ids[at : at + 10], queries.vectors[at : at + 10]) for at in (0, 10, 20)]
+    found = exact.best_pairs(blocks, references, num_pairs=40, engine=Engine.torch)
+    assert sent == [10, 500, 10, 10]
+    assert found.score.tobytes() == exact.best_pairs(queries, references, num_pairs=40).score.tobytes()
+    sent.clear()
+    few = references.vectors[:120]
+    row, _ = exact.nearest(queries.vectors, few, k=5, engine=Engine.torch, memory_gb=6e-5)
+    assert sent == [15, 120, 15]
+    assert (row == exact.nearest(queries.vectors, few, k=5)[0]).all()
+
+
+@pytest.mark.parametrize("kind", ["unit", "copies"])
+def test_pairs_that_come_in_order_are_not_sorted_again(kind, monkeypatch):
+    rng = np.random.default_rng(9)
+    vectors = unit(rng, 200, 16).astype(np.float32) if kind == "unit" else np.ones((200, 16), np.float32)
+    queries, references = descriptors(vectors[:40]), descriptors(vectors)
+    expected = [exact.best_pairs(queries, references, num_pairs=90), exact.knn(queries, references, k=4)]
+    monkeypatch.setattr(exact, "cuda_devices", list)
+    monkeypatch.setattr(np, "lexsort", _refused)
+    found = [
+        exact.best_pairs(queries, references, num_pairs=90, engine=Engine.torch),
+        exact.knn(queries, references, k=4, engine=Engine.torch),
+    ]
+    for one, two in zip(expected, found, strict=True):
+        for name in ("query", "reference", "score"):
+            assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+
+
+def _refused(*_given):
+    raise AssertionError("work that was done already")
+
+
 def test_references_in_several_blocks_are_not_kept():
     """Each block takes half of the memory: a second one beside it would fill it."""
     rng = np.random.default_rng(9)
@@ -280,6 +336,7 @@ def test_an_actor_with_a_gpu_searches_on_it(monkeypatch):
     found, used = [], []
     search = DeviceSearch._found
     monkeypatch.setattr(DeviceSearch, "_found", lambda self, *given: used.append(self._kind) or search(self, *given))
+    monkeypatch.setattr("isc.search.ray_search.squared_distances", _refused, raising=False)
     for gpu in (False, True):
         shard = Shard(0, 400, "node", 0, 1, gpu=gpu)
         found.append(

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from isc.config.choices import Track
+from isc.config.choices import Engine, Track
 from isc.config.extract import ExtractConfig
 from isc.config.match import MatchConfig
 from isc.data.hdf5 import read_descriptors
@@ -34,6 +34,8 @@ from isc.match.verification.fusion_files import fusion_for, read_fusion
 from isc.match.verification.rescore import PairEvidence, best_of_each, replaced, write_evidence
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE, list_images
+from isc.search import exact
+from isc.search.kernels import device_rows
 
 MISSING = np.full((1, len(EVIDENCE)), np.nan, np.float32)  # of a pair that was not compared
 SHIPPED_FUSION = SHIPPED / "isc_small.fusion.json"
@@ -152,6 +154,17 @@ def every_pair(benchmark) -> Compared:
 @pytest.fixture(scope="module")
 def fusion() -> Fusion:
     return read_fusion(SHIPPED_FUSION).fusion
+
+
+def test_the_references_of_a_run_go_to_the_device_once(scene, monkeypatch):
+    """The search by distance, and the candidates of its queries in several parts."""
+    sent, upload = [], device_rows._uploaded
+    monkeypatch.setattr(device_rows, "_uploaded", lambda v, d: sent.append(len(v)) or upload(v, d))
+    monkeypatch.setattr(exact, "cuda_devices", list)
+    few = {"engine": Engine.torch, "num_pairs": 20, "candidates": 1, "memory_gb": 2e-5}
+    assert len(matched(scene, **few).scores) == 20
+    queries, references = (len(read_descriptors(scene / name)) for name in ("q.h5", "r.h5"))
+    assert sent == [queries, references, 25, queries - 25]
 
 
 def distances(place) -> dict[Pair, float]:

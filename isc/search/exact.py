@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +24,17 @@ import numpy.typing as npt
 from isc.config.choices import Engine
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import check_same_dim
+from isc.data.ids import Ids
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.runtime.cpus import cores
 from isc.runtime.progress import Report
+from isc.search.kernels.device_rows import keeping_references
 from isc.search.kernels.device_search import Answer, DeviceSearch, cuda_devices
 from isc.search.kernels.faiss_kernel import FaissKernel, faiss_gpus
 from isc.search.kernels.numpy_kernel import Kernel, NumpyKernel
-from isc.search.running_best import BestOfEach, BestPairs, RunningBest
+from isc.search.running_best import BestOfEach, BestPairs
+from isc.search.scan import scan
 
 Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -64,36 +65,78 @@ def best_pairs(
 
     Raises InputError if the dimensions differ, a set has views, fewer pairs exist, or the memory is too small.
     """
-    _require_positive("num_pairs", num_pairs)
     blocks = [queries] if isinstance(queries, Descriptors) else queries
     total = len(queries) * len(references) if isinstance(queries, Descriptors) else None
+    ids: list[Ids] = []
+
+    def checked() -> Iterator[Vectors]:
+        _require_one_row_each(references, "references")
+        for block in blocks:
+            _require_one_row_each(block, "queries")
+            check_same_dim(block, references)
+            ids.append(block.ids)
+            yield block.vectors
+
+    best = _best_of(
+        checked(), references.vectors, num_pairs=num_pairs, total=total, memory_gb=memory_gb, engine=engine,
+        progress=progress,
+    )  # fmt: skip
+    return _matches(np.concatenate(ids), references, best.query, best.reference, best.distance)
+
+
+def nearest_pairs(
+    queries: Vectors,
+    references: Vectors,
+    *,
+    num_pairs: int,
+    memory_gb: float = MEMORY,
+    engine: Engine = Engine.auto,
+    progress: Report | None = None,
+) -> Answer:
+    """Return the exact `num_pairs` nearest pairs, with squared distances in float64, by (distance, query, reference).
+
+    The array form of `best_pairs`: `queries` [Q, D] and `references` [N, D] are finite float32.
+    """
+    best = _best_of(
+        [queries], references, num_pairs=num_pairs, total=len(queries) * len(references), memory_gb=memory_gb,
+        engine=engine, progress=progress,
+    )  # fmt: skip
+    return Answer(best.query, best.reference, best.distance)
+
+
+def _best_of(
+    blocks: Iterable[Vectors],
+    references: Vectors,
+    *,
+    num_pairs: int,
+    total: int | None,
+    memory_gb: float,
+    engine: Engine,
+    progress: Report | None,
+) -> BestPairs:
+    """Return the best pairs of all blocks of queries; `total` is the number of all pairs, None if it is not known."""
     require_existing("num_pairs", num_pairs, total, "pairs")
-    kernel, room = _engine(engine, memory_gb, None if total is None else total * references.dim)
+    kernel, room = _engine(engine, memory_gb, None if total is None else total * references.shape[1])
     if num_pairs * PAIR > room:
         needed = memory_gb + (num_pairs * PAIR - room) / 1e9
         raise InputError(
             f"memory_gb={memory_gb}: num_pairs={num_pairs} needs {needed:.2g}; expected more memory, or fewer pairs"
         )
-    best = BestPairs(num_pairs, room // PAIR)
-    ids: list[npt.NDArray[np.object_]] = []
-    first = 0
-    _require_one_row_each(references, "references")
-    for block in blocks:
-        _require_one_row_each(block, "queries")
-        check_same_dim(block, references)
-        report = _shifted(progress, first, len(references), total)
-        if isinstance(kernel, DeviceSearch):
-            done = _counted(report, len(block) * len(references))
-            found = kernel.best_pairs(block.vectors, references.vectors, num_pairs=num_pairs, done=done)
-            best.join(found.query + first, found.reference, found.distance)
-        else:
-            best.begin(first, block.vectors, references.vectors)
-            _scan(kernel, block.vectors, references.vectors, best, report)
-            best.settle()
-        ids.append(block.ids)
-        first += len(block)
+    best, first = BestPairs(num_pairs, room // PAIR), 0
+    with keeping_references():
+        for block in blocks:
+            report = _shifted(progress, first, len(references), total)
+            if isinstance(kernel, DeviceSearch):
+                done = _counted(report, len(block) * len(references))
+                found = kernel.best_pairs(block, references, num_pairs=num_pairs, done=done)
+                best.join(found.query + first, found.reference, found.distance)
+            else:
+                best.begin(first, block, references)
+                scan(kernel, block, references, best, report)
+                best.settle()
+            first += len(block)
     require_existing("num_pairs", num_pairs, first * len(references), "pairs")
-    return _matches(np.concatenate(ids), references, best.query, best.reference, best.distance)
+    return best
 
 
 def knn(
@@ -116,8 +159,8 @@ def knn(
     row, distance = nearest(
         queries.vectors, references.vectors, k=k, memory_gb=memory_gb, engine=engine, progress=progress
     )
-    query = np.repeat(np.arange(len(queries)), k)
-    return _matches(queries.ids, references, query, row.reshape(-1), distance.reshape(-1))
+    order = np.argsort(distance, axis=None, kind="stable")  # the lists are in order of query, distance and reference
+    return _matches(queries.ids, references, order // k, row.reshape(-1)[order], distance.reshape(-1)[order])
 
 
 def nearest(
@@ -145,96 +188,21 @@ def nearest(
         raise InputError(f"memory_gb={memory_gb}: too little for k={k}; expected more memory, or fewer neighbours")
     row, distance = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
     total = len(queries) * len(references)
-    for start in range(0, len(queries), step):
-        part = queries[start : start + step]
-        report = _shifted(progress, start, len(references), total)
-        best: Answer | BestOfEach
-        if isinstance(kernel, DeviceSearch):
-            best = kernel.nearest(part, references, k=k, done=_counted(report, len(part) * len(references)))
-        else:
-            best = BestOfEach(k, room // PAIR, len(part))
-            best.begin(0, part, references)
-            _scan(kernel, part, references, best, report)
-            best.settle()
-        rows = slice(start, start + len(part))
-        row[rows], distance[rows] = best.reference.reshape(-1, k), best.distance.reshape(-1, k)
+    with keeping_references():
+        for start in range(0, len(queries), step):
+            part = queries[start : start + step]
+            report = _shifted(progress, start, len(references), total)
+            best: Answer | BestOfEach
+            if isinstance(kernel, DeviceSearch):
+                best = kernel.nearest(part, references, k=k, done=_counted(report, len(part) * len(references)))
+            else:
+                best = BestOfEach(k, room // PAIR, len(part))
+                best.begin(0, part, references)
+                scan(kernel, part, references, best, report)
+                best.settle()
+            rows = slice(start, start + len(part))
+            row[rows], distance[rows] = best.reference.reshape(-1, k), best.distance.reshape(-1, k)
     return row, distance
-
-
-# --- the pass over all pairs -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Work:
-    """The blocks of references that are not yet scored, and the progress of the scan."""
-
-    starts: Iterator[int]
-    total: int
-    report: Report | None
-    done: int = 0
-    stopped: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self) -> int | None:
-        with self.lock:
-            return None if self.stopped else next(self.starts, None)
-
-    def finish(self, pairs: int) -> None:
-        with self.lock:
-            self.done += pairs
-            if self.report:
-                self.report(self.done, self.total)
-
-
-def _scan(kernel: Kernel, queries: Vectors, references: Vectors, best: RunningBest, report: Report | None) -> None:
-    """Score all pairs, and offer to `best` those that may belong to the answer."""
-    kernel.load(queries)
-    columns = min(kernel.columns, len(references))
-    work = _Work(iter(range(0, len(references), columns)), len(queries) * len(references), report)
-
-    def worker(number: int) -> None:
-        while (start := work.take()) is not None:
-            block = references[start : start + columns]
-            prepared = kernel.prepare(block, number)
-            step = kernel.rows(len(block))
-            for first in range(0, len(queries), step):
-                rows = slice(first, min(first + step, len(queries)))
-                tile = kernel.tile(rows, prepared, number)
-                with best.lock:
-                    best.error = max(best.error, tile.error)
-                    least_scores = best.least_scores(rows, start)
-                if (least_scores == -np.inf).any():
-                    best.learn(tile, rows)
-                    with best.lock:
-                        least_scores = best.least_scores(rows, start)
-                query, reference, score = tile.above(least_scores)
-                if len(query):
-                    with best.lock:
-                        query += first
-                        reference += start
-                        best.offer(query, reference, score)
-                if work.stopped:
-                    return
-                work.finish((rows.stop - rows.start) * len(block))
-
-    def watched(number: int) -> None:
-        try:
-            worker(number)
-        except BaseException:  # the other workers stop after their current tile
-            work.stopped = True
-            raise
-
-    workers = min(kernel.workers, -(-len(references) // columns))
-    with kernel.session(workers):
-        if workers == 1:
-            worker(0)
-            return
-        with ThreadPoolExecutor(workers) as threads:
-            try:
-                for future in [threads.submit(watched, number) for number in range(workers)]:
-                    future.result()
-            finally:  # Ctrl-C stops the workers too
-                work.stopped = True
 
 
 def _engine(engine: Engine, memory_gb: float, work: int | None) -> tuple[Kernel | DeviceSearch, int]:
@@ -292,15 +260,13 @@ def _counted(report: Report | None, total: int) -> Callable[[int], None]:
 
 
 def _matches(
-    query_ids: npt.NDArray[np.object_],
+    query_ids: Ids,
     references: Descriptors,
     query: Indices,
     reference: Indices,
     distance: Distances,
 ) -> Matches:
-    if (distance[1:] <= distance[:-1]).any():  # else they are in order, and no two are equal
-        order = np.lexsort((reference, query, distance))
-        query, reference, distance = query[order], reference[order], distance[order]
+    """Return pairs, which are in order of distance, query and reference, with their ids and scores."""
     return Matches(query_ids, references.ids, query, reference, (0.0 - distance).astype(np.float32))
 
 

@@ -29,11 +29,11 @@ from isc.runtime.ray_cluster import (
     require_ray,
     working_nodes,
 )
-from isc.search.exact import best_pairs, knn, require_existing
+from isc.search.exact import nearest, nearest_pairs, require_existing
 from isc.search.kernels.device_search import cuda_devices
-from isc.search.kernels.numpy_kernel import squared_distances
 from isc.search.shards import Shard, plan
 
+Vectors = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.float64]
 
@@ -178,21 +178,25 @@ class Searcher:
         with named_node():
             if isinstance(references, Path):
                 references = read_shard(references, shard.number, rows=shard.rows)
-            best = self._best(queries, references, wanted, engine=_engine_of(shard))
-            distance = squared_distances(queries.vectors, references.vectors, best.query, best.reference)
-        return ShardAnswer(best.query, best.reference + shard.first, distance)
+            best = self._best(queries.vectors, references.vectors, wanted, engine=_engine_of(shard))
+        return ShardAnswer(best.query, best.reference + shard.first, best.distance)
 
-    def _best(self, queries: Descriptors, references: Descriptors, wanted: _Wanted, *, engine: Engine) -> Matches:
+    def _best(self, queries: Vectors, references: Vectors, wanted: _Wanted, *, engine: Engine) -> ShardAnswer:
         def report(done: int, _total: int) -> None:
             self._done = done
 
         memory_gb = wanted.memory_gb
         if wanted.k is not None:
-            k = min(wanted.k, len(references))
-            return knn(queries, references, k=k, memory_gb=memory_gb, engine=engine, progress=report)
+            row, distance = nearest(
+                queries, references, k=wanted.k, memory_gb=memory_gb, engine=engine, progress=report
+            )
+            return ShardAnswer(np.repeat(np.arange(len(queries)), row.shape[1]), row.ravel(), distance.ravel())
         pairs = len(queries) * len(references)
         num_pairs = pairs if wanted.num_pairs is None else min(wanted.num_pairs, pairs)
-        return best_pairs(queries, references, num_pairs=num_pairs, memory_gb=memory_gb, engine=engine, progress=report)
+        best = nearest_pairs(
+            queries, references, num_pairs=num_pairs, memory_gb=memory_gb, engine=engine, progress=report
+        )
+        return ShardAnswer(best.query, best.reference, best.distance)
 
 
 def read_shard(path: Path, number: int, *, rows: int) -> Descriptors:

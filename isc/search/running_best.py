@@ -76,11 +76,15 @@ class RunningBest(abc.ABC):
         self._select(query, np.r_[self.reference, reference], np.r_[self.distance, distance])
 
     def join(self, query: Indices, reference: Indices, distance: Distances) -> None:
-        """Settle pairs whose exact distances are known; `query` counts from the first of all queries."""
-        if len(self.query):
-            query, reference = np.r_[self.query, query], np.r_[self.reference, reference]
-            distance = np.r_[self.distance, distance]
-        self._select(query, reference, distance)
+        """Settle the best pairs of further queries, which are in the order of the answer.
+
+        Their exact distances are known; `query` counts from the first of all queries.
+        """
+        if not len(self.query):
+            self.query, self.reference, self.distance = query, reference, distance
+            return
+        query, reference = np.r_[self.query, query], np.r_[self.reference, reference]
+        self._select(query, reference, np.r_[self.distance, distance])
 
     def _drop(self) -> tuple[Indices, Indices, Scores]:
         """Drop the waiting pairs that cannot belong to the answer, and return the others."""

@@ -181,6 +181,11 @@ def keeping_references() -> Iterator[None]:
             _KEPT.rows.clear()
 
 
+def kept_bytes(device: torch.device) -> int:
+    """Return the bytes of the references that are kept on the device: a search reuses them, or takes their room."""
+    return sum(rows.nbytes for key, (_, rows) in _KEPT.rows.items() if key[0] == str(device))
+
+
 def reference_rows(
     vectors: Vectors, part: slice, *, device: torch.device, kind: torch.dtype, keep: bool = True
 ) -> Rows:

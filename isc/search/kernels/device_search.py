@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from isc.errors import needing
 from isc.search.kernels.chunk_maxima import CHUNK, TILE, chunk_maxima
-from isc.search.kernels.device_rows import Bounds, Rows, bounds, reference_rows
+from isc.search.kernels.device_rows import Bounds, Rows, bounds, kept_bytes, reference_rows
 from isc.search.kernels.wanted import BestOfAll, BestOfEach, Pairs, Wanted
 
 if TYPE_CHECKING:
@@ -103,9 +103,16 @@ class DeviceSearch:
         return Answer(*(part.cpu().numpy() for part in (best.query, best.reference, best.distance)))
 
     def _room(self, device: torch.device) -> int:
+        """Return the bytes that a search may use: on a GPU what is free, what torch holds unused, and kept references.
+
+        So a search that follows another divides the references as that one did, and finds the kept ones.
+        """
         import torch
 
-        return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else self._memory
+        if device.type != "cuda":
+            return self._memory
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused + kept_bytes(device)
 
 
 def _shares(count: int, devices: int) -> list[slice]:
