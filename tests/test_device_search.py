@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import re
 import subprocess
@@ -201,6 +203,58 @@ def test_the_pass_over_all_pairs_never_waits(monkeypatch):
     assert counted[0] == counted[1] <= 12
 
 
+class LateCopies:
+    """A GPU that copies nothing before the host waits for the copy's event, as one that is far behind would."""
+
+    def __init__(self, monkeypatch):
+        self.pending, self.waited, empty = [], [], torch.empty
+        monkeypatch.setattr(torch, "empty", lambda shape, pin_memory: empty(shape) if pin_memory else None)
+        monkeypatch.setattr(torch.Tensor, "to", lambda buffer, *_, **__: self.copy(buffer))
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda _: self)
+        monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _: self)
+
+    def copy(self, buffer):
+        there = torch.zeros_like(buffer)
+        self.pending.append((buffer, there))
+        return there
+
+    def wait_stream(self, other):
+        self.waited.append(other)
+
+
+class Event:
+    """The copies that were queued when it was recorded."""
+
+    def __init__(self, gpu):
+        self.gpu, self.copies = gpu, []
+
+    def record(self, _stream):
+        self.copies, self.gpu.pending = self.gpu.pending, []
+
+    def synchronize(self):
+        for buffer, there in self.copies:
+            there.copy_(buffer)
+        self.copies = []
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_no_buffer_is_filled_again_before_its_copy_is_made(writeable, monkeypatch):
+    """Seven pieces through two buffers: an array in memory, and one of a read-only map."""
+    monkeypatch.setattr(device_rows, "PIECE", 128 * 4)
+    vectors = np.random.default_rng(0).standard_normal((6 * 128 + 50, 4)).astype(np.float32)
+    vectors.flags.writeable = writeable
+    gpu, events = LateCopies(monkeypatch), []
+    monkeypatch.setattr(torch.cuda, "Event", lambda: events.append(Event(gpu)) or events[-1])
+    there = list(device_rows._uploaded(vectors, torch.device("cuda")))
+    for event in events:
+        event.synchronize()
+    assert [first for first, _ in there] == list(range(0, len(vectors), 128))
+    assert len(gpu.waited) == len(there)
+    np.testing.assert_array_equal(np.concatenate([part.numpy() for _, part in there]), vectors)
+
+
 def test_references_are_sent_once_for_two_searches(monkeypatch):
     sent, upload = [], device_rows._uploaded
     monkeypatch.setattr(device_rows, "_uploaded", lambda v, d: sent.append(len(v)) or upload(v, d))
@@ -386,8 +440,26 @@ def test_the_kernel_by_tritons_interpreter():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kind of GPU: its capability, the product of its tensor cores, its assembler, and registers a thread."""
+
+    capability: int
+    product: str
+    assembler: str
+    registers: int
+
+
+TARGETS = (Target(90, "wgmma.mma_async", "ptxas", 168), Target(100, "tcgen05.mma", "ptxas-blackwell", 192))
+
+
+def test_the_kernel_is_compiled_for_every_gpu_that_takes_it():
+    assert {target.capability // 10 for target in TARGETS} == set(chunk_maxima.LARGE)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=["H100", "B200"])
 @pytest.mark.parametrize("dim", [256, 64, 512])
-def test_the_kernel_compiled_for_an_h100_keeps_everything_in_registers(dim, tmp_path):
+def test_the_compiled_kernel_keeps_everything_in_registers(dim, target, tmp_path):
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -403,12 +475,20 @@ def test_the_kernel_compiled_for_an_h100_keeps_everything_in_registers(dim, tmp_
         {(place,): [["tt.divisibility", 16]] for place in range(5)},
     )  # fmt: skip
     options = {"num_warps": kernel.WARPS, "num_stages": kernel.STAGES}
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    assert "wgmma.mma_async" in made.asm["ptx"], "the tensor cores' product"
+    made = triton.compile(source, target=GPUTarget("cuda", target.capability, 32), options=options)
+    assert target.product in made.asm["ptx"], "the tensor cores' product"
     assert made.metadata.shared <= 227 * 1024
     (tmp_path / "kernel.ptx").write_text(made.asm["ptx"])
-    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    command = [ptxas, "-v", "--gpu-name", "sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.o"]
+    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / target.assembler
+    command = [
+        ptxas,
+        "-v",
+        "--gpu-name",
+        f"sm_{target.capability}a",
+        tmp_path / "kernel.ptx",
+        "-o",
+        tmp_path / "kernel.o",
+    ]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     assert re.search(r"\b0 bytes spill stores, 0 bytes spill loads", told), told
-    assert int(re.search(r"Used (\d+) registers", told)[1]) <= 168
+    assert int(re.search(r"Used (\d+) registers", told)[1]) <= target.registers

@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64  # references of one maximum
 WIDEST, PART = 256, 64  # numbers of a vector that a program holds at once: all, or a part of a longer one
-QUERIES, REFERENCES = (
-    128,
-    128,
-)  # of one product; WARPS and STAGES leave no register in memory (tests/test_chunk_maxima.py)
+# of one product; with WARPS and STAGES no register is kept in memory (tests/test_device_search.py compiles it)
+QUERIES, REFERENCES = 128, 128
 STRIP = 16  # products of a program, one after the other, with the same queries
 WARPS, STAGES = 8, 2
 
