@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tarfile
 
+import numpy as np
 import pytest
 
+from benchmarks.gpu import checks
 from benchmarks.gpu import pack as packing
 from benchmarks.gpu.__main__ import LIMITS, NAMES, main
 from benchmarks.gpu.predictions import predicted
 from benchmarks.gpu.rows import SMALL, Row, table, write
 from benchmarks.gpu.train_steps import norms
+from isc.config.choices import Engine
 from isc.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -66,6 +70,29 @@ def test_every_step_runs_on_a_cpu_without_what_that_machine_lacks(tmp_path):
     assert len(lines) == 2 + len(answers)
 
 
+def test_the_checks_of_a_gpu_see_what_is_wrong(monkeypatch, tmp_path):
+    """Another order of equal distances, and descriptors that are turned a little."""
+    monkeypatch.setattr(checks, "PHOTOS", 4)
+    assert all(row.right for row in checks.checks("cpu", SMALL, tmp_path))
+    find, embed = checks.best_pairs, checks.described
+    spoilt = {"query": lambda found: found.query[::-1], "score": lambda found: np.nextafter(found.score, 0)}
+    for name, change in spoilt.items():
+        monkeypatch.setattr(
+            checks, "best_pairs",
+            lambda *given, name=name, change=change, **options: (
+                find(*given, **options) if options["engine"] is Engine.numpy
+                else dataclasses.replace(found := find(*given, **options), **{name: change(found)})
+            ),
+        )  # fmt: skip
+        assert not checks.equal_search(Engine.torch)
+    monkeypatch.setattr(checks, "equal_search", lambda _: True)
+    monkeypatch.setattr(checks, "described", lambda *given, **options: embed(*given, **options)[:, ::-1])
+    monkeypatch.setattr(checks, "described_from_jpegs", embed)
+    assert [row.what for row in checks.checks("cpu", SMALL, tmp_path) if not row.right] == [
+        "isc_small, gpu_jpeg=true: least cosine"
+    ]
+
+
 def test_two_processes_hand_their_norms_over(tmp_path):
     """The processes, the group and the queue of a GPU, on a CPU: the results are read after the processes ended."""
     (row,) = norms("cpu", SMALL, tmp_path)
@@ -94,7 +121,7 @@ def test_a_step_that_fails_or_hangs_is_in_the_table_and_the_others_too(tmp_path,
     main()
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "| product | a rate | 80 photos/s | – | – | – |",
-        "| maxima | **not finished within 60 s** | | | | |",
+        "| maxima | **not finished within 40 s** | | | | |",
         "| norms | **RuntimeError: a / b** | | | | |",
     ]
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.gpu.checks import equal_search
 from isc.config.choices import Engine
 from isc.data.descriptors import Descriptors
 from isc.data.matches import Matches
@@ -640,15 +641,4 @@ def test_vectors_too_long_for_float32_are_refused(engine):
 @pytest.mark.skipif(not (cuda_devices() or faiss_gpus()), reason="neither torch nor faiss sees a GPU")
 @pytest.mark.parametrize("engine", ENGINES[1:])
 def test_gpu_finds_what_the_cpu_finds(engine):
-    rng = np.random.default_rng(12)
-    for queries, references in (
-        sets(unit(rng, 500, 64), unit(rng, 30_000, 64)),
-        sets(rng.integers(-2, 3, (50, 3)), rng.integers(-2, 3, (3000, 3))),
-    ):
-        for find in (
-            lambda which, q=queries, r=references: best_pairs(q, r, num_pairs=5000, engine=which),
-            lambda which, q=queries, r=references: knn(q, r, k=10, engine=which),
-        ):
-            here, there = find(Engine.numpy), find(engine)
-            assert pairs(here) == pairs(there)
-            assert here.score.tobytes() == there.score.tobytes()
+    assert equal_search(engine)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.gpu.checks import descriptors
 from benchmarks.gpu.rows import Row, Size, seconds_of, wait
 from isc.config.choices import Engine
-from isc.search.exact import nearest
+from isc.search.exact import best_pairs, nearest
 from isc.search.kernels import chunk_maxima, device_rows
 from isc.search.kernels.device_search import DeviceSearch
 from isc.search.kernels.numpy_kernel import squared_distances
@@ -19,7 +21,9 @@ DIM = 256
 K = 50
 
 
+@functools.lru_cache(maxsize=2)
 def unit(count: int, seed: int) -> np.ndarray:
+    """Return random unit vectors [count, DIM]."""
     vectors = np.random.default_rng(seed).standard_normal((count, DIM), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
@@ -81,6 +85,7 @@ def search(device: str, size: Size, _folder: Path) -> list[Row]:
     queries, references = unit(size.queries, 0), unit(size.references, 1)
     engine = DeviceSearch([device], half=True, memory=1 << 30)
     fewer = DeviceSearch([device], half=True, memory=1 << 30)
+    whole = DeviceSearch([device], half=False, memory=1 << 30)
     alone = product_seconds(device, size, torch.float16 if device == "cuda" else torch.float32)
     found = {}
 
@@ -109,9 +114,33 @@ def search(device: str, size: Size, _folder: Path) -> list[Row]:
         )
     )
     rows.append(Row(f"{K} nearest of each query", each, "s", alone, "products alone", equal))
+    rows += [_public(queries, references, size, alone, found["best"])]
+    slow = product_seconds(device, size, torch.float32)
+
+    def best_in_float32() -> None:
+        found["float32"] = whole.best_pairs(queries, references, num_pairs=size.pairs)
+
+    took = seconds_of(best_in_float32, repeats=1)
+    same = _same(found["float32"], found["best"])
+    rows.append(Row("best pairs, engine=torch, references sent", took, "s", slow, "products in float32", same))
     if device == "cuda":
         rows += _profiled(best)
     return rows
+
+
+def _public(queries: np.ndarray, references: np.ndarray, size: Size, alone: float, best: object) -> Row:
+    """Time the function that programs call, from descriptors to matches."""
+    sides, found = [descriptors(part) for part in (queries, references)], {}
+
+    def call() -> None:
+        found["pairs"] = best_pairs(*sides, num_pairs=size.pairs, engine=Engine.torch_half)
+
+    took = seconds_of(call, repeats=size.repeats)
+    return Row("best pairs, exact.best_pairs", took, "s", alone, "products alone", _same(found["pairs"], best))
+
+
+def _same(one: object, other: object) -> bool:
+    return all(vars(one)[name].tobytes() == vars(other)[name].tobytes() for name in ("query", "reference"))
 
 
 def _slow_equal(best: object, queries: np.ndarray, references: np.ndarray) -> bool:
