@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,9 +59,30 @@ def _raises(*_, **__):
     raise AssertionError("a tensor is copied to the host")
 
 
+def _blocks(*_, **__):
+    raise AssertionError("numbers of the host are copied to the device, which waits for it")
+
+
+def _without_waiting(to):
+    """Return `Tensor.to` that raises where it names a device and may wait; torch itself names that of its input."""
+
+    def checked(x, *given, non_blocking=False, **options):
+        names = any(isinstance(one, torch.device | str) for one in (*given, options.get("device")))
+        if names and not non_blocking and not sys._getframe(1).f_globals["__name__"].startswith("torch."):
+            _blocks()
+        return to(x, *given, non_blocking=non_blocking, **options)
+
+    return checked
+
+
 @contextmanager
 def no_reads() -> Iterator[None]:
-    with mock.patch.multiple(Tensor, cpu=_raises, numpy=_raises, tolist=_raises, __array__=_raises), NoReads():
+    reads = dict.fromkeys(("cpu", "numpy", "tolist", "__array__"), _raises)
+    with (
+        mock.patch.multiple(Tensor, **reads, cuda=_blocks, to=_without_waiting(Tensor.to)),
+        mock.patch.multiple(torch, tensor=_blocks, as_tensor=_blocks, from_numpy=_blocks),
+        NoReads(),
+    ):
         yield
 
 
@@ -75,11 +97,16 @@ def no_reads() -> Iterator[None]:
         lambda x: x.cpu(),
         lambda x: x.tolist(),
         lambda x: x.numpy(),
+        lambda x: x.to(CPU),
+        lambda x: x.to("cpu", torch.float16),
+        lambda x: x.to(device=CPU),
+        lambda x: torch.tensor(1.0, device=x.device),
+        lambda x: torch.as_tensor([1.0], device=x.device),
     ],
 )
 def test_the_watch_sees_every_way_to_read(read):
     x = torch.ones(())
-    with pytest.raises(AssertionError, match=r"waits for the device|copied to the host"), no_reads():
+    with pytest.raises(AssertionError, match=r"waits for|copied to the host"), no_reads():
         read(x)
 
 
@@ -125,6 +152,7 @@ def batches(trainer: Trainer, *, steps: int, traced: bool):
         ({"contrast": Contrast.contrastive, "copy_nce_weight": 1.0}, {"optimizer": Optimizer.sgd}, False),
         ({"memory": 8}, {"momentum_keys": True, "hard_views": 2, "ema": 0.9, "micro_batch": 3}, False),
         ({"teacher_weight": 0.5}, {}, True),
+        ({}, {"optimizer": Optimizer.lars}, False),
     ],
 )
 def test_a_step_never_waits(loss, options, teacher, photos, tmp_path, monkeypatch):

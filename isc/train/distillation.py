@@ -35,7 +35,9 @@ class Teacher:
         resized = pictures.float()
         if self.size not in (None, tuple(pictures.shape[2:])):
             resized = F.interpolate(resized, size=self.size, mode="bilinear", align_corners=False, antialias=True)
-        vectors = self.embed(resized).float().to(pictures.device)
+        vectors = self.embed(resized).float()
+        if vectors.device != pictures.device:
+            vectors = vectors.to(pictures.device)
         if answers_at_once(vectors.device) and not bool(torch.isfinite(vectors).all()):
             raise InputError(f"teacher={self.source}: gives descriptors that are not finite; expected another model")
         return F.normalize(vectors)
@@ -58,7 +60,7 @@ def load_teacher(name: str, *, device: torch.device | None = None, image_size: i
         return _onnx_teacher(Path(path), on, image_size)
     model = place(load_model(path), on).eval().requires_grad_(False)
     side = image_size or model.config.image_size
-    return Teacher(name, model.config.dim, (side, side), lambda pictures: model(pictures.to(on)))
+    return Teacher(name, model.config.dim, (side, side), lambda pictures: model(pictures.to(on, non_blocking=True)))
 
 
 def _onnx_teacher(path: Path, device: torch.device, image_size: int | None) -> Teacher:
