@@ -14,6 +14,7 @@ import isc.model.device
 from isc.config.choices import Precision
 from isc.errors import InputError
 from isc.model.device import arithmetic, choose_device, compiled, depthwise_in_float32, native_bfloat16, place
+from isc.model.torch_inference import _fastest_convolutions
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,30 @@ def test_a_gpu_of_an_index(monkeypatch):
 def test_another_device_is_refused_by_name(name):
     with pytest.raises(InputError, match=rf"^device={name}: no such device; expected auto, cpu, cuda, or cuda:N"):
         choose_device(name)
+
+
+def test_convolutions_are_tried_and_whole_on_a_gpu_alone():
+    """cuDNN's flags hold while a network runs; before and after they are those of the program."""
+    flags = torch.backends.cudnn
+
+    def now():
+        return flags.benchmark, flags.allow_tf32
+
+    with flags.flags(enabled=True, benchmark=False, allow_tf32=True):
+        for device, inside in (("cpu", (False, True)), ("cuda", (True, False))):
+            with _fastest_convolutions(torch.device(device)):
+                assert now() == inside
+            assert now() == (False, True)
+
+
+def test_cuda_graphs_are_for_inference_and_one_shape(monkeypatch):
+    """Training is compiled for any shape, without graphs."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/g++")
+    for device in (None, torch.device("cuda")):
+        assert compiled(abs, device) is abs
+    assert asked == [{}, {"mode": "reduce-overhead", "dynamic": False}]
 
 
 def test_native_bfloat16_is_yes_or_no():
