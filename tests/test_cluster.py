@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,8 +55,8 @@ SIDE, BLOCK = 64, 16  # pixels; photos in a block
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster of a head that does no work and two nodes of one core."""
+def machines() -> Iterator[Any]:
+    """A cluster of a head that does no work and two nodes of one core."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -64,8 +65,14 @@ def cluster() -> Iterator[str]:
     for _ in range(2):
         there.add_node(num_cpus=1, object_store_memory=100 << 20)
     with connected(there.address):
-        yield there.address
+        yield there
     there.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster(machines: Any) -> str:
+    """The address of the cluster."""
+    return str(machines.address)
 
 
 # --- search ----------------------------------------------------------------------------------------------------------
@@ -110,6 +117,38 @@ def test_more_neighbours_than_a_shard_holds_and_more_actors_than_references(clus
     same = Descriptors(references.ids, np.zeros_like(references.vectors))  # all distances of a query are equal
     found = cluster_pairs(queries, same, num_pairs=7, k=None, actors=2)
     assert_same(found, best_pairs(queries, same, num_pairs=7))
+
+
+class Watching:
+    """Ray, with the options of its actors written down."""
+
+    def __init__(self, ray: Any, asked: list[tuple[int, int]]) -> None:
+        self._ray, self._asked = ray, asked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ray, name)
+
+    def remote(self, kind: type) -> Any:
+        self._actor = self._ray.remote(kind)
+        return self
+
+    def options(self, **options: Any) -> Any:
+        self._asked.append((options["num_cpus"], options["num_gpus"]))
+        return self._actor.options(**options)
+
+
+def test_actors_ask_for_the_gpus_of_a_node(machines: Any, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One actor for each of two GPUs that Ray is told of; without them, numpy's bytes from the same places."""
+    queries, references, asked = made(40, "q"), made(700, "r"), list[tuple[int, int]]()
+    ray = require_ray()
+    monkeypatch.setattr(search, "require_ray", lambda: Watching(ray, asked))
+    node = machines.add_node(num_cpus=4, num_gpus=2, object_store_memory=100 << 20)
+    try:
+        found = cluster_pairs(queries, references, num_pairs=300, k=None, address=cluster)
+    finally:
+        machines.remove_node(node)
+    assert asked == [(2, 1), (2, 1)]
+    assert_same(found, best_pairs(queries, references, num_pairs=300))
 
 
 def test_an_actor_that_is_killed_costs_time_alone(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
