@@ -74,6 +74,7 @@ TITLES = {
     "index": "The updatable index: `python -m benchmarks.index`",
     "train_cpu": "Training on a CPU, sample photos: `python -m benchmarks.train`",
     "train_cpu_measures": "What each measure of speed is worth on a CPU, on ready tensors: the same command",
+    "train_loader": "CPU time of a view of training, photos of 1,024 px: `python -m benchmarks.train_loader`",
     "train_cuda": "Training on a GPU, sample photos: `python -m benchmarks.train`",
     "train_cuda_measures": "What each measure of speed is worth on a GPU, on ready tensors: the same command",
     "fuzz": "Changed files that were read, refused in one line, or failed: `make fuzz`",
@@ -108,6 +109,7 @@ TABLES = {  # the page that shows a table besides docs/results.md
     "products_clips": "docs/products.md",
     "extract": "docs/extraction.md",
     "serve_memory": "docs/serve.md",
+    "train_loader": "docs/gpu.md",
     **dict.fromkeys(_SCALE, "docs/scale.md"),
     **dict.fromkeys(_MATCHING, "docs/matching.md"),
 }
