@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -154,6 +155,41 @@ def test_what_travels_runs_where_it_is_unpacked(tmp_path):
     own = os.environ | {"PYTHONPATH": str(there)}
     subprocess.run(command, cwd=there, capture_output=True, timeout=500, check=True, env=own)
     assert json.loads((there / "out" / "jpeg.json").read_text())["rows"]
+
+
+@pytest.mark.slow
+def test_the_whole_pack_is_small_and_made_for_its_python(tmp_path):
+    """Every wheel, for Python 3.12; a bare one imports those that need no numpy, from where run.sh puts them."""
+    archive = tmp_path / "gpu.tar.gz"
+    try:
+        size = packing.pack(archive)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no wheels without a network: {error}")
+    assert size == archive.stat().st_size < packing.MOST
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    there = tmp_path / "isc-gpu"
+    wheels = [path.name for path in there.glob("wheels/*.whl")]
+    assert {name.split("-")[0].lower().replace("_", "-") for name in wheels} == set(packing.WHEELS)
+    for name in wheels:
+        python, abi, platform = name.removesuffix(".whl").split("-")[-3:]
+        assert "cp312" in python or abi in ("abi3", "none"), name
+        assert platform == "any" or "x86_64" in platform, name
+    python = shutil.which("python3.12")
+    if python is None:
+        pytest.skip("the wheels are there, and no Python 3.12 is here to import them")
+    script = there / "run.sh"
+    own = next(line for line in script.read_text().splitlines() if line.startswith("PYTHONPATH="))
+    names = ("pydantic", "pydantic_core", "stringzilla", "simsimd", "lazy_loader", "threadpoolctl", "tqdm", "packaging")
+    places = "; ".join(f"import {name}; print({name}.__file__)" for name in names)
+    lines = [line.replace("python3", python) for line in script.read_text().splitlines() if line.startswith("for ")]
+    path = own.split()[0]
+    command = "\n".join([f"cd {there}", *lines, f"{path} {python} -c '{places}; import isc; print(isc.__file__)'"])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *packed, source = done.stdout.split()
+    assert all(place.startswith(str(there / "packages")) for place in packed), packed
+    assert source == str(there / "isc" / "__init__.py")
 
 
 def test_too_much_to_travel_is_refused(tmp_path, monkeypatch):

@@ -12,10 +12,11 @@ from isc.errors import InputError
 
 MOST = 60e6  # bytes
 PYTHON = "3.12"
-# what the steps import and a machine with torch, timm, h5py and OpenCV lacks; nothing that these bring along
+# what the steps import and a machine with torch, timm, h5py and OpenCV lacks, or has in a version that is too old;
+# run.sh puts them before the machine's own
 WHEELS = (
     "albumentations", "albucore", "stringzilla", "simsimd", "pydantic", "pydantic-core", "annotated-types",
-    "typing-inspection", "scipy", "lazy-loader", "packaging", "threadpoolctl", "tqdm",
+    "typing-inspection", "typing-extensions", "scipy", "lazy-loader", "packaging", "threadpoolctl", "tqdm",
 )  # fmt: skip
 SOURCES = ("isc", "benchmarks/__init__.py", "benchmarks/gpu")
 LEFT_OUT = (".onnx", ".html", ".css", ".js")  # not needed by a step
