@@ -273,8 +273,8 @@ def night(rng: Rng, photos: list[Path]) -> Image.Image:
 
 
 def dark(rng: Rng, photos: list[Path]) -> Image.Image:
-    """Darken a photo to 6–15 % of its light, without noise."""
-    pixels = read_image(photos[int(rng.integers(len(photos)))]).astype(float) * rng.uniform(0.06, 0.15)
+    """Darken the first photo to 6–15 % of its light, without noise."""
+    pixels = read_image(photos[0]).astype(float) * rng.uniform(0.06, 0.15)
     return Image.fromarray(pixels.astype(np.uint8))
 
 
@@ -309,7 +309,8 @@ def make(
 ) -> None:
     """Write `count` pictures of these kinds in turn, each with a random stream of its own number.
 
-    Photos with the ids `real` are linked as they are, and never darkened.
+    Photos with the ids `real` are linked as they are, and never darkened. Dark photos are taken in order, so that none
+    comes twice: a photo at two lights would be a copy of itself.
     """
     output.mkdir(parents=True, exist_ok=True)
     listed = list_images(photos)
@@ -317,8 +318,9 @@ def make(
         (output / listed[photo_id].name).symlink_to(listed[photo_id].resolve())
     files = [path for photo_id, path in listed.items() if photo_id not in real]
     for number in range(count):
-        rng = np.random.default_rng([seed, number])
-        KINDS[kinds[number % len(kinds)]](rng, files).save(output / f"G{number:06d}.png")
+        kind, first = kinds[number % len(kinds)], number % max(1, len(files))
+        choice = files[first:] if kind == "dark" else files
+        KINDS[kind](np.random.default_rng([seed, number]), choice).save(output / f"G{number:06d}.png")
 
 
 if __name__ == "__main__":
