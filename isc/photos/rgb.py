@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from isc.errors import InputError
+from isc.photos import tiff
 from isc.photos.repair import has_several_scans
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,24 +30,27 @@ def prepare(image: Image.Image, kind: str, head: bytes) -> None:
 
     Its size is known by now, its pixels are not decoded; `head` holds the file's first bytes.
     """
-    pixels, width, height = image.width * image.height, image.width, image.height
-    needed = pixels * _DECODERS.get(kind, _BYTES.get(image.mode, 4))
-    if kind == "JPEG":
-        if pixels > LARGE:
-            image.draft(None, (width // 2, height // 2))
-        needed = image.width * image.height * _BYTES.get(image.mode, 4)
-        needed += _coefficients(image, pixels) if has_several_scans(head) else 0
+    width, height = image.size
+    coefficients = _coefficients(image) if kind == "JPEG" and has_several_scans(head) else 0.0
+    if kind == "JPEG" and width * height > LARGE:
+        image.draft(None, (width // 2, height // 2))
+    needed = coefficients + decoder_bytes(image, kind)
     if needed > MAX_MEMORY:
         raise InputError(
             f"{width} × {height} pixels take {needed / 1e6:,.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}"
         )
 
 
-def _coefficients(image: Image.Image, pixels: int) -> float:
+def decoder_bytes(image: Image.Image, kind: str) -> float:
+    """Return the bytes that decoding an opened picture of this format takes, without the coefficients of a JPEG."""
+    return image.width * image.height * _DECODERS.get(kind, _BYTES.get(image.mode, 4)) + tiff.buffer_bytes(image)
+
+
+def _coefficients(image: Image.Image) -> float:
     """Return the bytes of all coefficients of a JPEG, two each."""
     sampling: list[tuple[int, int]] = [(across, down) for _, across, down, _ in getattr(image, "layer", ())]
     largest = max((across * down for across, down in sampling), default=1)
-    return 2.0 * pixels * sum(across * down for across, down in sampling) / largest
+    return 2.0 * image.width * image.height * sum(across * down for across, down in sampling) / largest
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
