@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isc.cli.console import printable
 from isc.cli.tables import print_table, shown_unreadable
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def duplicates(
     if form == "table":
         _print_table(found)
         if output:
-            print(f"pictures: {output / 'index.html'}")
+            print(printable(f"pictures: {output / 'index.html'}"))
         if delete_list:
             print(f"{len(found.spare):,} paths in {delete_list}; nothing was deleted")
     else:

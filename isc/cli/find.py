@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isc.cli.console import printable
 from isc.cli.match_output import FORMATS, NUMBERS, TABLE, as_csv, as_json, table_rows
 from isc.cli.tables import print_table, shown_unreadable
 
@@ -78,7 +79,7 @@ def find(
     if form == "table":
         _print_table(found)
         if output:
-            print(f"pictures: {output / 'index.html'}")
+            print(printable(f"pictures: {output / 'index.html'}"))
     else:
         sys.stdout.write(as_csv(found) if form == "csv" else as_json(found))
 

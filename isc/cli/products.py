@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isc.cli.console import Group
+from isc.cli.console import Group, printable
 from isc.cli.tables import print_table, shown_unreadable
 from isc.errors import InputError, needing
 
@@ -96,7 +96,7 @@ def find(
     rows = [(str(one.clip), *_shown(one)) for one in findings]
     print_table(("clip", "item", "title", "probability", "at"), rows, right=frozenset((3, 4)))
     if output:
-        print(f"pictures: {output / 'index.html'}")
+        print(printable(f"pictures: {output / 'index.html'}"))
 
 
 def _clips(given: Sequence[Path]) -> list[Path]:
