@@ -140,11 +140,11 @@ def _shown(found: Finding) -> tuple[str, str, str, str]:
 
 
 def _write(output: Path, findings: Sequence[Finding], unreadable: Sequence[tuple[str, str]], *, title: str) -> None:
-    from isc.data.files import write_text
+    from isc.data.files import make_folder, write_text
     from isc.products.page import write_products_page
     from isc.products.submission import write_answers
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     write_answers(output / "answers.json", {one.name: one.answer for one in findings})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

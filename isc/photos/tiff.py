@@ -65,5 +65,5 @@ def buffer_bytes(image: Image.Image) -> int:
     across, down = tags.get(_TILE_WIDTH, width), tags.get(_TILE_HEIGHT, min(height, tags.get(_STRIP_ROWS, height)))
     samples = 1 if tags.get(_PLANES, 1) == _SEPARATE else tags.get(_SAMPLES, 1)
     bits = 32 if tags.get(_PHOTOMETRIC) == _YCBCR else samples * max(tags.get(_BITS, (1,)))
-    held = (across * bits + 7) // 8 * down
+    held: int = (across * bits + 7) // 8 * down
     return 2 * held if tags.get(_COMPRESSION) == _LZMA else held
