@@ -49,7 +49,7 @@ def pair_flags(pairs: Matches, candidates: Matches | None = None, evidence: Evid
     texts = np.full(len(pairs), NO_PIXELS, object)
     if candidates is None or evidence is None or not len(candidates):
         return texts
-    compared = ~np.isnan(evidence).all(axis=1)
+    compared = np.asarray(~np.isnan(evidence).all(axis=1))
     flags = _sided(candidates, evidence, compared)
     order = np.argsort(candidates.keys(), kind="stable")
     keys = candidates.keys()[order]
@@ -118,4 +118,4 @@ def _are_in(pictures: npt.NDArray[np.integer], rows: Mask) -> Mask:
     """Return for each pair [P] whether its picture, by number, is in one of the pairs of the mask."""
     found = np.zeros(int(pictures.max()) + 1, bool)
     found[pictures[rows]] = True
-    return found[pictures]
+    return np.asarray(found[pictures])
