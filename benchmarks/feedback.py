@@ -38,7 +38,8 @@ from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import read_made
 from isc.evaluate.metrics import reliability
 from isc.find.results import Verdict
-from isc.find.verdicts import COLUMN, judge_of, verdict_of
+from isc.find.verdicts import judge_of, verdict_of
+from isc.match.flags import COLUMN
 from isc.serve import schema
 from isc.serve.database import Database
 from isc.serve.intake import NewImage, take_in

@@ -78,3 +78,12 @@ def changed_arguments(data: bytes, chance: random.Random) -> bytes:
         )
         lines[at] = change
     return b"\n".join(lines)
+
+
+def changed_patches(data: bytes, chance: random.Random) -> bytes:
+    """Return changes of the bytes of another file: lines of a place, 0…1, and new bytes in hexadecimal, or `cut`."""
+    lines = data.splitlines() if chance.random() < 0.2 else []
+    for _ in range(chance.choice((1, 2, 8))):
+        new = chance.choice((*NUMBERS, b"\0\0\xc0\x7f" * 50, b"\0\0\x80\x7f", bytes(4096))).hex()
+        lines.append(f"{chance.random():.6f} {new if chance.random() < 0.9 else 'cut'}".encode())
+    return b"\n".join(lines)

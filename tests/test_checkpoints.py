@@ -501,3 +501,14 @@ def test_what_an_url_is():
     assert is_url("https://example.org/w.pt")
     assert not is_url("runs/model.pt")
     assert not is_url("imagenet")
+
+
+def test_a_damaged_name_in_the_table_of_a_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/é.pkl", b"x")
+    data = path.read_bytes()
+    at = data.rindex("é".encode())
+    path.write_bytes(data[:at] + b"\x85\x85" + data[at + 2 :])
+    with pytest.raises(InputError, match=r"a\.pt"):
+        read_state(path)

@@ -21,7 +21,8 @@ from isc.errors import InputError
 from isc.evaluate.report.texts import bytes_text, probability_text
 from isc.find.images import as_pixels
 from isc.find.results import Kind, Match, Verdict
-from isc.find.verdicts import COLUMN, verdict_of
+from isc.find.verdicts import verdict_of
+from isc.match.flags import COLUMN
 from isc.match.verification.alignment import EVIDENCE
 from isc.photos.decode import read_image
 
@@ -87,7 +88,7 @@ def refused(capsys, *arguments: object) -> str:
 def test_find_names_the_photo_of_each_suspect_the_surest_first(world, capsys, monkeypatch):
     monkeypatch.chdir(world)
     rows = list(csv.DictReader(io.StringIO(run(capsys, "find", "photos", "inbox", "--format", "csv"))))
-    assert list(rows[0]) == ["suspect", "photo", "verdict", "probability", "distance", "inliers"]
+    assert list(rows[0]) == ["suspect", "photo", "verdict", "probability", "distance", "inliers", "flags"]
     found = {row["suspect"]: row for row in rows}
     assert found["inbox/the same.jpg"]["photo"] == "photos/S002.jpg"
     assert found[f"inbox/{AWKWARD}"]["photo"] == "photos/S003.jpg", "the name comes back through quotes"

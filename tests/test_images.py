@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageDraw, ImageFile, features
 
 import isc
 from isc.errors import InputError
@@ -330,13 +330,63 @@ def test_a_white_drawing_on_nothing_is_laid_over_black(tmp_path, white):
 
 
 @pytest.mark.parametrize("dark", [(0, 0, 0, 255), (200, 30, 30, 255)])
-def test_any_other_drawing_is_laid_over_white(tmp_path, dark):
-    picture = Image.new("RGBA", (300, 200), (255, 255, 255, 0))
-    picture.paste((255, 255, 255, 255), (0, 0, 300, 60))
-    picture.paste(dark, (100, 80, 180, 150))
-    assert (read_image(saved(tmp_path, picture, "PNG"))[199, 299] == 255).all()
+@pytest.mark.parametrize("side", [300, 1000])
+def test_any_other_drawing_is_laid_over_white(tmp_path, dark, side):
+    """Also one with some white, a page with a border, and a picture that is transparent throughout."""
+    picture = Image.new("RGBA", (side, side), (255, 255, 255, 0))
+    picture.paste((255, 255, 255, 255), (0, 0, side // 10, side // 20))
+    picture.paste(dark, (side // 3, side // 3, side // 2, side * 4 // 5))
+    assert (read_image(saved(tmp_path, picture, "PNG"))[-1, -1] == 255).all()
+    page = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    page.paste(dark, (side // 5, side // 5, side * 4 // 5, side * 4 // 5))
+    border = max(2, side // 90)
+    page.paste((255, 255, 255, 255), (side // 5 + border,) * 2 + (side * 4 // 5 - border,) * 2)
+    assert (read_image(saved(tmp_path, page, "PNG"))[0, 0] == 255).all()
     picture.putalpha(0)
     assert (read_image(saved(tmp_path, picture, "PNG")) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("bar", "ground"),
+    [((0, 0, 0), (128, 128, 128)), ((30, 20, 25), (128, 128, 128)), ((120, 130, 140), (0, 0, 0))],
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_a_white_drawing_with_a_bar_is_laid_over_what_neither_is(tmp_path, bar, ground, kind):
+    picture = Image.new("RGBA", (300, 200), (0, 0, 0, 0))
+    picture.paste((255, 255, 255, 255), (100, 50, 180, 150))
+    picture.paste((*bar, 255), (0, 180, 300, 190))
+    pixels = read_image(saved(tmp_path, picture, kind, **({"lossless": True} if kind == "WEBP" else {})))
+    assert (pixels[60:140, 110:170] == 255).all()
+    assert (pixels[182:188] == bar).all()
+    assert (pixels[0, 0] == ground).all()
+
+
+def test_a_drawing_of_white_black_and_grey_is_laid_over_a_colour(tmp_path):
+    picture = Image.new("RGBA", (300, 200), (0, 0, 0, 0))
+    for at, grey in enumerate((0, 128, 255)):
+        picture.paste((grey, grey, grey, 255), (20 + 90 * at, 50, 80 + 90 * at, 150))
+    ground = read_image(saved(tmp_path, picture, "PNG"))[0, 0]
+    assert all(np.abs(ground.astype(int) - grey).max() > 100 for grey in (0, 128, 255))
+
+
+def test_different_white_drawings_with_the_same_bar_are_no_copies(tmp_path):
+    """Over white each of them was the bar alone."""
+    drawings = []
+    for at in range(2):
+        picture = Image.new("RGBA", (400, 300), (0, 0, 0, 0))
+        pen = ImageDraw.Draw(picture)
+        if at:
+            pen.ellipse((30, 30, 180, 180), fill="white")
+            pen.rectangle((250, 100, 330, 220), fill="white")
+        else:
+            for line in range(9):
+                pen.line((20, 20 + 25 * line, 380, 240 - 20 * line), fill="white", width=5)
+        pen.rectangle((0, 260, 400, 285), fill="black")
+        drawings.append(tmp_path / f"{at}.png")
+        picture.save(drawings[-1])
+    found = isc.compare(*drawings)
+    assert found.probability < 0.5
+    assert isc.compare(drawings[0], drawings[0]).probability > 0.9
 
 
 @pytest.mark.parametrize(("mode", "left", "right"), [("RGB", (1, 2, 3), (9, 8, 7)), ("L", 10, 200)])

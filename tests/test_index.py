@@ -726,6 +726,15 @@ def test_verify_names_what_reading_would_not_notice(path, damage, parts):
         assert part in str(refusal.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_a_search_among_vectors_that_are_no_numbers_names_the_index(path, value):
+    add(path, "ab")
+    overwrite("vectors-0.f32", np.full(8, value, np.float32).tobytes())(path)
+    with pytest.raises(InputError) as refusal:
+        answers(path, 1)
+    assert str(refusal.value).startswith(str(path))
+
+
 @pytest.mark.parametrize("value", ["x'ff'", "CAST(x'ff' AS TEXT)"])
 def test_ids_that_are_no_text_are_refused(path, value):
     add(path, "ab")

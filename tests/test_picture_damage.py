@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import isc
+from benchmarks.damaged_files import bmp, tiff
 from isc.errors import InputError
 from isc.photos import rgb
 from isc.photos.decode import read_image
@@ -27,39 +28,6 @@ GREY = np.repeat(PHOTO[:, :, 1:2], 3, axis=2)
 
 
 # --- TIFFs -----------------------------------------------------------------------------------------------------------
-
-
-def tiff(values, *, order: str = "<", planes: int = 1, photometric: int = 2, packed: bool = False, **more: bool):
-    """A TIFF of the values [H, W] or [H, W, C] in strips of 20 rows, each of which zlib packs if wanted."""
-    values = values if values.ndim == 3 else values[:, :, None]
-    height, width, channels = values.shape
-    values = values.astype(values.dtype.newbyteorder(order))
-    parts = [values] if planes == 1 else [values[:, :, one : one + 1] for one in range(channels)]
-    strips = [np.ascontiguousarray(part[top : top + 20]).tobytes() for part in parts for top in range(0, height, 20)]
-    strips = [zlib.compress(strip) for strip in strips] if packed else strips
-    tags: dict[int, tuple[str, list[int]]] = {
-        256: ("I", [width]), 257: ("I", [height]), 258: ("H", [8 * values.dtype.itemsize] * channels),
-        259: ("H", [8 if packed else 1]), 262: ("H", [photometric]), 273: ("I", [0] * len(strips)),
-        277: ("H", [channels]), 278: ("I", [20]), 279: ("I", [len(strip) for strip in strips]), 284: ("H", [planes]),
-    }  # fmt: skip
-    if more.get("alpha"):
-        tags[338] = ("H", [2])
-    if values.dtype.kind == "f":
-        tags[339] = ("H", [3] * channels)
-    if more.get("signed"):
-        tags[339] = ("H", [2] * channels)
-    begin = 8 + 2 + 12 * len(tags) + 4
-    data = begin + sum(len(struct.pack(order + kind * len(held), *held)) for kind, held in tags.values())
-    tags[273] = ("I", [data + sum(map(len, strips[:at])) for at in range(len(strips))])
-    table, beside = b"", b""
-    for tag, (kind, held) in sorted(tags.items()):
-        raw = struct.pack(order + kind * len(held), *held)
-        at = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(order + "I", begin + len(beside))
-        table += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[kind], len(held)) + at
-        beside += raw if len(raw) > 4 else b""
-    beside = beside.ljust(data - begin, b"\0")
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    return mark + struct.pack(order + "IH", 8, len(tags)) + table + bytes(4) + beside + b"".join(strips)
 
 
 WIDE = PHOTO.astype(np.uint16) * 257
@@ -89,24 +57,13 @@ def test_every_layout_of_a_tiff_gives_the_same_picture(kind, order, packed):
 
 # --- BMPs ------------------------------------------------------------------------------------------------------------
 
-MASKS = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-
-
-def bmp(alpha: np.ndarray | int, header: int) -> bytes:
-    """A BMP of 32 bits a pixel with masks, as headers of 56, 108 and 124 bytes have them."""
-    height, width = PHOTO.shape[:2]
-    rows = np.dstack([PHOTO[::-1, :, ::-1], np.broadcast_to(np.uint8(alpha), (height, width))[::-1]])
-    head = struct.pack("<IiiHHIIiiII", header, width, height, 1, 32, 3, rows.size, 2835, 2835, 0, 0) + MASKS
-    head = head.ljust(header, b"\0")
-    return b"BM" + struct.pack("<IHHI", 14 + header + rows.size, 0, 0, 14 + header) + head + rows.tobytes()
-
 
 @pytest.mark.parametrize("header", [56, 108, 124])
 def test_a_bmp_whose_alpha_is_0_throughout_is_opaque(header):
-    assert (read_image(bmp(0, header)) == PHOTO).all()
-    assert (read_image(bmp(255, header)) == PHOTO).all()
+    assert (read_image(bmp(PHOTO, 0, header)) == PHOTO).all()
+    assert (read_image(bmp(PHOTO, 255, header)) == PHOTO).all()
     half = np.where(np.arange(PHOTO.shape[0])[:, None] < 40, 0, 255) * np.ones((1, PHOTO.shape[1]), int)
-    found = read_image(bmp(half, header))
+    found = read_image(bmp(PHOTO, half, header))
     assert (found[:40] == 255).all()
     assert (found[40:] == PHOTO[40:]).all()
 
@@ -272,17 +229,20 @@ def test_damage_to_what_pixels_depend_on_is_refused():
 # --- very large pictures ---------------------------------------------------------------------------------------------
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from isc.errors import InputError
 from isc.photos.decode import read_image
+def most():  # ru_maxrss would count the memory of the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 read_image(Path(sys.argv[2]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = most()
 try:
     print(*read_image(Path(sys.argv[1])).shape)
 except InputError as error:
     print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(most() - before)
 """
 
 
@@ -293,17 +253,67 @@ def decoded_apart(path: Path) -> tuple[str, int]:
     return said, int(kilobytes) // 1000
 
 
+def in_runs(path: Path, side: int) -> None:
+    """A BMP of side × side pixels of a palette, packed by runs."""
+    rows = (bytes((255, 7)) * (side // 255) + bytes((side % 255, 7, 0, 0))) * side
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(rows), 2835, 2835, 256, 0)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + head + bytes(1024) + rows)
+
+
+def moving(path: Path, side: int) -> None:
+    """A GIF of two frames, the first of which is taken away."""
+    frames = [Image.new("P", (side, rows), rows % 7) for rows in (side, side - 9)]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], disposal=2, transparency=1)
+
+
+def of_colour(mode: str, kind: str, **options):
+    return lambda path, side: Image.new(mode, (side, side)).save(path, kind, **options)
+
+
+STRIP = {"strip_size": 1 << 31}  # a TIFF of one strip
+WRITERS = {
+    "PNG of 1 bit": of_colour("1", "PNG"),
+    "PNG": of_colour("RGBA", "PNG"),
+    "JPEG": of_colour("RGB", "JPEG"),
+    "WebP": of_colour("RGBA", "WEBP", lossless=True, method=0),
+    "AVIF": of_colour("RGBA", "AVIF", subsampling="4:4:4", speed=10),
+    "BMP": in_runs,
+    "GIF": moving,
+    "TIFF": of_colour("RGB", "TIFF", compression="tiff_adobe_deflate", **STRIP),
+    "real TIFF": of_colour("F", "TIFF", compression="tiff_lzw", **STRIP),
+    "TIFF by LZMA": of_colour("L", "TIFF", compression="lzma", **STRIP),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_decoding_takes_is_what_is_counted(tmp_path, kind):
+    """Beside it there are the RGB, which may be joined from strips, and some megabytes for each."""
+    side = 3000
+    WRITERS[kind](tmp_path / "x", side)
+    said, megabytes = decoded_apart(tmp_path / "x")
+    assert said == f"{side} {side} 3"
+    with Image.open(tmp_path / "x") as image:
+        counted = rgb.decoder_bytes(image, image.format) / 1e6
+    copies = 3 if kind in ("BMP", "GIF") else 1  # of one byte a pixel, of which 640 MB are never reached
+    assert megabytes < copies * counted + 2 * 3 * side * side / 1e6 + 36  # strips, and more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    {"PNG": 12500, "WebP": 6300, "AVIF": 7300, "BMP": 16000, "GIF": 16000, "TIFF": 9500, "real TIFF": 8900}.items(),
+)
+def test_the_largest_picture_of_each_format_takes_less_than_a_gigabyte(tmp_path, kind, side):
+    WRITERS[kind](tmp_path / "x", side)
+    said, megabytes = decoded_apart(tmp_path / "x")
+    assert said.endswith(" 3")
+    assert megabytes < 950
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode", "side", "expected"),
-    [
-        ("png", "1", 16000, "5334 5334 3"),
-        ("png", "L", 16000, "5334 5334 3"),
-        ("jpeg", "L", 13000, "6500 6500 3"),
-        ("png", "RGB", 12500, "6250 6250 3"),
-        ("png", "RGB", 12700, "12700 × 12700 pixels take 645 MB to decode; expected at most 640"),
-        ("webp", "RGB", 6400, "6400 × 6400 pixels take 659 MB"),
-    ],
+    [("png", "1", 16000, "5334 5334 3"), ("jpeg", "L", 13000, "6500 6500 3")],
 )
 def test_a_picture_takes_less_than_a_gigabyte_whatever_its_header_says(tmp_path, kind, mode, side, expected):
     path = tmp_path / f"x.{kind}"
@@ -311,6 +321,55 @@ def test_a_picture_takes_less_than_a_gigabyte_whatever_its_header_says(tmp_path,
     said, megabytes = decoded_apart(path)
     assert expected in said
     assert megabytes < 900
+
+
+def stated(data: bytes, **tags: int) -> bytes:
+    """A little-endian TIFF whose header states other numbers for some tags; a tag may be added as tNUMBER."""
+    start = struct.unpack("<I", data[4:8])[0]
+    count = struct.unpack("<H", data[start : start + 2])[0]
+    entries = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
+    known = {struct.unpack("<H", entry[:2])[0]: entry for entry in entries}
+    known |= {int(tag[1:]): struct.pack("<HHII", int(tag[1:]), 4, 1, value) for tag, value in tags.items()}
+    table = struct.pack("<H", len(known)) + b"".join(known[tag] for tag in sorted(known)) + bytes(4)
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + table
+
+
+def tiff_of(mode: str, packed: str) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (64, 64)).save(file, "TIFF", compression=packed)
+    return file.getvalue()
+
+
+LARGE = {"t256": 12600, "t257": 12600, "t278": 12600}
+TOO_LARGE = {
+    "one strip": (stated(tiff_of("RGB", "tiff_lzw"), **LARGE), "12600 × 12600 pixels take 1,111 MB to decode"),
+    "real, one strip": (stated(tiff_of("F", "tiff_lzw"), **LARGE), "12600 × 12600 pixels take 1,270 MB to decode"),
+    "by LZMA": (stated(tiff_of("RGB", "lzma"), **LARGE), "12600 × 12600 pixels take 1,588 MB to decode"),
+    "as YCbCr": (stated(tiff_of("RGB", "tiff_lzw"), t262=6, **LARGE), "12600 × 12600 pixels take 1,270 MB to decode"),
+    "one plane a strip": (stated(tiff_of("RGB", "tiff_lzw"), t284=2, **LARGE), "12600 × 12600 pixels take 794 MB"),
+    "a tile": (stated(tiff_of("RGB", "tiff_lzw"), t322=30000, t323=30000), "64 × 64 pixels take 2,700 MB to decode"),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_LARGE)
+def test_a_tiff_is_refused_by_what_its_strips_and_tiles_take_too(kind):
+    data, expected = TOO_LARGE[kind]
+    with pytest.raises(InputError, match=f"^x.tif: {expected}.*; expected at most 640$"):
+        read_image(data, name="x.tif")
+
+
+def test_a_large_tiff_in_strips_of_few_rows_is_not_refused_by_its_size():
+    data = stated(tiff_of("RGB", "tiff_lzw"), t256=12600, t257=12600, t278=16)
+    with pytest.raises(InputError, match="cannot be decoded"):  # it is the header of another one
+        read_image(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "side", "expected"), [("PNG", "RGB", 12700, "645 MB"), ("WEBP", "RGB", 6400, "659 MB")]
+)
+def test_other_pictures_are_refused_by_their_size(kind, mode, side, expected):
+    with pytest.raises(InputError, match=f"{side} × {side} pixels take {expected} to decode; expected at most 640"):
+        rgb.prepare(Image.new(mode, (side, side)), kind, b"")
 
 
 def test_a_large_progressive_jpeg_is_refused_by_its_coefficients(tmp_path):

@@ -15,7 +15,7 @@ from tests.videos import picture, slides, write_video
 pytest.importorskip("av", reason="needs PyAV (pip install isc[video])")
 
 from isc.video import reading
-from isc.video.reading import Stretch, frame_at, frames, is_video
+from isc.video.reading import Stretch, frame_at, frames, is_video, rate_and_size
 
 
 def times(found):
@@ -183,3 +183,13 @@ def test_wrong_values_are_refused(tmp_path):
     assert is_video("x/a.MP4")
     assert not is_video("x/.mp4")
     assert not is_video("a.jpg")
+
+
+def test_pictures_of_an_unknown_codec_are_refused(tmp_path):
+    path = write_video(tmp_path / "a.mkv", slides([0], seconds=0.2), codec="mpeg4")
+    data = path.read_bytes()
+    assert data.count(b"V_MPEG4/ISO/ASP") == 1
+    path.write_bytes(data.replace(b"V_MPEG4/ISO/ASP", b"V_UNKNOWN/X/YZ!"))
+    for read in (rate_and_size, lambda one: next(frames(one)), lambda one: frame_at(one, 0)):
+        with pytest.raises(InputError, match=r"a\.mkv: its pictures are of a codec that is not known here"):
+            read(path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isc.cli.console import printable
 from isc.cli.tables import print_table, shown_unreadable
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def duplicates(
     isc duplicates my-photos --output same               then open same/index.html
     isc duplicates my-photos --delete-list copies.txt
     """
-    from isc.data.files import write_text
+    from isc.data.files import make_folder, write_text
     from isc.find.duplicates import find_duplicates
     from isc.find.index import Index
     from isc.find.pages import write_groups_page
@@ -62,7 +63,7 @@ def duplicates(
     found = find_duplicates(photos, index=index, model=model, pixels=not fast)
     shown_unreadable(found.unreadable)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         write_text(output / "groups.csv", as_csv(found))
         write_text(output / "groups.json", as_json(found))
         write_groups_page(output / "index.html", found, title=f"Photos of {photos} that show the same")
@@ -71,7 +72,7 @@ def duplicates(
     if form == "table":
         _print_table(found)
         if output:
-            print(f"pictures: {output / 'index.html'}")
+            print(printable(f"pictures: {output / 'index.html'}"))
         if delete_list:
             print(f"{len(found.spare):,} paths in {delete_list}; nothing was deleted")
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isc.cli.console import printable
 from isc.cli.match_output import FORMATS, NUMBERS, TABLE, as_csv, as_json, table_rows
 from isc.cli.tables import print_table, shown_unreadable
 
@@ -55,6 +56,7 @@ def find(
     isc find my-photos suspect.jpg --output found        then open found/index.html
     isc find my-photos inbox --format csv > found.csv
     """
+    from isc.data.files import make_folder
     from isc.find.index import Index
     from isc.find.pages import write_matches_page
     from isc.find.photo_index import cached_path
@@ -71,14 +73,14 @@ def find(
     found = _as_given(found, photos)
     shown_unreadable(found.unreadable)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         _write(output / "matches.csv", as_csv(found))
         _write(output / "matches.json", as_json(found))
         write_matches_page(output / "index.html", found, title=f"Copies of {photos}")
     if form == "table":
         _print_table(found)
         if output:
-            print(f"pictures: {output / 'index.html'}")
+            print(printable(f"pictures: {output / 'index.html'}"))
     else:
         sys.stdout.write(as_csv(found) if form == "csv" else as_json(found))
 

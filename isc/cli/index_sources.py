@@ -14,6 +14,7 @@ from isc.cli.index_output import added_text
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import descriptor_blocks, read_provenance
 from isc.data.ids import id_problem
+from isc.data.json_files import read_text
 from isc.errors import InputError
 from isc.match.inputs import named, read_set
 from isc.search.index.index import Index, is_index
@@ -116,8 +117,8 @@ def picture_of(suspect: str, *, allow_url: bool) -> Path | Picture:
 def read_names(path: Path) -> list[str]:
     """Read one name per line; skip empty lines. Raises InputError for an unreadable file or an invalid name."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).removeprefix("\ufeff").split("\n")
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected one id a line in UTF-8") from error
     for row, line in enumerate(lines, 1):
         if line and (problem := id_problem(line)):

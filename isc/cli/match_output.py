@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from isc.find.results import Match, Matches
 
 FORMATS = ("table", "csv", "json")
-COLUMNS = ("suspect", "photo", "verdict", "probability", "distance", "inliers")
-TABLE = ("verdict", "suspect", "photo", "probability", "distance", "points")
+COLUMNS = ("suspect", "photo", "verdict", "probability", "distance", "inliers", "flags")
+TABLE = ("verdict", "suspect", "photo", "probability", "distance", "points", "flags")
 NUMBERS = frozenset((3, 4, 5))  # columns of TABLE
 
 
 def as_csv(found: Matches, *, nearest: bool = False) -> str:
-    """Return `suspect,photo,verdict,probability,distance,inliers`."""
+    """Return `suspect,photo,verdict,probability,distance,inliers,flags`; several flags have semicolons between them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -40,6 +40,7 @@ def _row(match: Match, nearest: bool) -> tuple[str, ...]:
         "" if match.photo is None else f"{match.probability:.4f}",
         "" if match.distance is None else f"{match.distance:.4f}",
         "" if match.inliers is None else str(match.inliers),
+        ";".join(match.flags),
     )
 
 
@@ -79,6 +80,7 @@ def table_rows(found: Matches, *, nearest: bool = False) -> list[tuple[str, ...]
             "" if match.photo is None else "same file" if match.same_file else probability_text(match.probability),
             "" if match.distance is None else f"{match.distance:.3f}",
             "" if match.inliers is None else str(match.inliers),
+            ", ".join(match.flags),
         )
         for match in found
     ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isc.cli.console import Group
+from isc.cli.console import Group, printable
 from isc.cli.tables import print_table, shown_unreadable
 from isc.errors import InputError, needing
 
@@ -96,7 +96,7 @@ def find(
     rows = [(str(one.clip), *_shown(one)) for one in findings]
     print_table(("clip", "item", "title", "probability", "at"), rows, right=frozenset((3, 4)))
     if output:
-        print(f"pictures: {output / 'index.html'}")
+        print(printable(f"pictures: {output / 'index.html'}"))
 
 
 def _clips(given: Sequence[Path]) -> list[Path]:
@@ -140,11 +140,11 @@ def _shown(found: Finding) -> tuple[str, str, str, str]:
 
 
 def _write(output: Path, findings: Sequence[Finding], unreadable: Sequence[tuple[str, str]], *, title: str) -> None:
-    from isc.data.files import write_text
+    from isc.data.files import make_folder, write_text
     from isc.products.page import write_products_page
     from isc.products.submission import write_answers
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     write_answers(output / "answers.json", {one.name: one.answer for one in findings})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -6,13 +6,15 @@ import logging
 import sys
 from collections.abc import Sequence, Set
 
+from isc.cli.console import printable
+
 log = logging.getLogger(__name__)
 LISTED = 5  # unreadable files that are named
 COLOURS = {"copy": "bold blue", "perhaps": "bold yellow", "none": "dim", "exact": "bold blue", "near": "bold yellow"}
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Set[int] = frozenset()) -> None:
-    """Print the rows under their column names; the columns in `right` are numbers."""
+    """Print the rows under their column names, control characters written out; the columns in `right` are numbers."""
     if not sys.stdout.isatty():
         print(plain_table(columns, rows, right=right), end="")
         return
@@ -23,13 +25,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(columns):
         table.add_column(name, justify="right" if at in right else "left", overflow="fold")
-    for row in rows:
+    for row in _written_out(rows):
         table.add_row(*(Text(cell, style=COLOURS.get(cell, "") if not at else "") for at, cell in enumerate(row)))
     Console().print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Set[int] = frozenset()) -> str:
-    """Return the rows under their column names as aligned lines; the columns in `right` are numbers."""
+    """Return the rows under their column names as aligned lines; the columns in `right` are numbers.
+
+    Control characters, line breaks too, are written out.
+    """
+    rows = _written_out(rows)
     widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
     lines = []
     for row in (columns, *rows):
@@ -39,6 +45,10 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
         )
         lines.append("  ".join(cells).rstrip() + "\n")
     return "".join(lines)
+
+
+def _written_out(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[printable(cell).replace("\n", r"\n") for cell in row] for row in rows]
 
 
 def shown_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:

@@ -20,11 +20,12 @@ from isc.errors import InputError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it becomes `path`, on any failure it is removed.
 
-    Raises InputError if the file cannot be written.
+    Raises InputError if the file cannot be written, and for a device or pipe, which a file would replace.
     """
     beside = path.with_name(f".{path.name}.{_token()}.part")
     try:  # the name is chosen before, so that the file is removed after Ctrl-C at any moment
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_special(path)
+        make_folder(path.parent)
         beside.touch(exist_ok=False)
         yield beside
         beside.replace(path)
@@ -33,6 +34,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, all of them or none. Raises OSError."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        for one in new:
+            with suppress(OSError):
+                one.rmdir()
+        raise
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise InputError for a path of a device, pipe or socket."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is a device, pipe or socket; expected a path of a file")
 
 
 @contextmanager
@@ -55,7 +74,7 @@ def atomic_folder(path: Path, *, owned: Sequence[str] = ()) -> Iterator[Path]:
         with held_folder(new):
             yield new
             with _uninterrupted():
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 replace_folder(target, new, owned=owned)
                 shutil.rmtree(new, ignore_errors=True)
     except OSError as error:

@@ -26,8 +26,9 @@ from isc.find.page import Region
 from isc.find.photo_index import PhotoIndex
 from isc.find.photos import FileState, PhotoFiles, file_state
 from isc.find.results import Match, Matches, Verdict, certainty, surest
-from isc.find.verdicts import COLUMN, NO_PIXELS, OTHER_MODEL, flags_of, judge_of, verdict_of
+from isc.find.verdicts import OTHER_MODEL, judge_of, verdict_of
 from isc.find.videos import joined, suspect_files
+from isc.match.flags import COLUMN, NO_PIXELS, flags_of
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore

@@ -19,7 +19,8 @@ from isc.find.file_table import read_states
 from isc.find.photo_index import PhotoIndex, cached_path
 from isc.find.photos import FileState, below
 from isc.find.results import Group, Groups, Kind, Member, Verdict
-from isc.find.verdicts import COLUMN, Judge, judge_of, verdict_of
+from isc.find.verdicts import Judge, judge_of, verdict_of
+from isc.match.flags import COLUMN
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
 from isc.model.load_inference import DEFAULT_MODEL

@@ -12,7 +12,8 @@ from isc.find.copies import region
 from isc.find.images import as_pixels
 from isc.find.model import Model, load
 from isc.find.results import Match, Verdict
-from isc.find.verdicts import COLUMN, OTHER_MODEL, flags_of, judge_of, verdict_of
+from isc.find.verdicts import OTHER_MODEL, judge_of, verdict_of
+from isc.match.flags import COLUMN, flags_of
 from isc.match.verification.alignment import compare as aligned
 from isc.match.verification.features import local_features
 from isc.model.load_inference import DEFAULT_MODEL

@@ -13,7 +13,7 @@ from isc.evaluate.calibration.files import FILES, Calibration, read_calibration
 from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, WEIGHTS
 from isc.find.results import Verdict
-from isc.match.verification.alignment import EVIDENCE
+from isc.match.flags import COLUMN
 from isc.match.verification.fusion import Fusion
 from isc.match.verification.fusion_files import fusion_for
 
@@ -22,12 +22,7 @@ Floats = npt.NDArray[np.float64]
 SURE, POSSIBLE = 0.9, 0.5  # probabilities from which a pair is a copy, or may be one
 SIGNIFICANT = 12.0  # log_nfa from which pixels speak for a copy (chosen on dev judges, docs/results.md)
 AGREEING = 0.4  # agreement of the grey values from which they do
-FEW_FEATURES = 40  # local features below which a picture is plain: there is too little in it to compare
-DOCUMENT = 0.5  # share of one grey level from which a picture is like a document: a page, a chart, a window, a drawing
-DARK = 0.25  # grey level, 0…1, that 5 % of a picture have to exceed, or it is dark
-PLAIN, DOCUMENT_LIKE, TOO_DARK = "plain", "document-like", "dark"
-NO_PIXELS, OTHER_MODEL = "pixels not compared", "uncalibrated"
-COLUMN = {name: at for at, name in enumerate(EVIDENCE)}
+OTHER_MODEL = "uncalibrated"
 
 
 @dataclass(frozen=True)
@@ -117,18 +112,3 @@ def verdict_of(probability: float, evidence: npt.NDArray[np.float32] | None, *, 
     if agrees and probability >= SURE:
         return Verdict.copy
     return Verdict.perhaps if probability >= POSSIBLE and aligned else Verdict.none
-
-
-def flags_of(evidence: npt.NDArray[np.float32] | None) -> tuple[str, ...]:
-    """Return why the probability of a pair may not hold."""
-    if evidence is None:
-        return ()
-    if np.isnan(evidence).all():
-        return (NO_PIXELS,)
-    few = min(evidence[COLUMN["features_query"]], evidence[COLUMN["features_reference"]]) < FEW_FEATURES
-    told = {
-        PLAIN: few,
-        DOCUMENT_LIKE: not few and evidence[COLUMN["flat"]] > DOCUMENT,
-        TOO_DARK: evidence[COLUMN["light"]] < DARK,
-    }
-    return tuple(flag for flag, holds in told.items() if holds)

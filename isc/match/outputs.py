@@ -21,6 +21,7 @@ from isc.evaluate.report.comparison import Comparison, OtherRun, compare
 from isc.evaluate.report.page import write_report
 from isc.evaluate.report.pair_outcomes import apart
 from isc.evaluate.report.thumbnails import Pictures
+from isc.match.flags import flagged, pair_flags, write_evidence_flags, write_flags
 from isc.match.inputs import OUTPUTS, DescriptorSets
 from isc.match.search import SearchResult
 
@@ -86,15 +87,20 @@ def write_results(
     For a `submitted` result no submission.h5 is written, and the folder's earlier files stay.
     """
     judgement, found, calibrated = results.judgement, results.found, results.calibrated
+    flags = pair_flags(results.matches) if found is None or found.flags is None else found.flags
+    by_pair = {} if found is None or found.flags is None else flagged(results.matches, flags)
     with atomic_folder(output, owned=() if submitted else OUTPUTS) as folder:
         if found is not None and sets is not None:
             _write_found(folder, found, sets, submission=not submitted)
+        if found is not None and found.evidence:
+            write_evidence_flags(folder / "evidence.jsonl", by_pair)
         if results.made:
             write_json(folder / FILE, {"format": FORMAT} | results.made.as_dict())
         if calibrated:
             from isc.evaluate.calibration.apply import write_probabilities
 
             write_probabilities(folder / "probabilities.csv", calibrated)
+            write_flags(folder / "probabilities.csv", flags[results.matches.order()].tolist())
         if judgement:
             write_json(folder / "metrics.json", judgement.metrics.as_dict() | {"intervals": judgement.intervals})
         if judgement and judgement.comparison:
@@ -108,6 +114,7 @@ def write_results(
             pictures=pictures,
             edits=edits,
             evidence=found.evidence if found else {},
+            flags=by_pair if found is not None and found.flags is not None else None,
             provenance=provenance,
             probabilities=results.made is not None and results.made.gives_probabilities,
             calibrated=calibrated.probability if calibrated else None,

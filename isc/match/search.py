@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from isc.config.choices import Device, Engine
 from isc.config.match import NO_FEATURES, WHOLE_ALONE, SearchOptions, VerifyOptions
@@ -35,12 +36,16 @@ PAIRS_PER_QUERY = 10  # default of num_pairs for each query; 500,000 pairs for t
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best pairs of `sets`; if pixels were compared, also the evidence by (query, reference) id, and problems."""
+    """The best pairs of `sets`; if pixels were compared, also the evidence by (query, reference) id, and problems.
+
+    `flags` [M] says of each pair why its probability may not hold, see `isc.match.flags.pair_flags`.
+    """
 
     pairs: ImagePairs
     sets: DescriptorSets
     evidence: Mapping[tuple[str, str], PairEvidence] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
+    flags: npt.NDArray[np.object_] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def _cluster(options: SearchOptions) -> AbstractContextManager[None]:
 
 
 def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verification) -> SearchResult:
+    from isc.match.flags import pair_flags
     from isc.match.verification.compare import verify
     from isc.match.verification.device_compare import device_for
     from isc.match.verification.feature_store import FeatureStore
@@ -98,7 +104,8 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     )
     pairs, evidence = scored(found, candidates, verified, fusion=verification.fusion, k=options.k)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
-    return SearchResult(pairs, sets, evidence, verified.problems)
+    flags = pair_flags(pairs.matches, candidates.matches, verified.evidence)
+    return SearchResult(pairs, sets, evidence, verified.problems, flags)
 
 
 def _with_query_views(sets: DescriptorSets, views: str, pictures: Pictures) -> DescriptorSets:

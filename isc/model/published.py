@@ -131,8 +131,8 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False  # torch.load raises the error
+    except Exception:  # of many types, depending on the damage; torch.load says what is wrong
+        return False
 
 
 def _why_unreadable(error: Exception) -> str:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from isc.errors import InputError
+from isc.photos import tiff
 from isc.photos.repair import has_several_scans
 
 Pixels = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]  # red, green, blue
 MAX_MEMORY = 640_000_000  # bytes that a decoder may take for one picture
 LARGE = 48_000_000  # pixels from which on a picture is decoded at a smaller scale
 STRIP = 4_000_000  # pixels that are converted at a time
-GLANCE = 64  # largest side at which the ground of a transparent picture is chosen
-NEARLY_WHITE, LEAST_SEEN = 225, 0.05  # level of each colour from which white is lost on white; share that has to show
+GLANCE = 256  # largest side at which the ground of a transparent picture is chosen
+GROUNDS = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (255, 0, 255), (0, 255, 0), (0, 128, 255), (255, 160, 0))
+LOST, MAY_VANISH, LITTLE = 31, 0.1, 0.05  # difference of levels that is lost; shares of what is drawn, of the picture
 _ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC = 262  # the TIFF tag
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of a pixel in Pillow; of other modes 4
@@ -29,31 +33,35 @@ def prepare(image: Image.Image, kind: str, head: bytes) -> None:
 
     Its size is known by now, its pixels are not decoded; `head` holds the file's first bytes.
     """
-    pixels, width, height = image.width * image.height, image.width, image.height
-    needed = pixels * _DECODERS.get(kind, _BYTES.get(image.mode, 4))
-    if kind == "JPEG":
-        if pixels > LARGE:
-            image.draft(None, (width // 2, height // 2))
-        needed = image.width * image.height * _BYTES.get(image.mode, 4)
-        needed += _coefficients(image, pixels) if has_several_scans(head) else 0
+    width, height = image.size
+    coefficients = _coefficients(image) if kind == "JPEG" and has_several_scans(head) else 0.0
+    if kind == "JPEG" and width * height > LARGE:
+        image.draft(None, (width // 2, height // 2))
+    needed = coefficients + decoder_bytes(image, kind)
     if needed > MAX_MEMORY:
         raise InputError(
             f"{width} × {height} pixels take {needed / 1e6:,.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}"
         )
 
 
-def _coefficients(image: Image.Image, pixels: int) -> float:
+def decoder_bytes(image: Image.Image, kind: str) -> float:
+    """Return the bytes that decoding an opened picture of this format takes, without the coefficients of a JPEG."""
+    return image.width * image.height * _DECODERS.get(kind, _BYTES.get(image.mode, 4)) + tiff.buffer_bytes(image)
+
+
+def _coefficients(image: Image.Image) -> float:
     """Return the bytes of all coefficients of a JPEG, two each."""
     sampling: list[tuple[int, int]] = [(across, down) for _, across, down, _ in getattr(image, "layer", ())]
     largest = max((across * down for across, down in sampling), default=1)
-    return 2.0 * pixels * sum(across * down for across, down in sampling) / largest
+    return 2.0 * image.width * image.height * sum(across * down for across, down in sampling) / largest
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
     """Return a decoded picture as RGB, uint8 [H, W, 3]: EXIF orientation applied, alpha over a ground.
 
-    The ground is white; it is black where what is drawn is itself white and could not be seen. A picture of more than
-    LARGE pixels is averaged over squares of 2 × 2, 3 × 3 … pixels.
+    The ground is white unless more than a tenth of what is drawn could not be seen on it; then it is black, grey or a
+    colour that is not in the drawing. A picture of more than LARGE pixels is averaged over squares of 2 × 2, 3 × 3 …
+    pixels.
     """
     factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
     ground = _ground(image) if _has_alpha(image) else None
@@ -84,20 +92,39 @@ def _strips(image: Image.Image, factor: int) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _ground(image: Image.Image) -> str:
-    """Return the colour to lay a transparent picture over: black if nearly all that is opaque is white, else white."""
+def _ground(image: Image.Image) -> Colour:
+    """Return the colour to lay a transparent picture over: the first of GROUNDS on which the drawing can be seen.
+
+    On white up to MAY_VANISH of what is drawn may vanish, on the others LITTLE. If there is none, the ground is the one
+    on which least vanishes. White it is too if all, or nearly nothing, is transparent.
+    """
     size = min(image.width, GLANCE), min(image.height, GLANCE)
-    pixels = np.asarray(image.resize(size, Image.Resampling.NEAREST).convert("RGBA"), np.float32)
+    pixels = np.asarray(image.resize(size, Image.Resampling.NEAREST).convert("RGBA"))
     opaque = pixels[..., 3] / 255
-    seen_on_white = (opaque * (pixels[..., :3].min(axis=2) < NEARLY_WHITE)).sum()
-    hidden = opaque.sum() > 0 and seen_on_white < LEAST_SEEN * opaque.sum()
-    return "black" if hidden and opaque.mean() < 1 - LEAST_SEEN else "white"
+    if not 0 < opaque.sum() < (1 - LITTLE) * opaque.size:
+        return GROUNDS[0]
+    vanishing = [_vanishing(pixels[..., :3], opaque, ground) for ground in GROUNDS]
+    found = (at for at, share in enumerate(vanishing) if share <= (LITTLE if at else MAY_VANISH))
+    return GROUNDS[next(found, int(np.argmin(vanishing)))]
 
 
-def _as_rgb(image: Image.Image, ground: str | None) -> Image.Image:
+def _vanishing(colours: Pixels, opaque: npt.NDArray[np.float64], ground: Colour) -> float:
+    """Return the share of what is drawn that cannot be told from the ground.
+
+    Pixels of its colour [H, W, 3] vanish where they touch what is transparent, by `opaque` [H, W]; a white page with a
+    dark border can be seen on white.
+    """
+    near = np.abs(colours.astype(np.int16) - np.array(ground, np.int16)).max(axis=2) < LOST
+    clear = opaque < 0.5
+    _, pieces = cv2.connectedComponents((near | clear).astype(np.uint8), connectivity=4)
+    open_pieces = np.unique(pieces[clear])
+    return float((opaque * (near & np.isin(pieces, open_pieces))).sum() / opaque.sum())
+
+
+def _as_rgb(image: Image.Image, ground: Colour | None) -> Image.Image:
     if ground is not None:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*ground, 255)), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -8,8 +8,11 @@ import re
 
 from PIL import Image, TiffImagePlugin, _imaging
 
-_BITS, _PLANES = 258, 284  # tags
-_SEPARATE = 2
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 259, 262, 277  # tags
+_STRIP_ROWS, _PLANES, _TILE_WIDTH, _TILE_HEIGHT = 278, 284, 322, 323
+_SEPARATE = 2  # of _PLANES
+_YCBCR = 6  # of _PHOTOMETRIC
+_LZMA = 34925  # of _COMPRESSION
 _BANDS = frozenset("RGBA")
 _BIG_ENDIAN = re.compile(r";(16|32)B(S|F|)$")
 
@@ -48,3 +51,19 @@ def mend(image: Image.Image) -> None:
         elif tile.codec_name == "libtiff":
             mode = _BIG_ENDIAN.sub(r";\1N\2", mode)
         image.tile[number] = tile._replace(args=(mode, *tile.args[1:]))
+
+
+def buffer_bytes(image: Image.Image) -> int:
+    """Return the bytes that libtiff takes beside the picture: those of one strip or tile; 0 if Pillow reads it alone.
+
+    A tile may be larger than its picture. With LZMA the window of the decompressor may be as large as the strip.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or all(one.codec_name != "libtiff" for one in image.tile):
+        return 0
+    tags = image.tag_v2
+    width, height = tags[_WIDTH], tags[_HEIGHT]
+    across, down = tags.get(_TILE_WIDTH, width), tags.get(_TILE_HEIGHT, min(height, tags.get(_STRIP_ROWS, height)))
+    samples = 1 if tags.get(_PLANES, 1) == _SEPARATE else tags.get(_SAMPLES, 1)
+    bits = 32 if tags.get(_PHOTOMETRIC) == _YCBCR else samples * max(tags.get(_BITS, (1,)))
+    held: int = (across * bits + 7) // 8 * down
+    return 2 * held if tags.get(_COMPRESSION) == _LZMA else held

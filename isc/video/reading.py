@@ -194,6 +194,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         if not container.streams.video:
             raise InputError(f"{path}: has no pictures, only other streams; expected a video")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"{path}: its pictures are of a codec that is not known here; expected {_known()}")
         stream.thread_type = "AUTO"
         yield container, stream
 

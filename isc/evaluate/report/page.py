@@ -60,6 +60,7 @@ def write_report(
     pictures: Pictures | None = None,
     edits: Edits | None = None,
     evidence: Mapping[tuple[str, str], Evidence] | None = None,
+    flags: Mapping[tuple[str, str], str] | None = None,
     provenance: Mapping[str, str] | None = None,
     probabilities: bool = False,
     calibrated: npt.NDArray[np.float64] | None = None,
@@ -71,10 +72,11 @@ def write_report(
     """Write the page to `path`.
 
     `edits` holds the names of each query's edits, by query id; `evidence` the matching regions, by (query, reference)
-    id. With `probabilities` the scores are probabilities, and the page shows their reliability; with `calibrated` [M],
-    the probabilities of `matches`, it shows theirs, and with `accepted` [M] whether each pair reaches the threshold of
-    the calibration, which `acceptance` describes. Missing `metrics` and `resampled` (`bootstrap` at 90 %
-    precision) are computed from the ground truth; without ground truth the page shows the scores and the best pairs.
+    id; `flags` why the probability of a pair may not hold, None if no pixels were compared. With `probabilities` the
+    scores are probabilities, and the page shows their reliability; with `calibrated` [M], the probabilities of
+    `matches`, it shows theirs, and with `accepted` [M] whether each pair reaches the threshold of the calibration,
+    which `acceptance` describes. Missing `metrics` and `resampled` (`bootstrap` at 90 % precision) are computed from
+    the ground truth; without ground truth the page shows the scores and the best pairs.
     `compare` adds another run judged by the same ground truth. Without `pictures` the sheets are tables. A picture that
     cannot be read is replaced by the reason.
     """
@@ -104,6 +106,8 @@ def write_report(
         kinds=_kinds(all_sheets, edits or {}),
         edits=edits or {},
         evidence=evidence or {},
+        flags=flags or {},
+        no_pixels=flags is None and believed is not None,
         picture=picture_maker(pictures) if pictures else None,
         acceptance=acceptance,
         said=_said(matches, all_sheets, believed, accepted, is_score=calibrated is None),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isc.data.descriptors import Descriptors
+from isc.data.files import make_folder
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.runtime.progress import Report
@@ -69,7 +70,7 @@ class Index:
         manifest = Manifest.of(dim, provenance, model)
         beside = path.parent / f".{path.name}.{os.getpid()}.part"
         with named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             try:
                 beside.mkdir()
                 write_manifest(beside, manifest)

@@ -93,7 +93,7 @@ class Snapshot:
 
         A list of neighbours is settled if enough of its live rows are nearer than its last row: rows outside the list
         can then neither precede nor tie. The other queries are searched again with longer lists. Raises InputError if
-        the table of ids has fewer live rows than its state says.
+        the table of ids has fewer live rows than its state says, or a vector has values that are not finite.
         """
         from isc.search.exact import nearest
 
@@ -107,7 +107,11 @@ class Snapshot:
             for start in range(0, len(unfinished), step):
                 block = unfinished[start : start + step]
                 report = _part_of(progress, len(queries) - len(unfinished) + start, len(block), len(queries))
-                row, distance = nearest(queries[block], self.vectors, k=ask, progress=report)
+                try:
+                    row, distance = nearest(queries[block], self.vectors, k=ask, progress=report)
+                except InputError as error:
+                    self._require_finite()
+                    raise InputError(f"{self.path}: {error}") from error
                 rows, at = np.unique(row, return_inverse=True)
                 rank = _ranked(self.names(rows), rows)[1][at].reshape(row.shape)
                 beyond = np.inf if ask == self.state.rows else distance[:, -1:]
@@ -142,10 +146,14 @@ class Snapshot:
         for name in names:
             if problem := id_problem(name):
                 raise InputError(f"{path}: id {name!r} {problem}")
+        self._require_finite()
+
+    def _require_finite(self) -> None:
+        """Raise InputError for the first row with a value that is not finite."""
         if (row := non_finite_row(self.vectors)) is not None:
             owner = self.names(np.array([row])).get(row)
             what = "a dead row" if owner is None else f"id {owner!r}"
-            file = vectors_path(self.path, state.generation)
+            file = vectors_path(self.path, self.state.generation)
             raise InputError(f"{file}: row {row}: {what} has NaN or infinite values; restore it from a copy")
 
 

@@ -16,7 +16,8 @@ from isc import __version__
 from isc.evaluate.calibration.files import read_calibration
 from isc.find.copies import region
 from isc.find.results import Verdict
-from isc.find.verdicts import COLUMN, flags_of, judge_of, verdict_of
+from isc.find.verdicts import judge_of, verdict_of
+from isc.match.flags import COLUMN, flags_of
 from isc.match.verification.alignment import compare
 from isc.match.verification.feature_store import PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
