@@ -21,7 +21,7 @@ from isc.benchmark.make import make_benchmark
 from isc.benchmark.plan import planned
 from isc.benchmark.presets import Recipe
 from isc.benchmark.sizes import Sizes, Wanted, sizes_for
-from isc.benchmark.work_folder import part_of
+from isc.benchmark.work_folder import finish, part_of, workshop
 from isc.data.csv_files import read_ground_truth
 from isc.errors import InputError
 from isc.photos.decode import read_image
@@ -441,3 +441,14 @@ def test_auglys_edits_are_read_by_name_or_by_what_the_line_says(tmp_path):
 def test_missing_edits_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_edits(tmp_path / "none.jsonl")
+
+
+def test_temporary_files_of_a_killed_writer_are_no_part_of_the_benchmark(tmp_path):
+    with workshop(tmp_path / "made", {"version": 2}) as part:
+        (part / "benchmark").mkdir()
+        for folder in (part, part / "benchmark"):
+            (folder / ".benchmark.json.0123abcd.part").write_text("half")
+        (part / "benchmark" / "edits.jsonl").write_text("")
+    with workshop(tmp_path / "made", {"version": 2}) as part:
+        finish(part, tmp_path / "made")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["edits.jsonl"]

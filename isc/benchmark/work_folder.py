@@ -29,6 +29,7 @@ RECORD, LOCK, MADE_WITH = "benchmark.json", "lock", "made_with.json"
 OF_THE_PICTURES = ("benchmark", "journal.jsonl")  # files that depend on the whole configuration
 PHOTOS = "photos_sha256"  # configuration key: the list of photos
 OF_THE_PHOTOS = ("version", PHOTOS, "min_photo_side")  # configuration keys that all files depend on
+REMAINS = ".*.????????.part"  # temporary files of a killed writer
 MADE = "made"  # key of the results in benchmark.json
 
 
@@ -102,6 +103,8 @@ def _make_ready(part: Path, made_with: Mapping[str, Any]) -> None:
         _remove(part, [path.name for path in part.iterdir() if path.name != LOCK])
     elif different:
         _remove(part, OF_THE_PICTURES)
+    for remains in part.rglob(REMAINS):
+        remains.unlink()
     write_json(record, made_with)
 
 
