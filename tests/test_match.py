@@ -22,6 +22,7 @@ from isc.evaluate.report.comparison import compare, read_run
 from isc.match import outputs
 from isc.match.inputs import DescriptorSets
 from isc.match.outputs import write_views
+from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.fusion_files import fusion_for
 from isc.search.multi_view import ImagePairs
 
@@ -871,7 +872,8 @@ def test_pixels_are_compared_once_a_pair_of_images(place, benchmark, descriptors
     assert len(scores) == len(rows) == 60
     seen = {(q, r): (distance, *views) for distance, q, r, *views in best_views(place)}
     nearest = {pair for q in {q for q, _ in seen} for pair in sorted((p for p in seen if p[0] == q), key=seen.get)[:3]}
-    by_distance = fusion_for("model", {})[0].probability(np.array([seen[pair][0] for pair in scores]))
+    missing = np.full((len(scores), len(EVIDENCE)), np.nan, np.float32)
+    by_distance = fusion_for("model", {})[0].probability(np.array([seen[pair][0] for pair in scores]), missing)
     alone = dict(zip(scores, by_distance, strict=True))
     assert 0 < len(set(scores) - nearest) < 60
     for pair, score in scores.items():

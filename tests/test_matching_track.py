@@ -43,7 +43,7 @@ MADE_BY = {"weights": "isc_small", "weights_sha256": json.loads(SHIPPED_FUSION.r
 SHIPPED_HASH = f"weights_sha256 {MADE_BY['weights_sha256'][:4]}"
 KEYS = [
     "query_id", "reference_id", "score", "distance", "inliers", "log_nfa", "agreement", "mirrored", "query_region",
-    "reference_region", "matrix",
+    "reference_region", "matrix", "flags",
 ]  # fmt: skip
 FILES = {"predictions.csv", "submission.h5", "match.json", "evidence.jsonl", "report"}
 FOLDERS = ("query_images=queries", "reference_images=references")
