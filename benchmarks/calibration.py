@@ -1,11 +1,12 @@
 """Quality of the stored probabilities and thresholds on runs that they were not fitted on.
 
-    python -m benchmarks.calibration NAME=RUN_DIR:GT.csv[:QUERIES.h5] …
+    python -m benchmarks.calibration NAME=RUN_DIR:GT.csv[:QUERIES.h5] … [--calibration FILE.json]
 
 Each RUN_DIR is an output of match.py for descriptors of a model with a calibration; QUERIES.h5 are the queries'
 descriptors, for runs by distance. Each run is also judged with fewer copies among its queries: those with a copy are
 left out at random until the wanted share is left, in DRAWS draws that are counted together. The figures say what a user
-with such a share sees: the precision of the accepted pairs, beside the precision that was asked for.
+with such a share sees: the precision of the accepted pairs, beside the precision that was asked for. --calibration takes
+another file than the model's, such as one that `isc calibrate` has fitted without a kind of edits; it is not published.
 """
 
 import argparse
@@ -58,13 +59,13 @@ class Run:
         )
 
 
-def read(text: str) -> Run:
+def read(text: str, calibration: str = MODEL) -> Run:
     name, _, rest = text.partition("=")
     folder, truth_path, *queries = rest.split(":")
     truth, made = read_ground_truth(Path(truth_path)), read_made(Path(folder))
     matches = read_predictions(Path(folder) / "predictions.csv", max_rows=made.queries * made.references)
     matches = matches.take(truth.judged(matches))
-    stored, note = calibration_for(MODEL, made)
+    stored, note = calibration_for(calibration, made)
     if stored is None:
         raise SystemExit(f"{text}: no calibration holds: {note}")
     unrelated = None
@@ -108,8 +109,13 @@ def row(run: Run, share: float | None) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN_DIR:GT.csv[:QUERIES.h5]")
-    runs = [read(text) for text in parser.parse_args().runs]
-    save("calibration", [row(run, share) for run in runs for share in SHARES])
+    parser.add_argument("--calibration", default=MODEL, metavar="FILE.json")
+    given = parser.parse_args()
+    rows = [row(run, share) for run in (read(text, given.calibration) for text in given.runs) for share in SHARES]
+    if given.calibration == MODEL:
+        save("calibration", rows)
+    else:
+        print(*rows, sep="\n")
 
 
 if __name__ == "__main__":
