@@ -5,8 +5,9 @@
 Each RUN_DIR is an output of match.py for descriptors of a model with a calibration; QUERIES.h5 are the queries'
 descriptors, for runs by distance. Each run is also judged with fewer copies among its queries: those with a copy are
 left out at random until the wanted share is left, in DRAWS draws that are counted together. The figures say what a user
-with such a share sees: the precision of the accepted pairs, beside the precision that was asked for. --calibration takes
-another file than the model's, such as one that `isc calibrate` has fitted without a kind of edits; it is not published.
+with such a share sees: the precision of the accepted pairs, beside the precision that was asked for. --calibration
+takes another file than the model's, such as one that `isc calibrate` has fitted without a kind of edits; it is not
+published.
 """
 
 import argparse
