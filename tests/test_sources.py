@@ -442,7 +442,7 @@ def test_a_cut_member_is_named_with_its_sizes(tmp_path):
     whole, (at, size) = path.read_bytes(), data_of(path)[1]
     for left in (0, 1, size - 1):
         path.write_bytes(whole[: at + left])
-        refused(path, f"s.tar::b.jpg: the tar file ends after {left:,} of its {size:,} bytes; fetch it again")
+        refused(path, f"s.tar::'b.jpg': the tar file ends after {left:,} of its {size:,} bytes; fetch it again")
 
 
 def test_a_tar_that_ends_in_zeros_where_members_were_is_refused(tmp_path):

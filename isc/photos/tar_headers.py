@@ -129,7 +129,7 @@ class _Reader:
     def _member(self, kind: bytes, data: int, size: int, facts: dict[str, str]) -> Iterator[Member]:
         name = facts["path"]
         if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in facts):
-            raise InputError(f"{self.path}::{name}: is stored as a sparse file; repack without --sparse")
+            raise InputError(f"{self.path}::{name!r}: is stored as a sparse file; repack without --sparse")
         if kind in _FOLDERS_AND_DEVICES or (kind in b"\x000" and name.endswith("/")):
             return
         if kind in (_HARD_LINK, _SYMBOLIC_LINK):
@@ -139,7 +139,7 @@ class _Reader:
         if data + size > self.end:
             left = max(0, self.end - data)
             raise InputError(
-                f"{self.path}::{name}: the tar file ends after {left:,} of its {size:,} bytes; fetch it again"
+                f"{self.path}::{name!r}: the tar file ends after {left:,} of its {size:,} bytes; fetch it again"
             )
         yield Member(name, data, size)
 
