@@ -79,7 +79,6 @@ def _said(name: str, path: Path) -> str:
 
 def run(names: Sequence[str], *, minutes: float, first: int = 0) -> tuple[list[dict[str, object]], list[str]]:
     """Run cases of these classes for some minutes, of each at least LEAST; return a row for each, and the failures."""
-    logging.disable()
     rows: list[dict[str, object]] = []
     failures: list[str] = []
     for name in names:
@@ -104,6 +103,7 @@ def main() -> None:
     parser.add_argument("--only", choices=KINDS, help="one class")
     parser.add_argument("--seed", type=int, default=0, help="the number of the first case")
     given = parser.parse_args()
+    logging.disable()
     rows, failures = run([given.only] if given.only else list(KINDS), minutes=given.minutes, first=given.seed)
     if given.only is None and given.seed == 0:
         save("fuzz", rows)
