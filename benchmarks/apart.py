@@ -20,8 +20,8 @@ from benchmarks import RESULTS
 from isc.benchmark.near_duplicates import FARTHEST, LEAST, NEIGHBOURS, describe
 from isc.data.csv_files import write_csv
 from isc.data.matches import Matches
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.compare import verify
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.folders import list_images
 from isc.search.exact import nearest
 

@@ -28,8 +28,8 @@ from benchmarks import save
 from isc.benchmark.near_duplicates import describe
 from isc.data.csv_files import read_ground_truth
 from isc.data.matches import Matches
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.compare import verify
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import Pixels, read_image
 from isc.photos.folders import list_images
 from isc.photos.resizing import fit_within

@@ -36,10 +36,10 @@ from isc.errors import InputError
 from isc.evaluate.metrics import Metrics, evaluate, reliability
 from isc.match.inputs import read_sides
 from isc.match.query_views import with_query_views
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
 from isc.match.verification.fusion_files import MODEL, fusion_for
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import Pixels, read_image
 from isc.photos.folders import list_images
 from isc.photos.resizing import fit_within

@@ -14,7 +14,6 @@ from isc.config.train import AugmentConfig
 from isc.errors import InputError
 from isc.match.verification import batched_fit, device_compare
 from isc.match.verification.affine_fit import best_fit, paired
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.batched_fit import WIDTHS, best_fits
 from isc.match.verification.compare import Verified, verify
 from isc.match.verification.device_compare import device_for
@@ -22,6 +21,7 @@ from isc.match.verification.feature_rows import FeatureRows
 from isc.match.verification.feature_store import FeatureStore
 from isc.match.verification.features import LocalFeatures, local_features
 from isc.match.verification.fusion_files import MODEL, fusion_for
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import encode_jpeg, read_image
 from isc.photos.folders import SAMPLE, list_images
 from isc.train.augment.augmenter import Augmenter

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from isc.match.verification.alignment import EVIDENCE, compare
+from isc.match.verification.alignment import compare
 from isc.match.verification.colours import colours_apart
 from isc.match.verification.features import COLOURS_SIDE, local_features
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import read_image
 from tests.conftest import SAMPLE
 

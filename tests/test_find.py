@@ -23,7 +23,7 @@ from isc.find.images import as_pixels
 from isc.find.results import Kind, Match, Verdict
 from isc.find.verdicts import verdict_of
 from isc.match.flags import COLUMN
-from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import read_image
 
 SAMPLE = Path(isc.__file__).parent / "sample"

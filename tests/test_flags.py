@@ -18,8 +18,9 @@ from isc.data.matches import Matches
 from isc.find.results import Match, Verdict
 from isc.find.results import Matches as Found
 from isc.match.flags import flags_of, pair_flags, write_evidence_flags
-from isc.match.verification.alignment import EVIDENCE, compare
+from isc.match.verification.alignment import compare
 from isc.match.verification.features import local_features
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import read_image
 from tests.conftest import SAMPLE, Workplace
 

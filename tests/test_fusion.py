@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from isc.evaluate.additive import FALLS, LEAST_COPIES, RIDGE, RISES, Additive, Curve
 from isc.evaluate.metrics import reliability
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.fusion import ALIGNED, GLOBAL, LOGARITHMIC, UNALIGNED, Fusion, fit_fusion
 from isc.match.verification.fusion_files import fusion_for
+from isc.match.verification.quantities import EVIDENCE
 
 AT = {name: column for column, name in enumerate(EVIDENCE)}
 COPIES = 0.4  # share of the drawn pairs

@@ -19,10 +19,10 @@ from isc.data.matches import GroundTruth, Matches
 from isc.data.model_files import SHIPPED, beside_model, require_model
 from isc.errors import InputError
 from isc.evaluate.metrics import evaluate
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.compare import Problem, Verified
 from isc.match.verification.fusion import fit_fusion
 from isc.match.verification.fusion_files import fusion_for, read_fusion
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.folders import SAMPLE, list_images
 
 QUERIES, COPIES, REFERENCES, DIM = 240, 160, 200, 16

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from isc.match.verification import affine_fit
 from isc.match.verification import alignment as geometry
 from isc.match.verification.affine_fit import LEAST_INLIERS, log_nfa
-from isc.match.verification.alignment import EVIDENCE, Alignment, agreement, compare
+from isc.match.verification.alignment import Alignment, agreement, compare
 from isc.match.verification.features import LocalFeatures, flatness, local_features, mirrored
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import Pixels, encode_jpeg, read_image
 from isc.photos.folders import SAMPLE, list_images
 from isc.photos.resizing import fit_within

@@ -22,8 +22,8 @@ from isc.evaluate.report.comparison import compare, read_run
 from isc.match import outputs
 from isc.match.inputs import DescriptorSets
 from isc.match.outputs import write_views
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.fusion_files import fusion_for
+from isc.match.verification.quantities import EVIDENCE
 from isc.search.multi_view import ImagePairs
 
 QUERIES, REFERENCES, DIM = 6, 30, 8

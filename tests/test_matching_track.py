@@ -27,10 +27,11 @@ from isc.match import query_views as looks_module
 from isc.match.query_views import with_query_views
 from isc.match.run import match
 from isc.match.verification import tasks
-from isc.match.verification.alignment import EVIDENCE, Alignment, compare
+from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.features import local_features
 from isc.match.verification.fusion import Fusion
 from isc.match.verification.fusion_files import fusion_for, read_fusion
+from isc.match.verification.quantities import EVIDENCE
 from isc.match.verification.rescore import PairEvidence, best_of_each, replaced, write_evidence
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE, list_images

@@ -25,10 +25,11 @@ from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.match.verification import compare as module
 from isc.match.verification import shelf, tasks
-from isc.match.verification.alignment import EVIDENCE, Alignment, compare
+from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.compare import Problem, Verified, verify, write_not_compared
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import local_features
+from isc.match.verification.quantities import EVIDENCE
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE, list_images
 

@@ -523,7 +523,7 @@ def test_a_sparse_member_is_refused(tmp_path):
         member = tarfile.TarInfo("a.jpg")
         member.type = tarfile.GNUTYPE_SPARSE
         tar.addfile(member)
-    refused(tmp_path / "s.tar", "s.tar::a.jpg", "sparse")
+    refused(tmp_path / "s.tar", "s.tar::'a.jpg'", "sparse")
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------

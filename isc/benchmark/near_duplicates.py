@@ -25,8 +25,8 @@ from isc.data.hdf5 import read_descriptors
 from isc.data.ids import FloatArray
 from isc.data.matches import Matches
 from isc.match.query_views import run_extract
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.compare import verify
+from isc.match.verification.quantities import EVIDENCE
 from isc.runtime.progress import progress
 from isc.search.exact import nearest
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from isc.data.csv_files import write_csv
 from isc.data.files import write_text
 from isc.data.matches import Matches
-from isc.match.verification.alignment import EVIDENCE
+from isc.match.verification.quantities import EVIDENCE
 
 Evidence = npt.NDArray[np.float32]
 Texts = npt.NDArray[np.object_]

@@ -18,10 +18,11 @@ from isc.data.csv_files import write_csv
 from isc.data.ids import IntArray
 from isc.data.matches import Matches
 from isc.errors import InputError
-from isc.match.verification.alignment import EVIDENCE, Alignment
+from isc.match.verification.alignment import Alignment
 from isc.match.verification.device_compare import compared_on
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import LocalFeatures
+from isc.match.verification.quantities import EVIDENCE
 from isc.match.verification.shelf import FeatureShelf
 from isc.match.verification.tasks import (
     Compare,

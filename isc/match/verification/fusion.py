@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from isc.data.json_files import Fields
 from isc.evaluate.additive import FALLS, FREE, RISES, Additive, fit_additive, logistic
-from isc.match.verification.alignment import EVIDENCE
 from isc.match.verification.features import MAX_FEATURES
+from isc.match.verification.quantities import EVIDENCE
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from isc.data.files import write_text
 from isc.data.groups import rank_in_group
 from isc.data.matches import Matches
-from isc.match.verification.alignment import EVIDENCE, Alignment
+from isc.match.verification.alignment import Alignment
 from isc.match.verification.compare import Verified
 from isc.match.verification.fusion import Fusion
+from isc.match.verification.quantities import EVIDENCE
 from isc.search.multi_view import ImagePairs
 
 LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")
