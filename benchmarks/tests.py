@@ -1,8 +1,9 @@
 """Seconds of the tests, and of all that has to hold before a change lands, beside what is wanted on two quiet cores.
 
-    python -m benchmarks.tests
+    python -m benchmarks.tests [STEP …]
 
-Runs the steps of .ci/run one after another, then `make test-fast`; ends with the output of the first that fails.
+Runs the steps of .ci/run one after another, then `make test-fast`, or those that are named; ends with the output of the
+first that fails.
 """
 
 import os
@@ -51,13 +52,14 @@ def timed(step: str) -> tuple[float, float, int | None]:
 
 def main() -> None:
     rows, walls, cpus = [], 0.0, 0.0
-    for step in (*STEPS, "test-fast"):
+    named = sys.argv[1:] or [*STEPS, "test-fast"]
+    for step in named:
         wall, cpu, tests = timed(step)
         print(f"make {step}: {wall:.0f} s, {tests} tests", file=sys.stderr)
         rows.append(row(f"make {step}", wall, cpu, WANTED.get(step), tests))
         if step in STEPS:
             walls, cpus = walls + wall, cpus + cpu
-        if step == STEPS[-1]:
+        if step == STEPS[-1] and set(STEPS) <= set(named):
             rows.append(row("these four, as .ci/run has them", walls, cpus, ALL, None))
     save("tests", rows)  # not before: a test compares docs/results.md with what is saved
 
