@@ -735,6 +735,24 @@ def test_a_search_among_vectors_that_are_no_numbers_names_the_index(path, value)
     assert str(refusal.value).startswith(str(path))
 
 
+@pytest.mark.parametrize("row", ["'x'", "NULL", "1.5"])
+def test_rows_that_are_no_numbers_are_refused(row):
+    """As a damaged schema gives them."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE images (row, id)")
+        database.execute(f"INSERT INTO images VALUES (0, 'a'), ({row}, 'b')")
+        with pytest.raises(sqlite3.DataError, match="is no whole number"):
+            storage.live_rows(database, storage.State(0, 2, 2, "now"))
+
+
+def test_a_damaged_text_in_a_message_of_sqlite_is_refused_in_one_line(path):
+    with (
+        pytest.raises(InputError, match=r"index\.sqlite: damaged \(.*\); restore it from a copy$"),
+        storage.named(path),
+    ):
+        b"\xf1".decode()
+
+
 @pytest.mark.parametrize("value", ["x'ff'", "CAST(x'ff' AS TEXT)"])
 def test_ids_that_are_no_text_are_refused(path, value):
     add(path, "ab")

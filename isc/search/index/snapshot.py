@@ -139,8 +139,9 @@ class Snapshot:
             count, first, last = self.database.execute("SELECT count(*), min(row), max(row) FROM images").fetchone()
             names = [name for (name,) in self.database.execute("SELECT id FROM images")]
         if problem != "ok":
-            raise InputError(f"{path}: {problem}; restore it from a copy")
-        if count != state.live or (count and not 0 <= first <= last < state.rows):
+            raise InputError(f"{path}: {' '.join(problem.split())}; restore it from a copy")
+        numbers = type(first) is type(last) is int
+        if count != state.live or (count and not (numbers and 0 <= first <= last < state.rows)):
             held = f"{count:,} images in rows {first}…{last}"
             raise InputError(f"{path}: {held}; expected {state.live:,} in rows 0…{state.rows - 1}: restore a copy")
         for name in names:

@@ -82,6 +82,8 @@ def named(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder / DATABASE}: cannot be used ({error}); free space, or restore it from a copy"
         ) from error
+    except UnicodeDecodeError as error:  # a damaged text, which SQLite repeats in its message
+        raise InputError(f"{folder / DATABASE}: damaged ({error}); restore it from a copy") from error
     except FileNotFoundError as error:
         raise InputError(f"{error.filename or folder}: no such file; restore it from a copy") from error
     except OSError as error:
@@ -192,6 +194,8 @@ def require_texts(names: Iterable[object]) -> None:
 def live_rows(database: sqlite3.Connection, state: State) -> npt.NDArray[np.int64]:
     """Return the rows that belong to an image, rising [live]. Raises sqlite3.DataError if they do not fit the state."""
     rows = [row for (row,) in database.execute("SELECT row FROM images ORDER BY row")]
+    if wrong := [row for row in rows if type(row) is not int]:
+        raise sqlite3.DataError(f"the row {wrong[0]!r} is no whole number")
     if len(rows) != state.live or (rows and not 0 <= rows[0] <= rows[-1] < state.rows):
         held = f"{len(rows):,} images in rows {rows[0]}…{rows[-1]}" if rows else "no images"
         raise sqlite3.DataError(f"{held}; expected {state.live:,} in rows 0…{state.rows - 1}")
