@@ -11,6 +11,8 @@ KEPT = (
     ("index: database", 143, "a message of two lines: SQLite's report of a damaged page"),
     ("index: database", 199, "TypeError: a row whose number is a text"),
     ("index: database", 509, "UnicodeDecodeError: a damaged text in a message of SQLite"),
+    ("index: database", 2097, "IndexError: rows out of order, which a compaction copied"),
+    ("index: database", 7066, "a message without the file: a row that has no id"),
     ("index: vectors", 104, "a message without the file: vectors with infinite values"),
     ("index: vectors", 111, "a message without the file: vectors that are no numbers"),
 )

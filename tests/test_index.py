@@ -745,6 +745,14 @@ def test_rows_that_are_no_numbers_are_refused(row):
             storage.live_rows(database, storage.State(0, 2, 2, "now"))
 
 
+@pytest.mark.parametrize(("rows", "part"), [((1, 0), "not in order"), ((0, 0), "not in order"), ((0, 9), "rows 0…9")])
+def test_rows_out_of_order_are_refused(rows, part):
+    """A compaction would copy the wrong vectors, or read beyond them."""
+    database = mock.Mock(execute=lambda statement: [(row,) for row in rows])
+    with pytest.raises(sqlite3.DataError, match=part):
+        storage.live_rows(database, storage.State(0, 2, 2, "now"))
+
+
 def test_a_damaged_text_in_a_message_of_sqlite_is_refused_in_one_line(path):
     with (
         pytest.raises(InputError, match=r"index\.sqlite: damaged \(.*\); restore it from a copy$"),

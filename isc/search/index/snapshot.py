@@ -56,9 +56,11 @@ class Snapshot:
         if not len(self):
             raise InputError(f"{self.path}: holds no images; expected at least one")
         with named(self.path):
-            live_rows(self.database, self.state)
+            live = live_rows(self.database, self.state)
             names, rows = zip(*self.database.execute("SELECT id, row FROM images ORDER BY id"), strict=True)
             require_texts(names)
+            if sorted(rows) != live.tolist():
+                raise sqlite3.DataError("its ids are of other rows than its images")
         return Descriptors(np.array(names, dtype=object), self.vectors[np.array(rows)])
 
     def knn(
@@ -78,6 +80,10 @@ class Snapshot:
         query, row, distance = (np.concatenate(column) for column in zip(*found, strict=True))
         rows, at = np.unique(row, return_inverse=True)
         names, rank = _ranked(self.names(rows), rows)
+        if (rank < 0).any():
+            raise InputError(
+                f"{self.path / DATABASE}: damaged (a row that was found has no id); restore it from a copy"
+            )
         score = (0.0 - distance).astype(np.float32)
         return Matches(queries.ids, names, query, rank[at], score)
 

@@ -192,14 +192,20 @@ def require_texts(names: Iterable[object]) -> None:
 
 
 def live_rows(database: sqlite3.Connection, state: State) -> npt.NDArray[np.int64]:
-    """Return the rows that belong to an image, rising [live]. Raises sqlite3.DataError if they do not fit the state."""
+    """Return the rows that belong to an image, rising [live]. Raises sqlite3.DataError if they do not fit the state.
+
+    A damaged table may give them in another order, or twice.
+    """
     rows = [row for (row,) in database.execute("SELECT row FROM images ORDER BY row")]
     if wrong := [row for row in rows if type(row) is not int]:
         raise sqlite3.DataError(f"the row {wrong[0]!r} is no whole number")
-    if len(rows) != state.live or (rows and not 0 <= rows[0] <= rows[-1] < state.rows):
-        held = f"{len(rows):,} images in rows {rows[0]}…{rows[-1]}" if rows else "no images"
+    found = np.array(rows, np.int64)
+    if len(rows) != state.live or (rows and not 0 <= found.min() <= found.max() < state.rows):
+        held = f"{len(rows):,} images in rows {found.min()}…{found.max()}" if rows else "no images"
         raise sqlite3.DataError(f"{held}; expected {state.live:,} in rows 0…{state.rows - 1}")
-    return np.array(rows, np.int64)
+    if (np.diff(found) <= 0).any():
+        raise sqlite3.DataError("its rows are not in order")
+    return found
 
 
 def put_names(database: sqlite3.Connection, first: int, ids: Sequence[str]) -> None:
