@@ -33,6 +33,7 @@ from isc.errors import InputError
 from isc.evaluate.metrics import Metrics
 from isc.extract.embedding import embed
 from isc.extract.run import extract
+from isc.model.checkpoint import flat_config
 from isc.model.copy_model import CopyModel
 from isc.model.files import save_model
 from isc.model.load import initial_model, load_model
@@ -40,7 +41,6 @@ from isc.model.pooling import whitening_of
 from isc.model.torch_inference import torch_inference_model
 from isc.photos.folders import list_images
 from isc.photos.sources import list_photos
-from isc.train.checkpoint import flat_config
 from isc.train.dataset import Source, TrainingViews
 from isc.train.neighbours import nearest_rows
 from isc.train.objective import Rows, total_loss

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from isc.cli.words import caption, words
 from isc.config.words import GridConfig, Task, WordsConfig, Writes
 from isc.errors import InputError
+from isc.model.checkpoint import write_checkpoint
 from isc.photos.decode import read_image
 from isc.serve.providers.captions import CaptionProvider
 from isc.words.beam import beam_search
@@ -248,6 +249,41 @@ def test_training_refuses_what_it_cannot_learn(photos, tmp_path):
     config.languages = ["zh"]
     with pytest.raises(InputError, match="holds no caption in Chinese"):
         train_words(config)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [(Task.captioning, "network.safetensors"), (Task.captions, "matcher.safetensors")]
+)
+def test_a_training_that_was_broken_off_goes_on_to_the_same_weights(task, name, photos, tmp_path, monkeypatch):
+    pairs = write_captions(tmp_path / "c.csv", PHOTOS[:60])
+
+    def config(output, **more):
+        made = WordsConfig(
+            task=task, images=[str(photos)], pairs=str(pairs), output=str(tmp_path / output), least=1,
+            grids=str(tmp_path / "grids.npy"), grid=GridConfig(image_size=96, side=2), **more,
+        )  # fmt: skip
+        made.train.epochs, made.train.width = 3, 32
+        return made
+
+    def break_off(path, state):
+        write_checkpoint(path, state)
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = train_words(config("whole"))
+    monkeypatch.setattr("isc.words.epoch_states.write_checkpoint", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        train_words(config("broken"))
+    monkeypatch.setattr("isc.words.epoch_states.write_checkpoint", write_checkpoint)
+    with pytest.raises(InputError, match="go on with resume=true"):
+        train_words(config("broken"))
+    with pytest.raises(InputError, match=r"was made with seed=0, now seed=1"):
+        train_words(config("broken", resume=True, seed=1))
+    broken = train_words(config("broken", resume=True))
+    assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    write_captions(pairs, PHOTOS[1:60])
+    with pytest.raises(InputError, match=r"other captions than those of the checkpoint"):
+        train_words(config("broken", resume=True))
 
 
 def test_a_caption_that_is_not_sure_says_so_and_fits_a_screen_reader():

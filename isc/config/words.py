@@ -68,6 +68,7 @@ class WordsConfig:
     writes: Writes = key(Writes.lstm, "captioning: the network beside retrieval")
     least: int = key(5, "times that a word must occur to be written by the network")
     grids: str | None = key(None, "FILE.npy that keeps the grids, for several trainings; default: in output=")
+    resume: bool = key(False, "go on after the last finished epoch of output=, if there is one")
     seed: int = key(0, "seed of weights and batches")
     grid: GridConfig = part(GridConfig, "the backbone")
     train: FitConfig = part(FitConfig, "the training")

@@ -16,6 +16,7 @@ from isc.config.products import ProductLoss, ProductsConfig
 from isc.config.train import OptimConfig
 from isc.data.files import write_json
 from isc.errors import InputError
+from isc.model.checkpoint import CHECKPOINT_FILE, checkpoint_to_resume, flat_config, write_checkpoint
 from isc.model.device import place
 from isc.model.files import MODEL_FILE, describe, save_model
 from isc.model.load import initial_model
@@ -28,7 +29,6 @@ from isc.products.simulated import simulated_clips
 from isc.products.training_data import ProductData, balanced, product_data
 from isc.products.views import photo_view, shop_view
 from isc.runtime.allocator import keep_freed_memory
-from isc.train.checkpoint import CHECKPOINT_FILE, checkpoint_to_resume, flat_config, write_checkpoint
 from isc.train.optimizer import Average, freeze, make_optimizer, schedule, set_training
 from isc.words.ranking import ranking_figures, ranks_of_right
 

@@ -12,11 +12,11 @@ import torch
 from isc.config.train import TrainConfig
 from isc.data.csv_files import read_ground_truth
 from isc.errors import InputError
+from isc.model.checkpoint import checkpoint_to_resume
 from isc.model.device import choose_device
 from isc.photos.listing import Listing
 from isc.photos.sources import list_photos, shown_sources
 from isc.runtime.allocator import keep_freed_memory
-from isc.train.checkpoint import checkpoint_to_resume
 from isc.train.checks import check_counts
 from isc.train.dataset import Source
 from isc.train.distributed import (

@@ -24,6 +24,7 @@ from isc.data.files import write_json
 from isc.errors import InputError
 from isc.extract.batches import Subset
 from isc.extract.embedding import embed
+from isc.model.checkpoint import CHECKPOINT_FILE, flat_config, write_checkpoint
 from isc.model.copy_model import CopyModel
 from isc.model.device import arithmetic, compiled, depthwise_in_float32, place
 from isc.model.files import MODEL_FILE, describe, save_model
@@ -35,7 +36,6 @@ from isc.runtime.progress import progress
 from isc.train.augment.augmenter import Augmenter
 from isc.train.augment.fonts import fonts_used
 from isc.train.background import fit_background
-from isc.train.checkpoint import CHECKPOINT_FILE, flat_config, write_checkpoint
 from isc.train.checks import check_background, check_sizes
 from isc.train.dataset import Batch, Source, TrainingViews, defers, training_loader
 from isc.train.distillation import load_teacher

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,23 +51,29 @@ class Schedule:
 
 def fit(
     network: CaptionNetwork, grids: Grids, languages: Sequence[Numbered], vocabulary: Vocabulary, *, schedule: Schedule,
-    seed: int = 0, after_epoch: Callable[[int], None] | None = None,
+    seed: int = 0, state: Mapping[str, Any] | None = None, keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> float:  # fmt: skip
     """Train the network on the captions; return the mean loss of the last epoch.
 
-    Batches, dropout and hidden words follow from the seed. `after_epoch` is called with the number of each finished
-    epoch, from 1, the network in evaluation mode. Raises InputError if the loss is not finite.
+    Batches, dropout and hidden words follow from the seed and the number of the epoch alone. So a training that goes on
+    from the `state` of an epoch, which `keep` was given after it, takes the steps of one without a pause. Raises
+    InputError if the loss is not finite.
     """
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
     decayed = [one for one in network.parameters() if one.ndim > 1]
     others = [one for one in network.parameters() if one.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98))
     epoch_steps = sum(math.ceil(len(one.pictures) / max(1, schedule.captions // one.each)) for one in languages)
     steps, first = epoch_steps * (schedule.epochs + schedule.pretrain), epoch_steps * schedule.pretrain
-    step, begun, mean = 0, time.monotonic(), 0.0
-    for epoch in range(schedule.pretrain + schedule.epochs):
+    done, mean = 0, 0.0
+    if state is not None:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        done, mean = state["epoch"], state["loss"]
+    step, begun = done * epoch_steps, time.monotonic()
+    for epoch in range(done, schedule.pretrain + schedule.epochs):
+        rng = np.random.default_rng([seed, epoch])
+        torch.manual_seed(int(rng.integers(1 << 62)))
         network.train()
         captioning = epoch >= schedule.pretrain
         losses = []
@@ -84,12 +91,13 @@ def fit(
             losses.append(float(loss.detach()))
             step += 1
             if step % EVERY == 0 or step == steps:
-                left = (time.monotonic() - begun) / step * (steps - step)
+                left = (time.monotonic() - begun) / (step - done * epoch_steps) * (steps - step)
                 log.info("step %d of %d: loss %.3f, %d s left", step, steps, np.mean(losses[-EVERY:]), left)
         mean = float(np.mean(losses))
-        network.eval()
-        if after_epoch:
-            after_epoch(epoch + 1)
+        if keep:
+            parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            keep({"epoch": epoch + 1, "loss": mean, **parts})
+    network.eval()
     return mean
 
 

@@ -15,10 +15,12 @@ from isc import __version__
 from isc.config.words import WordsConfig, Writes
 from isc.data.files import write_json
 from isc.errors import InputError
+from isc.model.checkpoint import checkpoint_to_resume
 from isc.words.caption_batches import numbered
 from isc.words.caption_metrics import CiderD, caption_figures, cider_scores
 from isc.words.caption_model import Nearest, Proposed, Writer, propose, ranked
 from isc.words.captioner_files import CaptionerParts, Language, network_of, save_captioner
+from isc.words.epoch_states import EpochStates
 from isc.words.evidence import NAMES, CaptionFusion, Floats, fit_fusion
 from isc.words.fit_captions import Schedule, fit, held_out_loss
 from isc.words.retrieval import Array, fit_retriever, pooled
@@ -34,13 +36,15 @@ def train_captioning(config: WordsConfig) -> Path:
     """Train a captioner into `config.output`; return the folder.
 
     The captions with split `train` are learned from. Those of `dev`, or every tenth picture without any, choose: one
-    half fits the fusion of evidence, the other gives the figures of metrics.json. Raises InputError for a language
-    without captions, and for a picture with captions that is not among the photos.
+    half fits the fusion of evidence, the other gives the figures of metrics.json. A checkpoint is kept after every
+    epoch of the network. Raises InputError for a language without captions, for a picture with captions that is not
+    among the photos, and for a folder whose checkpoint is of another training.
     """
     begun, output = time.monotonic(), Path(config.output)
+    state = checkpoint_to_resume(output, config)
     data = training_data(config)
     seconds = {"grids": time.monotonic() - begun}
-    writer, losses = _writer(config, data)
+    writer, losses = _writer(config, data, EpochStates.of(config, data, state))
     seconds["network"] = time.monotonic() - begun - sum(seconds.values())
     languages: dict[str, Language] = {}
     figures: dict[str, Any] = {}
@@ -58,7 +62,7 @@ def train_captioning(config: WordsConfig) -> Path:
     return output
 
 
-def _writer(config: WordsConfig, data: TrainingData) -> tuple[Writer | None, Mapping[str, Any]]:
+def _writer(config: WordsConfig, data: TrainingData, states: EpochStates) -> tuple[Writer | None, Mapping[str, Any]]:
     """Return the trained network, None if none is wanted, and its losses."""
     if config.writes is Writes.none:
         return None, {}
@@ -78,7 +82,9 @@ def _writer(config: WordsConfig, data: TrainingData) -> tuple[Writer | None, Map
         lr=chosen.lr, smoothing=chosen.smoothing,
     )  # fmt: skip
     learned, held = (numbered(one, vocabulary, data.pictures.places) for one in (data.train, data.dev))
-    loss = fit(network, grids, learned, vocabulary, schedule=schedule, seed=config.seed)
+    loss = fit(
+        network, grids, learned, vocabulary, schedule=schedule, seed=config.seed, state=states.last, keep=states.keep
+    )
     held_out = held_out_loss(network, grids, held, vocabulary)
     log.info("loss %.3f; of a word of the dev split: %s", loss, {k: round(v, 3) for k, v in held_out.items()})
     return Writer(network, vocabulary), {"train": loss, "dev": held_out}

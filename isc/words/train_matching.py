@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,10 @@ import torch
 from isc.config.words import WordsConfig
 from isc.data.files import write_json
 from isc.errors import InputError
+from isc.model.checkpoint import checkpoint_to_resume
 from isc.words.caption_files import Captions
 from isc.words.embed_towers import embed_grids, embed_texts, texts_of
+from isc.words.epoch_states import EpochStates
 from isc.words.fit_captions import rate
 from isc.words.grids import Grids
 from isc.words.matcher_files import save_matcher
@@ -34,16 +37,20 @@ EVERY = 50  # steps between two lines of the log
 def train_matching(config: WordsConfig) -> Path:
     """Train the towers into `config.output`; return the folder. metrics.json has the figures of the dev split.
 
-    Raises InputError for a language without captions, and for a picture with captions that is not among the photos.
+    A checkpoint is kept after every epoch. Raises InputError for a language without captions, for a picture with
+    captions that is not among the photos, and for a folder whose checkpoint is of another training.
     """
     begun, output = time.monotonic(), Path(config.output)
+    state = checkpoint_to_resume(output, config)
     data = training_data(config)
+    states = EpochStates.of(config, data, state)
     grids, places = data.pictures.grids, data.pictures.places
     torch.manual_seed(config.seed)
     model = MatchingModel(features=grids.shape[2])
     weights = rarity(gram_counts(list(data.train.texts)))
     loss = fit_towers(
         model, grids, data.train, places, weights, epochs=config.train.epochs, lr=config.train.lr, seed=config.seed,
+        state=states.last, keep=states.keep,
     )  # fmt: skip
     figures = {
         language: figures_of(model, grids, data.dev.of(language=language), places, weights)
@@ -59,13 +66,15 @@ def train_matching(config: WordsConfig) -> Path:
 
 def fit_towers(
     model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int],
-    weights: npt.NDArray[np.float32], *, epochs: int, lr: float, seed: int,
+    weights: npt.NDArray[np.float32], *, epochs: int, lr: float, seed: int, state: Mapping[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> float:  # fmt: skip
     """Train the towers; return the mean loss of the last epoch. An epoch takes EACH captions of every picture.
 
-    Raises InputError if the loss is not finite.
+    Batches and dropout follow from the seed and the number of the epoch alone, so that a training that goes on from the
+    `state` of an epoch, which `keep` was given after it, takes the steps of one without a pause. Raises InputError if
+    the loss is not finite.
     """
-    rng = np.random.default_rng(seed)
     rows = weighed(gram_counts(list(captions.texts)), weights)
     by_picture: dict[str, list[int]] = {}
     for row, picture in enumerate(captions.pictures):
@@ -74,9 +83,15 @@ def fit_towers(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
     size = min(PICTURES, len(names))
     steps = epochs * (len(names) // size)
-    memory = torch.zeros(0, model.dim)
-    step, losses = 0, [0.0]
-    for _ in range(epochs):
+    memory, done, mean = torch.zeros(0, model.dim), 0, 0.0
+    if state is not None:
+        model.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        memory, done, mean = state["memory"], state["epoch"], state["loss"]
+    step = done * (len(names) // size)
+    for epoch in range(done, epochs):
+        rng = np.random.default_rng([seed, epoch])
+        torch.manual_seed(int(rng.integers(1 << 62)))
         model.train()
         losses = []
         order = rng.permutation(len(names))
@@ -100,8 +115,12 @@ def fit_towers(
             step += 1
             if step % EVERY == 0 or step == steps:
                 log.info("step %d of %d: loss %.3f", step, steps, np.mean(losses[-EVERY:]))
+        mean = float(np.mean(losses))
+        if keep:
+            parts = {"network": model.state_dict(), "optimizer": optimizer.state_dict(), "memory": memory}
+            keep({"epoch": epoch + 1, "loss": mean, **parts})
     model.eval()
-    return float(np.mean(losses))
+    return mean
 
 
 def figures_of(

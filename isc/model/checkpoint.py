@@ -14,6 +14,7 @@ import torch
 
 from isc.config.products import ProductsConfig
 from isc.config.train import GONE, TrainConfig
+from isc.config.words import WordsConfig
 from isc.data.files import atomic_path
 from isc.errors import InputError
 from isc.model.files import MODEL_FILE
@@ -60,7 +61,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         beside.write_bytes(data.getvalue())  # not getbuffer(): Python 3.12 may crash if an error outlives the buffer
 
 
-def checkpoint_to_resume(run: Path, config: TrainConfig | ProductsConfig) -> dict[str, Any] | None:
+def checkpoint_to_resume(run: Path, config: TrainConfig | ProductsConfig | WordsConfig) -> dict[str, Any] | None:
     """Return the checkpoint to resume from, or None for a new run.
 
     Raises InputError if the output folder does not fit the configuration.
