@@ -24,7 +24,7 @@ from PIL import Image
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.match.verification import compare as module
-from isc.match.verification import shelf, tasks
+from isc.match.verification import drawings, shelf, tasks
 from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.compare import Problem, Verified, verify, write_not_compared
 from isc.match.verification.feature_store import FeatureStore, photo_key
@@ -132,6 +132,7 @@ def test_the_answer_is_the_same_where_nothing_can_be_stored(made, plain, tmp_pat
 @pytest.mark.slow
 def test_how_often_a_reference_is_read(made, tmp_path, monkeypatch):
     """Once where its features can be kept, in a store or in memory; for every pair where they cannot."""
+    monkeypatch.setattr(drawings, "COLOURLESS", 0.0)
     candidates, queries, references = made
     read: list[Path] = []
     monkeypatch.setattr(tasks, "read_image", lambda path: read.append(path) or read_image(path))
@@ -324,7 +325,7 @@ def test_a_picture_without_features_by_an_error_is_listed(monkeypatch):
     def broken(pixels):
         raise cv2.error("out of luck")
 
-    monkeypatch.setattr(tasks, "local_features", broken)
+    monkeypatch.setattr(module, "AS_PHOTOS", tasks.Looks(broken, broken))
     found = verify(pairs(("S000", "S001")), PHOTOS, PHOTOS, workers=1)
     assert [(one.side, one.id, one.reason) for one in found.problems] == [
         ("query", "S000", "has no local features (error: out of luck)"),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,17 +20,21 @@ from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.device_compare import compared_on
+from isc.match.verification.drawings import rows_of_drawings, with_drawings
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import LocalFeatures
 from isc.match.verification.quantities import EVIDENCE
 from isc.match.verification.shelf import FeatureShelf
 from isc.match.verification.tasks import (
+    AS_DRAWINGS,
+    AS_PHOTOS,
     Compare,
     Compared,
     Describe,
     Described,
     Finish,
     Floats,
+    Looks,
     PairWork,
     ReferenceFeatures,
 )  # fmt: skip
@@ -43,6 +47,10 @@ Side = Literal["query", "reference", "pair"]
 Bars = Callable[[str, str], AbstractContextManager[Report]]
 PHOTOS = 4  # photos in one task of making features
 LOOKUP = 10_000  # photos in one look-up in the store
+WHAT = {  # of the progress bars: of photos and of drawings
+    True: ("local features of references", "comparing pixels"),
+    False: ("line drawings of references", "comparing drawings"),
+}
 NOT_COMPARED_COLUMNS = ("side", "id", "file", "reason", "pairs")
 
 
@@ -68,11 +76,13 @@ class Verified:
     evidence    float32 [P, len(EVIDENCE)], a row of NaN for a pair that was not compared
     alignments  by row, of the candidates whose pictures show the same
     problems    one per picture or pair, sorted; a pair with two faulty pictures counts in both
+    chroma      of the queries that could be read, by number
     """
 
     evidence: Floats
     alignments: Mapping[int, Alignment]
     problems: tuple[Problem, ...]
+    chroma: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def not_compared(self) -> int:
@@ -93,23 +103,47 @@ def verify(
     """Compare every candidate pair; the result does not depend on the number of `workers` (None: one per core).
 
     First the local features of the references that are not in the `store` are made and stored, then each query is
-    compared with its candidates. Features that cannot be stored are held in memory, up to `HELD` bytes; beyond that
-    they are made again for every query that needs them. `on` names a device of torch that searches for the maps of
-    many pairs at once; its evidence agrees to rounding. `bars` makes the two progress bars. A picture that cannot be
-    read, or a pair that cannot be compared, becomes a `Problem` and does not end the run. Raises InputError if
-    `workers` is below 1, the store is damaged, or a process ends by itself.
+    compared with its candidates. Queries without an alignment that may be drawings are compared once more, with line
+    drawings of their references (`isc.match.verification.drawings`). Features that cannot be stored are held in memory,
+    up to `HELD` bytes; beyond that they are made again for every query that needs them. `on` names a device of torch
+    that searches for the maps of many pairs at once; its evidence agrees to rounding. `bars` makes the two progress
+    bars. A picture that cannot be read, or a pair that cannot be compared, becomes a `Problem` and does not end the
+    run. Raises InputError if `workers` is below 1, the store is damaged, or a process ends by itself.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}; expected at least 1 process")
+    verified = _compared(
+        candidates, query_images, reference_images, AS_PHOTOS, store=store, workers=workers, on=on, bars=bars
+    )
+    rows = rows_of_drawings(candidates, verified.evidence, verified.chroma)
+    if not len(rows):
+        return verified
+    drawings = store.drawings if store is not None and store.writable else None
+    drawn = _compared(
+        candidates.take(rows), query_images, reference_images, AS_DRAWINGS, store=drawings, workers=workers, on=on,
+        bars=bars,
+    )  # fmt: skip
+    evidence, accepted = with_drawings(verified.evidence, drawn.evidence, rows)
+    found = {int(rows[at]): one for at, one in drawn.alignments.items() if accepted[at]}
+    alignments = dict(sorted({**verified.alignments, **found}.items()))
+    return Verified(evidence, alignments, verified.problems, verified.chroma)
+
+
+def _compared(
+    candidates: Matches, query_images: Mapping[str, Path], reference_images: Mapping[str, Path], looks: Looks, *,
+    store: FeatureStore | None, workers: int | None, on: str | None, bars: Bars,
+) -> Verified:  # fmt: skip
+    """Compare every candidate pair by the features that the `looks` give its pictures."""
+    what = WHAT[looks.alike]
     plan = _planned(candidates, query_images, reference_images)
     answer = _Answer(candidates, plan)
     if plan.groups:
         count = min(workers or cores(), max(len(plan.groups), len(plan.references)))
         missing = _missing(plan, store)
-        with sharing(PairWork(store), workers=count) as share:
-            held = _describe(missing, share, store, bars=bars)
+        with sharing(PairWork(store, looks), workers=count) as share:
+            held = _describe(missing, share, store, bars=bars, what=what[0])
             answer.add_unreadable(held)
-            with bars("comparing pixels", "queries") as report:
+            with bars(what[1], "queries") as report:
                 tasks = plan.comparisons(held)
                 results = share(tasks) if on is None else compared_on(on, tasks, share, store)
                 for done, compared in enumerate(results, 1):
@@ -196,6 +230,7 @@ def _describe(
     store: FeatureStore | None,
     *,
     bars: Bars,
+    what: str,
 ) -> dict[int, LocalFeatures | str]:
     """Make and store the missing features; return those held in memory, and the errors of unreadable files.
 
@@ -206,7 +241,7 @@ def _describe(
     shelf, done = FeatureShelf(store), 0
     chunks = (Describe(missing[start : start + PHOTOS]) for start in range(0, len(missing), PHOTOS))
     todo = itertools.takewhile(lambda _: not shelf.full, chunks)
-    with bars("local features of references", "photos") as report, ThreadPoolExecutor(1) as disk:
+    with bars(what, "photos") as report, ThreadPoolExecutor(1) as disk:
         for result in share(todo):
             assert isinstance(result, Described)
             shelf.put(result, disk)
@@ -227,6 +262,7 @@ class _Answer:
         self._alignments: dict[int, Alignment] = {}
         self._queries, self._references = dict(plan.query_problems), dict(plan.reference_problems)
         self._pairs: dict[int, str] = {}
+        self._chroma: dict[int, float] = {}
 
     def add_unreadable(self, held: Mapping[int, LocalFeatures | str]) -> None:
         self._references |= {number: why for number, why in held.items() if isinstance(why, str)}
@@ -235,6 +271,8 @@ class _Answer:
         assert isinstance(compared, Compared)
         if compared.query_problem is not None:
             self._queries[compared.query] = compared.query_problem
+        else:
+            self._chroma[compared.query] = compared.chroma
         self._references |= compared.reference_problems
         for row in self._plan.groups[compared.query].tolist():
             number = int(self._candidates.reference[row])
@@ -249,7 +287,7 @@ class _Answer:
         problems = [*self._of_side("query", self._queries), *self._of_side("reference", self._references)]
         problems += [Problem("pair", self._candidates.pair(row), None, why, 1) for row, why in self._pairs.items()]
         problems.sort(key=lambda one: (one.side, one.id))
-        return Verified(self._evidence, dict(sorted(self._alignments.items())), tuple(problems))
+        return Verified(self._evidence, dict(sorted(self._alignments.items())), tuple(problems), self._chroma)
 
     def _of_side(self, side: Literal["query", "reference"], reasons: Mapping[int, str]) -> Iterator[Problem]:
         of_queries = side == "query"

@@ -119,7 +119,7 @@ class _Block:
 
     def describe(self) -> Iterator[Describe]:
         photos = [(item.query, item.file) for item in self.items]
-        yield from (Describe(photos[start : start + PHOTOS]) for start in range(0, len(photos), PHOTOS))
+        yield from (Describe(photos[start : start + PHOTOS], queries=True) for start in range(0, len(photos), PHOTOS))
 
     def put_queries(self, made: Described) -> None:
         self.queries |= {number: features for number, _, features in made.photos}
@@ -170,7 +170,7 @@ class _Block:
         if isinstance(query, str):
             return Compared(item.query, query)
         problems = {one.number: why for one in item.references if isinstance(why := self.references[one.number], str)}
-        return Compared(item.query, None, found, problems)
+        return Compared(item.query, None, found, problems, chroma=query.chroma)
 
     def whole(self, result: Compared) -> Compared:
         """Return a query's result of `finish` with what needed no process."""

@@ -1,8 +1,9 @@
 """A store on disk for the local features of photos, kept from one run to the next.
 
-`FOLDER/features.sqlite` holds one row per photo: its absolute path, the size and time of the file, the version of the
-algorithm, and the features as bytes, exactly as they are in memory. A photo with 500 features takes about 84 KB: 72,000
-bytes of points and descriptors, 12,288 of a thumbnail of 128 × 96, 400 of description. So 100,000 photos take 8.4 GB.
+`FOLDER/features.sqlite`, and `FOLDER/drawings/features.sqlite` for line drawings of photos, hold one row per photo: its
+absolute path, the size and time of the file, the version of the algorithm, and the features as bytes, exactly as they
+are in memory. A photo with 500 features takes about 84 KB: 72,000 bytes of points and descriptors, 12,288 of a
+thumbnail of 128 × 96, 400 of description. So 100,000 photos take 8.4 GB.
 
 A row is used while the file has the same size and time, and the algorithm the same version; else it is replaced. A
 killed process leaves no partial row, and several processes may write: every batch is one transaction. The journal is
@@ -134,11 +135,20 @@ class FeatureStore:
         ]
         return bool(self._attempt(partial(_insert, rows=rows, folder=self.folder)))
 
-    def forget(self, paths: Iterable[Path]) -> None:
-        """Remove the features of these files, which may be gone already."""
+    @property
+    def drawings(self) -> FeatureStore:
+        """The store, inside this one's folder, of the features of line drawings of the photos."""
+        return FeatureStore(self.folder / "drawings")
+
+    def forget(self, paths: Sequence[Path]) -> None:
+        """Remove the features of these files, which may be gone already, and of their drawings."""
         if self.path.is_file():
             for path in paths:
                 self._attempt(partial(_delete, path=os.fsencode(path.absolute())))
+        if self.drawings.path.is_file():
+            drawings = self.drawings
+            drawings.forget(paths)
+            drawings.close()
 
     def _rows(self, photos: Iterable[PhotoKey], column: str) -> list[tuple[PhotoKey, Any]]:
         """Return (photo, value of `column`) for each photo that is stored in its present state and version."""

@@ -19,6 +19,8 @@ THUMBNAIL_SIDE = 128
 COLOURS_SIDE = 16
 MAX_FEATURES = 500
 CONTRAST = 0.005  # of the weakest point; low, so that blurred pictures have points; OpenCV's default is 0.04
+DARKEST = 97.0  # percentile of the slopes that becomes black in a line drawing
+SOFT = 2.0  # pixels, standard deviation of the blur that makes strokes of different widths alike
 
 # the position of each bin of a SIFT descriptor, 4 × 4 cells of 8 directions, in the mirrored picture: the cells change
 # sides across the point's own direction, and the directions change their sign
@@ -65,6 +67,11 @@ class LocalFeatures:
         return flatness(self.thumbnail)
 
     @cached_property
+    def chroma(self) -> float:
+        """The mean difference, 0…1, between the strongest and the weakest channel of a colour."""
+        return float((self.colours.max(axis=2).astype(float) - self.colours.min(axis=2)).mean() / 255)
+
+    @cached_property
     def light(self) -> float:
         """The grey level, 0…1, that 5 % of the thumbnail exceed."""
         return float(np.quantile(self.thumbnail, 0.95) / 255)
@@ -95,6 +102,23 @@ def local_features(pixels: Pixels) -> LocalFeatures:
         colours=np.asarray(cv2.resize(picture, (COLOURS_SIDE, COLOURS_SIDE), interpolation=cv2.INTER_AREA), np.uint8),
         size=(picture.shape[1], picture.shape[0]),
     )
+
+
+def drawn_features(pixels: Pixels) -> LocalFeatures:
+    """Compute the features of a photo [H, W, 3] made into a line drawing: black where grey levels change the most.
+
+    The slope is Sobel's, in a picture shrunk to LONGEST_SIDE; DARKEST per cent of the slopes are lighter than black.
+    """
+    gray = cv2.cvtColor(fit_within(pixels, LONGEST_SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    slope = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    light = 1 - np.clip(slope / max(float(np.percentile(slope, DARKEST)), 1e-3), 0, 1)
+    lines = cv2.GaussianBlur((255 * light).astype(np.uint8), (0, 0), SOFT)
+    return local_features(np.repeat(lines[:, :, None], 3, axis=2))
+
+
+def stroke_features(pixels: Pixels) -> LocalFeatures:
+    """Compute the features of a drawing [H, W, 3], to be compared with `drawn_features` of a photo."""
+    return local_features(np.asarray(cv2.GaussianBlur(fit_within(pixels, LONGEST_SIDE), (0, 0), SOFT), np.uint8))
 
 
 def _root(descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,17 +13,35 @@ from isc.errors import InputError
 from isc.match.verification.affine_fit import Fit
 from isc.match.verification.alignment import Alignment, compare, evidence_of
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
-from isc.match.verification.features import LocalFeatures, local_features
-from isc.photos.decode import read_image
+from isc.match.verification.features import LocalFeatures, drawn_features, local_features, stroke_features
+from isc.photos.decode import Pixels, read_image
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Looks:
+    """How the pictures of either side become local features."""
+
+    query: Callable[[Pixels], LocalFeatures]
+    reference: Callable[[Pixels], LocalFeatures]
+
+    @property
+    def alike(self) -> bool:
+        """Return whether the stored features of a reference are those that it has as a query."""
+        return self.query is self.reference
+
+
+AS_PHOTOS = Looks(local_features, local_features)
+AS_DRAWINGS = Looks(stroke_features, drawn_features)  # queries that may be drawings of the references
+
+
+@dataclass(frozen=True)
 class Describe:
-    """A task: make the features of references, each given as (number, file)."""
+    """A task: make the features of references, or of queries, each given as (number, file)."""
 
     photos: Sequence[tuple[int, Path]]
+    queries: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +82,7 @@ class Finish:
 class Compared:
     """The result of a comparison: the error of the query, or by candidate its evidence and alignment, or its error.
 
-    The error of a candidate concerns its reference or the pair.
+    The error of a candidate concerns its reference or the pair. `chroma` is that of the query.
     """
 
     query: int
@@ -72,6 +90,7 @@ class Compared:
     found: Mapping[int, tuple[Floats, Alignment | None]] = field(default_factory=dict)
     reference_problems: Mapping[int, str] = field(default_factory=dict)
     pair_problems: Mapping[int, str] = field(default_factory=dict)
+    chroma: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,23 +98,25 @@ class PairWork:
     """The work of a process; it reads from the store and does not write."""
 
     store: FeatureStore | None
+    looks: Looks = AS_PHOTOS
 
     def __call__(self, item: Describe | Compare | Finish) -> Described | Compared:
         if isinstance(item, Describe):
-            return Described([(number, photo_key(file), _features(file)) for number, file in item.photos])
+            look = self.looks.query if item.queries else self.looks.reference
+            return Described([(number, photo_key(file), _features(file, look)) for number, file in item.photos])
         return self._compared(item) if isinstance(item, Compare) else _finished(item)
 
     def _compared(self, item: Compare) -> Compared:
         query_key, keys, stored = self._stored(item)
         known = stored.get(query_key) if query_key is not None else None
-        query = known if known is not None else _features(item.file)
+        query = known if known is not None else _features(item.file, self.looks.query)
         if isinstance(query, str):
             return Compared(item.query, query)
         found: dict[int, tuple[Floats, Alignment | None]] = {}
         reference_problems: dict[int, str] = {}
         pair_problems: dict[int, str] = {}
         for one in item.references:
-            reference = _reference(one, stored.get(keys[one.number]) if one.number in keys else None)
+            reference = self._reference(one, stored.get(keys[one.number]) if one.number in keys else None)
             if isinstance(reference, str):
                 reference_problems[one.number] = reference
                 continue
@@ -103,7 +124,7 @@ class PairWork:
                 found[one.number] = compare(query, reference)
             except Exception as error:  # of OpenCV or of linear algebra, for unexpected pictures
                 pair_problems[one.number] = cannot_be_compared(error)
-        return Compared(item.query, None, found, reference_problems, pair_problems)
+        return Compared(item.query, None, found, reference_problems, pair_problems, query.chroma)
 
     def _stored(self, item: Compare) -> tuple[PhotoKey | None, dict[int, PhotoKey], dict[PhotoKey, LocalFeatures]]:
         """Return the keys of the query and of the references that are not held, and what the store has of them.
@@ -112,7 +133,7 @@ class PairWork:
         """
         if self.store is None:
             return None, {}, {}
-        query = photo_key(item.file)
+        query = photo_key(item.file) if self.looks.alike else None
         keys = {
             one.number: key
             for one in item.references
@@ -120,12 +141,11 @@ class PairWork:
         }
         return query, keys, self.store.get_many([*keys.values(), *([query] if query is not None else [])])
 
-
-def _reference(one: ReferenceFeatures, stored: LocalFeatures | None) -> LocalFeatures | str:
-    """Return the features or error text of a reference: held, stored, or made now."""
-    if one.features is not None:
-        return replace(one.features)  # a copy: its cached vectors are not held
-    return stored if stored is not None else _features(one.file)
+    def _reference(self, one: ReferenceFeatures, stored: LocalFeatures | None) -> LocalFeatures | str:
+        """Return the features or error text of a reference: held, stored, or made now."""
+        if one.features is not None:
+            return replace(one.features)  # a copy: its cached vectors are not held
+        return stored if stored is not None else _features(one.file, self.looks.reference)
 
 
 def _finished(item: Finish) -> Compared:
@@ -138,7 +158,7 @@ def _finished(item: Finish) -> Compared:
             )
         except Exception as error:
             problems[number] = cannot_be_compared(error)
-    return Compared(item.query, None, found, {}, problems)
+    return Compared(item.query, None, found, {}, problems, item.features.chroma)
 
 
 def cannot_be_compared(error: Exception) -> str:
@@ -146,10 +166,10 @@ def cannot_be_compared(error: Exception) -> str:
     return f"cannot be compared ({_one_line(error)})"
 
 
-def _features(file: Path) -> LocalFeatures | str:
+def _features(file: Path, look: Callable[[Pixels], LocalFeatures]) -> LocalFeatures | str:
     """Return the local features of a photo, or an error text."""
     try:
-        return local_features(read_image(file))
+        return look(read_image(file))
     except InputError as error:
         return str(error).removeprefix(f"{file}: ")
     except Exception as error:

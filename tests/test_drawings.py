@@ -1,0 +1,113 @@
+"""Drawings of photos: queries without an alignment are compared once more, with line drawings of the references."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from isc.data.matches import Matches
+from isc.match.verification import compare
+from isc.match.verification.compare import verify
+from isc.match.verification.drawings import CERTAIN, LOG_NFA, rows_of_drawings, with_drawings
+from isc.match.verification.feature_store import FeatureStore, photo_key
+from isc.match.verification.features import drawn_features, stroke_features
+from isc.match.verification.quantities import EVIDENCE
+from isc.match.verification.tasks import Looks
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from tests.conftest import SAMPLE
+
+PHOTOS = list_images(SAMPLE)
+NAMES = sorted(PHOTOS)[:5]
+
+
+def pencil(photo):
+    """A drawing in grey pencil: the photo divided by its own blur, darkened strokes on white paper."""
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    drawing, _ = cv2.pencilSketch(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), sigma_s=30, sigma_r=0.05, shade_factor=0.03)
+    assert drawing.shape == grey.shape
+    return np.repeat(drawing[:, :, None], 3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A drawing of each of three photos, one of another photo, and a photo in colour; all against five photos."""
+    folder = tmp_path_factory.mktemp("drawings")
+    queries = {}
+    for name in [*NAMES[:3], sorted(PHOTOS)[9]]:
+        queries[f"drawn-{name}"] = folder / f"{name}.png"
+        cv2.imwrite(str(queries[f"drawn-{name}"]), pencil(read_image(PHOTOS[name])))
+    queries["colour"] = PHOTOS[sorted(PHOTOS)[11]]
+    rows = [(query, name) for query in queries for name in NAMES]
+    made = Matches.from_ids([query for query, _ in rows], [name for _, name in rows], np.zeros(len(rows)))
+    return made, queries, {name: PHOTOS[name] for name in NAMES}
+
+
+def found_in(verified, candidates):
+    return {candidates.pair(row) for row in range(len(candidates)) if verified.evidence[row, LOG_NFA] >= CERTAIN}
+
+
+def test_a_drawing_is_found_with_its_place_and_nothing_else(scene):
+    candidates, _, _ = scene
+    found = verify(*scene, workers=1)
+    assert found_in(found, candidates) == {f"drawn-{name},{name}" for name in NAMES[:3]}
+    for row, one in found.alignments.items():
+        if found.evidence[row, LOG_NFA] >= CERTAIN:
+            np.testing.assert_allclose(one.matrix, np.eye(3), atol=0.08)
+            assert not one.mirrored
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_drawings_are_stored_and_their_photos_forgotten_with_them(workers, scene, tmp_path, monkeypatch):
+    candidates, _, references = scene
+    expected = verify(*scene, workers=1)
+    verify(*scene, workers=workers, store=FeatureStore(tmp_path))
+    keys = {photo_key(path) for path in references.values()}
+    assert FeatureStore(tmp_path).drawings.present(keys) == keys
+
+    def not_again(pixels):
+        raise AssertionError("the drawing of a reference is made again")
+
+    monkeypatch.setattr(compare, "AS_DRAWINGS", Looks(stroke_features, not_again))
+    again = verify(*scene, workers=workers, store=FeatureStore(tmp_path))
+    np.testing.assert_array_equal(again.evidence, expected.evidence)
+    assert found_in(again, candidates) == found_in(expected, candidates)
+    store = FeatureStore(tmp_path)
+    store.forget([references[NAMES[0]]])
+    left = {photo_key(references[name]) for name in NAMES[1:]}
+    assert store.present(keys) == store.drawings.present(keys) == left
+
+
+def test_a_device_finds_the_same_drawings(scene):
+    expected, found = verify(*scene, workers=1), verify(*scene, workers=1, on="cpu")
+    np.testing.assert_allclose(found.evidence, expected.evidence, atol=2e-3)
+    assert list(found.alignments) == list(expected.alignments)
+
+
+def test_which_queries_may_be_drawings():
+    """Hardly any colour, and no pair that is aligned; one that was not compared is not compared again."""
+    candidates = Matches.from_ids(["a", "a", "b", "b", "c", "d"], ["x", "y", "x", "y", "x", "x"], np.zeros(6))
+    evidence = np.zeros((6, len(EVIDENCE)), np.float32)
+    evidence[3, LOG_NFA] = 30  # b is aligned with y
+    evidence[1] = np.nan
+    chroma = {0: 0.02, 1: 0.02, 2: 0.4}  # c has colour; d could not be read
+    assert rows_of_drawings(candidates, evidence, chroma).tolist() == [0]
+
+
+def test_which_drawings_count():
+    evidence = np.zeros((3, len(EVIDENCE)), np.float32)
+    evidence[:, EVIDENCE.index("flat")] = 0.7
+    drawn = np.ones((2, len(EVIDENCE)), np.float32)
+    drawn[:, LOG_NFA] = CERTAIN - 0.1, CERTAIN
+    joined, accepted = with_drawings(evidence, drawn, np.array([0, 2]))
+    assert accepted.tolist() == [False, True]
+    assert joined[:2].tolist() == evidence[:2].tolist()
+    assert joined[2, LOG_NFA] == CERTAIN
+    assert joined[2, EVIDENCE.index("agreement")] == 1
+    assert joined[2, EVIDENCE.index("flat")] == pytest.approx(0.7)
+
+
+def test_a_blank_picture_has_no_lines():
+    blank = np.full((60, 80, 3), 128, np.uint8)
+    assert len(drawn_features(blank)) == len(stroke_features(blank)) == 0
