@@ -1,12 +1,12 @@
 """Gain from each part of the matching track, measured on an outside judge.
 
-    python -m benchmarks.matching JUDGE --work DIR [--model isc_small] [--query-views VIEWS] [--publish]
+    python -m benchmarks.matching JUDGE --work DIR [--model isc_small] [--query-views VIEWS] [--publish NAME]
 
 JUDGE is a folder of `python -m benchmarks.judge make`: photos kept out of training, edited by AugLy. Descriptors are
 made by extract.py and kept in --work. All candidate pairs are compared once. The rows score them by one part of the
 evidence after another, and by a simple prototype: SIFT on the query and on its mirror image, one affine map by RANSAC,
 the number of agreeing points added to the cosine. Choose settings on a judge that you do not report; --publish keeps
-the tables for docs/results.md.
+the tables for docs/results.md, as `matching` (AugLy's edits) or `matching_tools` (other tools').
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps descriptors and local features")
     parser.add_argument("--model", default="isc_small")
     parser.add_argument("--query-views", default=MatchConfig.query_views)
-    parser.add_argument("--publish", action="store_true", help="keep the tables for docs/results.md")
+    parser.add_argument("--publish", choices=("matching", "matching_tools"), help="keep the tables for docs/results.md")
     try:
         measure(parser.parse_args(arguments))
     except InputError as error:
@@ -287,14 +287,10 @@ def measure(given: argparse.Namespace) -> None:
     rows, last, probability = parts(one, more, evidence, sets.provenance)
     number = MatchConfig.candidates
     edits = by_edit(given.judge, last, evidence(last), probability, number=number)
-    tables = {
-        "matching": rows,
-        "matching_edits": edits,
-        "matching_reliability": believed(last, probability, number=number),
-    }
+    tables = {"": rows, "_edits": edits, "_reliability": believed(last, probability, number=number)}
     for name, table in tables.items():
         if given.publish:
-            save(name, table)
+            save(f"{given.publish}{name}", table)
         else:
             for line in table:
                 print("  ".join(f"{key} {value}" for key, value in line.items()))

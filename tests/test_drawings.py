@@ -23,11 +23,11 @@ NAMES = sorted(PHOTOS)[:5]
 
 
 def pencil(photo):
-    """A drawing in grey pencil: the photo divided by its own blur, darkened strokes on white paper."""
-    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    drawing, _ = cv2.pencilSketch(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), sigma_s=30, sigma_r=0.05, shade_factor=0.03)
-    assert drawing.shape == grey.shape
-    return np.repeat(drawing[:, :, None], 3, axis=2)
+    """A drawing in grey pencil: strokes on white where the grey level changes, as wide as the change is steep."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (0, 0), 1.5)
+    change = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(np.float32)
+    drawing = 255 - np.clip(6 * change, 0, 255)
+    return np.repeat(drawing.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,9 @@ def test_which_drawings_count():
     drawn[:, LOG_NFA] = CERTAIN - 0.1, CERTAIN
     joined, accepted = with_drawings(evidence, drawn, np.array([0, 2]))
     assert accepted.tolist() == [False, True]
+    disagreeing = drawn.copy()
+    disagreeing[:, EVIDENCE.index("agreement")] = 0.2
+    assert not with_drawings(evidence, disagreeing, np.array([0, 2]))[1].any()
     assert joined[:2].tolist() == evidence[:2].tolist()
     assert joined[2, LOG_NFA] == CERTAIN
     assert joined[2, EVIDENCE.index("agreement")] == 1

@@ -16,11 +16,11 @@ from isc.match.verification.quantities import EVIDENCE
 
 COLOURLESS = 0.1  # chroma below which a query may be a drawing
 ALIGNED = 4.0  # log_nfa from which a photo is aligned: by chance in one of 10,000 pairs
-CERTAIN = 8.0  # log_nfa that a drawing needs
+CERTAIN, AGREEING = 15.0, 0.35  # least log_nfa and agreement of a drawing: pages align with 32 and 0.2, or 14 and 0.7
 OF_PHOTOS = [
     EVIDENCE.index(name) for name in ("colour_difference", "flat", "light")
 ]  # evidence of the pictures as they are
-LOG_NFA = EVIDENCE.index("log_nfa")
+LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,10 +40,11 @@ def rows_of_drawings(candidates: Matches, evidence: Floats, chroma: Mapping[int,
 def with_drawings(evidence: Floats, drawn: Floats, rows: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return the evidence [P, E] with that of the drawings [R, E] in these rows [R], and which of them count [R].
 
-    A drawing counts if its log_nfa is at least CERTAIN. The colours and grey levels of whole pictures stay those of the
-    pictures as they are.
+    A drawing counts if its log_nfa is at least CERTAIN and its agreement at least AGREEING. The colours and grey
+    levels of whole pictures stay those of the pictures as they are.
     """
-    accepted = np.nan_to_num(drawn[:, LOG_NFA]) >= CERTAIN
+    known = np.nan_to_num(drawn)
+    accepted = (known[:, LOG_NFA] >= CERTAIN) & (known[:, AGREEMENT] >= AGREEING)
     taken = drawn[accepted]
     taken[:, OF_PHOTOS] = evidence[rows[accepted]][:, OF_PHOTOS]
     joined = evidence.copy()
