@@ -10,25 +10,26 @@ FROM python:3.12-slim AS light
 
 ENV PYTHONUNBUFFERED=1 HOME=/tmp
 WORKDIR /opt/isc
-COPY setup.cfg pyproject.toml requirements.lock LICENSE README.md ./
+COPY setup.cfg pyproject.toml requirements.lock LICENSE THIRD_PARTY.md README.md ./
 COPY isc isc
 RUN python -m venv --without-pip .venv \
  && python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock .
 
 ENV PATH=/opt/isc/.venv/bin:$PATH
-RUN useradd --create-home isc
-USER isc
+# by its number, so that a host which forbids root can see that it is none
+RUN useradd --uid 1000 --create-home isc
+USER 1000
 WORKDIR /data
 CMD ["isc", "--help"]
 
 # the review service: docker compose up (docker-compose.yml)
 FROM light AS serve
 
-USER root
+USER 0
 WORKDIR /opt/isc
 RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[serve]' \
  && mkdir /data && chown isc /data
-USER isc
+USER 1000
 WORKDIR /data
 VOLUME /data
 EXPOSE 8008
@@ -37,13 +38,15 @@ CMD ["isc", "serve", "--data", "/data", "--host", "0.0.0.0"]
 FROM light AS full
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-USER root
+USER 0
 # g++ for compile=true, train.compile=true and Triton, which compile when they run
 # text and emoji of the training views; without them Pillow's own font and drawn faces are used
+# without versions: the base image fixes Debian's release, which keeps no older ones
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/isc
 RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[gpu]'
-USER isc
+USER 1000
 WORKDIR /data

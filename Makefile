@@ -13,7 +13,7 @@ THREATEXCHANGE = $(INSTALL) -q threatexchange >/dev/null 2>&1 || echo 'threatexc
 unexport PYTHONDONTWRITEBYTECODE
 LOCKED := setup.cfg pyproject.toml requirements.lock
 
-.PHONY: help setup demo test test-slow test-fast check docs format fuzz bench results lock clean
+.PHONY: help setup demo test test-slow test-fast check docs format fuzz bench results lock licences release sbom clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -79,5 +79,28 @@ lock:  ## lock what setup.cfg has new, all extras; the other versions stay (need
 	uv pip compile setup.cfg --universal --python-version 3.11 --all-extras \
 		--no-header --no-annotate --quiet -o requirements.lock
 
+# tools that write about the package and are no part of it
+.venv-release/done: Makefile
+	test -x .venv-release/bin/python || $(PYTHON) -m venv --without-pip .venv-release
+	$(PYTHON) -m pip --python .venv-release/bin/python install -q 'pip>=25.1' 'build>=1.2' packaging \
+		'cyclonedx-python-lib[json-validation]>=11'
+	@touch $@
+
+# the metadata of all locked packages; nothing is installed
+build/locked.json: requirements.lock .venv-release/done
+	@mkdir -p build
+	.venv-release/bin/python -m pip install -q --dry-run --ignore-installed --no-deps --report $@ -r requirements.lock
+
+licences: build/locked.json  ## the table of THIRD_PARTY.md: each locked package with its licence
+	.venv-release/bin/python -m benchmarks.licences build/locked.json
+
+release: build/locked.json  ## the wheel, and its bill of materials (CycloneDX), in dist/
+	rm -rf dist build/lib build/bdist.*
+	.venv-release/bin/python -m build --wheel
+	$(MAKE) sbom
+
+sbom: build/locked.json  ## the bill of materials of the wheel in dist/ and of all that its extras bring
+	.venv-release/bin/python -m benchmarks.sbom build/locked.json dist/isc-*.whl
+
 clean:  ## remove the environment and everything made
-	rm -rf .venv .venv-docs site demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-docs .venv-release site demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -15,6 +15,6 @@ Importing the package is cheap: libraries are loaded by the function that needs 
 
 import lazy_loader
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import isc
+from benchmarks.install import SOURCES
 from isc.cli.main import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -40,9 +41,8 @@ def wheel(tmp_path_factory):
     pytest.importorskip("build")
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(REPOSITORY / "isc", source / "isc", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
-        if (REPOSITORY / name).exists():
-            shutil.copy(REPOSITORY / name, source)
+    for name in SOURCES:
+        shutil.copy(REPOSITORY / name, source)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -80,7 +80,8 @@ def test_the_whole_package_is_in_the_wheel_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     assert {name for name in names if ".dist-info/" not in name} == data_files()
-    assert any(name.endswith("LICENSE") for name in names)
+    licences = {name.rpartition(".dist-info/")[2] for name in names if "/licenses/" in name}
+    assert licences == {"licenses/LICENSE", "licenses/THIRD_PARTY.md"}
 
 
 def test_what_a_user_needs_is_among_it(installed):
@@ -156,4 +157,10 @@ def test_the_dockerfile_installs_as_make_setup_does():
     assert re.search(rf"{install} \.$", light, re.MULTILINE)
     assert re.search(rf"{install} '\.\[gpu\]'$", full, re.MULTILINE)
     for image in (light, full):
-        assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] == "isc"
+        assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] == "1000"  # not root
+    assert "useradd --uid 1000" in light
+    copied = re.search(r"^COPY (.*) \./$", docker, re.MULTILINE)
+    assert copied
+    assert set(SOURCES) < set(copied[1].split())
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in copied[1].split()} <= set(ignored)

@@ -14,8 +14,11 @@ from tests.videos import picture, slides, write_video
 
 pytest.importorskip("av", reason="needs PyAV (pip install isc[video])")
 
+import av
+
 from isc.video import reading
-from isc.video.reading import Stretch, frame_at, frames, is_video, rate_and_size
+from isc.video.reading import Stretch, any_metadata, frame_at, frames, is_video, rate_and_size
+from isc.video.sound import sound
 
 
 def times(found):
@@ -193,3 +196,25 @@ def test_pictures_of_an_unknown_codec_are_refused(tmp_path):
     for read in (rate_and_size, lambda one: next(frames(one)), lambda one: frame_at(one, 0)):
         with pytest.raises(InputError, match=r"a\.mkv: its pictures are of a codec that is not known here"):
             read(path)
+
+
+def test_a_title_that_is_no_utf8_refuses_no_video(tmp_path):
+    with av.open(str(tmp_path / "plain.mp4"), "w") as out:
+        out.metadata["title"] = "TITLE"
+        stream = out.add_stream("libx264", rate=5)
+        stream.width = stream.height = 64
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        out.mux(stream.encode())
+    written = (tmp_path / "plain.mp4").read_bytes()
+    assert b"TITLE" in written
+    (tmp_path / "odd.mp4").write_bytes(written.replace(b"TITLE", b"\xfc\xff\xfe\xe9\xe8"))
+    assert len(list(frames(tmp_path / "odd.mp4"))) == 1
+    assert len(sound(tmp_path / "odd.mp4")) == 0
+
+
+def test_pyav_19_has_no_word_for_metadata(monkeypatch):
+    """Python 3.12 gets a newer PyAV than 3.11, which refuses the keyword."""
+    monkeypatch.setattr(av, "__version__", "19.0.2")
+    assert any_metadata() == {}
+    monkeypatch.setattr(av, "__version__", "14.0.0")
+    assert any_metadata() == {"metadata_errors": "ignore"}

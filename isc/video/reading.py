@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a video")
     try:
-        container = av.open(str(path.absolute()), metadata_errors="ignore", hwaccel=_hardware())
+        container = av.open(str(path.absolute()), hwaccel=_hardware(), **any_metadata())
     except (av.error.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a video ({_line(error)}); expected {_known()}") from error
     with container:
@@ -198,6 +198,13 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
             raise InputError(f"{path}: its pictures are of a codec that is not known here; expected {_known()}")
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def any_metadata() -> dict[str, Any]:
+    """Return the options of `av.open` with which titles that are no UTF-8 refuse no video; PyAV 19 needs none."""
+    import av
+
+    return {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
 
 def _hardware() -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.errors import InputError, needing
+from isc.video.reading import any_metadata
 
 log = logging.getLogger(__name__)
 RATE = 16_000  # samples a second, as recognisers of speech take them
@@ -29,7 +30,7 @@ def sound(path: Path) -> Samples:
     parts: list[Samples] = []
     count = 0
     try:
-        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        with av.open(str(path.absolute()), **any_metadata()) as container:
             if not container.streams.audio:
                 return np.zeros(0, np.int16)
             stream = container.streams.audio[0]
