@@ -127,13 +127,13 @@ def test_training_photos_are_no_query_and_no_reference(finished_demo):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder that looks like a checkout with 15 of the photos, after a demo on them and one that is torn."""
+    """A folder that looks like a checkout with 24 of the photos, after a demo on them and one that is torn."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("train.py", "extract.py", "match.py"):
         (folder / name).symlink_to(ROOT / name)
     for photos in ("isc/sample", "my-photos"):
         (folder / photos).mkdir(parents=True)
-        for path in list(list_images(SAMPLE).values())[::8]:
+        for path in list(list_images(SAMPLE).values())[::5]:
             (folder / photos / path.name).symlink_to(path)
     (folder / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
     command = [sys.executable, "-m", "isc.cli.main", "demo", "demo", "--images", "my-photos", "--steps", "1"]
@@ -144,7 +144,7 @@ def workplace(tmp_path_factory):
 
 
 def test_the_demo_runs_on_photos_of_ones_own(workplace):
-    assert "12 edited copies among 60 queries" in (workplace / "demo.log").read_text(encoding="utf-8")
+    assert "21 edited copies among 105 queries" in (workplace / "demo.log").read_text(encoding="utf-8")
     assert "torn.jpg" in (workplace / "demo" / "benchmark" / "unreadable.csv").read_text()
     assert (workplace / "demo" / "matching" / "report" / "index.html").exists()
 
