@@ -1,4 +1,4 @@
-"""The demo on photos of the user, and what it refuses. tests/test_readme.py runs it on the sample photos."""
+"""The sizes and the table of the demo, and what it refuses; tests/test_readme.py runs it."""
 
 import subprocess
 import sys
@@ -19,20 +19,6 @@ def test_sizes_fit_any_number_of_photos():
         assert sizes.distractor_queries == 4 * sizes.positive_queries
     with pytest.raises(InputError, match="11 photos"):
         sizes_for(11)
-
-
-@pytest.mark.slow
-def test_it_runs_on_photos_of_ones_own(tmp_path):
-    (tmp_path / "my-photos").mkdir()
-    for path in list(list_images(SAMPLE).values())[::8]:
-        (tmp_path / "my-photos" / path.name).symlink_to(path)
-    (tmp_path / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
-    command = [sys.executable, "-m", "isc.cli.main", "demo", "my-demo", "--images", "my-photos", "--steps", "1"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "12 edited copies among 60 queries" in run.stdout
-    assert "torn.jpg" in (tmp_path / "my-demo" / "benchmark" / "unreadable.csv").read_text()
-    assert (tmp_path / "my-demo" / "matching" / "report" / "index.html").exists()
 
 
 def test_a_folder_without_photos_is_refused_in_one_line(tmp_path):

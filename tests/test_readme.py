@@ -1,5 +1,7 @@
 """Every command of the README, of docs/research.md and docs/find.md is run here, or is one that .ci/run runs.
 
+Those of docs/research.md run on the demo of a few photos, which is also the test of the demo on photos of the user.
+
 Those of docs/training.md, which would take days, are read as the command line reads them: each key and value.
 """
 
@@ -22,11 +24,11 @@ from isc.cli.hydra_app import _quoted, to_config
 from isc.cli.keys import CONF, keys
 from isc.config.extract import ExtractConfig
 from isc.config.train import TrainConfig
+from isc.photos.folders import SAMPLE, list_images
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "isc" / "sample"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -124,13 +126,27 @@ def test_training_photos_are_no_query_and_no_reference(finished_demo):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, finished_demo):
-    """A folder that looks like a checkout after `make demo`."""
+def workplace(tmp_path_factory):
+    """A folder that looks like a checkout with 24 of the photos, after a demo on them and one that is torn."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("train.py", "extract.py", "match.py", "isc"):
+    for name in ("train.py", "extract.py", "match.py"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "demo").symlink_to(finished_demo[0])
+    for photos in ("isc/sample", "my-photos"):
+        (folder / photos).mkdir(parents=True)
+        for path in list(list_images(SAMPLE).values())[::5]:
+            (folder / photos / path.name).symlink_to(path)
+    (folder / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
+    command = [sys.executable, "-m", "isc.cli.main", "demo", "demo", "--images", "my-photos", "--steps", "1"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (folder / "demo.log").write_text(run.stdout, encoding="utf-8")
     return folder
+
+
+def test_the_demo_runs_on_photos_of_ones_own(workplace):
+    assert "21 edited copies among 105 queries" in (workplace / "demo.log").read_text(encoding="utf-8")
+    assert "torn.jpg" in (workplace / "demo" / "benchmark" / "unreadable.csv").read_text()
+    assert (workplace / "demo" / "matching" / "report" / "index.html").exists()
 
 
 def test_every_command_is_run_somewhere():
@@ -219,9 +235,9 @@ def test_the_readme_is_short():
     assert len(text.split()) <= 900
 
 
-def test_python_example(workplace):
+def test_python_example():
     (code,) = re.findall(r"```python\n(.*?)```", RESEARCH, re.DOTALL)
-    run = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.stdout.splitlines()[-1] == "1.0", run.stderr
 
 
