@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Header, Query, Response
@@ -29,6 +29,7 @@ from isc.serve.api.models import (
 )
 from isc.serve.api.problems import ApiProblem, answers
 from isc.serve.api.queries import cursor_of, key_of, provider_states, requests_where
+from isc.serve.api.streams import EventData, stream_of
 from isc.serve.database import insert_ignoring, trying_again
 from isc.serve.kinds import Kind, RequestState, Role
 from isc.serve.requests import send_again
@@ -41,9 +42,7 @@ open_router = APIRouter(tags=["operation"])
 ProviderName = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 EventPlace = r"^[0-9]{1,15}(-[0-9a-f]{1,50})?$"  # the id of an event, as it was sent
 Time = Annotated[float | None, Query(ge=0, le=10**11, allow_inf_nan=False)]
-EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}
-}
+EVENTS = stream_of("text/event-stream", EventData, "Server-sent events; the data of each is JSON.")
 
 
 @router.get("/me", response_model=Me, responses=answers())

@@ -180,5 +180,5 @@ class Broker:
 def _text(one: dict[str, Any], place: Place) -> str:
     """Return an event as it is sent, and note in the place that it was told."""
     place.add(one["id"])
-    data = json.dumps({"image": one["image"], **one["body"], "at": one["created"]}, ensure_ascii=False)
+    data = json.dumps({**one["body"], "image": one["image"], "at": one["created"]}, ensure_ascii=False)
     return f"id: {place}\nevent: {one['kind']}\ndata: {data}\n\n"
