@@ -137,7 +137,7 @@ def test_suggestions_of_the_old_version_go_when_the_new_one_answers_and_decided_
     rows = {(row.image_id, row.provider_id): row for row in service.rows(sa.select(*columns))}
     assert rows[images[0], first].state == SuggestionState.hidden  # the same pair the other way round
     assert rows[images[1], first].state == SuggestionState.hidden
-    assert "another version" in rows[images[1], first].why
+    assert rows[images[1], first].why == "renewed"
     assert rows[images[2], first].state == SuggestionState.accepted
     assert rows[images[1], second].state == SuggestionState.unreviewed
 
