@@ -32,8 +32,8 @@ class Words:
 
 
 @pytest.fixture
-def service(tmp_path):
-    one = Service.made(settings_in(tmp_path))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     one.take(PHOTOS[0], PHOTOS[1])
     yield one
     one.close()

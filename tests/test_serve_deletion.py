@@ -23,9 +23,9 @@ ORIGIN = "http://localhost:8008"
 
 
 @pytest.fixture
-def service(tmp_path):
+def service(database_url, tmp_path):
     settings = replace(
-        settings_in(tmp_path), cache=tmp_path / "one", webhooks={"mine": "http://127.0.0.1:1/"},
+        settings_in(tmp_path, database_url), cache=tmp_path / "one", webhooks={"mine": "http://127.0.0.1:1/"},
         providers={"copy": ProviderSettings("copy", "copy", feedback="http://127.0.0.1:1/"),
                    "pdq": ProviderSettings("pdq", "pdq"), "quality": ProviderSettings("quality", "quality")},
     )  # fmt: skip

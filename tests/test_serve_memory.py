@@ -19,8 +19,8 @@ from tests.serving import Service, settings_in
 
 
 @pytest.fixture
-def service(tmp_path):
-    one = Service.made(settings_in(tmp_path))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     yield one
     one.close()
 

@@ -119,9 +119,9 @@ def test_the_description_is_openapi_3_1_and_every_answer_is_typed(tmp_path):
     service.close()
 
 
-def test_lines_of_the_export_and_events_are_as_described(tmp_path):
+def test_lines_of_the_export_and_events_are_as_described(database_url, tmp_path):
     """The real data of each kind: of a copy, a label, a caption and an item, decided by people."""
-    service = Service.made(settings_in(tmp_path))
+    service = Service.made(settings_in(tmp_path, database_url))
     number = register(service.database, {"said": Said()})["said"]
     new = [NewImage(f"{at:064x}", 10, f"{at}.jpg", str(PHOTOS[at])) for at in range(3)]
     images = [one for one, _ in take_in(service.database, new)]

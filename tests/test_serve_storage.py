@@ -26,27 +26,20 @@ from isc.serve.requests import close, failed, lease, register, send_again
 from isc.serve.results import CopyMatch, Label, Product, ShopPicture
 from isc.serve.storing import store
 from isc.serve.votes import Reviewer, cast
-from tests.serving import Service, server, settings_in
+from tests.serving import Service, settings_in
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def backend(request):
-    if request.param == "sqlite":
-        yield None
-    else:
-        yield from server(request.param)
+@pytest.fixture(params=KINDS)
+def url(request, servers, tmp_path):
+    """An empty database without tables."""
+    return f"sqlite:///{tmp_path}/serve.sqlite" if request.param == "sqlite" else servers(request.param).new_database()
 
 
 @pytest.fixture
-def url(backend, tmp_path):
-    return f"sqlite:///{tmp_path}/serve.sqlite" if backend is None else backend.new_database()
-
-
-@pytest.fixture
-def service(url, tmp_path):
-    one = Service.made(settings_in(tmp_path, url))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     yield one
     one.close()
 
@@ -65,10 +58,13 @@ def _asked(service, count=3):
     return [number for number, _ in take_in(service.database, new)], numbers["said"]
 
 
-def test_migrations_make_the_tables_of_the_schema(service):
-    with service.database.engine.connect() as connection:
+def test_migrations_make_the_tables_of_the_schema(url):
+    database = Database(url)
+    database.upgrade()
+    with database.engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
     assert differences == []
+    database.close()
 
 
 def test_the_revision_that_needs_no_migration_is_the_last_one():

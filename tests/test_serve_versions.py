@@ -22,9 +22,8 @@ from isc.serve.supervisor import prepare_import
 from isc.serve.versions import ask_again, renew
 from isc.serve.votes import Reviewer, cast
 from isc.serve.worker import Worker
-from tests.serving import PHOTOS, Service, server, settings_in
+from tests.serving import PHOTOS, Service, settings_in
 
-KINDS = ("sqlite", "postgresql", "mariadb")
 HERE = "tests.test_serve_versions:Said"
 
 
@@ -43,18 +42,9 @@ class Said(Provider):
         return [[Label(self.version, 0.9)] for _ in pictures]
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def backend(request):
-    if request.param == "sqlite":
-        yield None
-    else:
-        yield from server(request.param)
-
-
 @pytest.fixture
-def service(backend, tmp_path):
-    url = f"sqlite:///{tmp_path}/serve.sqlite" if backend is None else backend.new_database()
-    one = Service.made(settings_in(tmp_path, url))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     yield one
     one.close()
 
