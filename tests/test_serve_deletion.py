@@ -52,6 +52,7 @@ def _features(cache, path):
     return len(found)
 
 
+@pytest.mark.slow
 def test_a_picture_is_removed_from_every_store_of_every_machine(service, tmp_path):
     (first,) = service.take(PHOTOS[0])
     service.worker.drain()
@@ -97,6 +98,7 @@ def test_a_picture_is_removed_from_every_store_of_every_machine(service, tmp_pat
     other.database.close()
 
 
+@pytest.mark.slow
 def test_a_machine_that_was_away_follows_all_removals(service, tmp_path):
     images = service.take(*PHOTOS[:3])
     service.worker.drain()
@@ -111,6 +113,7 @@ def test_a_machine_that_was_away_follows_all_removals(service, tmp_path):
     other.database.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_runs_keeps_nothing_of_a_removed_picture_in_memory(service):
     first, second = service.take(*PHOTOS[:2])
     lanes = service.worker.lanes()

@@ -99,6 +99,7 @@ def test_thresholds_hide_and_withhold_and_the_list_too(made):
     assert _labels(strict, [0.9])[0].state == "withheld"
 
 
+@pytest.mark.slow
 def test_a_provider_that_people_reject_is_withheld_and_audited_at_random(made):
     rules = {Kind.label: Review(withhold=0.3, audit=0.2, acceptance=0.3, window=40)}
     service = made(review=rules)
