@@ -219,6 +219,33 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Any]]:
+    """Return a function that gives the database server of a kind; each starts once, when it is first asked for."""
+    from tests.serving import server
+
+    running: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+
+        def of(kind: str) -> Any:
+            if kind not in running:
+                running[kind] = stack.enter_context(contextlib.contextmanager(server)(kind))
+            return running[kind]
+
+        yield of
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def database_url(request: pytest.FixtureRequest, servers: Callable[[str], Any], tmp_path: Path) -> str:
+    """Return the URL of an empty database with the tables of a service: the same test runs on all three."""
+    from tests.serving import make_tables
+
+    own = f"sqlite:///{tmp_path}/serve.sqlite"
+    url = own if request.param == "sqlite" else servers(request.param).new_database()
+    make_tables(url)
+    return url
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
     folder = tmp_path / "workplace"

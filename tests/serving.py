@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from isc.serve.database import Database
+from isc.serve import schema
+from isc.serve.database import HEAD, Database
 from isc.serve.files import PictureFiles
 from isc.serve.intake import NewImage, take_in
 from isc.serve.settings import Settings, read_settings
@@ -144,6 +145,16 @@ def server(kind: str) -> Iterator[Server]:
             yield one
         finally:
             one.kill()
+
+
+def make_tables(url: str) -> None:
+    """Make the tables of the last revision at once, without the steps in between."""
+    database = Database(url)
+    with database.writing() as connection:
+        schema.metadata.create_all(connection)
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(sa.text(f"INSERT INTO alembic_version VALUES ('{HEAD}')"))
+    database.close()
 
 
 def settings_in(folder: Path, url: str | None = None, **given: Any) -> Settings:

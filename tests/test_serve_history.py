@@ -22,8 +22,8 @@ class Said:
 
 
 @pytest.fixture
-def service(tmp_path):
-    one = Service.made(settings_in(tmp_path))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     number = register(one.database, {"said": Said()})["said"]
     take_in(one.database, [NewImage(f"{at:064x}", 10, f"{at}.jpg") for at in range(3)])
     for held in lease(one.database, [number], limit=3, seconds=60):

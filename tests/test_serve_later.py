@@ -41,8 +41,9 @@ class Moody(LaterProvider):
 
 
 @pytest.fixture
-def service(tmp_path):
-    one = Service.made(replace(settings_in(tmp_path), providers={"moody": ProviderSettings("moody", HERE)}))
+def service(database_url, tmp_path):
+    settings = settings_in(tmp_path, database_url, providers={"moody": ProviderSettings("moody", HERE)})
+    one = Service.made(settings)
     yield one
     one.close()
 

@@ -19,8 +19,8 @@ from tests.serving import Service, settings_in
 
 
 @pytest.fixture
-def service(tmp_path):
-    one = Service.made(settings_in(tmp_path))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     yield one
     one.close()
 
@@ -53,6 +53,27 @@ def test_the_table_grows_in_blocks_and_knows_each_picture_once(monkeypatch):
     assert sorted(number for _, number in table.near(digits[0], within=256)) == sorted(number for number, _ in rows)
     for number, one in rows[::50]:
         assert table.near(one, within=0) == [(0, number)]
+
+
+def test_the_table_gives_up_rows_and_holds_nothing_of_them(monkeypatch):
+    monkeypatch.setattr(hashes, "BLOCK", 16)
+    digits = dict(enumerate(_hashes(100), 1))
+    table, left = HashTable(), dict(digits)
+    table.add(list(digits.items()))
+    rng = np.random.default_rng(6)
+    while left:
+        gone = rng.choice(sorted(left), min(len(left), 7), replace=False).tolist()
+        assert table.remove([*gone, gone[0], 5_000]) == len(gone)
+        for one in gone:
+            del left[one]
+        kept = np.concatenate([np.empty((0, 4), np.uint64), *table._hashes])
+        assert not {bytes(row.astype(">u8")).hex() for row in kept} & {digits[one] for one in digits.keys() - left}
+        assert len(table) == len(left)
+        assert sorted(one for _, one in table.near(digits[1], within=256)) == sorted(left)
+        assert all(table.near(one, within=0) == [(0, number)] for number, one in left.items())
+    assert table._hashes == []
+    table.add(list(digits.items()))
+    assert len(table) == 100
 
 
 def test_a_worker_reads_hashes_in_pages_and_those_that_come_late(service, monkeypatch):

@@ -18,8 +18,7 @@ import pytest
 import sqlalchemy as sa
 import uvicorn
 
-from isc.serve import schema
-from isc.serve.api import render as rendering
+from isc.serve import catalogue, schema
 from isc.serve.api.app import create_app, shielded
 from isc.serve.results import Caption, Label, Product, ShopPicture
 from isc.serve.storing import store
@@ -305,11 +304,11 @@ def test_an_accepted_label_is_rejected_again_in_the_history_of_its_picture(page,
 
 @pytest.mark.slow
 def test_the_page_works_from_right_to_left_and_in_another_language(browser, site, tmp_path, monkeypatch):
-    english = (rendering.TEXTS / "en.toml").read_text(encoding="utf-8")
+    english = (catalogue.TEXTS / "en.toml").read_text(encoding="utf-8")
     (tmp_path / "en.toml").write_text(english, encoding="utf-8")
     (tmp_path / "he.toml").write_text('direction = "rtl"\nreview = "סקירה"\n', encoding="utf-8")
-    monkeypatch.setattr(rendering, "TEXTS", tmp_path)
-    rendering._catalogue.cache_clear()
+    monkeypatch.setattr(catalogue, "TEXTS", tmp_path)
+    catalogue.texts_of.cache_clear()
     context = browser.new_context(base_url=site, locale="he-IL", viewport={"width": 360, "height": 800})
     page = context.new_page()
     for path in PAGES:
@@ -320,15 +319,15 @@ def test_the_page_works_from_right_to_left_and_in_another_language(browser, site
     brand, menu = (page.locator(one).bounding_box() for one in (".brand", "main"))
     assert brand["x"] > menu["x"] + menu["width"] / 2
     context.close()
-    rendering._catalogue.cache_clear()
+    catalogue.texts_of.cache_clear()
 
 
 def test_every_text_of_the_templates_is_in_the_catalogue():
     import re
     import tomllib
 
-    folder = Path(rendering.TEXTS).parent / "templates"
-    texts = tomllib.loads((rendering.TEXTS / "en.toml").read_text(encoding="utf-8"))
+    folder = Path(catalogue.TEXTS).parent / "templates"
+    texts = tomllib.loads((catalogue.TEXTS / "en.toml").read_text(encoding="utf-8"))
     used = set()
     for template in folder.glob("*.html"):
         used |= set(re.findall(r"""\bt\(["']([a-z_]+)["'][,)]""", template.read_text(encoding="utf-8")))

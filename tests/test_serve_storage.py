@@ -21,31 +21,25 @@ from isc.serve.forgetting import delete_image
 from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
 from isc.serve.providers.base import Busy, Limits, Refused, Unavailable
+from isc.serve.reasons import BY_PERSON, WRITTEN
 from isc.serve.requests import close, failed, lease, register, send_again
 from isc.serve.results import CopyMatch, Label, Product, ShopPicture
 from isc.serve.storing import store
 from isc.serve.votes import Reviewer, cast
-from tests.serving import Service, server, settings_in
+from tests.serving import Service, settings_in
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def backend(request):
-    if request.param == "sqlite":
-        yield None
-    else:
-        yield from server(request.param)
+@pytest.fixture(params=KINDS)
+def url(request, servers, tmp_path):
+    """An empty database without tables."""
+    return f"sqlite:///{tmp_path}/serve.sqlite" if request.param == "sqlite" else servers(request.param).new_database()
 
 
 @pytest.fixture
-def url(backend, tmp_path):
-    return f"sqlite:///{tmp_path}/serve.sqlite" if backend is None else backend.new_database()
-
-
-@pytest.fixture
-def service(url, tmp_path):
-    one = Service.made(settings_in(tmp_path, url))
+def service(database_url, tmp_path):
+    one = Service.made(settings_in(tmp_path, database_url))
     yield one
     one.close()
 
@@ -64,10 +58,13 @@ def _asked(service, count=3):
     return [number for number, _ in take_in(service.database, new)], numbers["said"]
 
 
-def test_migrations_make_the_tables_of_the_schema(service):
-    with service.database.engine.connect() as connection:
+def test_migrations_make_the_tables_of_the_schema(url):
+    database = Database(url)
+    database.upgrade()
+    with database.engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
     assert differences == []
+    database.close()
 
 
 def test_the_revision_that_needs_no_migration_is_the_last_one():
@@ -108,7 +105,9 @@ def test_migrations_go_up_and_down_with_data_in_the_tables(url):
             "created": now,
         }
         connection.execute(sa.insert(schema.request).values(request))
-        old = sa.table("suggestion", *(sa.column(c.name) for c in schema.suggestion.c if c.name != "audit"))
+        old = sa.table(
+            "suggestion", *(sa.column(c.name) for c in schema.suggestion.c if c.name not in ("audit", "why_values"))
+        )
         values = {"id": 1, "image_id": 1, "request_id": 1, "provider_id": 1, "kind": "label", "result_id": 1,
                   "state": "unreviewed", "score": 0.5, "priority": 0.5, "shuffle": 0.5, "created": now}  # fmt: skip
         connection.execute(sa.insert(old).values(values))
@@ -126,12 +125,17 @@ def test_migrations_go_up_and_down_with_data_in_the_tables(url):
         assert connection.execute(sa.select(schema.shop_picture.c.jpeg)).scalar_one() == jpeg
         gone = {"image_id": 9, "created": now, "sha256": "c" * 64, "path": "/photos/ä.jpg"}
         connection.execute(sa.insert(schema.removal).values(gone))
+        connection.execute(sa.update(schema.suggestion).values(WRITTEN.of_suggestion()))
+        connection.execute(sa.update(schema.image).values(BY_PERSON.of_image()))
+        said = {"suggestion_id": 1, "reviewer": "ann", "number": 1, "decision": "accept", "trusted": False}
+        connection.execute(sa.insert(schema.vote).values(said | {"created": now}))
     database.downgrade("0001")
     names = sa.inspect(database.engine).get_table_names()
     assert not {"circuit", "product", "shop_picture"} & set(names)
     with database.reading() as connection:
         assert connection.execute(sa.select(schema.image.c.sha256)).scalar_one() == "a" * 64
-        assert connection.execute(sa.text("SELECT score FROM suggestion")).scalar_one() == 0.5
+        assert connection.scalars(sa.text("SELECT score FROM suggestion")).all() == [0.5]
+        assert connection.execute(sa.select(schema.vote.c.reviewer)).scalar_one() == "ann"
         assert tuple(connection.execute(sa.text("SELECT * FROM removal")).one()) == (1, 9, now)
     database.upgrade()
     database.downgrade("base")

@@ -31,6 +31,14 @@ class Uploaded(TypedDict):
 ImageState = Literal["active", "unreadable", "negative", "quarantined"]
 
 
+class Reason(TypedDict):
+    """Why something stands where it stands."""
+
+    text: str
+    key: str | None
+    values: dict[str, str | int | float]
+
+
 class Image(TypedDict):
     """A picture of the collection."""
 
@@ -42,7 +50,7 @@ class Image(TypedDict):
     height: int | None
     pdq: str | None
     state: ImageState
-    reason: str | None
+    reason: Reason | None
     uploader: str | None
     first_seen: float
     preview: str
@@ -71,7 +79,7 @@ class SaidCopy(TypedDict):
     version: str
     suggestion: int | None
     state: SuggestionState | None
-    why: str | None
+    why: Reason | None
     result: Copy
 
 
@@ -90,7 +98,7 @@ class SaidLabelResult(TypedDict):
     version: str
     suggestion: int | None
     state: SuggestionState | None
-    why: str | None
+    why: Reason | None
     result: LabelResult
 
 
@@ -109,7 +117,7 @@ class SaidCaptionResult(TypedDict):
     version: str
     suggestion: int | None
     state: SuggestionState | None
-    why: str | None
+    why: Reason | None
     result: CaptionResult
 
 
@@ -133,7 +141,7 @@ class SaidProductResult(TypedDict):
     version: str
     suggestion: int | None
     state: SuggestionState | None
-    why: str | None
+    why: Reason | None
     result: ProductResult
 
 
@@ -160,7 +168,7 @@ class SaidNumberResult(TypedDict):
     version: str
     suggestion: int | None
     state: SuggestionState | None
-    why: str | None
+    why: Reason | None
     result: NumberResult
 
 
@@ -204,7 +212,7 @@ class Suggestion(TypedDict):
     id: int
     kind: Kind
     state: SuggestionState
-    why: str | None
+    why: Reason | None
     audit: bool
     score: float
     priority: float

@@ -18,6 +18,7 @@ from isc.serve.kinds import Kind
 from isc.serve.schema import copy_match, descriptor, event, image, outbox, removal, suggestion
 
 PLACE = "removed.json"  # in the cache: the last removal that this machine has followed
+CLOCKS = 60.0  # seconds by which the clocks of machines may differ
 OVERLAP = 100  # removals looked at again: a transaction may commit after one that began later
 
 
@@ -72,6 +73,24 @@ def forget_removed(database: Database, cache: Path, files: PictureFiles) -> int:
     if rows:
         write_text(place, json.dumps(rows[-1].id))
     return len(rows)
+
+
+class Removals:
+    """The pictures that were removed since this was made: a process holds something of them in its memory, maybe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._began = database, time.time()
+        self._last: int | None = None
+
+    def since(self) -> list[tuple[int, str | None]]:
+        """Return (number, SHA-256 if it is still known) of removed pictures; the last ones are told again and again."""
+        new = removal.c.created > self._began - CLOCKS if self._last is None else removal.c.id > self._last - OVERLAP
+        wanted = sa.select(removal.c.id, removal.c.image_id, removal.c.sha256).where(new)
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted).all()
+        if rows:
+            self._last = max([self._last or 0, *(row.id for row in rows)])
+        return [(row.image_id, row.sha256) for row in rows]
 
 
 def drop_other_indexes(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +22,26 @@ class Examiner:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._held: OrderedDict[str, Examined] = OrderedDict()
+        self._lock = threading.Lock()
 
     def examine(self, sha256: str, path: Path) -> Examined:
         """Return what the picture gives. Raises Unreadable if it cannot be decoded."""
-        if sha256 not in self._held:
-            self._held[sha256] = self.reader.examine(path)
+        with self._lock:
+            found = self._held.get(sha256)
+        found = found or self.reader.examine(path)
+        with self._lock:
+            self._held[sha256] = found
+            self._held.move_to_end(sha256)
             while len(self._held) > HELD:
                 self._held.popitem(last=False)
-        self._held.move_to_end(sha256)
-        return self._held[sha256]
+        return found
+
+    def forget(self, hashes: Iterable[str | None]) -> None:
+        """Drop pictures by their SHA-256."""
+        with self._lock:
+            for one in hashes:
+                if one is not None:
+                    self._held.pop(one, None)
 
 
 @dataclass(frozen=True)

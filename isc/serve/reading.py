@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from isc.errors import InputError
 from isc.match.verification.features import LocalFeatures
+from isc.serve.reasons import DECODER_ENDED, Why, reason_text, slow_to_decode
 
 START = 300.0  # seconds that the process may take to start
 PREVIEW = 1024  # pixels of the longest side of what providers see as `pixels`
@@ -44,7 +45,18 @@ class Examined:
 
 
 class Unreadable(InputError):
-    """A picture that cannot be decoded, or not within the limits. Asking again does not help."""
+    """A picture that cannot be decoded, or not within the limits. Asking again does not help.
+
+    `why` is the reason as a key of the catalogue; without it the message is that of a decoder.
+    """
+
+    def __init__(self, message: str, why: Why | None = None) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+def _refused(why: Why) -> Unreadable:
+    return Unreadable(reason_text(why.key, why.values), why)
 
 
 class Reader:
@@ -76,11 +88,11 @@ class Reader:
                 pipe.send((str(path), side))
                 if not pipe.poll(self._seconds):
                     self.close()
-                    raise Unreadable(f"decoding took longer than {self._seconds:g} s; it was ended")
+                    raise _refused(slow_to_decode(self._seconds))
                 answer = pipe.recv()
             except (EOFError, ConnectionError) as error:
                 self.close()
-                raise Unreadable("decoding ended its process (too much memory, or a damaged file)") from error
+                raise _refused(DECODER_ENDED) from error
         if isinstance(answer, str):
             raise Unreadable(answer)
         assert isinstance(answer, Examined | bytes)

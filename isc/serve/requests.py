@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from isc.serve.database import Database, insert_ignoring, trying_again
 from isc.serve.kinds import ImageState, RequestState
 from isc.serve.providers.base import AnyProvider, Busy, Limits, Refused
+from isc.serve.reasons import Why
 from isc.serve.schema import event, image, provider, request
 
 BACK_OFF = 2.0  # seconds before the second attempt; each further one waits twice as long
@@ -195,7 +196,7 @@ def failed(database: Database, held: Leased, error: Exception, limits: Limits, *
                 connection.execute(
                     sa.update(image)
                     .where(image.c.id == held.image_id, image.c.state == ImageState.active)
-                    .values(state=ImageState.unreadable, reason=str(error)[:500])
+                    .values(state=ImageState.unreadable, **_reason(error))
                 )
             if dead:
                 said = {"request": held.id, "provider_id": held.provider_id, "error": reason}
@@ -211,6 +212,12 @@ def _unreadable(error: Exception) -> bool:
     from isc.serve.reading import Unreadable
 
     return isinstance(error, Unreadable)
+
+
+def _reason(error: Exception) -> dict[str, object]:
+    """Return the columns of a picture that cannot be read."""
+    why = getattr(error, "why", None)
+    return why.of_image() if isinstance(why, Why) else {"reason": str(error)[:500], "reason_values": None}
 
 
 def back_off(attempts: int) -> float:

@@ -55,7 +55,8 @@ image = sa.Table(
     sa.Column("height", sa.Integer),
     _text("pdq", 64, null=True),
     _text("state", 16),
-    sa.Column("reason", sa.Text),
+    sa.Column("reason", sa.Text),  # a key of the catalogue, and its values; without them a text
+    sa.Column("reason_values", Json),
     sa.Column("uploader", sa.String(64)),
     _time("first_seen"),
     sa.Index("ix_image_state", "state"),
@@ -208,7 +209,8 @@ suggestion = sa.Table(
     _text("kind", 12),
     sa.Column("result_id", Id, nullable=False),
     _text("state", 12),
-    _text("why", 255, null=True),
+    _text("why", 255, null=True),  # a key of the catalogue, and its values; without them a text
+    sa.Column("why_values", Json),
     sa.Column("audit", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("score", sa.Double, nullable=False),
     sa.Column("priority", sa.Double, nullable=False),

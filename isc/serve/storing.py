@@ -16,17 +16,28 @@ from isc.serve.captions import is_written
 from isc.serve.database import Database, insert_ignoring, trying_again
 from isc.serve.kinds import ImageState, Kind, RequestState, SuggestionState
 from isc.serve.outbox import WEBHOOK, enqueue
+from isc.serve.reasons import (
+    FLOODED,
+    MANY_MATCHES,
+    NEGATIVE,
+    PLAIN,
+    QUARANTINED,
+    RENEWED,
+    TOLD_BEFORE,
+    WRITTEN,
+    Why,
+    below,
+    listed,
+    rarely_accepted,
+)
 from isc.serve.requests import Leased, close
 from isc.serve.results import Caption, CopyMatch, Hash, Label, Number, Product, Result, ShopPicture, Suggested
 from isc.serve.schema import RESULTS, copy_match, event, image, listing, number, request, shop_picture, suggestion
 from isc.serve.schema import provider as provider_table
 from isc.serve.settings import Settings
 
-PLAIN = 0.9  # plainness from which a copy is explained by the lack of anything to see
+TOO_PLAIN = 0.9  # plainness from which a copy is explained by the lack of anything to see
 HOUR = 3600.0
-WRITTEN = "a person wrote a caption of this picture"
-TOLD_BEFORE = "this pair was suggested the other way round"
-RENEWED = "another version of the provider has answered since"
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Asked:
     """The state of a new suggestion, and why."""
 
     state: SuggestionState
-    why: str | None = None
+    why: Why | None = None
     audit: bool = False
 
 
@@ -77,7 +88,8 @@ def _hide_earlier(connection: Connection, held: Leased, provider: str, results: 
     pair = (suggestion.c.kind == Kind.copy) & suggestion.c.result_id.in_(turned)
     open_ = suggestion.c.provider_id.in_(earlier) & (suggestion.c.state == SuggestionState.unreviewed)
     same = (suggestion.c.image_id == held.image_id) | pair
-    connection.execute(sa.update(suggestion).where(open_, same).values(state=SuggestionState.hidden, why=RENEWED))
+    hidden = {"state": SuggestionState.hidden, **RENEWED.of_suggestion()}
+    connection.execute(sa.update(suggestion).where(open_, same).values(hidden))
 
 
 def _there(connection: Connection, other: int) -> bool:
@@ -116,7 +128,7 @@ def _stored(connection: Connection, settings: Settings, held: Leased, provider: 
             kind=result.kind,
             result_id=key[0] if key else None,
             state=asked.state,
-            why=asked.why,
+            **(asked.why.of_suggestion() if asked.why else {}),
             audit=asked.audit,
             score=result.score,
             priority=priority(result.score, impact(result)),
@@ -171,36 +183,36 @@ def _asked(connection: Connection, settings: Settings, held: Leased, provider: s
     """Return whether a person is asked about a result. A share of the withheld is shown at random, for audits."""
     show, withhold = settings.thresholds(provider, result.kind)
     if result.score < show:
-        return Asked(SuggestionState.hidden, f"score {result.score:.2f} is below {show:g}")
+        return Asked(SuggestionState.hidden, below(result.score, show))
     firm = _explained(connection, settings, held, result) or _listed(connection, result)
     if firm is None and isinstance(result, Caption) and is_written(connection, held.image_id, result.language):
         firm = WRITTEN
     if firm:
         return Asked(SuggestionState.withheld, firm)
-    why = f"score {result.score:.2f} is below {withhold:g}" if result.score < withhold else None
+    why = below(result.score, withhold) if result.score < withhold else None
     why = why or _rarely_accepted(connection, settings, held.provider_id, result.kind)
     if why and random.random() < settings.rules(result.kind).audit:
-        return Asked(SuggestionState.unreviewed, f"audit: {why}", audit=True)
+        return Asked(SuggestionState.unreviewed, why, audit=True)
     return Asked(SuggestionState.withheld, why) if why else Asked(SuggestionState.unreviewed)
 
 
-def _explained(connection: Connection, settings: Settings, held: Leased, result: Suggested) -> str | None:
+def _explained(connection: Connection, settings: Settings, held: Leased, result: Suggested) -> Why | None:
     """Return what else explains a match: a negative picture, a flood, or pictures that are almost empty."""
     if not isinstance(result, CopyMatch):
         return None
     states = sa.select(image.c.state).where(image.c.id.in_((held.image_id, result.other)))
     found = set(connection.scalars(states))
     if ImageState.negative in found:
-        return "a picture of the negative bank, which must never match"
+        return NEGATIVE
     if ImageState.quarantined in found:
-        return "a picture in quarantine, which matches too many others"
+        return QUARANTINED
     if _flooded(connection, settings, result.other):
-        return "more matches within an hour than the limit; the picture is in quarantine now"
+        return FLOODED
     plain = sa.select(sa.func.max(number.c.value)).where(
         number.c.image_id.in_((held.image_id, result.other)), number.c.classifier == "plainness"
     )
-    if not result.evidence.get("same_file") and (connection.execute(plain).scalar() or 0) >= PLAIN:
-        return "one of both pictures is almost plain, which explains the likeness"
+    if not result.evidence.get("same_file") and (connection.execute(plain).scalar() or 0) >= TOO_PLAIN:
+        return PLAIN
     return None
 
 
@@ -215,16 +227,15 @@ def _flooded(connection: Connection, settings: Settings, other: int) -> bool:
     )
     if int(connection.execute(recent).scalar_one()) < settings.rules(Kind.copy).flood:
         return False
-    reason = "matches too many other pictures"
     connection.execute(
         sa.update(image)
         .where(image.c.id == other, image.c.state == ImageState.active)
-        .values(state=ImageState.quarantined, reason=reason)
+        .values(state=ImageState.quarantined, **MANY_MATCHES.of_image())
     )
     return True
 
 
-def _listed(connection: Connection, result: Suggested) -> str | None:
+def _listed(connection: Connection, result: Suggested) -> Why | None:
     if not isinstance(result, Label):
         return None
     values = [result.name, *([result.wikidata] if result.wikidata else [])]
@@ -233,10 +244,10 @@ def _listed(connection: Connection, result: Suggested) -> str | None:
         .where(listing.c.action == "withhold", listing.c.kind == result.kind, listing.c.value.in_(values))
         .limit(1)
     ).scalar()
-    return None if found is None else f"{found} stands on the withhold list"
+    return None if found is None else listed(str(found))
 
 
-def _rarely_accepted(connection: Connection, settings: Settings, provider_id: int, kind: Kind) -> str | None:
+def _rarely_accepted(connection: Connection, settings: Settings, provider_id: int, kind: Kind) -> Why | None:
     """Return why a provider's suggestions are withheld, if people have rejected almost all of the last ones."""
     rules = settings.rules(kind)
     decided = (SuggestionState.accepted, SuggestionState.rejected)
@@ -250,4 +261,4 @@ def _rarely_accepted(connection: Connection, settings: Settings, provider_id: in
         return None
     accepted = sum(state == SuggestionState.accepted for state in last)
     high = wilson(accepted, len(last))[1]
-    return f"{accepted} of the last {len(last)} were accepted" if high < rules.acceptance else None
+    return rarely_accepted(accepted, len(last)) if high < rules.acceptance else None

@@ -127,7 +127,8 @@ def _tell(
     """Tell the page, the webhooks and the provider of a new state, in the same transaction."""
     body = verdict_body(connection, one, state)
     now = time.time()
-    connection.execute(sa.insert(event).values(image_id=one.image_id, kind="decided", body=body, created=now))
+    told = {"sha256" if key == "image" else key: value for key, value in body.items()}
+    connection.execute(sa.insert(event).values(image_id=one.image_id, kind="decided", body=told, created=now))
     for name in settings.webhooks:
         enqueue(connection, f"{WEBHOOK}{name}", f"{name}:decided:{vote_id}", {"event": "decided", **body})
     who = str(body["provider"])

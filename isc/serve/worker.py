@@ -15,6 +15,7 @@ from isc.errors import InputError
 from isc.serve.asking import Asking, Lane
 from isc.serve.circuit import Circuit
 from isc.serve.database import Database, DatabaseAway
+from isc.serve.forgetting import Removals
 from isc.serve.providers.base import LaterProvider, Provider
 from isc.serve.providers.context import Context
 from isc.serve.providers.registry import build
@@ -41,6 +42,7 @@ class Worker:
         wanted = settings.providers if providers is None else {name: settings.providers[name] for name in providers}
         self._providers = {name: build(one, self.context) for name, one in wanted.items()}
         self._stop = threading.Event()
+        self._removals = Removals(self.database)
         self.asking = Asking(self.database, settings, self.context)
 
     def run(self) -> None:
@@ -103,7 +105,7 @@ class Worker:
         loops: list[Callable[[], bool]] = []
         for group in groups.values():
             loops += [partial(self._round, group)] * max(one.limits.concurrency for one in group)
-        loops.append(partial(self._forget, [one.provider for one in lanes if isinstance(one.provider, Provider)]))
+        loops.append(partial(self._forget, lanes))
         return loops + [partial(self.asking.poll, one) for one in lanes if isinstance(one.provider, LaterProvider)]
 
     def _registered(self) -> dict[str, int]:
@@ -184,12 +186,18 @@ class Worker:
                 self.asking.ask(lane, batch)
         return bool(held)
 
-    def _forget(self, providers: Sequence[Provider]) -> bool:
-        """Let the providers forget removed pictures, every few seconds."""
+    def _forget(self, lanes: Sequence[Lane]) -> bool:
+        """Forget removed pictures, every few seconds."""
         if not self._stop.wait(CHECK):
-            for one in providers:
-                one.forget()
+            self.forget(lanes)
         return False
+
+    def forget(self, lanes: Sequence[Lane]) -> None:
+        """Drop what this process, its providers and their caches hold of removed pictures."""
+        self.context.forget(digest for _, digest in self._removals.since())
+        for lane in lanes:
+            if isinstance(lane.provider, Provider):
+                lane.provider.forget()
 
     def _watch(self) -> None:
         """Wait until this worker is stopped.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Header, Query, Response
@@ -11,6 +11,7 @@ from fastapi import Path as InPath
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from isc.serve.api.bodies import Again, NewListing, Retry
+from isc.serve.api.broker import Place
 from isc.serve.api.guard import Admin, Reviewing, Uploader
 from isc.serve.api.health import troubles
 from isc.serve.api.images import Cursor, ImageId, Limit, Shared, seen
@@ -28,6 +29,7 @@ from isc.serve.api.models import (
 )
 from isc.serve.api.problems import ApiProblem, answers
 from isc.serve.api.queries import cursor_of, key_of, provider_states, requests_where
+from isc.serve.api.streams import EventData, stream_of
 from isc.serve.database import insert_ignoring, trying_again
 from isc.serve.kinds import Kind, RequestState, Role
 from isc.serve.requests import send_again
@@ -38,10 +40,9 @@ from isc.serve.versions import ask_again
 router = APIRouter(prefix="/api", tags=["operation"])
 open_router = APIRouter(tags=["operation"])
 ProviderName = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+EventPlace = r"^[0-9]{1,15}(-[0-9a-f]{1,50})?$"  # the id of an event, as it was sent
 Time = Annotated[float | None, Query(ge=0, le=10**11, allow_inf_nan=False)]
-EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}
-}
+EVENTS = stream_of("text/event-stream", EventData, "Server-sent events; the data of each is JSON.")
 
 
 @router.get("/me", response_model=Me, responses=answers())
@@ -55,17 +56,22 @@ def events(
     state: Shared,
     caller: Uploader,
     image: Annotated[int | None, Query(ge=1, le=MOST_ID)] = None,
-    after: Annotated[int | None, Query(ge=0, le=MOST_ID)] = None,
-    last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,15}$")] = None,
+    after: Annotated[str | None, Query(pattern=EventPlace)] = None,
+    last_event_id: Annotated[str | None, Header(pattern=EventPlace)] = None,
 ) -> Response:
-    """Stream events: `received`, `answered`, `failed`, `decided`, `state`; of one picture, or of all for reviewers."""
+    """Stream events: `received`, `answered`, `failed`, `decided`, `state`, `caption`; of one picture, or of all.
+
+    Those of all are for reviewers. `after`, or the header Last-Event-ID, is the id of the last event that was received:
+    all that was not told until then comes first. An uploader names its picture.
+    """
     if image is not None:
         with state.database.reading() as connection:
             seen(connection, caller, image)
     elif caller.holder.role is Role.upload:
         raise ApiProblem(403, "the events of all pictures are for reviewers; expected image=ID")
-    since = int(last_event_id) if last_event_id else after
-    return StreamingResponse(state.broker.listen(image, after=since), media_type="text/event-stream")
+    since = last_event_id or after
+    place = None if since is None else Place.read(since)
+    return StreamingResponse(state.broker.listen(image, after=place), media_type="text/event-stream")
 
 
 @router.get("/providers", response_model=ProviderStates, responses=answers())

@@ -12,7 +12,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from isc import __version__
-from isc.serve.api import admin, callbacks, caption_page, captions, images, metrics, pages, pictures, problems, review
+from isc.serve.api import (
+    admin,
+    callbacks,
+    caption_page,
+    captions,
+    description,
+    images,
+    metrics,
+    pages,
+    pictures,
+    problems,
+    review,
+)
 from isc.serve.api.broker import Broker
 from isc.serve.api.guard import Shield
 from isc.serve.api.rates import Rates
@@ -39,6 +51,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
                   redoc_url=None)  # fmt: skip
     app.state.shared = State(store, settings, Rates(), Broker(store))
     problems.install(app)
+    description.install(app)
     for router in (
         images.router,
         review.router,

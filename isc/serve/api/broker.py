@@ -1,4 +1,9 @@
-"""Server-sent events: one reader of the table of events, and a queue for each page that listens."""
+"""Server-sent events: one reader of the table of events, and a queue for each page that listens.
+
+An event may be written after one with a larger id: its transaction began first and ended later. So the id that a stream
+sends with an event is a place: the largest id that was told, and which of those just before it were told as well. Who
+comes back with its last place is told of all others.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +24,41 @@ EVERY = 0.15  # seconds between two looks at the table
 OVERLAP = 200  # ids looked at again: a transaction may commit after one that began later
 ALIVE = 15.0  # seconds after which a comment is sent, so that nobody on the way gives up
 FULL = 1000  # events that a listener may be behind
+
+
+@dataclass
+class Place:
+    """What a listener was told: `last`, and of the `OVERLAP` ids before it those in `told`; None stands for all."""
+
+    last: int
+    told: set[int] | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Place:
+        """Return the place of an id that was sent: a number, maybe with a dash and the bits of those before it."""
+        number, _, bits = text.partition("-")
+        last = int(number)
+        if not bits:
+            return cls(last)
+        marks = int(bits, 16)
+        return cls(last, {last - 1 - at for at in range(OVERLAP) if marks >> at & 1})
+
+    def knows(self, number: int) -> bool:
+        """Return whether an event was told, or is older than what is still looked at."""
+        if number >= self.last or self.told is None:
+            return number <= self.last
+        return number in self.told or number < max(1, self.last - OVERLAP)
+
+    def add(self, number: int) -> None:
+        """Note that an event was told."""
+        last, before = max(self.last, number), self.last
+        near = range(max(1, last - OVERLAP), last)
+        self.told = {one for one in near if (one <= before and self.knows(one)) or one == number}
+        self.last = last
+
+    def __str__(self) -> str:
+        marks = sum(1 << at for at in range(OVERLAP) if self.knows(self.last - 1 - at))
+        return str(self.last) if marks == (1 << OVERLAP) - 1 else f"{self.last}-{marks:x}"
 
 
 @dataclass(eq=False)
@@ -37,25 +77,25 @@ class Broker:
         self._database = database
         self._listeners: set[Listener] = set()
         self._task: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()
         self._seen: dict[int, None] = {}
         self._last = 0
         self.closing = False
 
-    async def listen(self, image: int | None, *, after: int | None) -> AsyncIterator[str]:
-        """Yield the events as text: those after the id `after`, if it is given, and then each new one."""
+    async def listen(self, image: int | None, *, after: Place | None) -> AsyncIterator[str]:
+        """Yield the events as text: those that a place does not know, if one is given, and then each new one."""
         listener = Listener(image)
         self._listeners.add(listener)
         try:
-            if self._task is None or self._task.done():
-                self._last = await run_in_threadpool(self._newest)
-                self._task = asyncio.create_task(self._watch())
-            told: set[int] = set()
+            await self._begin()
             live = self._last - OVERLAP  # what is later comes by the queue as well
+            missed: set[int] = set()
+            place = after or Place(self._last, {one for one in self._seen if one < self._last})
             if after is not None:
                 async for one in self._missed(after, image):
                     if one["id"] > live:
-                        told.add(one["id"])
-                    yield _text(one)
+                        missed.add(one["id"])
+                    yield _text(one, place)
             yield ": listening\n\n"
             while not self.closing and not listener.behind:
                 try:
@@ -63,17 +103,29 @@ class Broker:
                 except TimeoutError:
                     yield ": alive\n\n"
                     continue
-                if one["id"] not in told:
-                    yield _text(one)
+                if one["id"] not in missed:
+                    yield _text(one, place)
         finally:
             self._listeners.discard(listener)
 
-    async def _missed(self, after: int, image: int | None) -> AsyncIterator[dict[str, Any]]:
-        """Yield the events after an id up to now, however many, a page at a time."""
+    async def _begin(self) -> None:
+        """Let events be read, if nobody listened before."""
+        async with self._beginning:
+            if self._task is None or self._task.done():
+                newest = await run_in_threadpool(self._newest)
+                self._seen = dict.fromkeys(newest)
+                self._last = max(newest, default=0)
+                self._task = asyncio.create_task(self._watch())
+
+    async def _missed(self, place: Place, image: int | None) -> AsyncIterator[dict[str, Any]]:
+        """Yield the events that a place does not know up to now, however many, a page at a time."""
+        known = replace(place, told=None if place.told is None else set(place.told))
+        after = place.last if place.told is None else place.last - OVERLAP - 1
         while not self.closing:
             page = await run_in_threadpool(self._since, after, image)
             for one in page:
-                yield one
+                if not known.knows(one["id"]):
+                    yield one
             if len(page) < FULL:
                 return
             after = page[-1]["id"]
@@ -109,12 +161,10 @@ class Broker:
                 else:
                     listener.queue.put_nowait(one)
 
-    def _newest(self) -> int:
-        """Return the newest id; the ones before it are not new to anybody."""
+    def _newest(self) -> list[int]:
+        """Return the newest ids; they are not new to anybody."""
         with self._database.reading() as connection:
-            rows = connection.scalars(sa.select(event.c.id).order_by(event.c.id.desc()).limit(OVERLAP)).all()
-        self._seen.update(dict.fromkeys(rows))
-        return max(rows, default=0)
+            return list(connection.scalars(sa.select(event.c.id).order_by(event.c.id.desc()).limit(2 * OVERLAP)))
 
     def _since(self, after: int, image: int | None) -> list[dict[str, Any]]:
         wanted = sa.select(event).where(event.c.id > after).order_by(event.c.id).limit(FULL)
@@ -127,6 +177,8 @@ class Broker:
             ]
 
 
-def _text(one: dict[str, Any]) -> str:
-    data = json.dumps({"image": one["image"], **one["body"], "at": one["created"]}, ensure_ascii=False)
-    return f"id: {one['id']}\nevent: {one['kind']}\ndata: {data}\n\n"
+def _text(one: dict[str, Any], place: Place) -> str:
+    """Return an event as it is sent, and note in the place that it was told."""
+    place.add(one["id"])
+    data = json.dumps({**one["body"], "image": one["image"], "at": one["created"]}, ensure_ascii=False)
+    return f"id: {place}\nevent: {one['kind']}\ndata: {data}\n\n"

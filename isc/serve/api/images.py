@@ -35,6 +35,7 @@ from isc.serve.forgetting import delete_image, forget_removed
 from isc.serve.intake import Blocked, NewImage, blocked, on_block_list, take_in
 from isc.serve.kinds import ImageState, Role
 from isc.serve.previews import forget_previews
+from isc.serve.reasons import BY_PERSON
 from isc.serve.schema import event, folder_import, image
 
 router = APIRouter(prefix="/api", tags=["images"])
@@ -203,7 +204,7 @@ def set_state(state: Shared, _: Admin, image_id: ImageId, body: NewState) -> Ima
     def write() -> Image:
         with state.database.writing() as connection:
             one_image(connection, image_id)
-            new = {"state": body.state, "reason": "set by a person"}
+            new = {"state": body.state, **BY_PERSON.of_image()}
             connection.execute(sa.update(image).where(image.c.id == image_id).values(new))
             said = {"image_id": image_id, "kind": "state", "body": {"state": body.state}, "created": time.time()}
             connection.execute(sa.insert(event).values(said))

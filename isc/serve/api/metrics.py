@@ -18,7 +18,9 @@ from isc.serve.statistics import undelivered
 
 router = APIRouter(tags=["operation"])
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
-TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}, "description": "Metrics."}}
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}
+}
 
 
 @router.get("/metrics", response_class=Response, responses={**TEXT, **answers()})

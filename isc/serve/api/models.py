@@ -41,6 +41,18 @@ class Uploaded(BaseModel):
     refused: list[RefusedFile]
 
 
+class Reason(BaseModel):
+    """Why something stands where it stands.
+
+    `text` says it in English; `key` and `values` are those of the catalogue of texts, None and empty for a reason that
+    a decoder gave, or an older version stored.
+    """
+
+    text: str
+    key: str | None
+    values: dict[str, str | int | float]
+
+
 class Image(BaseModel):
     """A picture of the collection."""
 
@@ -52,7 +64,7 @@ class Image(BaseModel):
     height: int | None
     pdq: str | None
     state: ImageState
-    reason: str | None
+    reason: Reason | None
     uploader: str | None
     first_seen: float
     preview: str
@@ -169,7 +181,7 @@ class Said(BaseModel, Generic[Value]):
     version: str
     suggestion: int | None
     state: SuggestionState | None
-    why: str | None
+    why: Reason | None
     result: Value
 
 
@@ -188,7 +200,7 @@ class Suggestion(BaseModel):
     id: int
     kind: Kind
     state: SuggestionState
-    why: str | None
+    why: Reason | None
     audit: bool
     score: float
     priority: float

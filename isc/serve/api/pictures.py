@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Response
@@ -14,16 +14,15 @@ from isc.serve.api.guard import Reviewing
 from isc.serve.api.images import ImageId, Shared
 from isc.serve.api.problems import ApiProblem, answers
 from isc.serve.api.queries import one_image
+from isc.serve.api.streams import file_of
 from isc.serve.previews import SIDES, preview_path
 from isc.serve.reading import Unreadable
 from isc.serve.schema import shop_picture
 
 router = APIRouter(prefix="/pictures", tags=["pictures"])
 QUIET = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, max-age=3600"}
-JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "The picture as a JPEG."}}
-BYTES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {}}, "description": "The file as it came."}
-}
+JPEG = file_of("image/jpeg", "The picture as a JPEG.")
+BYTES = file_of("application/octet-stream", "The file as it came.")
 
 
 @router.get("/{image_id}/preview.jpg", response_class=Response, responses={**JPEG, **answers(404, 415)})

@@ -41,15 +41,18 @@ class ApiProblem(Exception):
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of error responses; those of every operation included."""
-    always = (400, 401, 403, 422, 429, 503)
+    """Return the documentation of the problems of a route that asks who calls: these, and those of all such routes."""
+    return problems(400, 401, 403, 422, 429, 503, *statuses)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of problems by their status."""
     return {
         status: {
-            "model": Problem,
             "description": HTTPStatus(status).phrase,
             "content": {MEDIA: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({*always, *statuses})
+        for status in sorted(set(statuses))
     }
 
 
@@ -112,7 +115,11 @@ def install(app: FastAPI) -> None:
         detail = "the disk is full or cannot be written; nothing was kept, try again later"
         return answer_to(request, 503, detail, headers={"Retry-After": "60"})
 
+    def of_bug(request: Request, _: Exception) -> Response:
+        return answer_to(request, 500, "something went wrong here; the log of the service says what")
+
     app.add_exception_handler(ApiProblem, of_api)
+    app.add_exception_handler(Exception, of_bug)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(DatabaseAway, of_database)

@@ -21,6 +21,7 @@ from isc.serve.api.models import (
     ProductResult,
     ProviderRequest,
     ProviderState,
+    Reason,
     Results,
     Said,
     Suggestion,
@@ -30,6 +31,7 @@ from isc.serve.api.models import (
 from isc.serve.api.problems import ApiProblem
 from isc.serve.captions import written_captions
 from isc.serve.kinds import Decision, Kind, SuggestionState
+from isc.serve.reasons import reason_text
 from isc.serve.requests import OPEN
 from isc.serve.schema import RESULTS, circuit, image, number, provider, request, suggestion, vote
 from isc.serve.statistics import backlogs
@@ -59,9 +61,17 @@ def key_of(cursor: str, length: int) -> list[float]:
 def image_of(row: Row) -> Image:
     return Image(
         id=row.id, sha256=row.sha256, name=row.name, bytes=row.bytes, width=row.width, height=row.height, pdq=row.pdq,
-        state=row.state, reason=row.reason, uploader=row.uploader, first_seen=row.first_seen,
-        preview=PREVIEW.format(row.id),
+        state=row.state, reason=reason_of(row.reason, row.reason_values), uploader=row.uploader,
+        first_seen=row.first_seen, preview=PREVIEW.format(row.id),
     )  # fmt: skip
+
+
+def reason_of(text: str | None, values: dict[str, Any] | None) -> Reason | None:
+    """Return a stored reason, with its English text."""
+    if text is None:
+        return None
+    key = None if values is None else text
+    return Reason(text=reason_text(text, values), key=key, values=values or {})
 
 
 def one_image(connection: Connection, number: int) -> Row:
@@ -112,7 +122,7 @@ def _said(connection: Connection, kind: Kind, image_id: int, shape: Callable[[Ro
     table = RESULTS[kind]
     beside = (suggestion.c.kind == kind) & (suggestion.c.result_id == table.c.id)
     who = (provider.c.name.label("who"), provider.c.version.label("version"))
-    state = (suggestion.c.id.label("suggestion_id"), suggestion.c.state, suggestion.c.why)
+    state = (suggestion.c.id.label("suggestion_id"), suggestion.c.state, suggestion.c.why, suggestion.c.why_values)
     rows = connection.execute(
         sa.select(table, *who, *state)
         .join(request, request.c.id == table.c.request_id)
@@ -122,8 +132,8 @@ def _said(connection: Connection, kind: Kind, image_id: int, shape: Callable[[Ro
         .order_by(table.c.id)
     ).all()
     return [
-        Said(provider=row.who, version=row.version, suggestion=row.suggestion_id, state=row.state, why=row.why,
-             result=shape(row))
+        Said(provider=row.who, version=row.version, suggestion=row.suggestion_id, state=row.state,
+             why=reason_of(row.why, row.why_values), result=shape(row))
         for row in rows
     ]  # fmt: skip
 
@@ -173,8 +183,8 @@ def suggestion_of(connection: Connection, row: Row) -> Suggestion:
     table = RESULTS[row.kind]
     found = connection.execute(sa.select(table).where(table.c.id == row.result_id)).one()
     return Suggestion(
-        id=row.id, kind=row.kind, state=row.state, why=row.why, audit=row.audit, score=row.score,
-        priority=row.priority, provider=row.who, version=row.version, created=row.created,
+        id=row.id, kind=row.kind, state=row.state, why=reason_of(row.why, row.why_values), audit=row.audit,
+        score=row.score, priority=row.priority, provider=row.who, version=row.version, created=row.created,
         image=image_of(one_image(connection, row.image_id)),
         copy_match=copy_of(connection, found) if row.kind == Kind.copy else None,
         label=label_of(found) if row.kind == Kind.label else None,

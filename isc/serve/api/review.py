@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
@@ -21,14 +21,13 @@ from isc.serve.api.models import (
 from isc.serve.api.problems import answers
 from isc.serve.api.queries import one_suggestion, queue, votes_of
 from isc.serve.api.state import State
+from isc.serve.api.streams import ExportedDecision, stream_of
 from isc.serve.feedback import decided_lines
 from isc.serve.kinds import Decision, Kind, SuggestionState
 from isc.serve.votes import Reviewer, cast
 
 router = APIRouter(prefix="/api", tags=["review"])
-LINES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/x-ndjson": {}}, "description": "One JSON object a line."}
-}
+LINES = stream_of("application/x-ndjson", ExportedDecision, "One JSON object a line.")
 
 
 @router.get("/suggestions", response_model=Suggestions, responses=answers())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,11 @@ class Context:
         return Examiner(
             Reader(image_size=size, seconds=caps.decode_seconds, memory=caps.decode_bytes, pixels=caps.pixels)
         )
+
+    def forget(self, hashes: Iterable[str | None]) -> None:
+        """Drop what the examiner, if there is one yet, holds of pictures."""
+        if "examiner" in vars(self):
+            self.examiner.forget(hashes)
 
     def place(self, sha256: str, path: str | None) -> Path:
         """Return the file of a picture."""

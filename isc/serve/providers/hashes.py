@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from isc.serve.forgetting import Removals
 from isc.serve.kinds import ImageState, Kind, RequestState
 from isc.serve.living import OVERLAP
 from isc.serve.pdq import MATCH, USABLE
@@ -38,6 +40,13 @@ class PdqProvider(Provider):
         self._context = context
         self._table = HashTable()
         self._noted: int | None = None  # the last row of numbers that was read
+        self._removals = Removals(context.database)
+        self._alone = threading.Lock()  # a page of hashes is read and added before removals are looked at
+
+    def forget(self) -> int:
+        """Drop the hashes of removed pictures from the memory of this process, and return their number."""
+        with self._alone:
+            return self._table.remove(number_of_image for number_of_image, _ in self._removals.since())
 
     def describe(self, pictures: Sequence[Picture]) -> Sequence[Answer]:
         answers: list[Answer] = []
@@ -71,7 +80,9 @@ class PdqProvider(Provider):
         return {one: self._near(one, digits) for one, digits in hashes.items()}
 
     def _near(self, own: int, digits: str) -> list[CopyMatch]:
-        found = [(bits, other) for bits, other in self._table.near(digits, within=MATCH) if other != own][:LOOKED_AT]
+        with self._alone:
+            near = self._table.near(digits, within=MATCH)
+        found = [(bits, other) for bits, other in near if other != own][:LOOKED_AT]
         with self._context.database.reading() as connection:
             wanted = sa.select(image.c.id).where(image.c.id.in_([other for _, other in found]))
             there = set(connection.scalars(wanted.where(image.c.state != ImageState.unreadable)))
@@ -98,9 +109,10 @@ class PdqProvider(Provider):
         """Add the hashes of a query (key, picture, hash) after a key, a page at a time; return the last key."""
         while True:
             page = wanted.where(key > after, image.c.pdq.is_not(None)).order_by(key).limit(PAGE)
-            with self._context.database.reading() as connection:
-                rows = connection.execute(page).all()
-            self._table.add([(number_of_image, digits) for _, number_of_image, digits in rows])
+            with self._alone:
+                with self._context.database.reading() as connection:
+                    rows = connection.execute(page).all()
+                self._table.add([(number_of_image, digits) for _, number_of_image, digits in rows])
             if rows:
                 after = rows[-1][0]
                 last = max(last, after)
@@ -148,6 +160,35 @@ class HashTable:
             self._hashes[-1][at : at + count], self._images[-1][at : at + count] = hashes[part], numbers[part]
             self._count += count
             done += count
+
+    def remove(self, pictures: Iterable[int]) -> int:
+        """Remove the hashes of pictures, and return how many were there.
+
+        The last rows take their places, so that the blocks stay full, and no bit of a removed hash stays in memory.
+        """
+        numbers = np.unique(np.fromiter(pictures, np.int64))
+        gone = numbers[self._knows(numbers)]
+        if not len(gone):
+            return 0
+        places = [
+            block * BLOCK + row
+            for block, images in enumerate(self._images)
+            for row in np.flatnonzero(np.isin(images[: self._count - block * BLOCK], gone)).tolist()
+        ]
+        for place in reversed(places):
+            self._drop(place)
+        np.bitwise_and.at(self._known, gone >> 3, ~_bit(gone))
+        return len(gone)
+
+    def _drop(self, place: int) -> None:
+        """Let the last row take this place, and drop a block that is empty then."""
+        (block, row), (end, last) = divmod(place, BLOCK), divmod(self._count - 1, BLOCK)
+        self._hashes[block][row], self._images[block][row] = self._hashes[end][last], self._images[end][last]
+        self._hashes[end][last], self._images[end][last] = 0, 0
+        self._count -= 1
+        if last == 0:
+            self._hashes.pop()
+            self._images.pop()
 
     def _knows(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return for each picture whether it is known; there is room for the bits of all from now on."""
