@@ -38,6 +38,9 @@ TITLES = {
     "matching": "What each part of the matching track adds: `python -m benchmarks.matching JUDGE --work DIR`",
     "matching_edits": "Which copies it finds and why it misses the others: the same command",
     "matching_reliability": "How far its probabilities may be believed: the same command",
+    "matching_tools": "The same by other tools' edits: `python -m benchmarks.matching JUDGE --work DIR`",
+    "matching_tools_edits": "Which of these copies it finds and why it misses the others: the same command",
+    "matching_tools_reliability": "How far its probabilities may be believed on these: the same command",
     "candidates": "What more views of the queries add: `python -m benchmarks.candidates FOLDER … --work DIR`",
     "candidates_edits": "Copies among the ten nearest, by edit: the same command",
     "verify": "Comparing the pixels of ten candidates, one core: `python -m benchmarks.verify`",
@@ -93,7 +96,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 _DISC21 = ("disc21", "disc21_scores", "disc21_rates", "disc21_costs")
 _SCALE = ("approximate", "approximate_made", "growth", "growth_paper", "cluster", "cluster_run")
-_MATCHING = ("matching", "matching_edits", "matching_reliability", "candidates", "verify")
+_MATCHING = (
+    "matching", "matching_edits", "matching_reliability", "matching_tools", "matching_tools_edits",
+    "matching_tools_reliability", "candidates", "verify",
+)  # fmt: skip
 TABLES = {  # the page that shows a table besides docs/results.md
     "demo": "README.md",
     "headline": "README.md",
