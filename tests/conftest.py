@@ -235,7 +235,7 @@ def servers() -> Iterator[Callable[[str], Any]]:
         yield of
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.slow)])
 def database_url(request: pytest.FixtureRequest, servers: Callable[[str], Any], tmp_path: Path) -> str:
     """Return the URL of an empty database with the tables of a service: the same test runs on all three."""
     from tests.serving import make_tables

@@ -125,6 +125,11 @@ def test_training_photos_are_no_query_and_no_reference(finished_demo):
     assert not training & {photo for name, photo in split.items() if name.startswith("R")}
 
 
+def elsewhere():
+    """The environment for a place whose folder isc/ has photos and no code: Python does not look there."""
+    return os.environ | {"PYTHONSAFEPATH": "1"}
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder that looks like a checkout with 24 of the photos, after a demo on them and one that is torn."""
@@ -137,7 +142,7 @@ def workplace(tmp_path_factory):
             (folder / photos / path.name).symlink_to(path)
     (folder / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
     command = [sys.executable, "-m", "isc.cli.main", "demo", "demo", "--images", "my-photos", "--steps", "1"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=folder, env=elsewhere(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     (folder / "demo.log").write_text(run.stdout, encoding="utf-8")
     return folder
@@ -164,7 +169,9 @@ def test_command(workplace, number):
     program, *words = shlex.split(HERE[number])
     command = [sys.executable] if program == "python" else [shutil.which(program, path=Path(sys.executable).parent)]
     extra = QUICK if "train.py" in words else []
-    run = subprocess.run([*command, *words, *extra], cwd=workplace, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [*command, *words, *extra], cwd=workplace, env=elsewhere(), capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     outputs = [word.removeprefix("output=") for word in words if word.startswith("output=")]
     outputs += {"index": ["runs/index"], "calibrate": ["runs/first/calibration.json"]}.get(words[0], [])
