@@ -48,7 +48,7 @@ TITLES = {
     "start": "From a cold start: `python -m benchmarks.start`",
     "tests": "What the tests take: `python -m benchmarks.tests`",
     "install": "What each way to install takes: `python -m benchmarks.install`",
-    "install_pythons": "Every extra on each Python: `python -m benchmarks.install --python python3.11 python3.12 …`",
+    "install_pythons": "Every extra on each Python, those with torch as one: `python -m benchmarks.install --python …`",
     "find": "The verdicts of isc find: `python -m benchmarks.find JUDGE …`",
     "calibration": "Do probabilities and thresholds hold: `python -m benchmarks.calibration NAME=RUN_DIR:GT.csv …`",
     "video": "Photos in videos: `python -m benchmarks.video PHOTOS WORK`",

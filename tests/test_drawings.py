@@ -79,6 +79,20 @@ def test_drawings_are_stored_and_their_photos_forgotten_with_them(workers, scene
     assert store.present(keys) == store.drawings.present(keys) == left
 
 
+def test_a_picture_that_is_query_and_reference_is_drawn_as_a_reference_alone(scene, tmp_path):
+    """The stored features of a reference are those of its line drawing: as a query the picture has others."""
+    _, drawn, photos = scene
+    queries = {name: path for name, path in drawn.items() if name != "colour"}
+    both = queries | photos
+    rows = [(query, reference) for query in queries for reference in both if query != reference]
+    candidates = Matches.from_ids([query for query, _ in rows], [name for _, name in rows], np.zeros(len(rows)))
+    plain = verify(candidates, both, both, workers=1)
+    assert len(found_in(plain, candidates)) == 3
+    for _ in range(2):
+        found = verify(candidates, both, both, workers=1, store=FeatureStore(tmp_path))
+        np.testing.assert_array_equal(found.evidence, plain.evidence)
+
+
 def test_a_device_finds_the_same_drawings(scene):
     expected, found = verify(*scene, workers=1), verify(*scene, workers=1, on="cpu")
     np.testing.assert_allclose(found.evidence, expected.evidence, atol=2e-3)

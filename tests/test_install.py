@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from benchmarks.install import EXTRAS, LIGHT, REFUSED, ROOT, Environment, build_wheel
+from benchmarks.install import ROOT, Environment, build_wheel
+from benchmarks.install_commands import EXTRAS, LIGHT, REFUSED
 from isc.errors import InputError, needing
 
 MEGABYTES = 600  # the bound of the light installation

@@ -28,7 +28,7 @@ from isc.search.index.index import Index
 from tests.conftest import SAMPLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * 3600)]  # each step of each command is a run of it
-KILLS = int(os.environ.get("ISC_KILLS", "2"))  # of each command at random moments; ISC_KILLS=30 for a night
+KILLS = int(os.environ.get("ISC_KILLS", "4"))  # of each command at random moments; ISC_KILLS=30 for a night
 FEW = Sizes(references=5, copied=3, distractors=3, training=2, positive_queries=4, distractor_queries=4)
 STEPS, ONE_OF_TWO = "before a change of a name or a wait for the disk", "match, one of two runs with one store"
 COUNTS: list[dict[str, object]] = []  # of this run, by command

@@ -1,4 +1,4 @@
-"""How far a pair stands out from the query's other pairs, which shows whether many references look like the query.
+"""Margins of a pair over the query's other pairs, which show whether many references look like the query.
 
 A copy is nearer to its query than anything else. Photos of one kind of thing, dark photos and pages lie near one
 another: a query of them has several references at about the same distance, and the nearest says little.

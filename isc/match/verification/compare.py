@@ -47,10 +47,6 @@ Side = Literal["query", "reference", "pair"]
 Bars = Callable[[str, str], AbstractContextManager[Report]]
 PHOTOS = 4  # photos in one task of making features
 LOOKUP = 10_000  # photos in one look-up in the store
-WHAT = {  # of the progress bars: of photos and of drawings
-    True: ("local features of references", "comparing pixels"),
-    False: ("line drawings of references", "comparing drawings"),
-}
 NOT_COMPARED_COLUMNS = ("side", "id", "file", "reason", "pairs")
 
 
@@ -134,16 +130,15 @@ def _compared(
     store: FeatureStore | None, workers: int | None, on: str | None, bars: Bars,
 ) -> Verified:  # fmt: skip
     """Compare every candidate pair by the features that the `looks` give its pictures."""
-    what = WHAT[looks.alike]
     plan = _planned(candidates, query_images, reference_images)
     answer = _Answer(candidates, plan)
     if plan.groups:
         count = min(workers or cores(), max(len(plan.groups), len(plan.references)))
         missing = _missing(plan, store)
         with sharing(PairWork(store, looks), workers=count) as share:
-            held = _describe(missing, share, store, bars=bars, what=what[0])
+            held = _describe(missing, share, store, bars=bars, what=looks.making)
             answer.add_unreadable(held)
-            with bars(what[1], "queries") as report:
+            with bars(looks.comparing, "queries") as report:
                 tasks = plan.comparisons(held)
                 results = share(tasks) if on is None else compared_on(on, tasks, share, store)
                 for done, compared in enumerate(results, 1):

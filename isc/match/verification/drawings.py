@@ -16,10 +16,9 @@ from isc.match.verification.quantities import EVIDENCE
 
 COLOURLESS = 0.1  # chroma below which a query may be a drawing
 ALIGNED = 4.0  # log_nfa from which a photo is aligned: by chance in one of 10,000 pairs
-CERTAIN, AGREEING = 15.0, 0.35  # least log_nfa and agreement of a drawing: pages align with 32 and 0.2, or 14 and 0.7
-OF_PHOTOS = [
-    EVIDENCE.index(name) for name in ("colour_difference", "flat", "light")
-]  # evidence of the pictures as they are
+CERTAIN, AGREEING = 15.0, 0.35  # least log_nfa and agreement of a drawing: pages align with 25 and 0.14, 14 and 0.67
+# evidence of the pictures as they are
+OF_PHOTOS = [EVIDENCE.index(name) for name in ("colour_difference", "flat", "light")]
 LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")
 
 Floats = npt.NDArray[np.float32]

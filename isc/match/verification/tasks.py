@@ -21,10 +21,12 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Looks:
-    """How the pictures of either side become local features."""
+    """Functions that turn the pictures of either side into local features, and what the progress bars say."""
 
     query: Callable[[Pixels], LocalFeatures]
     reference: Callable[[Pixels], LocalFeatures]
+    making: str = "local features of references"
+    comparing: str = "comparing pixels"
 
     @property
     def alike(self) -> bool:
@@ -33,7 +35,8 @@ class Looks:
 
 
 AS_PHOTOS = Looks(local_features, local_features)
-AS_DRAWINGS = Looks(stroke_features, drawn_features)  # queries that may be drawings of the references
+# queries that may be drawings of the references
+AS_DRAWINGS = Looks(stroke_features, drawn_features, "line drawings of references", "comparing drawings")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ FULL = 1000  # events that a listener may be behind
 
 @dataclass
 class Place:
-    """What a listener was told: `last`, and of the `OVERLAP` ids before it those in `told`; None stands for all."""
+    """Ids of the events that a listener was told: `last`, and of the `OVERLAP` before it those in `told`; None: all."""
 
     last: int
     told: set[int] | None = None

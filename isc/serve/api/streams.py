@@ -1,4 +1,4 @@
-"""What the streams say: the lines of the export, and the data of each kind of event."""
+"""Models of the streams: the lines of the export, and the data of each kind of event."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ class ExportedDecision(Verdict):
 
 
 class OfImage(Exact):
-    """What every event says: the number of the picture, and when it happened, in seconds since 1970."""
+    """Data of every event: the number of the picture, and when it happened, in seconds since 1970."""
 
     image: int
     at: float
 
 
 class Received(OfImage):
-    """`received`: the picture was taken in."""
+    """Data of `received`: the picture was taken in."""
 
 
 class Answered(OfImage):
-    """`answered`: a provider has answered with so many results, about some of which people are asked."""
+    """Data of `answered`: a provider has answered with so many results, about some of which people are asked."""
 
     request: int
     provider: str
@@ -93,7 +93,7 @@ class Answered(OfImage):
 
 
 class Failed(OfImage):
-    """`failed`: a request waits for a person as a dead letter."""
+    """Data of `failed`: a request waits for a person as a dead letter."""
 
     request: int
     provider_id: int
@@ -101,19 +101,19 @@ class Failed(OfImage):
 
 
 class Decided(Verdict, OfImage):
-    """`decided`: people gave a suggestion another state; `sha256` is that of the picture."""
+    """Data of `decided`: people gave a suggestion another state; `sha256` is that of the picture."""
 
     sha256: str
 
 
 class StateChanged(OfImage):
-    """`state`: a person gave the picture another state."""
+    """Data of `state`: a person gave the picture another state."""
 
     state: ImageState
 
 
 class CaptionWritten(OfImage):
-    """`caption`: a person wrote a caption of the picture."""
+    """Data of `caption`: a person wrote a caption of the picture."""
 
     writer: str
 
