@@ -1,10 +1,11 @@
 """isc serve under load: p50 and p99 of the 202 and of the first result, by uploads a second, until it falls behind.
 
-python -m benchmarks.serve [--images 10000] [--seconds 600] [--rates 1 2 4 8] [--workers 1] [--database URL]
+python -m benchmarks.serve [--images 10000] [--rates 1 2 4 8] [--seconds 60] [--hold 600] [--workers 1] [--database URL]
 
 The load comes from locust (benchmarks/serve_load.py), in a process of its own on the same cores. The index is filled
 with made descriptors of unit length, which match nothing; the uploads are edited sample photos, which do match one
-another. The knee is the last rate whose backlog at the end is below two seconds of uploads.
+another. Each rate is kept for --seconds, until one is too high. The knee is the last rate whose backlog at the end is
+below two seconds of uploads; with the fewest workers it is then held for --hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,25 +112,36 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, objec
         wait_until_ready()
         load(1, 10, folder)  # the first search builds the index
         drain(database, 300)
-        for rate in arguments.rates:
+        for rate, seconds in plan(arguments, rows):
             since = time.time()
-            figures = load(rate, arguments.seconds, folder)
+            figures = load(rate, seconds, folder)
             taken, waiting = answered(database, since)
             rows.append({
                 "images": f"{arguments.images:,}", "workers": arguments.workers, "uploads a second": rate,
+                "held, s": seconds,
                 "sent": int(figures["Request Count"]), "refused": int(figures["Failure Count"]),
                 "202: p50 ms": int(figures["50%"]), "202: p99 ms": int(figures["99%"]),
                 "first result: p50 s": at(taken, 0.5), "p99 s": at(taken, 0.99), "waiting at the end": waiting,
                 "keeps up": "yes" if waiting < 2 * rate + 2 else "no",
             })  # fmt: skip
             drain(database, 300)
-            if waiting >= 2 * rate + 2:
-                break
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait(60)
         database.close()
     return rows
+
+
+def plan(arguments: argparse.Namespace, rows: Sequence[Mapping[str, object]]) -> Iterator[tuple[float, int]]:
+    """Yield (uploads a second, seconds): each rate until the last of `rows` is too high, then the knee, held."""
+    knee = 0.0
+    for rate in arguments.rates:
+        yield rate, arguments.seconds
+        if rows[-1]["keeps up"] == "no":
+            break
+        knee = rate
+    if knee and arguments.hold:
+        yield knee, arguments.hold
 
 
 def drain(database: Database, seconds: float) -> None:
@@ -163,7 +175,10 @@ def knees(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument(
+        "--hold", type=int, default=600, help="seconds of the knee, with the fewest workers; 0: not held"
+    )
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--database", help="an empty PostgreSQL or MariaDB; SQLite without it")
@@ -171,11 +186,12 @@ def main() -> None:
     rows = []
     for images in arguments.images:
         for workers in arguments.workers:
-            one = argparse.Namespace(**{**vars(arguments), "images": images, "workers": workers})
+            hold = arguments.hold if workers == min(arguments.workers) else 0
+            one = argparse.Namespace(**{**vars(arguments), "images": images, "workers": workers, "hold": hold})
             with tempfile.TemporaryDirectory(prefix="isc-serve-") as folder:
                 rows += measure(one, Path(folder))
-    save("serve", rows)
-    save("serve_knee", knees(rows))
+            save("serve", rows)
+            save("serve_knee", knees(rows))
 
 
 if __name__ == "__main__":

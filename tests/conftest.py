@@ -34,12 +34,18 @@ from isc.benchmark.make import make_benchmark
 from isc.benchmark.sizes import Sizes
 from isc.cli import verbs as cli
 from tests import forked, huge_pages
+from tests.forked import Finished
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes longer than 200 ms now and then
 hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = Path(isc.__file__).parent / "sample"
+# files of half a minute and more, the longest first
+LONG = tuple(
+    f"test_{name}"
+    for name in ("readme", "kills", "serve_faults", "cluster", "gpu_run", "serve_page", "install", "extract")
+)
 SIZES = Sizes(references=10, copied=8, distractors=6, training=10, positive_queries=12, distractor_queries=28)
 
 
@@ -53,15 +59,6 @@ def _end(process: ForkServerProcess) -> None:
 def _status(process: ForkServerProcess) -> int:
     assert process.exitcode is not None
     return process.exitcode
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Exit status and output of a command."""
-
-    status: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -188,6 +185,11 @@ class Workplace:
                 file[key] = np.array([v.encode() for v in values]) if isinstance(values, list) else values
             file.attrs.update(attributes or {})
         return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process waits for another one's at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_collection_finish() -> None:

@@ -13,14 +13,40 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.forked_libraries"])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Exit status and output of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(script: Path, arguments: Sequence[str], *, folder: Path, kill_after: float | None = None) -> Finished:
+    """Run a script as `start` does, to its end, or kill its first process after so many seconds."""
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place) / "out", Path(place) / "err"
+        process = start(script, arguments, folder=folder, out=out, err=err)
+        if kill_after is not None:
+            process.join(kill_after)
+            process.kill()
+        process.join()
+        assert process.exitcode is not None
+        return Finished(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
 def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, err: Path) -> ForkServerProcess:
@@ -28,6 +54,8 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, er
 
     Standard output and error go into the files `out` and `err`.
     """
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)):  # where it finds what it loads
+        forkserver.ensure_running()
     process = CONTEXT.Process(
         target=_run, args=([str(script), *arguments], str(folder), dict(os.environ), str(out), str(err))
     )

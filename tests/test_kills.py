@@ -11,8 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from isc.data.csv_files import read_predictions
 from isc.data.hdf5 import read_descriptors
 from isc.match.verification.feature_store import FeatureStore
 from isc.search.index.index import Index
+from tests import forked
 from tests.conftest import SAMPLE
+from tests.forked import Finished
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * 3600)]  # each step of each command is a run of it
 KILLS = int(os.environ.get("ISC_KILLS", "4"))  # of each command at random moments; ISC_KILLS=30 for a night
@@ -33,30 +36,7 @@ FEW = Sizes(references=5, copied=3, distractors=3, training=2, positive_queries=
 STEPS, ONE_OF_TWO = "before a change of a name or a wait for the disk", "match, one of two runs with one store"
 COUNTS: list[dict[str, object]] = []  # of this run, by command
 SMALL = "image_size=64"
-RUN = "import sys; from isc.cli.main import main; main(sys.argv[1:])"
-# the same, killed before its Nth change of a name below a folder, or wait for the disk; to remove what is not there
-# changes nothing
-COUNTED = """
-import os, signal, sys
-left, folder, first = int(sys.argv.pop(1)), sys.argv.pop(1), os.getpid()
-def counts(name, path):
-    if name == "fsync":
-        return True
-    return os.path.abspath(path).startswith(folder) and (name != "unlink" or os.path.lexists(path))
-def counted(name, function):
-    def call(path, *args, **kwargs):
-        global left
-        if os.getpid() == first and counts(name, path):  # a forked process changes nothing of its own
-            left -= 1
-            if left < 0:
-                os.kill(first, signal.SIGKILL)
-        return function(path, *args, **kwargs)
-    return call
-for name in ("rename", "replace", "link", "unlink", "fsync"):
-    setattr(os, name, counted(name, getattr(os, name)))
-from isc.data import swap
-swap._exchange = counted("exchange", swap._exchange)
-"""
+SCRIPT = Path(__file__).parent / "isc_command.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,33 +57,26 @@ def bench(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def described(bench) -> Path:
     for role in ("queries", "references"):
-        subprocess.run(command("extract", f"images={bench / role}", f"output={bench / role}.h5", SMALL), check=True)
+        assert run("extract", f"images={bench / role}", f"output={bench / role}.h5", SMALL).status == 0
     return bench
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", RUN, *map(str, arguments)]
+    return [sys.executable, "-m", "isc.cli.main", *map(str, arguments)]
 
 
-def ended_before(moment: int, folder: Path, *arguments: object) -> list[str]:
-    return [sys.executable, "-c", COUNTED + RUN, str(moment), str(folder), *map(str, arguments)]
+def run(*arguments: object, before: int = -1, folder: Path = Path("/"), after: float | None = None) -> Finished:
+    """Fork a command; kill its first process `before` that change of a name below `folder`, or `after` some seconds."""
+    given = [str(before), str(folder), *map(str, arguments)]
+    done = forked.run(SCRIPT, given, folder=Path(tempfile.gettempdir()), kill_after=after)
+    assert done.status in (0, -signal.SIGKILL), done.err
+    assert "Traceback" not in done.err
+    return done
 
 
-def killed_at_random(line: list[str], longest: float, chance: random.Random) -> tuple[bool, str]:
-    """Run the command, kill its first process after a while; return whether it was still running, and its output."""
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        killer = threading.Timer(chance.random() * longest, process.kill)
-        killer.start()
-        said, warned = (text.decode() for text in process.communicate())
-        killer.cancel()
-    assert "Traceback" not in warned
-    assert process.returncode in (0, -signal.SIGKILL), warned
-    return process.returncode != 0, said
-
-
-def duration(line: list[str]) -> float:
+def duration(*arguments: object) -> float:
     start = time.monotonic()
-    subprocess.run(line, check=True, capture_output=True)
+    assert run(*arguments).status == 0
     return time.monotonic() - start
 
 
@@ -113,29 +86,27 @@ def through_kills(*arguments: object, folder: Path, check, again) -> None:
     Names are those below `folder`, in which the command writes. `again` comes before each kill, `check`, with what the
     command has printed, after it.
     """
-    line, chance = command(*arguments), random.Random(5)
+    chance = random.Random(5)
     again()
-    longest = duration(line)
+    longest = duration(*arguments)
     check("")
     kills = 0
     while kills < KILLS:
-        killed, said = killed_at_random(line, longest, chance)
-        kills += killed
-        check(said)
+        done = run(*arguments, after=chance.random() * longest)
+        kills += done.status != 0
+        check(done.out)
         if chance.random() < 0.3:
             again()
     moment = 0
     while True:
         again()
-        line = ended_before(moment, folder, *arguments)
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
-        check(done.stdout)
-        if done.returncode == 0:
+        done = run(*arguments, before=moment, folder=folder)
+        check(done.out)
+        if done.status == 0:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
         moment += 1
     assert moment > 0
-    subprocess.run(command(*arguments), check=True, capture_output=True)
+    subprocess.run(command(*arguments), check=True, capture_output=True)  # as a shell starts it
     check("")
     COUNTS.append({"command": arguments[0], "at random moments": kills, STEPS: moment})
 
@@ -193,14 +164,14 @@ def test_one_of_two_runs_of_the_matching_track_that_share_a_store(described, tmp
     """The other ends well, with the bytes of a run alone, and the store is whole."""
     store, chance = tmp_path / "features", random.Random(7)
 
-    def line(name: str) -> list[str]:
-        return command(
+    def line(name: str) -> tuple[object, ...]:
+        return (
             "match", f"queries={described / 'queries.h5'}", f"references={described / 'references.h5'}",
             f"output={tmp_path / name}", "track=matching", f"query_images={described / 'queries'}",
             f"reference_images={described / 'references'}", f"features={store}", "k=3", "candidates=5",
         )  # fmt: skip
 
-    longest = duration(line("alone"))
+    longest = duration(*line("alone"))
     whole = (tmp_path / "alone" / "predictions.csv").read_bytes()
     kills = 0
     while kills < KILLS:
@@ -208,11 +179,11 @@ def test_one_of_two_runs_of_the_matching_track_that_share_a_store(described, tmp
             shutil.rmtree(store, ignore_errors=True)
         for name in ("killed", "other"):
             shutil.rmtree(tmp_path / name, ignore_errors=True)
-        with subprocess.Popen(line("other"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as other:
-            killed, _ = killed_at_random(line("killed"), 2 * longest, chance)
-            warned = other.stderr.read().decode()
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(run, *line("other"))
+            killed = run(*line("killed"), after=chance.random() * 2 * longest).status != 0
         kills += killed
-        assert other.returncode == 0, warned
+        assert other.result().status == 0, other.result().err
         assert (tmp_path / "other" / "predictions.csv").read_bytes() == whole
         if not killed or (tmp_path / "killed").exists():
             assert (tmp_path / "killed" / "predictions.csv").read_bytes() == whole
@@ -260,7 +231,7 @@ def test_index_sync(bench, tmp_path):
         nonlocal before
         before = 0
         shutil.rmtree(path, ignore_errors=True)
-        subprocess.run(command("index", "create", path), check=True, capture_output=True)
+        assert run("index", "create", path).status == 0
 
     through_kills("index", "sync", path, bench / "queries", folder=tmp_path, check=check, again=again)
     with Index.open(path).snapshot() as now:

@@ -5,6 +5,8 @@ Those of docs/research.md run on the demo of a few photos, which is also the tes
 Those of docs/training.md, which would take days, are read as the command line reads them: each key and value.
 """
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -20,11 +22,13 @@ from hydra.core.config_store import ConfigStore
 from PIL import Image
 from torch.distributed.run import get_args_parser
 
+from isc.cli import demo
 from isc.cli.hydra_app import _quoted, to_config
 from isc.cli.keys import CONF, keys
 from isc.config.extract import ExtractConfig
 from isc.config.train import TrainConfig
 from isc.photos.folders import SAMPLE, list_images
+from tests import forked
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +56,8 @@ SHIPPED, FINETUNED, VERIFIED = (
     "isc_small, as shipped", "isc_small, fine-tuned here", "fine-tuned + local verification"
 )  # fmt: skip
 COLUMNS = ("average_precision", "recall_at_p90", "recall_at_rank1")
-QUICK = ["train.steps=2", "train.batch_size=4", "train.image_size=64"]  # added to the training command
+# added to the commands of these
+QUICK = {"train.py": ["train.steps=2", "train.batch_size=4", "train.image_size=64"], "match.py": ["candidates=4"]}
 
 
 @pytest.fixture(scope="module")
@@ -125,27 +130,30 @@ def test_training_photos_are_no_query_and_no_reference(finished_demo):
     assert not training & {photo for name, photo in split.items() if name.startswith("R")}
 
 
-def elsewhere():
-    """The environment for a place whose folder isc/ has photos and no code: Python does not look there."""
-    return os.environ | {"PYTHONSAFEPATH": "1"}
+def forked_command(verb, *arguments):
+    """Stand for `isc.cli.demo._command`: a verb in a process that need not load its libraries."""
+    done = forked.run(ROOT / f"{verb}.py", arguments, folder=Path.cwd())
+    assert done.status == 0, done.err
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder that looks like a checkout with 24 of the photos, after a demo on them and one that is torn."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("train.py", "extract.py", "match.py"):
-        (folder / name).symlink_to(ROOT / name)
     for photos in ("isc/sample", "my-photos"):
         (folder / photos).mkdir(parents=True)
         for path in list(list_images(SAMPLE).values())[::5]:
             (folder / photos / path.name).symlink_to(path)
     (folder / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
-    command = [sys.executable, "-m", "isc.cli.main", "demo", "demo", "--images", "my-photos", "--steps", "1"]
-    run = subprocess.run(command, cwd=folder, env=elsewhere(), capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    (folder / "demo.log").write_text(run.stdout, encoding="utf-8")
-    return folder
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        # its folder isc/ has photos and no code: processes that a verb starts do not look there
+        patch.setenv("PYTHONSAFEPATH", "1")
+        patch.setattr(demo, "_command", forked_command)
+        with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+            demo.run_demo(Path("demo"), images=Path("my-photos"), experiment="demo", steps=1)
+        (folder / "demo.log").write_text(said.getvalue(), encoding="utf-8")
+        yield folder
 
 
 def test_the_demo_runs_on_photos_of_ones_own(workplace):
@@ -166,13 +174,13 @@ def test_every_command_is_run_somewhere():
 
 @pytest.mark.parametrize("number", range(len(HERE)))
 def test_command(workplace, number):
+    """As written, but for a short training and few candidates; forked from a process that has loaded the libraries."""
     program, *words = shlex.split(HERE[number])
-    command = [sys.executable] if program == "python" else [shutil.which(program, path=Path(sys.executable).parent)]
-    extra = QUICK if "train.py" in words else []
-    run = subprocess.run(
-        [*command, *words, *extra], cwd=workplace, env=elsewhere(), capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
+    script = ROOT / words.pop(0) if program == "python" else ROOT / "tests" / "isc_command.py"
+    given = [] if program == "python" else ["-1", "/"]
+    extra = QUICK.get(script.name, []) if "track=matching" in words or script.name == "train.py" else []
+    done = forked.run(script, [*given, *words, *extra], folder=workplace)
+    assert done.status == 0, done.err
     outputs = [word.removeprefix("output=") for word in words if word.startswith("output=")]
     outputs += {"index": ["runs/index"], "calibrate": ["runs/first/calibration.json"]}.get(words[0], [])
     assert (workplace / outputs[0]).exists()
