@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from isc.evaluate.metrics import Metrics, evaluate, reliability
 from isc.match.inputs import read_sides
 from isc.match.query_views import with_query_views
 from isc.match.verification.compare import verify
+from isc.match.verification.drawings import FURTHER
 from isc.match.verification.feature_store import FeatureStore
 from isc.match.verification.fusion_files import MODEL, fusion_for
 from isc.match.verification.quantities import EVIDENCE
@@ -164,8 +165,8 @@ def prototype_inliers(one: Bench) -> Floats:
 
 def parts(
     one: Bench, more: Bench | None, evidence: Callable[[Bench], Floats], provenance: Mapping[str, str]
-) -> tuple[list[dict[str, object]], Bench, Floats]:
-    """Return the table, and the bench and probabilities [P] of its last row, which does the same as match.py."""
+) -> list[dict[str, object]]:
+    """Return the table of the parts; `more` has further views of the queries."""
     fusion, _ = fusion_for(MODEL, provenance)
     known = evidence(one)
     named = {name: known[:, at].astype(np.float64) for at, name in enumerate(EVIDENCE)}
@@ -184,10 +185,20 @@ def parts(
     probability = fusion.probability(one.distance, known.astype(np.float32))
     rows += [row("fusion of all", one, probability, number=number) for number in NUMBERS]
     if more is None:
-        return rows, one, probability
+        return rows
     probability = fusion.probability(more.distance, evidence(more).astype(np.float32))
     rows += [row("fusion of all, and more query views", more, probability, number=number) for number in NUMBERS]
-    return rows, more, probability
+    return rows
+
+
+def as_matched(one: Bench, store: FeatureStore) -> tuple[Bench, Floats]:
+    """Return the pairs that match.py scores, and their evidence [P, E]: a drawing has FURTHER times the candidates."""
+    near = one.nearest(MatchConfig.candidates)
+    first, further = np.flatnonzero(near), np.flatnonzero(~near)
+    pairs, more = one.candidates.take(first), one.candidates.take(further)
+    verified = verify(pairs, one.queries, one.references, further=more, store=store)
+    rows = np.r_[first, further[verified.further]]
+    return replace(one, candidates=one.candidates.take(rows), rank=one.rank[rows]), verified.evidence
 
 
 def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, number: int) -> list[dict[str, object]]:
@@ -270,6 +281,7 @@ def measure(given: argparse.Namespace) -> None:
     for path in files:
         _command("extract", f"images={given.judge / path.stem}", f"output={path}", f"model={given.model}")
     sets = read_sides(*files)
+    looked = sets.queries
     one = bench(given.judge, sets.queries, sets.references, number=NUMBERS[-1])
     more = None
     if given.query_views != "whole":
@@ -284,9 +296,14 @@ def measure(given: argparse.Namespace) -> None:
             kept[id(of)] = verified.evidence.astype(np.float64)
         return kept[id(of)]
 
-    rows, last, probability = parts(one, more, evidence, sets.provenance)
-    number = MatchConfig.candidates
-    edits = by_edit(given.judge, last, evidence(last), probability, number=number)
+    rows = parts(one, more, evidence, sets.provenance)
+    number = FURTHER * MatchConfig.candidates
+    wide = bench(given.judge, looked, sets.references, number=number)
+    last, known = as_matched(wide, store)
+    probability = fusion_for(MODEL, sets.provenance)[0].probability(last.distance, known)
+    found = row("as match.py does it", last, probability, number=number)
+    rows.append({**found, "candidates": f"{MatchConfig.candidates}, drawings {number}"})
+    edits = by_edit(given.judge, last, known, probability, number=number)
     tables = {"": rows, "_edits": edits, "_reliability": believed(last, probability, number=number)}
     for name, table in tables.items():
         if given.publish:

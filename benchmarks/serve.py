@@ -4,8 +4,9 @@ python -m benchmarks.serve [--images 10000] [--rates 1 2 4 8] [--seconds 60] [--
 
 The load comes from locust (benchmarks/serve_load.py), in a process of its own on the same cores. The index is filled
 with made descriptors of unit length, which match nothing; the uploads are edited sample photos, which do match one
-another. Each rate is kept for --seconds, until one is too high. The knee is the last rate whose backlog at the end is
-below two seconds of uploads; with the fewest workers it is then held for --hold.
+another. WARM of them come first, so that the candidates of an upload have files to compare. Each rate is kept for
+--seconds, until one is too high: its backlog at the end is two seconds of uploads and more. With the fewest workers the
+highest rate that is not is then held for --hold, or the next lower one. The knee is the last rate that was kept up.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from isc.serve.supervisor import prepare
 LOAD = Path(__file__).with_name("serve_load.py")
 PORT = 8017
 ADDRESS = f"http://127.0.0.1:{PORT}"
+WARM = 500  # uploads before the measurement
 GROUP = 5_000  # made images in one transaction
 
 
@@ -110,8 +112,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, objec
     rows: list[dict[str, object]] = []
     try:
         wait_until_ready()
-        load(1, 10, folder)  # the first search builds the index
-        drain(database, 300)
+        load(WARM / 50, 50, folder)
+        drain(database, 600)
         for rate, seconds in plan(arguments, rows):
             since = time.time()
             figures = load(rate, seconds, folder)
@@ -133,15 +135,17 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, objec
 
 
 def plan(arguments: argparse.Namespace, rows: Sequence[Mapping[str, object]]) -> Iterator[tuple[float, int]]:
-    """Yield (uploads a second, seconds): each rate until the last of `rows` is too high, then the knee, held."""
-    knee = 0.0
+    """Yield (uploads a second, seconds) until the last of `rows` is too high, then a rate that is held."""
+    kept: list[float] = []
     for rate in arguments.rates:
         yield rate, arguments.seconds
         if rows[-1]["keeps up"] == "no":
             break
-        knee = rate
-    if knee and arguments.hold:
-        yield knee, arguments.hold
+        kept.append(rate)
+    for rate in reversed(kept if arguments.hold else []):
+        yield rate, arguments.hold
+        if rows[-1]["keeps up"] == "yes":
+            break
 
 
 def drain(database: Database, seconds: float) -> None:
@@ -158,11 +162,12 @@ def drain(database: Database, seconds: float) -> None:
 def knees(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     """Return for each number of pictures and workers the last rate that was kept up, and what more workers add."""
     knee: dict[tuple[str, int], float] = {}
-    for row in rows:
-        key = (str(row["images"]), int(str(row["workers"])))
-        knee.setdefault(key, 0.0)
+    for row in rows:  # those that are held come last
+        key, rate = (str(row["images"]), int(str(row["workers"]))), float(str(row["uploads a second"]))
         if row["keeps up"] == "yes":
-            knee[key] = max(knee[key], float(str(row["uploads a second"])))
+            knee[key] = rate
+        else:
+            knee.setdefault(key, 0.0)
     return [
         {
             "images": images, "workers": workers, "knee: uploads a second": rate,
@@ -179,7 +184,7 @@ def main() -> None:
     parser.add_argument(
         "--hold", type=int, default=600, help="seconds of the knee, with the fewest workers; 0: not held"
     )
-    parser.add_argument("--rates", type=float, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1, 2, 3, 4, 6, 8, 12])
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--database", help="an empty PostgreSQL or MariaDB; SQLite without it")
     arguments = parser.parse_args()

@@ -9,9 +9,17 @@ import pytest
 from isc.data.matches import Matches
 from isc.match.verification import compare
 from isc.match.verification.compare import verify
-from isc.match.verification.drawings import CERTAIN, LOG_NFA, rows_of_drawings, with_drawings
+from isc.match.verification.drawings import (
+    AGREEMENT,
+    CERTAIN,
+    LOG_NFA,
+    counts,
+    may_be_a_drawing,
+    rows_of_drawings,
+    with_drawings,
+)
 from isc.match.verification.feature_store import FeatureStore, photo_key
-from isc.match.verification.features import drawn_features, stroke_features
+from isc.match.verification.features import drawn_features, local_features, stroke_features
 from isc.match.verification.quantities import EVIDENCE
 from isc.match.verification.tasks import Looks
 from isc.photos.decode import read_image
@@ -99,29 +107,48 @@ def test_a_device_finds_the_same_drawings(scene):
     assert list(found.alignments) == list(expected.alignments)
 
 
-def test_which_queries_may_be_drawings():
-    """Hardly any colour, and no pair that is aligned; one that was not compared is not compared again."""
+def test_further_pairs_of_a_drawing_are_compared_too(scene):
+    """The answer has those that align, after the candidates; the other queries have no further pairs."""
+    pairs, *images = scene
+    plain = verify(*scene, workers=1)
+    right = np.array([pairs.pair(row) in found_in(plain, pairs) for row in range(len(pairs))])
+    candidates, further = pairs.take(~right), pairs.take(right)
+    found = verify(candidates, *images, further=further, workers=1)
+    assert found.further.tolist() == [0, 1, 2]
+    joined = candidates.joined(further)
+    np.testing.assert_array_equal(found.evidence[-3:], plain.evidence[right])
+    assert found_in(found, joined) == found_in(plain, pairs)
+    assert {row for row in found.alignments if row >= len(candidates)} == {len(candidates) + at for at in range(3)}
+    coloured = pairs.query_ids[pairs.query] == "colour"
+    found = verify(pairs.take(coloured), *images, further=further, workers=1)
+    assert len(found.evidence) == coloured.sum()
+    assert not len(found.further)
+
+
+def test_which_queries_may_be_drawings(scene):
+    """Hardly any colour and light parts, and no pair that is aligned; what was not compared is not compared again."""
     candidates = Matches.from_ids(["a", "a", "b", "b", "c", "d"], ["x", "y", "x", "y", "x", "x"], np.zeros(6))
     evidence = np.zeros((6, len(EVIDENCE)), np.float32)
     evidence[3, LOG_NFA] = 30  # b is aligned with y
     evidence[1] = np.nan
-    chroma = {0: 0.02, 1: 0.02, 2: 0.4}  # c has colour; d could not be read
-    assert rows_of_drawings(candidates, evidence, chroma).tolist() == [0]
+    assert rows_of_drawings(candidates, evidence, {0, 1}).tolist() == [0]
+    photo = read_image(PHOTOS[NAMES[0]])
+    grey = np.repeat(photo.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    drawn = {"photo": photo, "grey": grey, "dark": grey // 8, "pencil": pencil(photo)}
+    assert [name for name, one in drawn.items() if may_be_a_drawing(local_features(one))] == ["grey", "pencil"]
 
 
 def test_which_drawings_count():
+    drawn = np.ones((4, len(EVIDENCE)), np.float32)
+    drawn[:, LOG_NFA] = CERTAIN - 0.1, CERTAIN, CERTAIN, np.nan
+    drawn[:, AGREEMENT] = 1, 1, 0.2, 1
+    assert counts(drawn).tolist() == [False, True, False, False]
     evidence = np.zeros((3, len(EVIDENCE)), np.float32)
     evidence[:, EVIDENCE.index("flat")] = 0.7
-    drawn = np.ones((2, len(EVIDENCE)), np.float32)
-    drawn[:, LOG_NFA] = CERTAIN - 0.1, CERTAIN
-    joined, accepted = with_drawings(evidence, drawn, np.array([0, 2]))
-    assert accepted.tolist() == [False, True]
-    disagreeing = drawn.copy()
-    disagreeing[:, EVIDENCE.index("agreement")] = 0.2
-    assert not with_drawings(evidence, disagreeing, np.array([0, 2]))[1].any()
+    joined = with_drawings(evidence, drawn[[1]], np.array([2]))
     assert joined[:2].tolist() == evidence[:2].tolist()
     assert joined[2, LOG_NFA] == CERTAIN
-    assert joined[2, EVIDENCE.index("agreement")] == 1
+    assert joined[2, AGREEMENT] == 1
     assert joined[2, EVIDENCE.index("flat")] == pytest.approx(0.7)
 
 

@@ -28,6 +28,7 @@ from isc.match.query_views import with_query_views
 from isc.match.run import match
 from isc.match.verification import tasks
 from isc.match.verification.alignment import Alignment, compare
+from isc.match.verification.drawings import FURTHER
 from isc.match.verification.features import local_features
 from isc.match.verification.fusion import Fusion
 from isc.match.verification.fusion_files import fusion_for, read_fusion
@@ -37,6 +38,7 @@ from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE, list_images
 from isc.search import exact
 from isc.search.kernels import device_rows
+from tests.test_drawings import pencil
 
 MISSING = np.full((1, len(EVIDENCE)), np.nan, np.float32)  # of a pair that was not compared
 SHIPPED_FUSION = SHIPPED / "isc_small.fusion.json"
@@ -900,3 +902,24 @@ def test_k_counts_for_each_query(scene):
     result = matched(scene, candidates=5, k=2)
     queries = [query for query, _ in result.scores]
     assert {queries.count(query) for query in queries} == {2}
+
+
+@pytest.mark.parametrize("rank", [0, FURTHER - 1, FURTHER])
+def test_a_drawing_has_further_candidates(rank, place):
+    """With candidates=1 its photo is found up to rank FURTHER by distance; another drawing's place is not its own."""
+    names = sorted(list_images(SAMPLE))[: FURTHER + 2]
+    for folder in ("queries", "references"):
+        (place / folder).mkdir()
+    for name in names:
+        shutil.copy(list_images(SAMPLE)[name], place / "references" / f"{name}.jpg")
+    cv2.imwrite(str(place / "queries" / "drawn.png"), pencil(read_image(list_images(SAMPLE)[names[0]])))
+    order = [*names[1 : rank + 1], names[0], *names[rank + 1 :]]  # nearest first
+    angles = {name: 0.5 + 0.1 * at for at, name in enumerate(order)}
+    vectors = np.array([[np.cos(angles[name]), np.sin(angles[name])] for name in names], np.float32)
+    place.hdf5("r.h5", MADE_BY, vectors=vectors, image_names=names)
+    place.hdf5("q.h5", MADE_BY, vectors=np.array([[1, 0]], np.float32), image_names=["drawn"])
+    result = matched(place, candidates=1)
+    assert len(result.scores) == len(names)
+    best = max(result.scores, key=result.scores.get)
+    assert (best == ("drawn", names[0]) and result.scores[best] > 0.5) == (rank < FURTHER)
+    assert ("evidence.jsonl" in result.files) == (rank < FURTHER)

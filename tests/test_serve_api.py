@@ -301,6 +301,8 @@ def test_blocked_pictures_are_refused_and_lists_are_kept(client):
     assert (
         client.post("/api/lists", json={"action": "block", "value": sent["sha256"]}).json()["id"] == entry.json()["id"]
     )
+    for value in ("S000.jpg", sent["sha256"][1:], sent["sha256"].upper()):
+        assert "value" in _problem(client.post("/api/lists", json={"action": "block", "value": value}), 422)
     assert "block list" in _problem(_sent(client, PHOTOS[0]), 403)
     mixed = _sent(client, PHOTOS[1], PHOTOS[0])
     assert mixed.status_code == 202

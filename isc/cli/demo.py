@@ -21,6 +21,7 @@ import click
 
 from isc.cli.console import say_after_interrupt
 from isc.errors import InputError, needing
+from isc.runtime.children import python
 
 log = logging.getLogger(__name__)
 
@@ -165,5 +166,5 @@ def table(rows: Sequence[Row]) -> str:
 def _command(verb: str, *arguments: str) -> None:
     """Run one of the verbs in a process of its own, because torch and faiss must not share a process."""
     print(f"\n$ isc {verb} {shlex.join(arguments)}", flush=True)
-    code = f"import sys; from isc.cli.verbs import {verb}; sys.argv[0] = 'isc {verb}'; {verb}()"
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    code = f"from isc.cli.verbs import {verb}; sys.argv[0] = 'isc {verb}'; {verb}()"
+    subprocess.run(python(code, *arguments), check=True)

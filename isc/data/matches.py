@@ -71,6 +71,12 @@ class Matches:
         tables = self.query_ids, self.reference_ids
         return self._of_sound_tables(*tables, self.query[rows], self.reference[rows], self.score[rows])
 
+    def joined(self, other: Matches) -> Matches:
+        """Return these matches and after them those of `other`, which has the same id tables."""
+        columns = ("query", "reference", "score")
+        both = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns)
+        return self._of_sound_tables(self.query_ids, self.reference_ids, *both)
+
     @classmethod
     def from_ids(cls, query: Sequence[str], reference: Sequence[str], score: npt.ArrayLike) -> Matches:
         """Build matches from ids; the id tables hold each id once, in order of first appearance."""

@@ -18,9 +18,10 @@ from isc.data.csv_files import write_csv
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.errors import InputError
+from isc.runtime.children import python
 
 PROGRESS = " extracting "  # part of each progress line of extract.py
-EXTRACT = "import sys; from isc.cli.verbs import extract; sys.argv[0] = 'isc extract'; extract()"
+EXTRACT = "from isc.cli.verbs import extract; sys.argv[0] = 'isc extract'; extract()"
 
 
 def with_query_views(
@@ -63,9 +64,10 @@ def _refuse_other_model(weights: str, here: Mapping[str, str], queries: Mapping[
 def run_extract(*arguments: str) -> None:
     """Run extract.py and show its progress. Raises InputError with its last message if it fails."""
     code = f"from isc.runtime.parent import end_with; end_with({os.getpid()}); {EXTRACT}"
-    command = [sys.executable, "-c", code, *arguments]
     said = "nothing"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
+    with subprocess.Popen(
+        python(code, *arguments), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as child:
         assert child.stderr is not None
         try:
             for line in child.stderr:

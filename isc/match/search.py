@@ -77,9 +77,11 @@ def _cluster(options: SearchOptions) -> AbstractContextManager[None]:
 
 
 def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verification) -> SearchResult:
+    from isc.data.groups import rank_in_group
     from isc.match.flags import pair_flags
     from isc.match.verification.compare import verify
     from isc.match.verification.device_compare import device_for
+    from isc.match.verification.drawings import FURTHER
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
     from isc.search.multi_view import nearest_images
@@ -91,17 +93,21 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     sets = _with_query_views(sets, compared.query_views, pictures)
     searching = _searching(sets, options)
     found = _nearest_pairs(sets, options, searching)
-    k = min(compared.candidates, len(sets.references.images))
+    k = min(FURTHER * compared.candidates, len(sets.references.images))
     with progress("finding candidates", "pairs" if options.index is None else "queries") as report:
-        candidates = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
+        nearest = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
+    near = rank_in_group(nearest.matches.query) < compared.candidates
+    first, further = np.flatnonzero(near), np.flatnonzero(~near)
     verified = verify(
-        candidates.matches,
+        nearest.matches.take(first),
         pictures.queries,
         pictures.references,
+        further=nearest.matches.take(further),
         store=store,
         workers=compared.workers,
-        on=device_for(compared.device, len(candidates.matches)),
+        on=device_for(compared.device, len(first)),
     )
+    candidates = nearest.take(np.r_[first, further[verified.further]])
     pairs, evidence = scored(found, candidates, verified, fusion=verification.fusion, k=options.k)
     _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
     flags = pair_flags(pairs.matches, candidates.matches, verified.evidence)

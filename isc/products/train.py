@@ -57,7 +57,13 @@ def train_products(config: ProductsConfig) -> Path:
         len(set(data.train.items)), trainer.step,
     )  # fmt: skip
     trainer.run_steps(run / CHECKPOINT_FILE)
-    log.info("fitting the fusion on %d photos that the network has not seen", len(data.held))
+    if len(data.held):
+        log.info("fitting the fusion on %d photos that the network has not seen", len(data.held))
+    else:
+        log.warning(
+            "no item has photos to spare (held=%g of each), so that %s is not written, which isc products find needs: "
+            "expected more photos of an item, or a larger held=", config.held, FILE,
+        )  # fmt: skip
     path = run / MODEL_FILE
     trainer.model.load_state_dict(trainer.average.state)
     save_model(path, trainer.model.eval(), describe(trainer.model))

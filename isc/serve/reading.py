@@ -7,7 +7,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from isc.errors import InputError
 from isc.match.verification.features import LocalFeatures
+from isc.runtime.children import python
 from isc.serve.reasons import DECODER_ENDED, Why, reason_text, slow_to_decode
 
 START = 300.0  # seconds that the process may take to start
@@ -112,7 +112,8 @@ class Reader:
             self.close()
         if self._pipe is None:
             here, there = socket.socketpair()
-            command = [sys.executable, "-m", "isc.serve.reading_process", str(there.fileno()), *self._options]
+            start = "from isc.serve.reading_process import main; main(*sys.argv[1:])"
+            command = python(start, str(there.fileno()), *self._options)
             # the process that decodes strangers' files sees no password
             visible = {name: value for name, value in os.environ.items() if not name.startswith("ISC_SERVE")}
             self._process = subprocess.Popen(command, pass_fds=(there.fileno(),), env=visible)

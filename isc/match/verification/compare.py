@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.device_compare import compared_on
-from isc.match.verification.drawings import rows_of_drawings, with_drawings
+from isc.match.verification.drawings import counts, rows_of_drawings, with_drawings
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import LocalFeatures
 from isc.match.verification.quantities import EVIDENCE
@@ -72,13 +73,15 @@ class Verified:
     evidence    float32 [P, len(EVIDENCE)], a row of NaN for a pair that was not compared
     alignments  by row, of the candidates whose pictures show the same
     problems    one per picture or pair, sorted; a pair with two faulty pictures counts in both
-    chroma      of the queries that could be read, by number
+    drawings    numbers of the queries that may be drawings
+    further     rows of the further pairs that the evidence has after those of the candidates, rising
     """
 
     evidence: Floats
     alignments: Mapping[int, Alignment]
     problems: tuple[Problem, ...]
-    chroma: Mapping[int, float] = field(default_factory=dict)
+    drawings: frozenset[int] = frozenset()
+    further: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def not_compared(self) -> int:
@@ -91,6 +94,7 @@ def verify(
     query_images: Mapping[str, Path],
     reference_images: Mapping[str, Path],
     *,
+    further: Matches | None = None,
     store: FeatureStore | None = None,
     workers: int | None = None,
     on: str | None = None,
@@ -100,33 +104,39 @@ def verify(
 
     First the local features of the references that are not in the `store` are made and stored, then each query is
     compared with its candidates. Queries without an alignment that may be drawings are compared once more, with line
-    drawings of their references (`isc.match.verification.drawings`). Features that cannot be stored are held in memory,
-    up to `HELD` bytes; beyond that they are made again for every query that needs them. `on` names a device of torch
-    that searches for the maps of many pairs at once; its evidence agrees to rounding. `bars` makes the two progress
-    bars. A picture that cannot be read, or a pair that cannot be compared, becomes a `Problem` and does not end the
-    run. Raises InputError if `workers` is below 1, the store is damaged, or a process ends by itself.
+    drawings of their references (`isc.match.verification.drawings`), and also with those of their `further` pairs,
+    which are no candidates and have the same id tables: the answer holds those of them that align. Features that cannot
+    be stored are held in memory, up to `HELD` bytes; beyond that they are made again for every query that needs them.
+    `on` names a device of torch that searches for the maps of many pairs at once; its evidence agrees to rounding.
+    `bars` makes the two progress bars. A picture that cannot be read, or a candidate that cannot be compared, becomes a
+    `Problem` and does not end the run. Raises InputError if `workers` is below 1, the store is damaged, or a process
+    ends by itself.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}; expected at least 1 process")
-    verified = _compared(
-        candidates, query_images, reference_images, AS_PHOTOS, store=store, workers=workers, on=on, bars=bars
+    compared = partial(
+        _compared, query_images=query_images, reference_images=reference_images, workers=workers, on=on, bars=bars
     )
-    rows = rows_of_drawings(candidates, verified.evidence, verified.chroma)
+    verified = compared(candidates, looks=AS_PHOTOS, store=store)
+    rows = rows_of_drawings(candidates, verified.evidence, verified.drawings)
     if not len(rows):
         return verified
+    far = candidates.take(np.zeros(0, np.int64)) if further is None else further
+    more = np.flatnonzero(np.isin(far.query, candidates.query[rows]))
     drawings = store.drawings if store is not None and store.writable else None
-    drawn = _compared(
-        candidates.take(rows), query_images, reference_images, AS_DRAWINGS, store=drawings, workers=workers, on=on,
-        bars=bars,
-    )  # fmt: skip
-    evidence, accepted = with_drawings(verified.evidence, drawn.evidence, rows)
-    found = {int(rows[at]): one for at, one in drawn.alignments.items() if accepted[at]}
-    alignments = dict(sorted({**verified.alignments, **found}.items()))
-    return Verified(evidence, alignments, verified.problems, verified.chroma)
+    drawn = compared(candidates.take(rows).joined(far.take(more)), looks=AS_DRAWINGS, store=drawings)
+    found = np.flatnonzero(counts(drawn.evidence))
+    own, new = found[found < len(rows)], more[found[found >= len(rows)] - len(rows)]
+    as_photos = compared(far.take(new), looks=AS_PHOTOS, store=store)
+    at = np.r_[rows[own], len(candidates) + np.arange(len(new))]
+    evidence = with_drawings(np.concatenate([verified.evidence, as_photos.evidence]), drawn.evidence[found], at)
+    aligned = {row: drawn.alignments[one] for row, one in zip(at.tolist(), found.tolist(), strict=True)}
+    alignments = dict(sorted({**verified.alignments, **aligned}.items()))
+    return Verified(evidence, alignments, verified.problems, verified.drawings, new)
 
 
 def _compared(
-    candidates: Matches, query_images: Mapping[str, Path], reference_images: Mapping[str, Path], looks: Looks, *,
+    candidates: Matches, *, query_images: Mapping[str, Path], reference_images: Mapping[str, Path], looks: Looks,
     store: FeatureStore | None, workers: int | None, on: str | None, bars: Bars,
 ) -> Verified:  # fmt: skip
     """Compare every candidate pair by the features that the `looks` give its pictures."""
@@ -257,7 +267,7 @@ class _Answer:
         self._alignments: dict[int, Alignment] = {}
         self._queries, self._references = dict(plan.query_problems), dict(plan.reference_problems)
         self._pairs: dict[int, str] = {}
-        self._chroma: dict[int, float] = {}
+        self._drawings: set[int] = set()
 
     def add_unreadable(self, held: Mapping[int, LocalFeatures | str]) -> None:
         self._references |= {number: why for number, why in held.items() if isinstance(why, str)}
@@ -266,8 +276,8 @@ class _Answer:
         assert isinstance(compared, Compared)
         if compared.query_problem is not None:
             self._queries[compared.query] = compared.query_problem
-        else:
-            self._chroma[compared.query] = compared.chroma
+        elif compared.drawing:
+            self._drawings.add(compared.query)
         self._references |= compared.reference_problems
         for row in self._plan.groups[compared.query].tolist():
             number = int(self._candidates.reference[row])
@@ -282,7 +292,8 @@ class _Answer:
         problems = [*self._of_side("query", self._queries), *self._of_side("reference", self._references)]
         problems += [Problem("pair", self._candidates.pair(row), None, why, 1) for row, why in self._pairs.items()]
         problems.sort(key=lambda one: (one.side, one.id))
-        return Verified(self._evidence, dict(sorted(self._alignments.items())), tuple(problems), self._chroma)
+        alignments = dict(sorted(self._alignments.items()))
+        return Verified(self._evidence, alignments, tuple(problems), frozenset(self._drawings))
 
     def _of_side(self, side: Literal["query", "reference"], reasons: Mapping[int, str]) -> Iterator[Problem]:
         of_queries = side == "query"

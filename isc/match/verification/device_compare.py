@@ -19,6 +19,7 @@ from isc.errors import InputError
 from isc.match.verification.affine_fit import Fit, paired
 from isc.match.verification.alignment import Alignment, evidence_of
 from isc.match.verification.batched_fit import PAIR, Fits, best_fits
+from isc.match.verification.drawings import may_be_a_drawing
 from isc.match.verification.feature_rows import FeatureRows
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
@@ -170,7 +171,7 @@ class _Block:
         if isinstance(query, str):
             return Compared(item.query, query)
         problems = {one.number: why for one in item.references if isinstance(why := self.references[one.number], str)}
-        return Compared(item.query, None, found, problems, chroma=query.chroma)
+        return Compared(item.query, None, found, problems, drawing=may_be_a_drawing(query))
 
     def whole(self, result: Compared) -> Compared:
         """Return a query's result of `finish` with what needed no process."""

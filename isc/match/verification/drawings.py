@@ -2,19 +2,24 @@
 
 A pencil or charcoal drawing keeps the places of edges, but turns what was light or dark beside them into strokes on
 white, so that no local feature of the photo is found again. The features of a line drawing of the photo are.
+
+Its descriptor is far from the photo's, too: a drawing is compared with FURTHER times as many candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
 from isc.data.matches import Matches
+from isc.match.verification.features import LocalFeatures
 from isc.match.verification.quantities import EVIDENCE
 
+FURTHER = 3  # times the candidates of other queries
 COLOURLESS = 0.1  # chroma below which a query may be a drawing
+LIGHT = 0.5  # grey level that 5 % of it exceed at least: paper, and no photo of the night
 ALIGNED = 4.0  # log_nfa from which a photo is aligned: by chance in one of 10,000 pairs
 CERTAIN, AGREEING = 15.0, 0.35  # least log_nfa and agreement of a drawing: pages align with 25 and 0.14, 14 and 0.67
 # evidence of the pictures as they are
@@ -24,28 +29,35 @@ LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")
 Floats = npt.NDArray[np.float32]
 
 
-def rows_of_drawings(candidates: Matches, evidence: Floats, chroma: Mapping[int, float]) -> npt.NDArray[np.int64]:
-    """Return the rows of the candidates, rising, whose queries may be drawings.
+def may_be_a_drawing(query: LocalFeatures) -> bool:
+    """Return whether a picture has hardly any colour, and light parts."""
+    return query.chroma < COLOURLESS and query.light >= LIGHT
 
-    Such a query has hardly any colour, and none of its pairs, whose `evidence` is [P, len(EVIDENCE)], is aligned.
-    `chroma` is that of each query by its number; a query that could not be read has none.
+
+def rows_of_drawings(candidates: Matches, evidence: Floats, drawings: Collection[int]) -> npt.NDArray[np.int64]:
+    """Return the rows of the candidates, rising, to compare with line drawings of their references.
+
+    `drawings` are the numbers of queries that may be drawings; those with a pair that is aligned by its `evidence`
+    [P, len(EVIDENCE)] are left out, and so are pairs that could not be compared.
     """
     aligned = np.unique(candidates.query[evidence[:, LOG_NFA] >= ALIGNED])
-    colourless = [number for number, value in chroma.items() if value < COLOURLESS]
     compared = ~np.isnan(evidence[:, LOG_NFA])
-    return np.flatnonzero(np.isin(candidates.query, colourless) & ~np.isin(candidates.query, aligned) & compared)
+    return np.flatnonzero(np.isin(candidates.query, list(drawings)) & ~np.isin(candidates.query, aligned) & compared)
 
 
-def with_drawings(evidence: Floats, drawn: Floats, rows: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return the evidence [P, E] with that of the drawings [R, E] in these rows [R], and which of them count [R].
-
-    A drawing counts if its log_nfa is at least CERTAIN and its agreement at least AGREEING. The colours and grey
-    levels of whole pictures stay those of the pictures as they are.
-    """
+def counts(drawn: Floats) -> npt.NDArray[np.bool_]:
+    """Return [R] whether the evidence of drawings [R, E] counts: log_nfa ≥ CERTAIN and agreement ≥ AGREEING."""
     known = np.nan_to_num(drawn)
-    accepted = (known[:, LOG_NFA] >= CERTAIN) & (known[:, AGREEMENT] >= AGREEING)
-    taken = drawn[accepted]
-    taken[:, OF_PHOTOS] = evidence[rows[accepted]][:, OF_PHOTOS]
+    return np.asarray((known[:, LOG_NFA] >= CERTAIN) & (known[:, AGREEMENT] >= AGREEING))
+
+
+def with_drawings(evidence: Floats, drawn: Floats, rows: npt.NDArray[np.int64]) -> Floats:
+    """Return the evidence [P, E] with that of drawings that count [R, E] in these rows [R].
+
+    The colours and grey levels of whole pictures stay those of the pictures as they are.
+    """
+    taken = drawn.copy()
+    taken[:, OF_PHOTOS] = evidence[rows][:, OF_PHOTOS]
     joined = evidence.copy()
-    joined[rows[accepted]] = taken
-    return joined, accepted
+    joined[rows] = taken
+    return joined

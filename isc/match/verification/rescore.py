@@ -80,14 +80,7 @@ def scored(
 
 def replaced(matches: Matches, better: Matches) -> Matches:
     """Join two sets of pairs over the same id tables, best first; a pair in both has its score in `better`."""
-    old = matches.take(~np.isin(matches.keys(), better.keys()))
-    joined = Matches(
-        matches.query_ids,
-        matches.reference_ids,
-        np.r_[better.query, old.query],
-        np.r_[better.reference, old.reference],
-        np.r_[better.score, old.score],
-    )
+    joined = better.joined(matches.take(~np.isin(matches.keys(), better.keys())))
     return joined.take(joined.order())
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from isc.errors import InputError
 from isc.match.verification.affine_fit import Fit
 from isc.match.verification.alignment import Alignment, compare, evidence_of
+from isc.match.verification.drawings import may_be_a_drawing
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures, drawn_features, local_features, stroke_features
 from isc.photos.decode import Pixels, read_image
@@ -85,7 +86,8 @@ class Finish:
 class Compared:
     """The result of a comparison: the error of the query, or by candidate its evidence and alignment, or its error.
 
-    The error of a candidate concerns its reference or the pair. `chroma` is that of the query.
+    The error of a candidate concerns its reference or the pair. `drawing` says whether the query may be a
+    drawing.
     """
 
     query: int
@@ -93,7 +95,7 @@ class Compared:
     found: Mapping[int, tuple[Floats, Alignment | None]] = field(default_factory=dict)
     reference_problems: Mapping[int, str] = field(default_factory=dict)
     pair_problems: Mapping[int, str] = field(default_factory=dict)
-    chroma: float = 1.0
+    drawing: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class PairWork:
                 found[one.number] = compare(query, reference)
             except Exception as error:  # of OpenCV or of linear algebra, for unexpected pictures
                 pair_problems[one.number] = cannot_be_compared(error)
-        return Compared(item.query, None, found, reference_problems, pair_problems, query.chroma)
+        return Compared(item.query, None, found, reference_problems, pair_problems, may_be_a_drawing(query))
 
     def _stored(self, item: Compare) -> tuple[PhotoKey | None, dict[int, PhotoKey], dict[PhotoKey, LocalFeatures]]:
         """Return the keys of the query and of the references that are not held, and what the store has of them.
@@ -161,7 +163,7 @@ def _finished(item: Finish) -> Compared:
             )
         except Exception as error:
             problems[number] = cannot_be_compared(error)
-    return Compared(item.query, None, found, {}, problems, item.features.chroma)
+    return Compared(item.query, None, found, {}, problems, may_be_a_drawing(item.features))
 
 
 def cannot_be_compared(error: Exception) -> str:

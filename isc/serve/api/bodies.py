@@ -10,6 +10,8 @@ from pydantic.json_schema import SkipJsonSchema
 from isc.serve.api.models import Id, Text
 from isc.serve.kinds import Decision, ImageState
 
+Note = Annotated[str | None, Field(max_length=500, pattern=r"^[^\x00]*$")]
+
 
 class Strict(BaseModel):
     """A body of a request: unknown keys are refused."""
@@ -62,12 +64,23 @@ class NewState(Strict):
     state: Literal[ImageState.active, ImageState.negative, ImageState.quarantined]
 
 
-class NewListing(Strict):
-    """An entry of a list: `block` uploads by SHA-256, or `withhold` suggestions of a label (name or Wikidata id)."""
+class NewBlock(Strict):
+    """An entry of the block list: uploads with this SHA-256, 64 hexadecimal digits, are refused."""
 
-    action: Annotated[str, Field(pattern="^(block|withhold)$")]
+    action: Literal["block"]
+    value: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    note: Note = None
+
+
+class NewWithhold(Strict):
+    """An entry of the withhold list: suggestions of this label, a name or a Wikidata id, are withheld."""
+
+    action: Literal["withhold"]
     value: Text
-    note: Annotated[str | None, Field(max_length=500, pattern=r"^[^\x00]*$")] = None
+    note: Note = None
+
+
+NewListing = Annotated[NewBlock | NewWithhold, Field(discriminator="action")]
 
 
 class NewImport(Strict):

@@ -116,7 +116,11 @@ class CopyProvider(Provider):
                 nearest[number] = min((distance, unrelated), nearest.get(number, (np.inf, 0.0)))
         nearest.pop(picture.id, None)
         known = self._known(list(nearest))
-        found = [self._compared(picture, number, nearest[number], one) for number, one in self._features(known).items()]
+        photos = max(1, len(self._context.index))
+        found = [
+            self._compared(picture, number, nearest[number], one, photos=photos)
+            for number, one in self._features(known).items()
+        ]
         told = sorted((one for one in found if one.verdict != "none"), key=lambda one: -one.score)
         return told[:TOLD]
 
@@ -147,9 +151,9 @@ class CopyProvider(Provider):
         return features
 
     def _compared(
-        self, picture: Picture, number: int, near: tuple[float, float], other: LocalFeatures | None
+        self, picture: Picture, number: int, near: tuple[float, float], other: LocalFeatures | None, *, photos: int
     ) -> CopyMatch:
-        """Return the match of a pair at (distance, squared distance to unrelated pictures).
+        """Return the match of a pair at (distance, squared distance to unrelated pictures) in a collection of `photos`.
 
         Without the other picture's file the distance alone decides.
         """
@@ -164,7 +168,7 @@ class CopyProvider(Provider):
             None if told is None else told[None],
             unrelated=np.array([apart]) if self._judge.compares_unrelated else None,
             suspects=1,
-            photos=max(1, len(self._context.index)),
+            photos=photos,
         ).item()
         verdict = verdict_of(probability, told, aligned=alignment is not None)
         evidence: dict[str, object] = {"method": "descriptor and pixels" if told is not None else "descriptor"}
