@@ -34,9 +34,10 @@ from isc.data.descriptors import Descriptors
 from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.metrics import Metrics, evaluate, reliability
-from isc.match.inputs import read_sides
-from isc.match.query_views import with_query_views
-from isc.match.verification.compare import verify
+from isc.match.inputs import DescriptorSets, read_sides
+from isc.match.looks import TILED, TILES, compare_candidates
+from isc.match.query_views import with_query_views, without_views
+from isc.match.verification.compare import Verified, verify
 from isc.match.verification.drawings import FURTHER
 from isc.match.verification.feature_store import FeatureStore
 from isc.match.verification.fusion_files import MODEL, fusion_for
@@ -191,14 +192,19 @@ def parts(
     return rows
 
 
-def as_matched(one: Bench, store: FeatureStore) -> tuple[Bench, Floats]:
-    """Return the pairs that match.py scores, and their evidence [P, E]: a drawing has FURTHER times the candidates."""
-    near = one.nearest(MatchConfig.candidates)
-    first, further = np.flatnonzero(near), np.flatnonzero(~near)
-    pairs, more = one.candidates.take(first), one.candidates.take(further)
-    verified = verify(pairs, one.queries, one.references, further=more, store=store)
-    rows = np.r_[first, further[verified.further]]
-    return replace(one, candidates=one.candidates.take(rows), rank=one.rank[rows]), verified.evidence
+def as_matched(
+    one: Bench, sets: DescriptorSets, tiles: Descriptors | None, store: FeatureStore
+) -> tuple[Bench, Floats]:
+    """Return the pairs that match.py scores, and their evidence [P, E]."""
+
+    def verified(pairs: Matches, further: Matches | None = None) -> Verified:
+        return verify(pairs, one.queries, one.references, further=further, store=store)
+
+    looked = compare_candidates(
+        sets.queries, sets.references, tiles, candidates=MatchConfig.candidates, verify=verified
+    )
+    pairs = looked.pairs.matches
+    return replace(one, candidates=pairs, rank=np.zeros(len(pairs), np.int64)), looked.verified.evidence
 
 
 def by_edit(judge: Path, one: Bench, known: Floats, probability: Floats, *, number: int) -> list[dict[str, object]]:
@@ -281,11 +287,13 @@ def measure(given: argparse.Namespace) -> None:
     for path in files:
         _command("extract", f"images={given.judge / path.stem}", f"output={path}", f"model={given.model}")
     sets = read_sides(*files)
-    looked = sets.queries
+    looked, tiles = sets.queries, None
     one = bench(given.judge, sets.queries, sets.references, number=NUMBERS[-1])
     more = None
     if given.query_views != "whole":
-        looked = with_query_views(sets.queries, one.queries, views=given.query_views, provenance=sets.provenance)
+        views = f"{given.query_views}+{TILES}"
+        looked = with_query_views(sets.queries, one.queries, views=views, provenance=sets.provenance)
+        looked, tiles = without_views(looked, TILES)
         more = bench(given.judge, looked, sets.references, number=NUMBERS[-1])
     store = FeatureStore(given.work / "features")
     kept: dict[int, Floats] = {}
@@ -297,14 +305,13 @@ def measure(given: argparse.Namespace) -> None:
         return kept[id(of)]
 
     rows = parts(one, more, evidence, sets.provenance)
-    number = FURTHER * MatchConfig.candidates
-    wide = bench(given.judge, looked, sets.references, number=number)
-    last, known = as_matched(wide, store)
+    last, known = as_matched(one, replace(sets, queries=looked), tiles, store)
     probability = fusion_for(MODEL, sets.provenance)[0].probability(last.distance, known)
-    found = row("as match.py does it", last, probability, number=number)
-    rows.append({**found, "candidates": f"{MatchConfig.candidates}, drawings {number}"})
-    edits = by_edit(given.judge, last, known, probability, number=number)
-    tables = {"": rows, "_edits": edits, "_reliability": believed(last, probability, number=number)}
+    found = row("as match.py does it", last, probability, number=1)
+    number = MatchConfig.candidates
+    rows.append({**found, "candidates": f"{number}, {FURTHER * number} of drawings, {TILED} of tiles"})
+    edits = by_edit(given.judge, last, known, probability, number=1)
+    tables = {"": rows, "_edits": edits, "_reliability": believed(last, probability, number=1)}
     for name, table in tables.items():
         if given.publish:
             save(f"{given.publish}{name}", table)

@@ -18,6 +18,7 @@ from isc.data.csv_files import write_csv
 from isc.data.descriptors import Descriptors
 from isc.data.hdf5 import SAME_IN_BOTH, read_descriptors, read_provenance
 from isc.errors import InputError
+from isc.photos.views import parse_views
 from isc.runtime.children import python
 
 PROGRESS = " extracting "  # part of each progress line of extract.py
@@ -52,6 +53,13 @@ def with_query_views(
         np.concatenate([queries.vectors, more.vectors]),
         np.r_[np.full(len(queries.ids), "whole", object), more.views],
     )
+
+
+def without_views(rows: Descriptors, views: str) -> tuple[Descriptors, Descriptors | None]:
+    """Part the rows into those of other views, and those of these `views`, the same for all pictures; None: no rows."""
+    names = [view.name for view in parse_views(views)[1:]]
+    apart = np.isin(rows.views if rows.views is not None else np.full(len(rows), "whole", object), names)
+    return rows.take(np.flatnonzero(~apart)), rows.take(np.flatnonzero(apart)) if apart.any() else None
 
 
 def _refuse_other_model(weights: str, here: Mapping[str, str], queries: Mapping[str, str]) -> None:

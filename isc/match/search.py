@@ -23,7 +23,7 @@ from isc.match.inputs import DescriptorSets
 from isc.runtime.progress import Report, progress
 
 if TYPE_CHECKING:
-    from isc.match.verification.compare import Problem
+    from isc.match.verification.compare import Problem, Verified
     from isc.match.verification.fusion import Fusion
     from isc.match.verification.rescore import PairEvidence
     from isc.search.multi_view import ImagePairs, RowSearch
@@ -77,58 +77,67 @@ def _cluster(options: SearchOptions) -> AbstractContextManager[None]:
 
 
 def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verification) -> SearchResult:
-    from isc.data.groups import rank_in_group
     from isc.match.flags import pair_flags
+    from isc.match.looks import compare_candidates
     from isc.match.verification.compare import verify
     from isc.match.verification.device_compare import device_for
-    from isc.match.verification.drawings import FURTHER
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
-    from isc.search.multi_view import nearest_images
 
     pictures, compared = verification.pictures, verification.options
     store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
     if store:
         store.check()
-    sets = _with_query_views(sets, compared.query_views, pictures)
+    sets, tiles = _with_query_views(sets, compared.query_views, pictures)
     searching = _searching(sets, options)
     found = _nearest_pairs(sets, options, searching)
-    k = min(FURTHER * compared.candidates, len(sets.references.images))
-    with progress("finding candidates", "pairs" if options.index is None else "queries") as report:
-        nearest = nearest_images(sets.queries, sets.references, k=k, find=searching(report).nearest)
-    near = rank_in_group(nearest.matches.query) < compared.candidates
-    first, further = np.flatnonzero(near), np.flatnonzero(~near)
-    verified = verify(
-        nearest.matches.take(first),
-        pictures.queries,
-        pictures.references,
-        further=nearest.matches.take(further),
-        store=store,
-        workers=compared.workers,
-        on=device_for(compared.device, len(first)),
+
+    def nearest(queries: Descriptors, references: Descriptors, count: int) -> Matches:
+        with progress("finding candidates", "pairs" if options.index is None else "queries") as report:
+            return searching(report).nearest(queries, references, count)
+
+    def verified(pairs: Matches, further: Matches | None = None) -> Verified:
+        return verify(
+            pairs, pictures.queries, pictures.references, further=further, store=store, workers=compared.workers,
+            on=device_for(compared.device, len(pairs)),
+        )  # fmt: skip
+
+    looked = compare_candidates(
+        sets.queries, sets.references, tiles, candidates=compared.candidates, nearest=nearest, verify=verified
     )
-    candidates = nearest.take(np.r_[first, further[verified.further]])
-    pairs, evidence = scored(found, candidates, verified, fusion=verification.fusion, k=options.k)
-    _log_problems(verified.problems, verified.not_compared, len(candidates.matches))
-    flags = pair_flags(pairs.matches, candidates.matches, verified.evidence)
-    return SearchResult(pairs, sets, evidence, verified.problems, flags)
+    candidates, problems = looked.pairs.matches, looked.verified.problems
+    pairs, evidence = scored(found, looked.pairs, looked.verified, fusion=verification.fusion, k=options.k)
+    _log_problems(problems, looked.verified.not_compared, len(candidates))
+    flags = pair_flags(pairs.matches, candidates, looked.verified.evidence)
+    return SearchResult(pairs, sets, evidence, problems, flags)
 
 
-def _with_query_views(sets: DescriptorSets, views: str, pictures: Pictures) -> DescriptorSets:
-    """Add rows of further `views` to the queries, if they have one row each and their model is available."""
+def _with_query_views(
+    sets: DescriptorSets, views: str, pictures: Pictures
+) -> tuple[DescriptorSets, Descriptors | None]:
+    """Add rows of further `views` to the queries, if they have one row each and their model is available.
+
+    Return also the rows of TILES of the queries, for a second look; None if the queries have no further views, or those
+    rows already.
+    """
     if views == WHOLE_ALONE or sets.queries.views is not None:
-        return sets
+        return sets, None
     if (normalize := sets.provenance.get("normalize", "none")) != "none":
         log.info("query_views=%s: left out, as normalize=%s is not fitted for them", views, normalize)
-        return sets
-    from isc.match.query_views import with_query_views
+        return sets, None
+    from isc.match.looks import TILES
+    from isc.match.query_views import with_query_views, without_views
 
+    asked = views if TILES in views.split("+") else f"{views}+{TILES}"
     try:
-        queries = with_query_views(sets.queries, pictures.queries, views=views, provenance=sets.provenance)
+        queries = with_query_views(sets.queries, pictures.queries, views=asked, provenance=sets.provenance)
     except InputError as error:
         log.warning("query_views=%s: left out, candidates are those of whole queries: %s", views, error)
-        return sets
-    return replace(sets, queries=queries)
+        return sets, None
+    if asked == views:
+        return replace(sets, queries=queries), None
+    queries, tiles = without_views(queries, TILES)
+    return replace(sets, queries=queries), tiles
 
 
 def _features_folder(given: str | None) -> Path:

@@ -68,6 +68,11 @@ class ImagePairs:
         """Return the pairs at these positions, with the same id tables."""
         return ImagePairs(self.matches.take(rows), self.query_row[rows], self.reference_row[rows])
 
+    def joined(self, other: ImagePairs) -> ImagePairs:
+        """Return these pairs and after them those of `other`, over the same id tables."""
+        rows = (np.r_[getattr(self, name), getattr(other, name)] for name in ("query_row", "reference_row"))
+        return ImagePairs(self.matches.joined(other.matches), *rows)
+
     def rescored(self, matches: Matches, *others: ImagePairs) -> ImagePairs:
         """Return `matches` with the rows of their pairs, each of which is in this set or in one of `others`.
 
@@ -147,6 +152,17 @@ def nearest_images(
     return _image_pairs(q, r, _best_of_images(q, r, _in_order(q, r, query, reference)))
 
 
+def of_images(queries: Descriptors, references: Descriptors, query: IntArray, reference: IntArray) -> ImagePairs:
+    """Return the pairs of these images, by position, with the score −min ‖q − r‖² over their row pairs, best first."""
+    q, r = ImageRows.of(queries), ImageRows.of(references)
+    (start, many), (other, each) = q.rows_of(query), r.rows_of(reference)
+    count = many * each
+    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    row, column = np.divmod(place, np.repeat(each, count))
+    rows = _in_order(q, r, np.repeat(start, count) + row, np.repeat(other, count) + column)
+    return _image_pairs(q, r, _best_of_images(q, r, rows))
+
+
 # --- rows and images -------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +192,11 @@ class ImageRows:
             image, vectors = image[row], vectors[row]
         rows = Descriptors(np.array(list(map(str, range(len(row)))), dtype=object), vectors)
         return cls(rows, images, image, row, np.searchsorted(image, np.arange(len(images)), side="right") - 1)
+
+    def rows_of(self, images: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the first row of each of these images, and how many it has."""
+        first = np.searchsorted(self.image, images)
+        return first, self.last[images] - first + 1
 
     @property
     def rows_an_image(self) -> int:

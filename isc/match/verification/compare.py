@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -87,6 +87,20 @@ class Verified:
     def not_compared(self) -> int:
         """The number of pairs without evidence."""
         return int(np.isnan(self.evidence).all(axis=1).sum())
+
+    def joined(self, other: Verified) -> Verified:
+        """Return the results of these pairs and after them those of other pairs of the same run."""
+        start = len(self.evidence)
+        later = {start + row: one for row, one in other.alignments.items()}
+        reasons = {(one.side, one.id): one for one in self.problems}
+        for one in other.problems:
+            known = reasons.get((one.side, one.id))
+            reasons[one.side, one.id] = one if known is None else replace(known, pairs=known.pairs + one.pairs)
+        return Verified(
+            np.concatenate([self.evidence, other.evidence]), {**self.alignments, **later},
+            tuple(sorted(reasons.values(), key=lambda one: (one.side, one.id))), self.drawings | other.drawings,
+            self.further,
+        )  # fmt: skip
 
 
 def verify(
