@@ -35,7 +35,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.metrics import Metrics, evaluate, reliability
 from isc.match.inputs import DescriptorSets, read_sides
-from isc.match.looks import TILED, TILES, compare_candidates
+from isc.match.looks import SECOND, compare_candidates
 from isc.match.query_views import with_query_views, without_views
 from isc.match.verification.compare import Verified, verify
 from isc.match.verification.drawings import FURTHER
@@ -291,9 +291,9 @@ def measure(given: argparse.Namespace) -> None:
     one = bench(given.judge, sets.queries, sets.references, number=NUMBERS[-1])
     more = None
     if given.query_views != "whole":
-        views = f"{given.query_views}+{TILES}"
+        views = f"{given.query_views}+{MatchConfig.second_views}"
         looked = with_query_views(sets.queries, one.queries, views=views, provenance=sets.provenance)
-        looked, tiles = without_views(looked, TILES)
+        looked, tiles = without_views(looked, MatchConfig.second_views)
         more = bench(given.judge, looked, sets.references, number=NUMBERS[-1])
     store = FeatureStore(given.work / "features")
     kept: dict[int, Floats] = {}
@@ -309,7 +309,7 @@ def measure(given: argparse.Namespace) -> None:
     probability = fusion_for(MODEL, sets.provenance)[0].probability(last.distance, known)
     found = row("as match.py does it", last, probability, number=1)
     number = MatchConfig.candidates
-    rows.append({**found, "candidates": f"{number}, {FURTHER * number} of drawings, {TILED} of tiles"})
+    rows.append({**found, "candidates": f"{number}, {FURTHER * number} of drawings, {SECOND} of tiles"})
     edits = by_edit(given.judge, last, known, probability, number=1)
     tables = {"": rows, "_edits": edits, "_reliability": believed(last, probability, number=1)}
     for name, table in tables.items():

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 
 from isc.errors import InputError
 from isc.train.tensorboard_log import FOLDER, Board
-
-
-@pytest.fixture(autouse=True)
-def one_digit(monkeypatch):
-    """TensorBoard reads files of one second and process in the order of their number as text: 10 before 9."""
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -24,7 +24,7 @@ from isc.data.matches import Matches
 from isc.data.model_files import SHIPPED
 from isc.errors import InputError
 from isc.match import query_views as looks_module
-from isc.match.looks import TILED, TILES
+from isc.match.looks import SECOND
 from isc.match.query_views import with_query_views
 from isc.match.run import match
 from isc.match.verification import tasks
@@ -724,7 +724,7 @@ def test_more_looks_find_more_candidates(scene, extracted, fusion, every_pair):
     result = matched(scene, candidates=2, num_pairs=60, query_views="flip")
     assert len(extracted) == 1
     asked = {key: extracted[0][key] for key in ("model", "views", "combine")}
-    assert asked == {"model": "isc_small", "views": f"flip+{TILES}", "combine": "rows"}
+    assert asked == {"model": "isc_small", "views": f"flip+{MatchConfig.second_views}", "combine": "rows"}
     assert extracted[0]["listing"].count("\n") == 41
     straight = distances(scene)
     queries, references = (read_descriptors(scene / name) for name in ("q.h5", "r.h5"))
@@ -754,9 +754,9 @@ def test_the_default_looks_are_taken_and_whole_ones_are_not(scene, extracted):
     assert extracted == []
     assert plain.files == FILES
     matched(scene, candidates=2, num_pairs=20, output="more", query_views=MatchConfig.query_views)
-    assert [one["views"] for one in extracted] == [f"{MatchConfig.query_views}+{TILES}"]
-    matched(scene, candidates=2, num_pairs=20, output="tiles", query_views=TILES)
-    assert extracted[1]["views"] == TILES
+    assert [one["views"] for one in extracted] == [f"{MatchConfig.query_views}+{MatchConfig.second_views}"]
+    matched(scene, candidates=2, num_pairs=20, output="tiles", query_views=MatchConfig.second_views)
+    assert extracted[1]["views"] == MatchConfig.second_views
 
 
 def test_looks_are_of_those_that_have_a_picture(scene, extracted):
@@ -935,7 +935,7 @@ def test_a_drawing_has_further_candidates(rank, place):
 def test_a_second_look_at_the_tiles_of_what_aligns_with_nothing(place, monkeypatch):
     """A photo of a collage that is among the nearest of a tile alone; a query that is aligned gets no second look."""
     photos = list_images(SAMPLE)
-    names = sorted(photos)[: TILED + 12]
+    names = sorted(photos)[: SECOND + 12]
     shown, alone = names[-1], names[0]
     for folder in ("queries", "references"):
         (place / folder).mkdir()
@@ -954,7 +954,7 @@ def test_a_second_look_at_the_tiles_of_what_aligns_with_nothing(place, monkeypat
     def instead(*arguments: str) -> None:
         given = dict(argument.split("=", 1) for argument in arguments)
         tiles = np.array([at[shown], at[shown]])  # the first tile of both
-        names = ["whole", parse_views(TILES)[1].name]
+        names = ["whole", parse_views(MatchConfig.second_views)[1].name]
         place.hdf5(given["output"], MADE_BY, vectors=np.r_[whole, tiles], image_names=["alone", "collage"] * 2,
                    views=np.repeat(names, 2).tolist())  # fmt: skip
 

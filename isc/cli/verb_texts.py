@@ -87,7 +87,8 @@ Find the best query-reference pairs, write them down, and judge them.
 PROGRAM queries=Q.h5 references=R.h5 output=DIR [ground_truth=GT.csv] [num_pairs=N | k=K]
     [training=T.h5 normalize=STEP[:OPTION=VALUE,…][+STEP…]|FILE.json|model]
     [track=descriptor|matching] [index=FACTORY|FOLDER [index_search=nprobe=32]]
-    [query_images=DIR reference_images=DIR [candidates=N] [query_views=VIEWS] [fusion=FILE.json]]
+    [query_images=DIR reference_images=DIR [candidates=N] [query_views=VIEWS] [second_views=VIEWS]
+     [fusion=FILE.json]]
     [calibration=FILE.json|none] [compare=OTHER_RUN] [edits=edits.jsonl] [engine=ray [address=auto]]
 PROGRAM submission=FILE.h5|FILE.csv ground_truth=GT.csv output=DIR
 

@@ -105,6 +105,7 @@ class VerifyOptions(_Part):
 
     candidates: int
     query_views: str
+    second_views: str
     features: str | None
     workers: int | None
     device: Device
@@ -112,7 +113,8 @@ class VerifyOptions(_Part):
     def __post_init__(self) -> None:
         from isc.photos.views import parse_views  # numpy would make --help slow
 
-        parse_views(self.query_views)
+        for views in (self.query_views, self.second_views):
+            parse_views(views)
         check_at_least(1, candidates=self.candidates)
         if self.workers is not None:
             check_at_least(1, workers=self.workers)
@@ -149,6 +151,7 @@ class MatchConfig:
     max_predictions: int = key(MAX_PREDICTIONS, "largest number of rows of a submission.csv")
     candidates: int = key(50, "references per query whose pixels are compared (track=matching with both image folders)")
     query_views: str = key("regions:1", "further views of the queries to find candidates with, as views= of extract.py")
+    second_views: str = key("tiles:2", "more views, for queries that align with no candidate; whole: no second look")
     fusion: str = key("model", "map from distance and pixels to a probability: FILE.json of isc fusion, or the model's")
     calibration: str = key(
         "model",

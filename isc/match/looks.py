@@ -2,7 +2,7 @@
 
 A copy may be one of several pictures in its query, such as a collage. The nearest references of the whole query, and of
 the region that is likeliest a picture of its own, are then of other pictures. So queries that align with none of their
-candidates are also compared with the nearest references of their TILES.
+candidates are also compared with the nearest references of more views, such as tiles.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from isc.match.verification.drawings import ALIGNED, FURTHER
 from isc.match.verification.quantities import EVIDENCE
 from isc.search.multi_view import ImagePairs, RowSearch, nearest_images, of_images
 
-TILES = "tiles:2"  # quarters that overlap; views as views= of extract.py
-TILED = 10  # nearest references of the tiles of a query
+SECOND = 10  # candidates of a query by its second views
 LOG_NFA = EVIDENCE.index("log_nfa")
 
 Verify = Callable[..., Verified]  # verify of `isc.match.verification.compare` with the pictures, the store and so on
@@ -38,7 +37,7 @@ class Looked:
 def compare_candidates(
     queries: Descriptors,
     references: Descriptors,
-    tiles: Descriptors | None,
+    second: Descriptors | None,
     *,
     candidates: int,
     verify: Verify,
@@ -46,8 +45,8 @@ def compare_candidates(
 ) -> Looked:
     """Compare each query with its `candidates` nearest references; then look again at those that align with none.
 
-    A query that may be a drawing has FURTHER times as many candidates, and one with `tiles`, rows of the same queries,
-    TILED more. `nearest` searches as `knn` does, its default. The score of a pair is −min ‖q − r‖² over the rows of
+    A query that may be a drawing has FURTHER times as many candidates, and one with rows of `second` views
+    SECOND more. `nearest` searches as `knn` does, its default. The score of a pair is −min ‖q − r‖² over the rows of
     `queries` and `references`, however it was found.
     """
     found = nearest_images(queries, references, k=min(FURTHER * candidates, len(references.images)), find=nearest)
@@ -56,10 +55,10 @@ def compare_candidates(
     verified = verify(found.matches.take(first), further=found.matches.take(further))
     pairs = found.take(np.r_[first, further[verified.further]])
     unaligned = _unaligned(pairs, verified)
-    rows = [] if tiles is None else [at for at, name in enumerate(tiles.ids) if name in unaligned]
-    if tiles is None or not rows:
+    rows = [] if second is None else [at for at, name in enumerate(second.ids) if name in unaligned]
+    if second is None or not rows:
         return Looked(pairs, verified)
-    more = _by_tiles(queries, references, tiles.take(np.array(rows)), nearest)
+    more = _by_views(queries, references, second.take(np.array(rows)), nearest)
     more = more.take(np.flatnonzero(~np.isin(more.matches.keys(), pairs.matches.keys())))
     return Looked(pairs.joined(more), verified.joined(verify(more.matches)))
 
@@ -71,11 +70,11 @@ def _unaligned(pairs: ImagePairs, verified: Verified) -> frozenset[str]:
     return frozenset(pairs.matches.query_ids[left])
 
 
-def _by_tiles(
-    queries: Descriptors, references: Descriptors, tiles: Descriptors, nearest: RowSearch | None
+def _by_views(
+    queries: Descriptors, references: Descriptors, views: Descriptors, nearest: RowSearch | None
 ) -> ImagePairs:
-    """Return the nearest references of the tiles of each query, scored by the rows of `queries`."""
-    found = nearest_images(tiles, references, k=min(TILED, len(references.images)), find=nearest).matches
+    """Return the nearest references of these views of each query, scored by the rows of `queries`."""
+    found = nearest_images(views, references, k=min(SECOND, len(references.images)), find=nearest).matches
     number = {name: at for at, name in enumerate(queries.images)}
     query: IntArray = np.array([number[name] for name in found.query_ids], np.int64)[found.query]
     return of_images(queries, references, query, found.reference)

@@ -88,7 +88,7 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
     if store:
         store.check()
-    sets, tiles = _with_query_views(sets, compared.query_views, pictures)
+    sets, second = _with_query_views(sets, compared, pictures)
     searching = _searching(sets, options)
     found = _nearest_pairs(sets, options, searching)
 
@@ -103,7 +103,7 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
         )  # fmt: skip
 
     looked = compare_candidates(
-        sets.queries, sets.references, tiles, candidates=compared.candidates, nearest=nearest, verify=verified
+        sets.queries, sets.references, second, candidates=compared.candidates, nearest=nearest, verify=verified
     )
     candidates, problems = looked.pairs.matches, looked.verified.problems
     pairs, evidence = scored(found, looked.pairs, looked.verified, fusion=verification.fusion, k=options.k)
@@ -113,31 +113,31 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
 
 
 def _with_query_views(
-    sets: DescriptorSets, views: str, pictures: Pictures
+    sets: DescriptorSets, options: VerifyOptions, pictures: Pictures
 ) -> tuple[DescriptorSets, Descriptors | None]:
-    """Add rows of further `views` to the queries, if they have one row each and their model is available.
+    """Add rows of `query_views` to the queries, if they have one row each and their model is available.
 
-    Return also the rows of TILES of the queries, for a second look; None if the queries have no further views, or those
-    rows already.
+    Return also their rows of `second_views`, for a second look; None if they have no further views, or those already.
     """
+    views, second = options.query_views, options.second_views
     if views == WHOLE_ALONE or sets.queries.views is not None:
         return sets, None
     if (normalize := sets.provenance.get("normalize", "none")) != "none":
         log.info("query_views=%s: left out, as normalize=%s is not fitted for them", views, normalize)
         return sets, None
-    from isc.match.looks import TILES
     from isc.match.query_views import with_query_views, without_views
 
-    asked = views if TILES in views.split("+") else f"{views}+{TILES}"
+    once = second == WHOLE_ALONE or second in views.split("+")
+    asked = views if once else f"{views}+{second}"
     try:
         queries = with_query_views(sets.queries, pictures.queries, views=asked, provenance=sets.provenance)
     except InputError as error:
         log.warning("query_views=%s: left out, candidates are those of whole queries: %s", views, error)
         return sets, None
-    if asked == views:
+    if once:
         return replace(sets, queries=queries), None
-    queries, tiles = without_views(queries, TILES)
-    return replace(sets, queries=queries), tiles
+    queries, more = without_views(queries, second)
+    return replace(sets, queries=queries), more
 
 
 def _features_folder(given: str | None) -> Path:
