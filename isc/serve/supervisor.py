@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from isc.errors import InputError
-from isc.runtime.children import python
 from isc.serve.database import DATABASE_WAIT, Database, DatabaseAway
 from isc.serve.parent import PARENT
 from isc.serve.requests import current_providers
@@ -38,7 +38,8 @@ class Child:
     handles: tuple[int, ...] = field(default=())
 
     def start(self, environment: dict[str, str]) -> None:
-        command = python("from isc.cli.main import main; main()", "serve", *self.arguments)
+        # named so that people see in a list of processes which is which; -P: not from the working directory
+        command = [sys.executable, "-P", "-m", "isc.cli.main", "serve", *self.arguments]
         self.process = subprocess.Popen(command, env=environment, pass_fds=self.handles)
         self.started = time.monotonic()
 
