@@ -40,6 +40,8 @@ def run(script: Path, arguments: Sequence[str], *, folder: Path, kill_after: flo
     """Run a script as `start` does, to its end, or kill its first process after so many seconds."""
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place) / "out", Path(place) / "err"
+        for path in (out, err):  # one that is killed at once opens neither
+            path.touch()
         process = start(script, arguments, folder=folder, out=out, err=err)
         if kill_after is not None:
             process.join(kill_after)
