@@ -187,12 +187,6 @@ class Workplace:
         return path
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Start three processes for two cores: some tests wait for servers, browsers and other processes."""
-    cores = os.cpu_count() or 1
-    return cores + cores // 2
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process waits for another one's at the end."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
