@@ -43,6 +43,7 @@ def test_a_part_has_the_values_of_the_configuration_and_keeps_them():
         (VerifyOptions, {"workers": 0}, "workers=0: expected a finite number, at least 1"),
         (VerifyOptions, {"query_views": "sideways"}, "sideways"),
         (VerifyOptions, {"second_views": "sideways"}, "sideways"),
+        (VerifyOptions, {"second_views": "tiles:2+regions:1"}, r"second_views=tiles:2\+regions:1: has regions"),
         (InputOptions, {"references": None}, "references=FILE.h5 missing"),
         (InputOptions, {"normalize": "whiten"}, "normalize=whiten needs training=T.h5"),
         (InputOptions, {"submission": "s.h5"}, "queries= and references= go, both"),

@@ -147,8 +147,8 @@ def workplace(tmp_path_factory):
     (folder / "my-photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")  # is left out
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        # its folder isc/ has photos and no code: processes that a verb starts do not look there
-        patch.setenv("PYTHONSAFEPATH", "1")
+        # its folder isc/ has photos and no code: processes that a verb starts must not look there
+        patch.delenv("PYTHONSAFEPATH", raising=False)
         patch.setattr(demo, "_command", forked_command)
         with contextlib.chdir(folder), contextlib.redirect_stdout(said):
             demo.run_demo(Path("demo"), images=Path("my-photos"), experiment="demo", steps=1)

@@ -113,8 +113,9 @@ class VerifyOptions(_Part):
     def __post_init__(self) -> None:
         from isc.photos.views import parse_views  # numpy would make --help slow
 
-        for views in (self.query_views, self.second_views):
-            parse_views(views)
+        parse_views(self.query_views)
+        if any(view.found for view in parse_views(self.second_views)):
+            raise InputError(f"second_views={self.second_views}: has regions; expected views that all pictures share")
         check_at_least(1, candidates=self.candidates)
         if self.workers is not None:
             check_at_least(1, workers=self.workers)

@@ -28,7 +28,7 @@ class Circuit:
         return self._state()[1] > time.time()
 
     def admits(self) -> bool:
-        """Return whether the provider may be asked now; of a half-open circuit, one caller is told so."""
+        """Return whether the provider may be asked now. While the circuit is half open, one caller may ask."""
         failures, until = self._state()
         now = time.time()
         if until > now or failures < self._limits.failures:

@@ -86,8 +86,7 @@ class Finish:
 class Compared:
     """The result of a comparison: the error of the query, or by candidate its evidence and alignment, or its error.
 
-    The error of a candidate concerns its reference or the pair. `drawing` says whether the query may be a
-    drawing.
+    The error of a candidate concerns its reference or the pair. `drawing` says whether the query may be one.
     """
 
     query: int

@@ -73,18 +73,18 @@ class ExportedDecision(Verdict):
 
 
 class OfImage(Exact):
-    """Data of every event: the number of the picture, and when it happened, in seconds since 1970."""
+    """The data of every event: the number of the picture, and when it happened, in seconds since 1970."""
 
     image: int
     at: float
 
 
 class Received(OfImage):
-    """Data of `received`: the picture was taken in."""
+    """The data of the event `received`, when a picture was taken in."""
 
 
 class Answered(OfImage):
-    """Data of `answered`: a provider has answered with so many results, about some of which people are asked."""
+    """The data of the event `answered`: results of a provider, and how many of them people are asked about."""
 
     request: int
     provider: str
@@ -93,7 +93,7 @@ class Answered(OfImage):
 
 
 class Failed(OfImage):
-    """Data of `failed`: a request waits for a person as a dead letter."""
+    """The data of the event `failed`, when a request waits for a person as a dead letter."""
 
     request: int
     provider_id: int
@@ -101,19 +101,19 @@ class Failed(OfImage):
 
 
 class Decided(Verdict, OfImage):
-    """Data of `decided`: people gave a suggestion another state; `sha256` is that of the picture."""
+    """The data of the event `decided`, when people gave a suggestion another state; `sha256` is that of the picture."""
 
     sha256: str
 
 
 class StateChanged(OfImage):
-    """Data of `state`: a person gave the picture another state."""
+    """The data of the event `state`, when a person gave the picture another state."""
 
     state: ImageState
 
 
 class CaptionWritten(OfImage):
-    """Data of `caption`: a person wrote a caption of the picture."""
+    """The data of the event `caption`, when a person wrote a caption of the picture."""
 
     writer: str
 
