@@ -38,8 +38,8 @@ $(BIN)/python:
 demo: .venv/for-demo  ## train, extract, match and judge on the sample photos; at most 5 minutes
 	$(BIN)/isc demo demo
 
-test: setup  ## the tests of the package, on all cores, within 8 minutes on two
-	$(BIN)/python -m pytest -n logical -m 'not slow'
+test: setup  ## the tests of the package, on all cores, within 8 minutes on two; with SLOW=too all of them
+	$(BIN)/python -m pytest -n logical $(if $(SLOW),,-m 'not slow')
 
 test-slow: setup  ## the others, of two seconds or more each: kills, browsers, clusters, trainings, the demo
 	$(BIN)/python -m pytest -n logical -m slow
@@ -51,11 +51,10 @@ FAST := bootstrap calibration compare descriptors edits geometry images imports 
 test-fast: setup  ## the tests that load no network and start no command, for every change
 	$(BIN)/python -m pytest -q -n logical -m 'not slow' $(FAST:%=tests/test_%.py)
 
-check: setup  ## format, lint, types, import rules
+check: setup  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
 
 docs:  ## the pages of docs/ as a site in site/, with strict links
 	test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv --without-pip .venv-docs

@@ -85,6 +85,7 @@ EXTRAS = {  # what each adds to the commands of the light installation
         "isc train experiment=captioning_retrieval languages=en images=photos pairs=captions.csv output=captioner",
         "isc caption photos/S003.jpg --model captioner",
     ),
+    "sentences": ("isc words match names.tsv texts.csv --sentences -o by-meaning.csv",),
     "speech": (
         f'python -c "{SPEECH}"',
         "isc train experiment=products_small images=photos pairs=labels.csv catalogue=items.csv held=0.4 "
@@ -100,7 +101,7 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "docs": ("mkdocs --version",),  # built by `make docs`
     "dev,approximate": ("python -m pytest --version",),
 }
-SHARED = ("train", "gpu", "export", "backbones", "words", "speech")  # all bring torch; one environment of --python
+SHARED = ("train", "gpu", "export", "backbones", "words", "sentences", "speech")  # all bring torch; one environment of --python
 REFUSED = {  # commands that the light installation answers with the name of an extra
     "isc train images=photos output=x": "train",
     "isc extract images=photos output=x.h5 runtime=torch": "train",

@@ -116,7 +116,7 @@ TABLES = {  # the page that shows a table besides docs/results.md
     "products_photos": "docs/products.md",
     "products_clips": "docs/products.md",
     "extract": "docs/extraction.md",
-    "serve_memory": "docs/serve.md",
+    **dict.fromkeys(("serve", "serve_knee", "serve_backlog", "serve_memory"), "docs/serve.md"),
     "train_loader": "docs/gpu.md",
     **dict.fromkeys(_SCALE, "docs/scale.md"),
     **dict.fromkeys(_MATCHING, "docs/matching.md"),

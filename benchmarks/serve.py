@@ -3,16 +3,18 @@
 python -m benchmarks.serve [--images 10000] [--rates 1 2 4 8] [--seconds 60] [--hold 600] [--workers 1] [--database URL]
 
 The load comes from locust (benchmarks/serve_load.py), in a process of its own on the same cores. The index is filled
-with made descriptors of unit length, which match nothing; the uploads are edited sample photos, which do match one
+with made descriptors of unit length and made PDQ hashes, which match nothing; the uploads are edited sample photos, which do match one
 another. WARM of them come first, so that the candidates of an upload have files to compare. Each rate is kept for
 --seconds, until one is too high: its backlog at the end is two seconds of uploads and more. With the fewest workers the
 highest rate that is not is then held for --hold, or the next lower one. The knee is the last rate that was kept up.
+Rows of other numbers of pictures and workers stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from benchmarks import save
+from benchmarks import RESULTS, save
 from isc.model.load_inference import load_inference_model
 from isc.serve import schema
 from isc.serve.database import Database
@@ -41,7 +43,7 @@ GROUP = 5_000  # made images in one transaction
 
 
 def fill(database: Database, count: int, *, weights: str, dim: int) -> None:
-    """Put `count` pictures without files into the tables, with descriptors of random directions."""
+    """Put `count` pictures without files into the tables, with descriptors of random directions and random hashes."""
     rng = np.random.default_rng(1)
     for start in range(0, count, GROUP):
         numbers = range(start + 1, min(start + GROUP, count) + 1)
@@ -50,7 +52,9 @@ def fill(database: Database, count: int, *, weights: str, dim: int) -> None:
         now = time.time()
         facts = {"name": "made", "path": "/nonexistent/made.jpg", "bytes": 0, "state": "active", "first_seen": now}
         with database.writing() as connection:
-            connection.execute(sa.insert(schema.image), [{**facts, "id": n, "sha256": f"{n:064x}"} for n in numbers])
+            hashes = (rng.bytes(32).hex() for _ in numbers)
+            images = [{**facts, "id": n, "sha256": f"{n:064x}", "pdq": pdq} for n, pdq in zip(numbers, hashes, strict=True)]
+            connection.execute(sa.insert(schema.image), images)
             rows = [
                 {"image_id": n, "model": weights, "vector": vector.tobytes()}
                 for n, vector in zip(numbers, vectors, strict=True)
@@ -188,7 +192,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--database", help="an empty PostgreSQL or MariaDB; SQLite without it")
     arguments = parser.parse_args()
-    rows = []
+    measured = {(f"{images:,}", workers) for images in arguments.images for workers in arguments.workers}
+    earlier = json.loads((RESULTS / "serve.json").read_text()) if (RESULTS / "serve.json").exists() else []
+    rows = [row for row in earlier if (row["images"], row["workers"]) not in measured]
     for images in arguments.images:
         for workers in arguments.workers:
             hold = arguments.hold if workers == min(arguments.workers) else 0

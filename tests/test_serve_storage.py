@@ -73,6 +73,42 @@ def test_the_revision_that_needs_no_migration_is_the_last_one():
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
+def _accepted(service, provider, images, other):
+    """Write that each of these pictures was suggested as a copy of the other, and accepted, two hours ago."""
+    then = time.time() - 7200
+    with service.database.writing() as connection:
+        asked = sa.select(schema.request.c.image_id, schema.request.c.id)
+        request_of = dict(connection.execute(asked.where(schema.request.c.image_id.in_(images))).all())
+        for one in images:
+            match = {"request_id": request_of[one], "image_id": one, **CopyMatch(other, 0.5, 0.9, "copy").row()}
+            key = connection.execute(sa.insert(schema.copy_match).values(match)).inserted_primary_key[0]
+            connection.execute(sa.insert(schema.suggestion).values(
+                image_id=one, request_id=request_of[one], provider_id=provider, kind="copy", result_id=key,
+                state=SuggestionState.accepted, score=0.9, priority=0.1, shuffle=0.5, created=then, decided=then,
+            ))  # fmt: skip
+
+
+def test_what_a_match_costs_does_not_grow_with_all_that_was_suggested_before(tmp_path):
+    """Counted in steps of SQLite's machine, since a service that stores a match keeps all uploads waiting."""
+    service = Service.made(settings_in(tmp_path))
+    (other, *images), provider = _asked(service, 1_300)
+    steps = [0]
+
+    def step():
+        steps[0] += 1
+
+    sa.event.listen(service.database.engine, "checkout", lambda raw, *_: raw.set_progress_handler(step, 1))
+    costs = []
+    for earlier in (images[100:300], images[300:]):
+        _accepted(service, provider, earlier, other)
+        (held,) = lease(service.database, [provider], limit=1, seconds=600)
+        steps[0] = 0
+        assert store(service.database, service.settings, held, "said", [CopyMatch(other, 0.5, 0.9, "copy")])
+        costs.append(steps[0])
+    assert 0 < costs[1] < 1.2 * costs[0]
+    service.close()
+
+
 def test_a_long_backlog_of_one_provider_delays_no_other_and_the_urgent_come_first(service):
     numbers = register(service.database, {"slow": Said(), "quick": Said()})
     new = [NewImage(f"{at:064x}", 10, f"{at}.jpg") for at in range(40)]

