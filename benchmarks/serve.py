@@ -3,11 +3,11 @@
 python -m benchmarks.serve [--images 10000] [--rates 1 2 4 8] [--seconds 60] [--hold 600] [--workers 1] [--database URL]
 
 The load comes from locust (benchmarks/serve_load.py), in a process of its own on the same cores. The index is filled
-with made descriptors of unit length and made PDQ hashes, which match nothing; the uploads are edited sample photos, which do match one
-another. WARM of them come first, so that the candidates of an upload have files to compare. Each rate is kept for
---seconds, until one is too high: its backlog at the end is two seconds of uploads and more. With the fewest workers the
-highest rate that is not is then held for --hold, or the next lower one. The knee is the last rate that was kept up.
-Rows of other numbers of pictures and workers stay.
+with made descriptors of unit length and made PDQ hashes, which match nothing; the uploads are edited sample photos,
+which do match one another. WARM of them come first, so that the candidates of an upload have files to compare. Each
+rate is kept for --seconds, until one is too high: its backlog at the end is two seconds of uploads and more. With the
+fewest workers the highest rate that is not is then held for --hold, or the next lower one. The knee is the last rate
+that was kept up. Rows of other numbers of pictures and workers stay.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def fill(database: Database, count: int, *, weights: str, dim: int) -> None:
         facts = {"name": "made", "path": "/nonexistent/made.jpg", "bytes": 0, "state": "active", "first_seen": now}
         with database.writing() as connection:
             hashes = (rng.bytes(32).hex() for _ in numbers)
-            images = [{**facts, "id": n, "sha256": f"{n:064x}", "pdq": pdq} for n, pdq in zip(numbers, hashes, strict=True)]
+            images = [
+                {**facts, "id": n, "sha256": f"{n:064x}", "pdq": pdq} for n, pdq in zip(numbers, hashes, strict=True)
+            ]
             connection.execute(sa.insert(schema.image), images)
             rows = [
                 {"image_id": n, "model": weights, "vector": vector.tobytes()}

@@ -39,7 +39,9 @@ def timed(step: str) -> tuple[float, float, int | None]:
     """Run `make STEP`; return its seconds, those of all CPUs, and how many tests passed."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = os.environ | {"ISC_DEMO": str(ROOT)}  # of the step before, for the tests of the README
-    done = subprocess.run(["make", *step.split()], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", *step.split()], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if step == "demo":
         (ROOT / "demo.log").write_text(done.stdout, encoding="utf-8")
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

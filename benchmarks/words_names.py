@@ -7,8 +7,8 @@ Each picture has one caption a language in the .txt beside it. For every languag
 for each of its pictures by: chance; TF-IDF of hashed runs of characters (the file name alone); rapidfuzz's
 token_set_ratio; the cosine of sentence vectors (multilingual-e5-small, an outside model); and our fusion of all
 evidence of names, with sentence vectors and without, its weights fitted on the other half. The last row has the texts
-of all languages at once; there each text of a picture is right. Halves are whole themes (folders), so that no test theme
-was seen. Pixels take no part here.
+of all languages at once; there each text of a picture is right. Halves are whole themes (folders), so that no test
+theme was seen. Pixels take no part here.
 """
 
 import argparse
@@ -79,7 +79,9 @@ def half_of(pictures: Stamps, themes: set[str], languages: Sequence[str]) -> Hal
     chosen = [
         name for name, (theme, texts) in pictures.items() if theme in themes and any(one in texts for one in languages)
     ]
-    pairs = [(at, pictures[name][1][one]) for at, name in enumerate(chosen) for one in languages if one in pictures[name][1]]
+    pairs = [
+        (at, pictures[name][1][one]) for at, name in enumerate(chosen) for one in languages if one in pictures[name][1]
+    ]
     texts = [text for _, text in pairs]
     asked = sentence_vectors([name_words(name) for name in chosen], asking=True)
     owner = np.array([at for at, _ in pairs], np.int64)

@@ -93,7 +93,14 @@ def test_pixels_decide_where_there_is_no_name():
 
 
 def test_an_english_name_finds_captions_of_other_languages():
-    texts = ["Ein Haus [SEP] am See", "Un pájaro amarillo", "Красное яблоко [SEP] на столе", "Ein gelber Vogel", "  ", "1987"]
+    texts = [
+        "Ein Haus [SEP] am See",
+        "Un pájaro amarillo",
+        "Красное яблоко [SEP] на столе",
+        "Ein gelber Vogel",
+        "  ",
+        "1987",
+    ]
     names = ["yellow_bird.jpg", "red-apple-2.png", "house by the lake.jpg", None]
     asked = sentence_vectors([name_words(one) if one else "" for one in names], asking=True)
     found = sentence_vectors(texts, asking=False)

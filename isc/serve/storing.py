@@ -217,19 +217,16 @@ def _explained(connection: Connection, settings: Settings, held: Leased, result:
 
 
 def _flooded(connection: Connection, settings: Settings, other: int) -> bool:
-    """Count the matches of a picture within an hour, and put it into quarantine from the limit on.
+    """Return whether a picture had more matches within an hour than the limit; it is in quarantine then.
 
-    Only its last matches are looked at, as many as the limit: a picture may have had millions.
+    Only its last matches are read, as many as the limit: a picture may have had millions.
     """
     most = settings.rules(Kind.copy).flood
-    last = sa.select(copy_match.c.id).where(copy_match.c.other_id == other).order_by(copy_match.c.id.desc()).limit(most)
-    found = last.subquery()
-    recent = (
-        sa.select(sa.func.count())
-        .select_from(found.join(suggestion, (suggestion.c.result_id == found.c.id) & (suggestion.c.kind == Kind.copy)))
-        .where(suggestion.c.created > time.time() - HOUR)
-    )
-    if int(connection.execute(recent).scalar_one()) < most:
+    same = (suggestion.c.result_id == copy_match.c.id) & (suggestion.c.kind == Kind.copy)
+    matches = sa.select(suggestion.c.created).select_from(copy_match.join(suggestion, same))
+    last = matches.where(copy_match.c.other_id == other).order_by(copy_match.c.id.desc()).limit(most)
+    times = connection.scalars(last).all()
+    if len(times) < most or times[-1] <= time.time() - HOUR:
         return False
     connection.execute(
         sa.update(image)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from threadpoolctl import threadpool_limits
+
 from isc.errors import InputError
 from isc.serve.asking import Asking, Lane
 from isc.serve.circuit import Circuit
@@ -48,6 +50,9 @@ class Worker:
     def run(self) -> None:
         """Work until `stop` is called. A database that is away is waited for.
 
+        Products of small matrices take one core each: threads of BLAS that wait for a core that others use double the
+        time of comparing two pictures. The search for descriptors has threads of its own.
+
         Raises InputError as soon as the service uses another version of one of the providers.
         """
         lanes = self.lanes()
@@ -55,7 +60,8 @@ class Worker:
         for thread in threads:
             thread.start()
         try:
-            self._watch()
+            with threadpool_limits(1, user_api="blas"):
+                self._watch()
         finally:
             self.stop()
             end = time.monotonic() + max((one.limits.seconds for one in lanes), default=0)
