@@ -166,26 +166,28 @@ def drain(database: Database, seconds: float) -> None:
 
 
 def knees(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Return for each number of pictures and workers the last rate that was kept up, and what more workers add."""
-    knee: dict[tuple[str, int], float] = {}
-    for row in rows:  # those that are held come last
-        key, rate = (str(row["images"]), int(str(row["workers"]))), float(str(row["uploads a second"]))
-        if row["keeps up"] == "yes":
-            knee[key] = rate
-        else:
-            knee.setdefault(key, 0.0)
-    return [
-        {
-            "images": images, "workers": workers, "knee: uploads a second": rate,
-            "more than with the fewest workers": f"{rate - knee[images, min(w for i, w in knee if i == images)]:+g}",
-        }
-        for (images, workers), rate in knee.items()
-    ]  # fmt: skip
+    """Return for each number of pictures and workers the highest rates that were kept up, and what more workers add."""
+    knee: dict[tuple[str, int], dict[int, float]] = {}  # by seconds
+    for row in rows:
+        rates = knee.setdefault((str(row["images"]), int(str(row["workers"]))), {})
+        held, rate = int(str(row["held, s"])), float(str(row["uploads a second"]))
+        rates[held] = max(rates.get(held, 0.0), rate if row["keeps up"] == "yes" else 0.0)
+    found = []
+    for (images, workers), rates in knee.items():
+        fewest = knee[images, min(w for i, w in knee if i == images)]
+        short = min(rates)
+        longer = sorted({held for one in knee.values() for held in one})[1:]
+        found.append({
+            "images": images, "workers": workers, f"kept up for {short} s: uploads a second": rates[short],
+            "more than with the fewest workers": f"{rates[short] - fewest[min(fewest)]:+g}",
+            **{f"for {held} s": rates.get(held, "not held") for held in longer},
+        })  # fmt: skip
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--images", type=int, nargs="*", default=[10_000], help="none: only make the tables again")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument(
         "--hold", type=int, default=600, help="seconds of the knee, with the fewest workers; 0: not held"
@@ -204,7 +206,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="isc-serve-") as folder:
                 rows += measure(one, Path(folder))
             save("serve", rows)
-            save("serve_knee", knees(rows))
+    save("serve_knee", knees(rows))
 
 
 if __name__ == "__main__":
