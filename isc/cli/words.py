@@ -106,7 +106,7 @@ def words() -> None:
 @click.option("--model", type=PATH, metavar="FOLDER", help="Of isc train task=captions; without it names alone.")
 @click.option("--photos", type=PATH, metavar="FOLDER", help="The pictures, named by id or as in image_url.")
 @click.option("--names/--no-names", default=True, show_default=True, help="Use the file names in image_url.")
-@click.option("--sentences", is_flag=True, help="Compare what names and texts mean, in any language; 50 ms of a core a text.")
+@click.option("--sentences", is_flag=True, help="Compare what names and texts mean, in any language; 50 ms a text.")
 def match(
     images: Path, captions: Path, *, output: Path, model: Path | None, photos: Path | None, names: bool, sentences: bool
 ) -> None:
