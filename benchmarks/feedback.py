@@ -231,7 +231,10 @@ def measured(
     whole = figures(np.arange(len(pairs)))
     draws = np.array([figures(rows) for rows in resampled([pair.query for pair in pairs], queries)])
     low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
-    said = [f"{value:.3f} ({a:.3f} … {b:.3f})" for value, a, b in zip(whole, low, high, strict=True)]
+    said = [
+        "none accepted" if np.isnan(value) else f"{value:.3f} ({a:.3f} … {b:.3f})"
+        for value, a, b in zip(whole, low, high, strict=True)
+    ]
     recall = [
         int(copy[values >= bar].sum()) / int(copy.sum()) for values, bar in zip((before, after), bars, strict=True)
     ]

@@ -101,15 +101,8 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "docs": ("mkdocs --version",),  # built by `make docs`
     "dev,approximate": ("python -m pytest --version",),
 }
-SHARED = (
-    "train",
-    "gpu",
-    "export",
-    "backbones",
-    "words",
-    "sentences",
-    "speech",
-)  # all bring torch; one environment of --python
+# all bring torch; one environment of --python
+SHARED = ("train", "gpu", "export", "backbones", "words", "sentences", "speech")
 REFUSED = {  # commands that the light installation answers with the name of an extra
     "isc train images=photos output=x": "train",
     "isc extract images=photos output=x.h5 runtime=torch": "train",
