@@ -103,9 +103,14 @@ class Workplace:
             return Finished(*self.called(lambda _: getattr(cli, verb)()))
 
     def called(self, main: Callable[[Sequence[str]], None], *arguments: str) -> tuple[int, str, str]:
-        """Return (status, stdout, stderr) of a command's function, called in this process inside the folder."""
+        """Return (status, stdout, stderr) of a command's function, called in this process inside the folder.
+
+        Hydra closes all log handlers of its process, and some close their stream with them (absl's, which OpenVINO
+        loads): of pytest's own stream no test would recover. So it sees none of those that were there before.
+        """
         out, err, status = io.StringIO(), io.StringIO(), 0
         with (
+            mock.patch.object(logging, "_handlerList", []),
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
@@ -163,6 +164,18 @@ def test_the_flags_of_hydra_stay(place):
     shown = place.done("match", *GIVEN["match"], "--cfg", "job", script=False)
     assert yaml.safe_load(shown.out)["queries"] == "q.h5"
     assert "Hydra" in place.done("match", "--hydra-help", script=False).out
+
+
+def test_a_command_in_this_process_closes_no_handler_of_others(place):
+    closed = []
+
+    class Handler(logging.Handler):
+        def close(self) -> None:
+            closed.append(self)
+
+    handler = Handler()
+    assert "Hydra" in place.done("match", "--hydra-help", script=False).out
+    assert handler not in closed
 
 
 def test_help_of_train_lists_the_experiments(place):
