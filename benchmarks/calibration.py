@@ -25,6 +25,7 @@ from isc.evaluate.calibration.apply import Applied, apply
 from isc.evaluate.calibration.files import MODEL, CalibrationFile, calibration_for
 from isc.evaluate.calibration.fit import LabelledRun
 from isc.evaluate.calibration.score_origin import ScoreOrigin, read_made
+from isc.evaluate.calibration.versions import read_versions
 from isc.evaluate.metrics import reliability, wilson
 from isc.search.unrelated import unrelated_distance
 
@@ -34,7 +35,10 @@ DRAWS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Predictions of judged queries with their truth and origin; `unrelated` [M] is of each pair's query, or None."""
+    """Predictions of judged queries with their truth and origin.
+
+    `unrelated` [M] is of each pair's query, or None; `picture` [M] says which references are versions of one picture.
+    """
 
     name: str
     matches: Matches
@@ -42,13 +46,17 @@ class Run:
     made: ScoreOrigin
     stored: CalibrationFile
     unrelated: npt.NDArray[np.float64] | None
+    picture: npt.NDArray[np.int64] | None
 
     def with_share(self, share: float | None, seed: int) -> "Run":
         """Leave out queries with a copy at random, until `share` of the queries have one."""
         if share is None:
             return self
-        part = LabelledRun(self.name, self.matches, self.truth, self.made, self.unrelated).with_share(share, seed=seed)
-        return dataclasses.replace(self, matches=part.matches, truth=part.truth, unrelated=part.unrelated)
+        run = LabelledRun(self.name, self.matches, self.truth, self.made, self.unrelated, self.picture)
+        part = run.with_share(share, seed=seed)
+        return dataclasses.replace(
+            self, matches=part.matches, truth=part.truth, unrelated=part.unrelated, picture=part.picture
+        )
 
     def applied(self) -> Applied:
         return apply(
@@ -57,6 +65,7 @@ class Run:
             queries=len(self.truth.queries),
             references=self.made.references,
             unrelated=self.unrelated,
+            picture=self.picture,
         )
 
 
@@ -77,7 +86,7 @@ def read(text: str, calibration: str = MODEL) -> Run:
         row = {query: at for at, query in enumerate(own.ids)}
         rows = np.array([row[query] for query in matches.query_ids])
         unrelated = unrelated_distance(own.vectors[rows], stored.calibration.unrelated)[matches.query]
-    return Run(name, matches, truth, made, stored, unrelated)
+    return Run(name, matches, truth, made, stored, unrelated, read_versions(Path(folder), matches))
 
 
 def row(run: Run, share: float | None) -> dict[str, object]:

@@ -31,11 +31,12 @@ import sqlalchemy as sa
 
 from benchmarks import save
 from isc.cli.main import main as isc
-from isc.data.csv_files import read_ground_truth
-from isc.data.matches import GroundTruth
+from isc.data.csv_files import read_ground_truth, read_predictions
+from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.calibration.files import Calibration, read_calibration
 from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import read_made
+from isc.evaluate.calibration.versions import read_versions
 from isc.evaluate.metrics import reliability
 from isc.find.results import Verdict
 from isc.find.verdicts import judge_of, verdict_of
@@ -69,12 +70,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Collection:
-    """The suggestions of a judge's queries, and the number of its references."""
+    """The suggestions of a judge's queries, and the number of its references.
+
+    `every` are all pairs of the run, with the number of the picture that each reference shows, and `told` [S] the
+    rows of the suggestions among them: a probability depends on the query's other pairs, too.
+    """
 
     name: str
     pairs: list[Pair]
     queries: list[str]
     references: int
+    every: Matches
+    picture: npt.NDArray[np.int64]
+    told: list[int]
 
 
 class Stored:
@@ -92,6 +100,8 @@ class Run:
     folder: Path
     truth_path: Path
     truth: GroundTruth
+    pairs: Matches
+    picture: npt.NDArray[np.int64]
     aligned: list[dict[str, Any]]
     references: int
 
@@ -101,21 +111,31 @@ def read(text: str) -> Run:
     name, _, rest = text.partition("=")
     folder, truth_path = map(Path, rest.split(":"))
     lines = [json.loads(line) for line in (folder / "evidence.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Run(name, folder, truth_path, read_ground_truth(truth_path), lines, read_made(folder).references)
+    made, truth = read_made(folder), read_ground_truth(truth_path)
+    pairs = read_predictions(folder / "predictions.csv", max_rows=made.queries * made.references)
+    pairs = pairs.take(truth.judged(pairs))
+    shown = read_versions(folder, pairs)
+    picture = pairs.reference if shown is None else shown
+    return Run(name, folder, truth_path, truth, pairs, picture, lines, made.references)
 
 
 def collection_of(run: Run, base: Calibration) -> Collection:
     """Return the pairs that the provider of copies tells with this calibration."""
-    pairs = []
-    for line in run.aligned:
+    aligned = {(line["query_id"], line["reference_id"]): line for line in run.aligned}
+    shown = probabilities(base, run.pairs, run.picture, run.references)
+    pairs, rows = [], []
+    for row in range(len(run.pairs)):
+        pair = run.pairs.query_ids[run.pairs.query[row]], run.pairs.reference_ids[run.pairs.reference[row]]
+        if (line := aligned.get(pair)) is None:
+            continue
         told = np.full(len(COLUMN), np.nan, np.float32)
         told[COLUMN["log_nfa"]], told[COLUMN["agreement"]] = line["log_nfa"], line["agreement"]
-        shown = probability(base, line["score"], run.references)
-        verdict = verdict_of(shown, told, aligned=True)
+        verdict = verdict_of(shown[row], told, aligned=True)
         if verdict is not Verdict.none:
-            pair = (line["query_id"], line["reference_id"])
-            pairs.append(Pair(*pair, line["score"], shown, line["distance"], verdict, pair in run.truth.pairs))
-    return Collection(run.name, pairs, sorted(run.truth.queries), run.references)
+            facts = (line["score"], float(shown[row]), line["distance"], verdict, pair in run.truth.pairs)
+            pairs.append(Pair(*pair, *facts))
+            rows.append(row)
+    return Collection(run.name, pairs, sorted(run.truth.queries), run.references, run.pairs, run.picture, rows)
 
 
 def _shipped() -> Calibration:
@@ -124,10 +144,15 @@ def _shipped() -> Calibration:
     return found
 
 
-def probability(calibration: Calibration, fused: float, references: int) -> float:
-    """Return the probability of one pair, as the provider of copies computes it for one picture."""
-    fitted = calibration.fitted(np.array([fused]), None, None)
-    return float(corrected(fitted, calibration.prior, queries=1, references=references)[0][0])
+def probabilities(calibration: Calibration, pairs: Matches, picture: npt.NDArray[np.int64], references: int) -> Floats:
+    """Return the probabilities [M] of all pairs as the provider of copies computes them: picture by picture."""
+    fitted = calibration.fitted(pairs.score, None, pairs.query, picture)
+    found = np.empty(len(pairs))
+    order = np.argsort(pairs.query, kind="stable")
+    first = np.flatnonzero(np.diff(pairs.query[order], prepend=-1))
+    for rows in np.split(order, first[1:]):
+        found[rows], _ = corrected(fitted[rows], calibration.prior, queries=1, references=references)
+    return found
 
 
 def reviewed(collections: Sequence[Collection], half: frozenset[str], folder: Path) -> tuple[Path, int, int]:
@@ -214,12 +239,11 @@ def threshold(calibration: Calibration) -> float:
 
 
 def measured(
-    pairs: Sequence[Pair], queries: Sequence[str], base: Calibration, new: Calibration, *, references: int
+    pairs: Sequence[Pair], queries: Sequence[str], base: Calibration, new: Calibration, *, after: Floats
 ) -> dict[str, object]:
-    """Return precision above the threshold and calibration error on these pairs, before and after."""
+    """Return precision above the threshold and calibration error on these pairs, before and with `after` [S]."""
     copy = np.array([pair.copy for pair in pairs])
     before = np.array([pair.shown for pair in pairs])
-    after = np.array([probability(new, pair.fused, references) for pair in pairs])
     bars = (threshold(base), threshold(new))
 
     def figures(rows: npt.NDArray[np.intp]) -> tuple[float, ...]:
@@ -265,15 +289,16 @@ def row(before: str, runs: Sequence[Run], base: Calibration) -> dict[str, object
     with tempfile.TemporaryDirectory(prefix="isc-feedback-") as folder:
         exported, verdicts, slips = reviewed(collections, half, Path(folder))
         new = calibrated([(exported, exported / "ground_truth.csv")], Path(folder) / "mine.json")
-    rest = [
-        replace(pair, query=f"{one.name} {pair.query}")
-        for one in collections
-        for pair in one.pairs
-        if f"{one.name} {pair.query}" not in half
-    ]
-    queries = [query for query in every if query not in half]
+    rest, after = [], []
     references = sum(one.references for one in collections)
-    found = measured(rest, queries, base, new or base, references=references)
+    for one in collections:
+        anew = probabilities(new or base, one.every, one.picture, references)
+        for pair, row in zip(one.pairs, one.told, strict=True):
+            if (query := f"{one.name} {pair.query}") not in half:
+                rest.append(replace(pair, query=query))
+                after.append(float(anew[row]))
+    queries = [query for query in every if query not in half]
+    found = measured(rest, queries, base, new or base, after=np.array(after))
     if new is None:  # the command has said why
         found |= {name: "not fitted" for name in found if "after" in name or name in ("gain", "change of the error")}
     names = " and ".join(one.name for one in collections)

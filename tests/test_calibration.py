@@ -523,6 +523,21 @@ def test_margins_of_probabilities_are_those_of_their_log_odds(pairs):
         np.testing.assert_allclose(found[at], (probability[at], expected), atol=1e-6)
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.floats(0, 1)), min_size=1, max_size=20))
+def test_versions_of_one_picture_count_as_one_and_not_against_one_another(pairs):
+    """The slow twin takes the best version of every other picture."""
+    query, picture, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    found = probabilities_and_margins(probability, query, picture)
+    odds = log_odds(probability)
+    for at in range(len(pairs)):
+        best: dict[int, float] = {}
+        for place in np.flatnonzero((query == query[at]) & (picture != picture[at])):
+            best[picture[place]] = max(best.get(picture[place], -np.inf), odds[place])
+        others = [*sorted(best.values(), reverse=True)[:NEXT], *[-np.inf] * NEXT][:NEXT]
+        expected = odds[at] - np.maximum(others, math.log(LEAST / (1 - LEAST))).mean()
+        np.testing.assert_allclose(found[at], (probability[at], expected), atol=1e-6)
+
+
 def test_a_reference_among_many_that_look_alike_is_less_probably_the_copy(tmp_path):
     """Half of the queries have several references as near as a copy would be; none of them is one."""
     rng = np.random.default_rng(5)

@@ -104,6 +104,25 @@ def test_find_names_the_photo_of_each_suspect_the_surest_first(world, capsys, mo
     assert float(rows[0]["probability"]) == 1
 
 
+@pytest.mark.parametrize("options", [(), ("--fast",)], ids=["pixels", "distance"])
+def test_a_photo_that_is_there_in_many_sizes_is_found(world, capsys, tmp_path, options):
+    """They look like the suspect all alike, as photos of like things do, but are versions of one picture."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in NAMES[:8]:
+        shutil.copy(SAMPLE / name, photos / name)
+    whole = Image.open(SAMPLE / NAMES[3])
+    for number in range(6):
+        share = 0.5 + 0.08 * number
+        whole.resize((round(whole.width * share), round(whole.height * share))).save(photos / f"size {number}.png")
+    edited(NAMES[3]).save(tmp_path / "suspect.jpg", quality=60)
+    (row,) = csv.DictReader(
+        io.StringIO(run(capsys, "find", *options, photos, tmp_path / "suspect.jpg", "--format", "csv"))
+    )
+    assert row["verdict"] == "copy"
+    assert float(row["probability"]) > 0.9
+
+
 def test_find_says_what_it_kept_and_what_it_left_out(world, capsys, caplog):
     run(capsys, "find", world / "photos", world / "inbox", "--fast")
     text = caplog.text

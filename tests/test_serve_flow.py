@@ -63,6 +63,23 @@ def test_a_cropped_mirrored_copy_is_found_where_it_was_cropped(service):
     assert numbers["plainness"] < 0.5
 
 
+def test_a_picture_that_is_there_in_many_sizes_is_found_in_each(service, tmp_path):
+    whole = read_image(PHOTOS[3])
+    sizes = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(sizes):
+        cv2.imwrite(str(path), cv2.resize(whole, None, fx=1 - number / 10, fy=1 - number / 10)[:, :, ::-1])
+    known = service.take(*sizes)
+    service.worker.drain()
+    (copy,) = service.take(edited(PHOTOS[3]))
+    service.worker.drain()
+    found = service.rows(sa.select(schema.copy_match).where(schema.copy_match.c.image_id == copy))
+    told = {row.other_id: row for row in found if "inliers" in row.evidence}
+    assert told.keys() == set(known)
+    assert min(row.probability for row in told.values()) > 0.9
+    assert {row.evidence.get("version_of") for row in told.values()} <= {None, *known}
+    assert sum("version_of" not in row.evidence for row in told.values()) == 1
+
+
 def test_copies_that_arrive_together_make_one_suggestion(service):
     service.take(PHOTOS[0], edited(PHOTOS[0], mirror=False))
     service.worker.drain()

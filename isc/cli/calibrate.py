@@ -110,6 +110,7 @@ def _labelled(run: Path, truth: Path, queries: Path | None, unrelated: npt.NDArr
     from isc.data.near_ids import require_same_ids
     from isc.evaluate.calibration.fit import LabelledRun
     from isc.evaluate.calibration.score_origin import read_made
+    from isc.evaluate.calibration.versions import read_versions
     from isc.search.unrelated import unrelated_distance
 
     predictions = run / "predictions.csv"
@@ -131,7 +132,8 @@ def _labelled(run: Path, truth: Path, queries: Path | None, unrelated: npt.NDArr
             raise InputError(f"--queries {queries}: expected one descriptor of each query of {run}, {missing!r} too")
         rows = np.array([at[query] for query in matches.query_ids])
         distance = unrelated_distance(own.vectors[rows], unrelated)[matches.query]
-    return LabelledRun("/".join(run.absolute().parts[-2:]), matches, true_pairs, made, distance)
+    name = "/".join(run.absolute().parts[-2:])
+    return LabelledRun(name, matches, true_pairs, made, distance, read_versions(run, matches))
 
 
 def summary(found: Calibration) -> str:

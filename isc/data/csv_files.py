@@ -110,6 +110,11 @@ def read_ground_truth(path: Path, *, query_ids: Ids | None = None, reference_ids
     return GroundTruth(frozenset(query), frozenset(pairs), num_repeated=len(pairs) - len(set(pairs)))
 
 
+def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the rows of a CSV with these columns. Raises InputError, with the row, for another file."""
+    return list(zip(*_read_columns(path, columns, None).fields, strict=True))
+
+
 def _read_columns(path: Path, names: Sequence[str], max_rows: int | None) -> Columns:
     """Read the columns `names`; blank lines are allowed only at the end of the file."""
     return _split_plain(path, names, max_rows) or _parse_csv(path, names, max_rows)

@@ -17,6 +17,7 @@ from isc.config.choices import Combine
 from isc.data.descriptors import Descriptors
 from isc.data.matches import Matches as Pairs
 from isc.errors import InputError
+from isc.evaluate.calibration.versions import picture_by_distance
 from isc.extract.batches import Files
 from isc.extract.embedding import embed_photos
 from isc.extract.view_plan import ViewPlan
@@ -32,6 +33,7 @@ from isc.match.flags import COLUMN, NO_PIXELS, flags_of
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.compare import verify
 from isc.match.verification.feature_store import FeatureStore
+from isc.match.verification.versions import picture_by_pixels
 from isc.model.download import cache_folder
 from isc.photos.views import parse_views
 from isc.runtime.cpus import worker_count
@@ -128,21 +130,25 @@ def _compared(
     states = read_states(index.path)
     evidence: dict[int, npt.NDArray[np.float32]] = {}
     alignments: dict[int, Alignment] = {}
+    near = None if unrelated is None else picture_by_distance(pairs, candidates.vectors, pairs.reference, unrelated)
     probability = judge.probabilities(
-        squared, unrelated=unrelated, suspect=pairs.query, suspects=suspects, photos=known
+        squared, unrelated=unrelated, suspect=pairs.query, picture=near, suspects=suspects, photos=known
     )
     photos = {name: Path(name) for name in pairs.reference_ids.tolist() if name in states and Path(name).is_file()}
     there = np.array([name in photos for name in pairs.reference_ids], bool)[pairs.reference]
     if rows := np.flatnonzero(there).tolist() if pixels else []:
         count = None if workers < 0 else max(1, workers)
-        verified = verify(pairs.take(there), files, photos, store=FeatureStore(features_folder()), workers=count)
+        store = FeatureStore(features_folder())
+        verified = verify(pairs.take(there), files, photos, store=store, workers=count)
         evidence = dict(zip(rows, verified.evidence, strict=True))
         alignments = {rows[at]: one for at, one in verified.alignments.items()}
+        fused = replace(pairs.take(there), score=judge.fusion.probability(squared[rows], verified.evidence))
         probability[rows] = judge.probabilities(
             squared[rows],
             verified.evidence,
             unrelated=None if unrelated is None else unrelated[rows],
             suspect=pairs.query[rows],
+            picture=picture_by_pixels(fused, photos, store=store, workers=count),
             suspects=suspects,
             photos=known,
         )
@@ -177,10 +183,14 @@ def _described(
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Pairs sorted by suspect, with the score −(smallest distance)², and the `row` [P] of the suspect that gave it."""
+    """Pairs sorted by suspect, with the score −(smallest distance)², and the `row` [P] of the suspect that gave it.
+
+    `vectors` [R, D] are the descriptors of the photos, in the order of the pairs' table of ids.
+    """
 
     pairs: Pairs
     row: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
 
 
 def _candidates(index: PhotoIndex, described: Descriptors, *, k: int) -> _Candidates:
@@ -189,14 +199,15 @@ def _candidates(index: PhotoIndex, described: Descriptors, *, k: int) -> _Candid
     owner = np.arange(len(described)) // (len(described) // len(names))
     plain = Descriptors(np.array([str(row) for row in range(len(described))], dtype=object), described.vectors)
     opened = DescriptorIndex.open(index.path)
-    with progress("searching", "suspects") as report:
-        found = opened.knn(plain, k=k, provenance=opened.manifest.provenance, progress=report)
+    with progress("searching", "suspects") as report, opened.snapshot() as now:
+        found = now.knn(plain, k=k, provenance=opened.manifest.provenance, progress=report)
+        vectors = now.vectors[now.rows(found.reference_ids)]
     suspect = owner[found.query]
     order = np.lexsort((-found.score, found.reference, suspect))
     first = np.r_[True, (np.diff(suspect[order]) != 0) | (np.diff(found.reference[order]) != 0)]
     rows = order[first]
     pairs = Pairs(names, found.reference_ids, suspect[rows], found.reference[rows], found.score[rows])
-    return _Candidates(pairs, found.query[rows])
+    return _Candidates(pairs, found.query[rows], vectors)
 
 
 def _same_files(states: Mapping[str, FileState], files: Mapping[str, Path], candidates: Pairs) -> set[tuple[str, str]]:

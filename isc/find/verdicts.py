@@ -59,23 +59,25 @@ class Judge:
         *,
         unrelated: Floats | None,
         suspect: npt.NDArray[np.int64] | None = None,
+        picture: npt.NDArray[np.int64] | None = None,
         suspects: int,
         photos: int,
     ) -> Floats:
         """Return the probability [P] that each pair is a copy and its photo.
 
         `suspects` and `photos` are the sizes of the two sets, `suspect` [P] is the number of each pair's suspect, None
-        if each pair stands alone. `distance` [P] is squared, `unrelated` [P] is each pair's
+        if each pair stands alone, `picture` [P] the number of the picture of which its photo is a version, None if each
+        is its own. `distance` [P] is squared, `unrelated` [P] is each pair's
         `unrelated_distance` of the suspect, `evidence` [P, E] is NaN for pairs whose pixels could not be compared: they
         have at most the probability of a pair of their distance whose pixels disagree.
         """
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:
-            fitted = self.by_pixels.fitted(found, None, suspect)
+            fitted = self.by_pixels.fitted(found, None, suspect, picture)
             found, _ = corrected(fitted, self.by_pixels.prior, queries=suspects, references=photos)
         if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
-            fitted = self.by_distance.fitted(-distance, unrelated, suspect)
+            fitted = self.by_distance.fitted(-distance, unrelated, suspect, picture)
             by_distance, _ = corrected(fitted[alone], self.by_distance.prior, queries=suspects, references=photos)
             found[alone] = by_distance if evidence is None else np.minimum(by_distance, found[alone])
         return found

@@ -27,7 +27,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # files besides report/index.html
 OUTPUTS = (
     "predictions.csv", "probabilities.csv", "match.json", "views.csv", "submission.h5", "metrics.json",
-    "comparison.json", "evidence.jsonl", "not_compared.csv",
+    "comparison.json", "evidence.jsonl", "not_compared.csv", "versions.csv",
 )  # fmt: skip
 
 

@@ -13,9 +13,12 @@ import numpy as np
 from isc.data.csv_files import write_csv, write_predictions
 from isc.data.files import atomic_folder, write_json
 from isc.data.hdf5 import MAX_DIM, write_submission
+from isc.data.ids import IntArray
 from isc.data.matches import GroundTruth, Matches
 from isc.evaluate.bootstrap import Resampled, bootstrap, intervals
 from isc.evaluate.calibration.score_origin import FILE, FORMAT, ScoreOrigin
+from isc.evaluate.calibration.versions import FILE as VERSIONS
+from isc.evaluate.calibration.versions import write_versions
 from isc.evaluate.metrics import Metrics, evaluate
 from isc.evaluate.report.comparison import Comparison, OtherRun, compare
 from isc.evaluate.report.page import write_report
@@ -94,6 +97,8 @@ def write_results(
             _write_found(folder, found, sets, submission=not submitted)
         if found is not None and found.evidence:
             write_evidence_flags(folder / "evidence.jsonl", by_pair)
+        if (picture := _pictures(results)) is not None and (picture != results.matches.reference).any():
+            write_versions(folder / VERSIONS, results.matches, picture)
         if results.made:
             write_json(folder / FILE, {"format": FORMAT} | results.made.as_dict())
         if calibrated:
@@ -123,6 +128,13 @@ def write_results(
             resampled=judgement.resampled if judgement else None,
             compare=judgement.comparison if judgement else None,
         )
+
+
+def _pictures(results: Results) -> IntArray | None:
+    """Return the pictures that the references show, as the calibration or the comparison of pixels found them."""
+    if results.calibrated is not None:
+        return results.calibrated.picture
+    return None if results.found is None else results.found.picture
 
 
 def _acceptance(calibrated: Applied | None) -> str:

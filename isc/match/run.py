@@ -153,15 +153,20 @@ def _calibrated(
         return None
     from isc.evaluate.calibration.apply import apply
 
-    unrelated = None
+    unrelated, picture = None, None if found is None else found.picture
     if stored.calibration.unrelated is not None:
         if found is None or sets is None:
             raise InputError(
                 f"{stored.path}: compares queries with unrelated pictures; expected queries= and references=, or "
                 "calibration=none"
             )
+        from isc.evaluate.calibration.versions import picture_by_distance
         from isc.search.unrelated import unrelated_distance
 
         rows, at = np.unique(found.pairs.query_row, return_inverse=True)
         unrelated = unrelated_distance(found.sets.queries.vectors[rows], stored.calibration.unrelated)[at]
-    return apply(stored, matches, queries=made.queries, references=made.references, unrelated=unrelated)
+        vectors, row = found.sets.references.vectors, found.pairs.reference_row
+        picture = picture_by_distance(matches, vectors, row, unrelated)
+    return apply(
+        stored, matches, queries=made.queries, references=made.references, unrelated=unrelated, picture=picture
+    )

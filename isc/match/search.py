@@ -16,6 +16,7 @@ import numpy.typing as npt
 from isc.config.choices import Device, Engine
 from isc.config.match import NO_FEATURES, WHOLE_ALONE, SearchOptions, VerifyOptions
 from isc.data.descriptors import Descriptors
+from isc.data.ids import IntArray
 from isc.data.matches import Matches
 from isc.errors import InputError
 from isc.evaluate.report.thumbnails import Pictures
@@ -38,7 +39,8 @@ PAIRS_PER_QUERY = 10  # default of num_pairs for each query; 500,000 pairs for t
 class SearchResult:
     """The best pairs of `sets`; if pixels were compared, also the evidence by (query, reference) id, and problems.
 
-    `flags` [M] says of each pair why its probability may not hold, see `isc.match.flags.pair_flags`.
+    `flags` [M] says of each pair why its probability may not hold, see `isc.match.flags.pair_flags`; `picture` [M] is
+    the number of the picture that its reference shows, see `isc.evaluate.calibration.versions`.
     """
 
     pairs: ImagePairs
@@ -46,6 +48,7 @@ class SearchResult:
     evidence: Mapping[tuple[str, str], PairEvidence] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
     flags: npt.NDArray[np.object_] | None = None
+    picture: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     from isc.match.verification.device_compare import device_for
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
+    from isc.match.verification.versions import picture_by_pixels
 
     pictures, compared = verification.pictures, verification.options
     store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
@@ -109,7 +113,8 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     pairs, evidence = scored(found, looked.pairs, looked.verified, fusion=verification.fusion, k=options.k)
     _log_problems(problems, looked.verified.not_compared, len(candidates))
     flags = pair_flags(pairs.matches, candidates, looked.verified.evidence)
-    return SearchResult(pairs, sets, evidence, problems, flags)
+    picture = picture_by_pixels(pairs.matches, pictures.references, store=store, workers=compared.workers)
+    return SearchResult(pairs, sets, evidence, problems, flags, picture)
 
 
 def _with_query_views(

@@ -56,7 +56,8 @@ def _ratings(connection: Connection, number: int) -> dict[str, dict[str, str]]:
 class LabelledPair:
     """A pair that people decided: the later picture, the earlier one, its scores, and the decision.
 
-    `score` is the calibrated probability that was shown, `fused` the one before calibration.
+    `score` is the calibrated probability that was shown, `fused` the one before calibration; `version_of` the SHA-256
+    of a likelier picture that shows the same as the reference, None if there was none.
     """
 
     query: str
@@ -68,6 +69,7 @@ class LabelledPair:
     fused: float
     copy: bool
     audit: bool
+    version_of: str | None = None
 
 
 def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[LabelledPair]:
@@ -87,11 +89,16 @@ def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[L
     )
     found: dict[tuple[str, str], LabelledPair] = {}
     with database.reading() as connection:
-        for a, sha_a, path_a, b, sha_b, path_b, distance, score, evidence, state, audit in connection.execute(wanted):
-            pair = (sha_a, sha_b, path_a, path_b) if a > b else (sha_b, sha_a, path_b, path_a)
-            copy = state == SuggestionState.accepted
-            fused = float(evidence.get("fused", score))
-            found[pair[0], pair[1]] = LabelledPair(*pair, distance, score, fused, copy, bool(audit))
+        rows = connection.execute(wanted).all()
+        versions = {row.evidence["version_of"] for row in rows if "version_of" in row.evidence}
+        digests = sa.select(image.c.id, image.c.sha256).where(image.c.id.in_(versions))
+        known = {row.id: row.sha256 for row in connection.execute(digests)}
+    for a, sha_a, path_a, b, sha_b, path_b, distance, score, evidence, state, audit in rows:
+        pair = (sha_a, sha_b, path_a, path_b) if a > b else (sha_b, sha_a, path_b, path_a)
+        copy = state == SuggestionState.accepted
+        fused = float(evidence.get("fused", score))
+        version_of = known.get(evidence.get("version_of")) if a > b else None
+        found[pair[0], pair[1]] = LabelledPair(*pair, distance, score, fused, copy, bool(audit), version_of)
     return list(found.values())
 
 

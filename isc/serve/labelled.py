@@ -15,6 +15,8 @@ from isc.data.files import atomic_folder, write_json
 from isc.data.hdf5 import write_descriptors
 from isc.errors import InputError
 from isc.evaluate.calibration.score_origin import FILE, FORMAT
+from isc.evaluate.calibration.versions import COLUMNS as VERSION_COLUMNS
+from isc.evaluate.calibration.versions import FILE as VERSIONS
 from isc.find.verdicts import judge_of
 from isc.serve.captions import written_captions
 from isc.serve.database import Database
@@ -29,6 +31,7 @@ OWNED = (
     "products.csv",
     "ground_truth.csv",
     "predictions.csv",
+    "versions.csv",
     "decisions.jsonl",
     "queries.h5",
     "references.h5",
@@ -65,6 +68,8 @@ def write_labelled(database: Database, settings: Settings, output: Path) -> str:
             write_ground_truth(folder / "ground_truth.csv", [*copies, *((query, "") for query in others)])
             rows = sorted(((p.query, p.reference, p.fused) for p in pairs), key=lambda row: -row[2])
             write_csv(folder / "predictions.csv", COLUMNS, ((q, r, repr(score)) for q, r, score in rows))
+            if versions := [(p.query, p.reference, p.version_of) for p in pairs if p.version_of is not None]:
+                write_csv(folder / VERSIONS, VERSION_COLUMNS, iter(versions))
             _write_origin(folder, database, settings, pairs)
             _write_vectors(folder, database, pairs)
         if items:

@@ -24,7 +24,8 @@ COLUMNS = ("query_id", "reference_id", "score", "probability", "accepted")
 class Applied:
     """The pairs of a run, their probabilities [M], and `accepted` [M]: those at or above the wanted threshold.
 
-    `prior` is the share of copies that was estimated for the run, and its number of references.
+    `prior` is the share of copies that was estimated for the run, and its number of references; `picture` [M] as in
+    `apply`.
     """
 
     stored: CalibrationFile
@@ -32,23 +33,31 @@ class Applied:
     probability: Floats
     accepted: npt.NDArray[np.bool_]
     prior: Prior
+    picture: npt.NDArray[np.int64] | None
 
 
 def apply(
-    stored: CalibrationFile, matches: Matches, *, queries: int, references: int, unrelated: Floats | None = None
+    stored: CalibrationFile,
+    matches: Matches,
+    *,
+    queries: int,
+    references: int,
+    unrelated: Floats | None = None,
+    picture: npt.NDArray[np.int64] | None = None,
 ) -> Applied:
     """Calibrate the scores of a run, and accept the pairs at or above the wanted threshold.
 
     `queries` and `references` are the sizes of the run's sets, which may differ from those of the fit. `unrelated` [M]
-    is each pair's distance of the query to unrelated pictures, if the calibration has some. No pair is accepted if the
-    wanted precision was never reached.
+    is each pair's distance of the query to unrelated pictures, if the calibration has some; `picture` [M] is the number
+    of the picture of which its reference is a version, None if each is its own. No pair is accepted if the wanted
+    precision was never reached.
     """
     calibration = stored.calibration
-    fitted = calibration.fitted(matches.score, unrelated, matches.query)
+    fitted = calibration.fitted(matches.score, unrelated, matches.query, picture)
     probability, prior = corrected(fitted, calibration.prior, queries=queries, references=references)
     threshold = calibration.wanted.threshold
     accepted = np.zeros(len(matches), bool) if threshold is None else probability >= threshold
-    return Applied(stored, matches, probability, accepted, prior)
+    return Applied(stored, matches, probability, accepted, prior, picture)
 
 
 def write_probabilities(path: Path, applied: Applied) -> None:

@@ -98,15 +98,17 @@ class Calibration:
         score: npt.NDArray[np.floating],
         unrelated: npt.NDArray[np.float64] | None,
         query: npt.NDArray[np.int64] | None,
+        picture: npt.NDArray[np.int64] | None = None,
     ) -> Floats:
         """Return the probability [M] under the prior of the fit; `unrelated` [M] is each pair's distance of the query.
 
-        `query` [M] is the number of the query of each pair, None if each pair stands alone. Raises ValueError if the
-        distance is missing, or not wanted.
+        `query` [M] is the number of the query of each pair, None if each pair stands alone; `picture` [M] the number of
+        the picture of which its reference is a version, None if each is its own. Raises ValueError if the distance is
+        missing, or not wanted.
         """
         if (unrelated is None) != (self.unrelated is None):
             raise ValueError("the distance to unrelated pictures goes with a calibration that has some")
-        return self.map(seen(score, self.made, unrelated, query))
+        return self.map(seen(score, self.made, unrelated, query, picture))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, which `from_dict` reads."""

@@ -27,13 +27,18 @@ EDGES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class LabelledRun:
-    """A run of match.py with its true pairs; `unrelated` [M] is each pair's distance of the query to such pictures."""
+    """A run of match.py with its true pairs.
+
+    `unrelated` [M] is each pair's distance of the query to such pictures, `picture` [M] the number of the picture of
+    which its reference is a version, None if each is its own.
+    """
 
     name: str
     matches: Matches
     truth: GroundTruth
     made: ScoreOrigin
     unrelated: Floats | None = None
+    picture: npt.NDArray[np.int64] | None = None
 
     def judged(self) -> LabelledRun:
         """Return the run without the queries that the ground truth does not judge."""
@@ -42,6 +47,7 @@ class LabelledRun:
             self,
             matches=self.matches.take(rows),
             unrelated=None if self.unrelated is None else self.unrelated[rows],
+            picture=None if self.picture is None else self.picture[rows],
         )
 
     def with_share(self, share: float, *, seed: int) -> LabelledRun:
@@ -56,7 +62,7 @@ class LabelledRun:
     @property
     def score(self) -> npt.NDArray[np.floating]:
         """The input of the map: the score [M], or score and margin [M, 2]."""
-        return seen(self.matches.score, self.made, self.unrelated, self.matches.query)
+        return seen(self.matches.score, self.made, self.unrelated, self.matches.query, self.picture)
 
 
 def fit(

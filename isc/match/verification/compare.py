@@ -129,7 +129,7 @@ def verify(
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}; expected at least 1 process")
     compared = partial(
-        _compared, query_images=query_images, reference_images=reference_images, workers=workers, on=on, bars=bars
+        compare_pairs, query_images=query_images, reference_images=reference_images, workers=workers, on=on, bars=bars
     )
     verified = compared(candidates, looks=AS_PHOTOS, store=store)
     rows = rows_of_drawings(candidates, verified.evidence, verified.drawings)
@@ -149,11 +149,11 @@ def verify(
     return Verified(evidence, alignments, verified.problems, verified.drawings, new)
 
 
-def _compared(
+def compare_pairs(
     candidates: Matches, *, query_images: Mapping[str, Path], reference_images: Mapping[str, Path], looks: Looks,
     store: FeatureStore | None, workers: int | None, on: str | None, bars: Bars,
 ) -> Verified:  # fmt: skip
-    """Compare every candidate pair by the features that the `looks` give its pictures."""
+    """Compare every pair once, by the features that the `looks` give its pictures; the arguments of `verify`."""
     plan = _planned(candidates, query_images, reference_images)
     answer = _Answer(candidates, plan)
     if plan.groups:

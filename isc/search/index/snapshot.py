@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from isc.search.index.storage import (
     names_of,
     read_state,
     require_texts,
+    rows_of,
     vectors_path,
 )
 
@@ -86,6 +87,15 @@ class Snapshot:
             )
         score = (0.0 - distance).astype(np.float32)
         return Matches(queries.ids, names, query, rank[at], score)
+
+    def rows(self, ids: Iterable[str]) -> IntArray:
+        """Return the row of each image in `vectors`. Raises InputError for an id that is not there."""
+        wanted = list(ids)
+        with named(self.path):
+            found = rows_of(self.database, wanted)
+        if missing := [name for name in wanted if name not in found]:
+            raise InputError(f"{self.path}: holds no image {missing[0]!r}")
+        return np.array([found[name] for name in wanted], np.int64)
 
     def names(self, rows: IntArray) -> dict[int, str]:
         """Return {row: id} of the live rows among these."""

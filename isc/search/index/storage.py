@@ -177,6 +177,12 @@ def present(database: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
     return {name for part in _parts(ids) for (name,) in database.execute(query, (json.dumps(part),))}
 
 
+def rows_of(database: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
+    """Return {id: row} of those that are in the index."""
+    query = "SELECT id, row FROM images WHERE id IN (SELECT value FROM json_each(?))"
+    return {name: row for part in _parts(ids) for name, row in database.execute(query, (json.dumps(part),))}
+
+
 def names_of(database: sqlite3.Connection, rows: Sequence[int]) -> dict[int, str]:
     """Return {row: id} of the live rows among these."""
     query = "SELECT row, id FROM images WHERE row IN (SELECT value FROM json_each(?))"

@@ -13,14 +13,18 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from isc import __version__
+from isc.data.ids import IntArray
+from isc.data.matches import Matches
 from isc.evaluate.calibration.files import read_calibration
+from isc.evaluate.calibration.versions import Mask, picture_of
 from isc.find.copies import region
 from isc.find.results import Verdict
 from isc.find.verdicts import judge_of, verdict_of
 from isc.match.flags import COLUMN, flags_of
-from isc.match.verification.alignment import compare
+from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.feature_store import PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
+from isc.match.verification.versions import LEAST, are_versions
 from isc.serve.forgetting import drop_other_indexes, forget_removed
 from isc.serve.kinds import ImageState, Kind
 from isc.serve.living import Near
@@ -33,7 +37,19 @@ from isc.serve.schema import image
 
 CANDIDATES = 10  # nearest pictures per view whose pixels are compared
 TOLD = 20  # copies of one picture that are told, the surest first
+KEPT = 100_000  # pairs of known pictures of which it is kept whether they are versions of one
 SHOWN = ("inliers", "log_nfa", "agreement", "features_query", "features_reference")
+
+Evidence = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The probability of a pair, that before calibration, and the number of the picture it is a version of, if any."""
+
+    probability: float
+    fused: float | None = None
+    version_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class CopyProvider(Provider):
     def __init__(self, context: Context) -> None:
         self._context = context
         self.version = f"{Path(context.settings.model).name}-{context.weights[:12]}-{__version__}"
+        self._versions: dict[tuple[str, str], bool] = {}
         self._judge = judge_of(context.settings.model)
         if (own := context.settings.calibration) is not None:
             self._judge = replace(self._judge, by_pixels=read_calibration(own).calibration)
@@ -67,6 +84,7 @@ class CopyProvider(Provider):
     def forget(self) -> int:
         """Drop the descriptors and features of removed pictures, and indexes of other weights; return their number."""
         self._context.index.follow()
+        self._versions.clear()
         drop_other_indexes(self._context.index.path)
         cache = self._context.settings.cache_folder
         return forget_removed(self._context.database, cache, self._context.files)
@@ -116,11 +134,11 @@ class CopyProvider(Provider):
                 nearest[number] = min((distance, unrelated), nearest.get(number, (np.inf, 0.0)))
         nearest.pop(picture.id, None)
         known = self._known(list(nearest))
-        photos = max(1, len(self._context.index))
-        found = [
-            self._compared(picture, number, nearest[number], one, photos=photos)
-            for number, one in self._features(known).items()
-        ]
+        features = {number: one for number, one in self._features(known).items() if one is not None}
+        compared = {number: compare(picture.examined.features, other) for number, other in features.items()}
+        judged = self._by_pixels(nearest, known, features, {number: told for number, (told, _) in compared.items()})
+        judged |= self._by_distance({number: nearest[number] for number in known if number not in compared})
+        found = [_match(number, nearest[number][0], judged[number], compared.get(number)) for number in known]
         told = sorted((one for one in found if one.verdict != "none"), key=lambda one: -one.score)
         return told[:TOLD]
 
@@ -150,39 +168,90 @@ class CopyProvider(Provider):
         self._context.features.put_many({key: features})
         return features
 
-    def _compared(
-        self, picture: Picture, number: int, near: tuple[float, float], other: LocalFeatures | None, *, photos: int
-    ) -> CopyMatch:
-        """Return the match of a pair at (distance, squared distance to unrelated pictures) in a collection of `photos`.
+    def _by_pixels(
+        self,
+        nearest: Mapping[int, tuple[float, float]],
+        known: Mapping[int, Known],
+        features: Mapping[int, LocalFeatures],
+        told: Mapping[int, Evidence],
+    ) -> dict[int, Judged]:
+        """Judge the candidates of one picture by their evidence, `told`, all by number."""
+        if not told:
+            return {}
+        numbers = list(told)
+        distance, unrelated = np.array([nearest[number] for number in numbers]).T
+        evidence = np.stack(list(told.values()))
+        fused = self._judge.fusion.probability(distance**2, evidence)
 
-        Without the other picture's file the distance alone decides.
-        """
-        distance, apart = near
-        squared = np.array([distance * distance])
-        told: npt.NDArray[np.float32] | None = None
-        alignment = None
-        if other is not None:
-            told, alignment = compare(picture.examined.features, other)
-        probability = self._judge.probabilities(
-            squared,
-            None if told is None else told[None],
-            unrelated=np.array([apart]) if self._judge.compares_unrelated else None,
+        def same(one: IntArray, other: IntArray) -> Mask:
+            rows = zip(one.tolist(), other.tolist(), strict=True)
+            return np.array([self._are_versions(numbers[a], numbers[b], known, features) for a, b in rows], bool)
+
+        query = np.zeros(len(numbers), np.int64)
+        ids = np.array([known[number].sha256 for number in numbers], object)
+        pairs = Matches(np.array(["picture"], object), ids, query, np.arange(len(numbers)), fused)
+        shows = picture_of(pairs, fused >= LEAST, same)
+        found = self._judge.probabilities(
+            distance**2,
+            evidence,
+            unrelated=unrelated if self._judge.compares_unrelated else None,
+            suspect=query,
+            picture=shows,
             suspects=1,
-            photos=photos,
-        ).item()
-        verdict = verdict_of(probability, told, aligned=alignment is not None)
-        evidence: dict[str, object] = {"method": "descriptor and pixels" if told is not None else "descriptor"}
-        if told is not None:
-            evidence |= {name: round(float(told[COLUMN[name]]), 3) for name in SHOWN}
-            evidence["fused"] = float(self._judge.fusion.probability(squared, told[None])[0])
-        evidence["flags"] = list(flags_of(told))
-        return CopyMatch(
-            other=number,
-            distance=distance,
-            probability=probability,
-            verdict=(Verdict.perhaps if told is None and verdict is Verdict.copy else verdict).value,
-            image_region=region(alignment.query_region) if alignment else None,
-            other_region=region(alignment.reference_region) if alignment else None,
-            mirrored=alignment.mirrored if alignment else False,
-            evidence=evidence,
+            photos=max(1, len(self._context.index)),
         )
+        return {
+            number: Judged(float(found[at]), float(fused[at]), None if shows[at] == at else numbers[shows[at]])
+            for at, number in enumerate(numbers)
+        }
+
+    def _by_distance(self, nearest: Mapping[int, tuple[float, float]]) -> dict[int, Judged]:
+        """Judge candidates without a file, by number: each pair stands alone."""
+        if not nearest:
+            return {}
+        distance, unrelated = np.array(list(nearest.values())).T
+        found = self._judge.probabilities(
+            distance**2,
+            unrelated=unrelated if self._judge.compares_unrelated else None,
+            suspects=1,
+            photos=max(1, len(self._context.index)),
+        )
+        return dict(zip(nearest, map(Judged, found.tolist()), strict=True))
+
+    def _are_versions(
+        self, one: int, other: int, known: Mapping[int, Known], features: Mapping[int, LocalFeatures]
+    ) -> bool:
+        """Return whether two pictures of the collection are versions of one; answers are kept."""
+        a, b = sorted((one, other), key=lambda number: known[number].sha256)
+        key = known[a].sha256, known[b].sha256
+        if key not in self._versions:
+            if len(self._versions) >= KEPT:
+                self._versions.clear()
+            told, _ = compare(features[a], features[b])
+            self._versions[key] = bool(are_versions(told[None])[0])
+        return self._versions[key]
+
+
+def _match(
+    number: int, distance: float, judged: Judged, compared: tuple[Evidence, Alignment | None] | None
+) -> CopyMatch:
+    """Return the match of a pair; without the other picture's file, and so `compared`, the distance alone decides."""
+    told, alignment = compared or (None, None)
+    verdict = verdict_of(judged.probability, told, aligned=alignment is not None)
+    evidence: dict[str, object] = {"method": "descriptor and pixels" if told is not None else "descriptor"}
+    if told is not None:
+        evidence |= {name: round(float(told[COLUMN[name]]), 3) for name in SHOWN}
+        evidence["fused"] = judged.fused
+    if judged.version_of is not None:
+        evidence["version_of"] = judged.version_of
+    evidence["flags"] = list(flags_of(told))
+    return CopyMatch(
+        other=number,
+        distance=distance,
+        probability=judged.probability,
+        verdict=(Verdict.perhaps if told is None and verdict is Verdict.copy else verdict).value,
+        image_region=region(alignment.query_region) if alignment else None,
+        other_region=region(alignment.reference_region) if alignment else None,
+        mirrored=alignment.mirrored if alignment else False,
+        evidence=evidence,
+    )
