@@ -51,6 +51,7 @@ TITLES = {
     "install_pythons": "Every extra on each Python, those with torch as one: `python -m benchmarks.install --python …`",
     "find": "The verdicts of isc find: `python -m benchmarks.find JUDGE …`",
     "calibration": "Do probabilities and thresholds hold: `python -m benchmarks.calibration NAME=RUN_DIR:GT.csv …`",
+    "versions": "Versions of one picture among references: `python -m benchmarks.versions PHOTOS ALIKE`",
     "video": "Photos in videos: `python -m benchmarks.video PHOTOS WORK`",
     "video_reading": "Reading frames: the same command",
     "duplicates": "Duplicates in a folder, beside other programs: `python -m benchmarks.duplicates JUDGE …`",

@@ -675,7 +675,7 @@ def test_look_alikes_and_far_more_references_are_warned_of(fitted):
     alike = dataclasses.replace(matches, score=np.where(matches.query < 30, 4.0, matches.score))
     said = warning(applied_to(fitted, alike))
     assert said.startswith("probabilities may not hold: 151 of ")
-    assert "accepted pairs are further references of a query" in said
+    assert "accepted pictures are further ones of a query" in said
     assert "isc calibrate" in said
     said = warning(applied_to(fitted, matches, references=50_000))
     assert "50,000 references, fitted with 200 (c.json)" in said

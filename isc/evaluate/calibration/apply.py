@@ -123,8 +123,8 @@ def judged(applied: Applied, truth: GroundTruth) -> str:
 def warning(applied: Applied) -> str | None:
     """Return one line that says why the probabilities of the run may be wrong, and the remedy; None if nothing shows.
 
-    A query has few true references, so accepted pairs beyond a query's first are either copies of one another among the
-    references, or pictures that look alike, which no prior accounts for. Far more references than fitted are told too.
+    A query is made from few pictures, so accepted ones beyond a query's first are pictures that look alike, for which no
+    prior accounts, or versions of the first that were not recognised. Far more references than fitted are told too.
     """
     if reasons := "; ".join(_doubts(applied)):
         remedy = "isc calibrate fits them to a labelled run of yours, calibration=none leaves them out"
@@ -136,12 +136,13 @@ def _doubts(applied: Applied) -> Iterator[str]:
     fitted, here = applied.stored.calibration.prior.references, applied.prior.references
     if here > FAR * fitted:
         yield f"{here:,} references, fitted with {fitted:,}"
-    accepted = np.bincount(applied.matches.query[applied.accepted])
-    more = int((accepted - 1).clip(0).sum())
-    if more >= LEAST_MORE and more > MORE * accepted.sum():
+    shown = applied.matches.reference if applied.picture is None else applied.picture
+    pictures = np.unique(np.column_stack([applied.matches.query, shown])[applied.accepted], axis=0)
+    more = int((np.bincount(pictures[:, 0]) - 1).clip(0).sum())
+    if more >= LEAST_MORE and more > MORE * len(pictures):
         yield (
-            f"{more:,} of {int(accepted.sum()):,} accepted pairs are further references of a query: the references "
-            "hold copies of one another, or pictures that look alike"
+            f"{more:,} of {len(pictures):,} accepted pictures are further ones of a query: the references hold copies "
+            "of one another, or pictures that look alike"
         )
 
 

@@ -19,7 +19,7 @@ from isc.data.ids import IntArray, numbered
 from isc.data.matches import Matches
 
 FIRST = 5  # better references of the query with which a reference is compared, at most
-NEAR = 0.4  # squared distance of two references up to which they are versions, if they are nearer than the query
+NEAR = 0.3  # squared distance of two references up to which they are versions, if they are nearer than the query
 BLOCK = 1 << 16  # pairs of references whose descriptors are compared at a time
 FILE, COLUMNS = "versions.csv", ("query_id", "reference_id", "version_of")
 
