@@ -123,8 +123,8 @@ def judged(applied: Applied, truth: GroundTruth) -> str:
 def warning(applied: Applied) -> str | None:
     """Return one line that says why the probabilities of the run may be wrong, and the remedy; None if nothing shows.
 
-    A query is made from few pictures, so accepted ones beyond its first are pictures that look alike, for which no prior
-    accounts, or versions of the first that were not recognised. Far more references than fitted are told too.
+    A query is made from few pictures, so accepted ones beyond its first look alike, for which no prior accounts, or are
+    versions of the first that were not recognised. Far more references than fitted are told too.
     """
     if reasons := "; ".join(_doubts(applied)):
         remedy = "isc calibrate fits them to a labelled run of yours, calibration=none leaves them out"
