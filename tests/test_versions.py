@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -124,3 +127,30 @@ def test_versions_come_back_from_their_file(tmp_path):
     (tmp_path / "versions.csv").write_text("query_id,reference_id\nQ0,R1\n")
     with pytest.raises(InputError, match=r"versions\.csv: row 1"):
         read_versions(tmp_path, pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pixels", [True, False], ids=["pixels", "distance"])
+def test_a_run_names_versions_and_a_picture_in_many_sizes_is_probably_the_original(place, pixels):
+    for folder in ("known", "asked"):
+        (place / folder).mkdir()
+    for number in range(4, 10):
+        shutil.copy(SAMPLE / f"S{number:03d}.jpg", place / "known" / f"R{number}.jpg")
+    whole = read_image(SAMPLE / "S003.jpg")
+    for number in range(6):
+        cv2.imwrite(str(place / "known" / f"size{number}.png"), resized(whole, 1 - number / 12, 90)[:, :, ::-1])
+    height, width = whole.shape[:2]
+    cv2.imwrite(str(place / "asked" / "Q0.jpg"), whole[height // 8 :, width // 8 :][:, ::-1, ::-1])
+    for name in ("known", "asked"):
+        place.done("extract", f"images={name}", f"output={name}.h5")
+    pictures = ("track=matching", "query_images=asked", "reference_images=known") if pixels else ()
+    place.done("match", "queries=asked.h5", "references=known.h5", "output=run", *pictures)
+    with (place / "run" / "versions.csv").open(newline="") as file:
+        named = list(csv.DictReader(file))
+    assert {row["query_id"] for row in named} == {"Q0"}
+    assert len({row["version_of"] for row in named}) == 1
+    assert {row["reference_id"] for row in named} | {named[0]["version_of"]} == {f"size{at}" for at in range(6)}
+    with (place / "run" / "probabilities.csv").open(newline="") as file:
+        told = {row["reference_id"]: float(row["probability"]) for row in csv.DictReader(file)}
+    assert min(told[f"size{at}"] for at in range(6)) > 0.9
+    assert max(value for name, value in told.items() if name.startswith("R")) < 0.1

@@ -31,7 +31,8 @@ def picture_of(pairs: Matches, likely: Mask, same: Same) -> IntArray:
     """Return the number of the picture that each pair's reference [P] shows: its own, or that of a better one.
 
     Only references of `likely` pairs [P] are compared, each with the FIRST best of its query. Versions of one of them
-    are versions of one another, so that a crop and another crop meet in the whole picture.
+    are versions of one another, so that a crop and another crop meet in the whole picture. `same` is asked in the order
+    of the pairs, and of each the best reference first: after one that is a version, the others need no answer.
     """
     picture = pairs.reference.copy()
     rows = np.flatnonzero(likely)

@@ -184,8 +184,12 @@ class CopyProvider(Provider):
         fused = self._judge.fusion.probability(distance**2, evidence)
 
         def same(one: IntArray, other: IntArray) -> Mask:
-            rows = zip(one.tolist(), other.tolist(), strict=True)
-            return np.array([self._are_versions(numbers[a], numbers[b], known, features) for a, b in rows], bool)
+            rows = list(zip(one.tolist(), other.tolist(), strict=True))
+            first: dict[int, int] = {}
+            for a, b in rows:
+                if a not in first and self._are_versions(numbers[a], numbers[b], known, features):
+                    first[a] = b
+            return np.array([first.get(a) == b for a, b in rows], bool)
 
         query = np.zeros(len(numbers), np.int64)
         ids = np.array([known[number].sha256 for number in numbers], object)
