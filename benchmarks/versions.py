@@ -14,11 +14,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 import isc
 from benchmarks import save
 from isc.evaluate.calibration.versions import NEAR
+from isc.find.verdicts import judge_of
 from isc.match.verification.alignment import compare
 from isc.match.verification.features import local_features
 from isc.match.verification.versions import are_versions
@@ -52,11 +52,10 @@ def recognised(pairs: list[tuple[Pixels, Pixels]], model: isc.Model) -> Found:
     """Return the share of the pairs that are taken for versions by pixels, and by descriptors alone."""
     told = [compare(local_features(one), local_features(other))[0] for one, other in pairs]
     one, other = (model.embed(list(side)) for side in zip(*pairs, strict=True))
-    return float(are_versions(np.stack(told)).mean()), float((_squared(one, other) <= NEAR).mean())
-
-
-def _squared(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return ((one - other) ** 2).sum(axis=1)
+    unrelated = judge_of("isc_small").unrelated_distance(one)
+    assert unrelated is not None, "the shipped model has a calibration"
+    near = ((one - other) ** 2).sum(axis=1) <= NEAR * unrelated
+    return float(are_versions(np.stack(told)).mean()), float(near.mean())
 
 
 def neighbours(pictures: list[Pixels], model: isc.Model) -> Iterator[tuple[int, int]]:

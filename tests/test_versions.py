@@ -108,7 +108,8 @@ def test_pictures_are_found_by_pixels_and_files_that_are_gone_are_their_own(tmp_
 
 def test_pictures_are_found_by_the_descriptors_of_references():
     vectors = np.zeros((4, 8), np.float32)
-    vectors[1, 0], vectors[2, 0], vectors[3, 1] = np.sqrt(NEAR) * 0.99, 2 * np.sqrt(NEAR), 1.2
+    near = np.sqrt(NEAR * 1.3)
+    vectors[1, 0], vectors[2, 0], vectors[3, 1] = near * 0.99, 2 * near, 1.2
     pairs = pairs_of((0, 0, -0.5), (0, 1, -0.6), (0, 2, -0.7), (0, 3, -1.4), (1, 0, -0.1), (1, 1, -0.5))
     row, unrelated = pairs.reference, np.full(len(pairs), 1.3)
     found = picture_by_distance(pairs, vectors, row, unrelated)

@@ -19,7 +19,7 @@ from isc.data.ids import IntArray, numbered
 from isc.data.matches import Matches
 
 FIRST = 5  # better references of the query with which a reference is compared, at most
-NEAR = 0.3  # squared distance of two references up to which they are versions, if they are nearer than the query
+NEAR = 0.2  # share of the squared distance to unrelated pictures up to which two references are versions
 BLOCK = 1 << 16  # pairs of references whose descriptors are compared at a time
 FILE, COLUMNS = "versions.csv", ("query_id", "reference_id", "version_of")
 
@@ -56,7 +56,7 @@ def picture_by_distance(
 
     `score` is the negative squared distance of a pair, `row` [P] that of its reference's descriptor in `vectors`
     [R, D], `unrelated` [P] the squared distance of its query to unrelated pictures. Two references are versions if they
-    are within NEAR of one another, and nearer than both are to the query.
+    are within NEAR of that distance, and nearer to one another than to the query.
     """
     distance = 0.0 - pairs.score.astype(np.float64)
 
@@ -66,7 +66,7 @@ def picture_by_distance(
             part = slice(start, start + BLOCK)
             difference = vectors[row[one[part]]].astype(np.float64) - vectors[row[other[part]]]
             apart[part] = np.einsum("ij,ij->i", difference, difference)
-        return np.asarray((apart <= NEAR) & (apart < np.minimum(distance[one], distance[other])))
+        return np.asarray((apart <= NEAR * unrelated[one]) & (apart < np.minimum(distance[one], distance[other])))
 
     return picture_of(pairs, distance < unrelated, same)
 
