@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 SURE, POSSIBLE = 0.9, 0.5  # probabilities from which a pair is a copy, or may be one
 SIGNIFICANT = 12.0  # log_nfa from which pixels speak for a copy (chosen on dev judges, docs/results.md)
 AGREEING = 0.4  # agreement of the grey values from which they do
+BEYOND_DOUBT = 40.0  # log_nfa from which they do without it: of small and of dark parts the grey values say little
 OTHER_MODEL = "uncalibrated"
 
 
@@ -110,7 +111,8 @@ def verdict_of(probability: float, evidence: npt.NDArray[np.float32] | None, *, 
     """
     if evidence is None:
         return Verdict.copy if probability >= SURE else Verdict.perhaps if probability >= POSSIBLE else Verdict.none
-    agrees = aligned and evidence[COLUMN["log_nfa"]] >= SIGNIFICANT and evidence[COLUMN["agreement"]] >= AGREEING
+    log_nfa, agreement = evidence[COLUMN["log_nfa"]], evidence[COLUMN["agreement"]]
+    agrees = aligned and (log_nfa >= BEYOND_DOUBT or (log_nfa >= SIGNIFICANT and agreement >= AGREEING))
     if agrees and probability >= SURE:
         return Verdict.copy
     return Verdict.perhaps if probability >= POSSIBLE and aligned else Verdict.none
