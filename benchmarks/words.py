@@ -65,8 +65,9 @@ def main() -> None:
         for language, figures in said["languages"].items():
             name = LANGUAGES[language]
             for what, method in METHODS.items():
-                if figures.get(what):
-                    shown = method.replace("network", kind.upper()) if kind != "none" else method
+                shown = method.replace("network", kind.upper()) if kind != "none" else method
+                known = {(row["language"], row["captions by"]) for row in table}
+                if figures.get(what) and (name, shown) not in known:  # retrieval is the same in every folder
                     table.append({"language": name, "captions by": shown, **cells(figures[what])})
             if name not in {row["language"] for row in table if row["captions by"] == FREQUENT}:
                 rows = baselines(captions, language).items()
