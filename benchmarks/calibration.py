@@ -12,6 +12,7 @@ published.
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,20 @@ from isc.evaluate.calibration.fit import LabelledRun
 from isc.evaluate.calibration.score_origin import ScoreOrigin, read_made
 from isc.evaluate.calibration.versions import read_versions
 from isc.evaluate.metrics import reliability, wilson
+from isc.match.verification.versions import are_sure, part_of
 from isc.search.unrelated import unrelated_distance
 
 SHARES = (None, 0.1, 0.02)  # of the queries that have a copy; None: as they are
 DRAWS = 10
+COLUMNS = ("unrelated", "picture", "part")  # of a run, with a value for each pair
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Predictions of judged queries with their truth and origin.
 
-    `unrelated` [M] is of each pair's query, or None; `picture` [M] says which references are versions of one picture.
+    `unrelated` [M] is of each pair's query, or None; `picture` [M] says which references are versions of one picture,
+    `part` [M] which part of its query each pair shows.
     """
 
     name: str
@@ -46,17 +50,17 @@ class Run:
     made: ScoreOrigin
     stored: CalibrationFile
     unrelated: npt.NDArray[np.float64] | None
-    picture: npt.NDArray[np.int64] | None
+    picture: npt.NDArray[np.int64] | None = None
+    part: npt.NDArray[np.int64] | None = None
 
     def with_share(self, share: float | None, seed: int) -> "Run":
         """Leave out queries with a copy at random, until `share` of the queries have one."""
         if share is None:
             return self
-        run = LabelledRun(self.name, self.matches, self.truth, self.made, self.unrelated, self.picture)
-        part = run.with_share(share, seed=seed)
-        return dataclasses.replace(
-            self, matches=part.matches, truth=part.truth, unrelated=part.unrelated, picture=part.picture
-        )
+        part = LabelledRun(self.name, self.matches, self.truth, self.made).with_share(share, seed=seed)
+        kept = np.isin(self.matches.keys(), part.matches.keys())
+        columns = {name: None if (one := getattr(self, name)) is None else one[kept] for name in COLUMNS}
+        return dataclasses.replace(self, matches=self.matches.take(kept), truth=part.truth, **columns)
 
     def applied(self) -> Applied:
         return apply(
@@ -64,8 +68,7 @@ class Run:
             self.matches,
             queries=len(self.truth.queries),
             references=self.made.references,
-            unrelated=self.unrelated,
-            picture=self.picture,
+            **{name: getattr(self, name) for name in COLUMNS},
         )
 
 
@@ -86,7 +89,30 @@ def read(text: str, calibration: str = MODEL) -> Run:
         row = {query: at for at, query in enumerate(own.ids)}
         rows = np.array([row[query] for query in matches.query_ids])
         unrelated = unrelated_distance(own.vectors[rows], stored.calibration.unrelated)[matches.query]
-    return Run(name, matches, truth, made, stored, unrelated, read_versions(Path(folder), matches))
+    return Run(
+        name,
+        matches,
+        truth,
+        made,
+        stored,
+        unrelated,
+        read_versions(Path(folder), matches),
+        parts(Path(folder), matches),
+    )
+
+
+def parts(run: Path, matches: Matches) -> npt.NDArray[np.int64] | None:
+    """Return the part of its query that each pair [M] shows, by the run's evidence.jsonl; None if there is none."""
+    if not (run / "evidence.jsonl").is_file():
+        return None
+    lines = map(json.loads, (run / "evidence.jsonl").read_text(encoding="utf-8").splitlines())
+    told = {(line["query_id"], line["reference_id"]): line for line in lines}
+    regions = {}
+    for row in range(len(matches)):
+        line = told.get(matches.ids(row))
+        if line is not None and are_sure(np.array(line["log_nfa"]), np.array(line["agreement"])):
+            regions[row] = np.array(line["query_region"])
+    return part_of(matches, regions)
 
 
 def row(run: Run, share: float | None) -> dict[str, object]:

@@ -30,6 +30,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from benchmarks import save
+from benchmarks.calibration import parts
 from isc.cli.main import main as isc
 from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.data.matches import GroundTruth, Matches
@@ -72,8 +73,9 @@ class Pair:
 class Collection:
     """The suggestions of a judge's queries, and the number of its references.
 
-    `every` are all pairs of the run, with the number of the picture that each reference shows, and `told` [S] the
-    rows of the suggestions among them: a probability depends on the query's other pairs, too.
+    `every` are all pairs of the run, with the numbers of the picture that each reference shows and of the part of the
+    query that shows it, and `told` [S] the rows of the suggestions among them: a probability depends on the query's
+    other pairs, too.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Collection:
     references: int
     every: Matches
     picture: npt.NDArray[np.int64]
+    part: npt.NDArray[np.int64]
     told: list[int]
 
 
@@ -102,6 +105,7 @@ class Run:
     truth: GroundTruth
     pairs: Matches
     picture: npt.NDArray[np.int64]
+    part: npt.NDArray[np.int64]
     aligned: list[dict[str, Any]]
     references: int
 
@@ -116,13 +120,15 @@ def read(text: str) -> Run:
     pairs = pairs.take(truth.judged(pairs))
     shown = read_versions(folder, pairs)
     picture = pairs.reference if shown is None else shown
-    return Run(name, folder, truth_path, truth, pairs, picture, lines, made.references)
+    shown_parts = parts(folder, pairs)
+    part = pairs.query if shown_parts is None else shown_parts
+    return Run(name, folder, truth_path, truth, pairs, picture, part, lines, made.references)
 
 
 def collection_of(run: Run, base: Calibration) -> Collection:
     """Return the pairs that the provider of copies tells with this calibration."""
     aligned = {(line["query_id"], line["reference_id"]): line for line in run.aligned}
-    shown = probabilities(base, run.pairs, run.picture, run.references)
+    shown = probabilities(base, run.pairs, run.picture, run.part, run.references)
     pairs, rows = [], []
     for row in range(len(run.pairs)):
         pair = run.pairs.query_ids[run.pairs.query[row]], run.pairs.reference_ids[run.pairs.reference[row]]
@@ -135,7 +141,8 @@ def collection_of(run: Run, base: Calibration) -> Collection:
             facts = (line["score"], float(shown[row]), line["distance"], verdict, pair in run.truth.pairs)
             pairs.append(Pair(*pair, *facts))
             rows.append(row)
-    return Collection(run.name, pairs, sorted(run.truth.queries), run.references, run.pairs, run.picture, rows)
+    queries = sorted(run.truth.queries)
+    return Collection(run.name, pairs, queries, run.references, run.pairs, run.picture, run.part, rows)
 
 
 def _shipped() -> Calibration:
@@ -144,9 +151,15 @@ def _shipped() -> Calibration:
     return found
 
 
-def probabilities(calibration: Calibration, pairs: Matches, picture: npt.NDArray[np.int64], references: int) -> Floats:
+def probabilities(
+    calibration: Calibration,
+    pairs: Matches,
+    picture: npt.NDArray[np.int64],
+    part: npt.NDArray[np.int64],
+    references: int,
+) -> Floats:
     """Return the probabilities [M] of all pairs as the provider of copies computes them: picture by picture."""
-    fitted = calibration.fitted(pairs.score, None, pairs.query, picture)
+    fitted = calibration.fitted(pairs.score, None, part, picture)
     found = np.empty(len(pairs))
     order = np.argsort(pairs.query, kind="stable")
     first = np.flatnonzero(np.diff(pairs.query[order], prepend=-1))
@@ -292,7 +305,7 @@ def row(before: str, runs: Sequence[Run], base: Calibration) -> dict[str, object
     rest, after = [], []
     references = sum(one.references for one in collections)
     for one in collections:
-        anew = probabilities(new or base, one.every, one.picture, references)
+        anew = probabilities(new or base, one.every, one.picture, one.part, references)
         for pair, row in zip(one.pairs, one.told, strict=True):
             if (query := f"{one.name} {pair.query}") not in half:
                 rest.append(replace(pair, query=query))

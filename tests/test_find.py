@@ -123,6 +123,18 @@ def test_a_photo_that_is_there_in_many_sizes_is_found(world, capsys, tmp_path, o
     assert float(row["probability"]) > 0.9
 
 
+def test_every_photo_of_a_collage_is_found(world, tmp_path):
+    """They do not speak against one another: each is in a part of its own."""
+    sheet = Image.new("RGB", (600, 600))
+    for at, name in enumerate(NAMES[3:7]):
+        sheet.paste(Image.open(SAMPLE / name).resize((300, 300)), (at % 2 * 300, at // 2 * 300))
+    sheet.save(tmp_path / "collage.jpg", quality=80)
+    index = isc.Index(tmp_path / "known.index")
+    index.add(world / "photos")
+    found = index.find(tmp_path / "collage.jpg", k=6)
+    assert {Path(match.photo).name for match in found if match.verdict is Verdict.copy} == set(NAMES[3:7])
+
+
 def test_find_says_what_it_kept_and_what_it_left_out(world, capsys, caplog):
     run(capsys, "find", world / "photos", world / "inbox", "--fast")
     text = caplog.text

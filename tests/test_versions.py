@@ -23,7 +23,7 @@ from isc.evaluate.calibration.versions import (
 )
 from isc.match.verification.alignment import compare
 from isc.match.verification.features import local_features
-from isc.match.verification.versions import are_versions, picture_by_pixels
+from isc.match.verification.versions import are_versions, part_of, picture_by_pixels
 from isc.photos.decode import read_image
 from tests.conftest import SAMPLE
 
@@ -114,6 +114,29 @@ def test_pictures_are_found_by_the_descriptors_of_references():
     row, unrelated = pairs.reference, np.full(len(pairs), 1.3)
     found = picture_by_distance(pairs, vectors, row, unrelated)
     assert found.tolist() == [0, 0, 2, 3, 0, 1], "R2 is too far from R0 and R1 from Q1's R0, which Q1 is nearer to"
+
+
+def corners(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
+def test_regions_side_by_side_are_parts_and_those_that_overlap_are_one():
+    pairs = pairs_of(
+        *((0, at, score) for at, score in enumerate((0.9, 0.8, 0.7, 0.6, 0.05, 0.5))), (1, 0, 0.9), (1, 1, 0.8)
+    )
+    regions = {
+        0: corners(0.5, 0, 1, 1), 1: corners(0, 0, 0.5, 0.5), 2: corners(0, 0.52, 0.5, 1),
+        3: corners(0, 0.1, 0.45, 0.5), 4: corners(0, 0, 0.1, 0.1), 6: corners(0, 0, 1, 1),
+        7: corners(0.2, 0.2, 0.4, 0.4),
+    }  # fmt: skip
+    found = part_of(pairs, regions)
+    assert found[[0, 4, 5]].tolist() == [0, 0, 0], "the likeliest, an unlikely one, and one without a region"
+    assert found[1] == found[3] >= 2
+    assert found[2] >= 2
+    assert found[2] != found[1]
+    assert found[[6, 7]].tolist() == [1, 1], "one within the other"
+    chain = {0: corners(0, 0, 0.4, 1), 1: corners(0.6, 0, 1, 1), 2: corners(0.2, 0, 0.8, 1)}
+    assert part_of(pairs, chain)[:3].tolist() == [0, 0, 0], "the third overlaps both"
 
 
 def test_versions_come_back_from_their_file(tmp_path):

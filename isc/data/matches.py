@@ -59,6 +59,10 @@ class Matches:
         """Return one number per pair [M]; numbers are equal if and only if query and reference are."""
         return self.query * len(self.reference_ids) + self.reference
 
+    def ids(self, row: int) -> tuple[str, str]:
+        """Return the ids of a pair's query and reference."""
+        return self.query_ids[self.query[row]], self.reference_ids[self.reference[row]]
+
     def pair(self, row: int) -> str:
         return f"{self.query_ids[self.query[row]]},{self.reference_ids[self.reference[row]]}"
 

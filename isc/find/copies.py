@@ -31,9 +31,9 @@ from isc.find.verdicts import OTHER_MODEL, judge_of, verdict_of
 from isc.find.videos import joined, suspect_files
 from isc.match.flags import COLUMN, NO_PIXELS, flags_of
 from isc.match.verification.alignment import Alignment
-from isc.match.verification.compare import verify
+from isc.match.verification.compare import Verified, verify
 from isc.match.verification.feature_store import FeatureStore
-from isc.match.verification.versions import picture_by_pixels
+from isc.match.verification.versions import are_sure, part_of, picture_by_pixels
 from isc.model.download import cache_folder
 from isc.photos.views import parse_views
 from isc.runtime.cpus import worker_count
@@ -147,13 +147,19 @@ def _compared(
             squared[rows],
             verified.evidence,
             unrelated=None if unrelated is None else unrelated[rows],
-            suspect=pairs.query[rows],
+            suspect=_part_of(fused, verified),
             picture=picture_by_pixels(fused, photos, store=store, workers=count),
             suspects=suspects,
             photos=known,
         )
     same = _same_files(states, files, pairs)
     return _Compared(pairs, probability, evidence, alignments, same, judge.calibrated)
+
+
+def _part_of(pairs: Pairs, verified: Verified) -> npt.NDArray[np.int64]:
+    """Return the number of the part of its suspect that each pair shows."""
+    sure = are_sure(verified.evidence[:, COLUMN["log_nfa"]], verified.evidence[:, COLUMN["agreement"]])
+    return part_of(pairs, {row: one.query_region for row, one in verified.alignments.items() if sure[row]})
 
 
 def _described(

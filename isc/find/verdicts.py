@@ -66,9 +66,9 @@ class Judge:
     ) -> Floats:
         """Return the probability [P] that each pair is a copy and its photo.
 
-        `suspects` and `photos` are the sizes of the two sets, `suspect` [P] is the number of each pair's suspect, None
-        if each pair stands alone, `picture` [P] the number of the picture of which its photo is a version, None if each
-        is its own. `distance` [P] is squared, `unrelated` [P] is each pair's
+        `suspects` and `photos` are the sizes of the two sets, `suspect` [P] is the number of each pair's suspect, or of
+        the part of it that shows the photo, None if each pair stands alone, `picture` [P] the number of the picture of
+        which its photo is a version, None if each is its own. `distance` [P] is squared, `unrelated` [P] is each pair's
         `unrelated_distance` of the suspect, `evidence` [P, E] is NaN for pairs whose pixels could not be compared: they
         have at most the probability of a pair of their distance whose pixels disagree.
         """

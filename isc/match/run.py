@@ -153,7 +153,8 @@ def _calibrated(
         return None
     from isc.evaluate.calibration.apply import apply
 
-    unrelated, picture = None, None if found is None else found.picture
+    unrelated = None
+    picture, part = (None, None) if found is None else (found.picture, found.part)
     if stored.calibration.unrelated is not None:
         if found is None or sets is None:
             raise InputError(
@@ -168,5 +169,11 @@ def _calibrated(
         vectors, row = found.sets.references.vectors, found.pairs.reference_row
         picture = picture_by_distance(matches, vectors, row, unrelated)
     return apply(
-        stored, matches, queries=made.queries, references=made.references, unrelated=unrelated, picture=picture
+        stored,
+        matches,
+        queries=made.queries,
+        references=made.references,
+        unrelated=unrelated,
+        picture=picture,
+        part=part,
     )

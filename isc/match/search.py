@@ -40,7 +40,8 @@ class SearchResult:
     """The best pairs of `sets`; if pixels were compared, also the evidence by (query, reference) id, and problems.
 
     `flags` [M] says of each pair why its probability may not hold, see `isc.match.flags.pair_flags`; `picture` [M] is
-    the number of the picture that its reference shows, see `isc.evaluate.calibration.versions`.
+    the number of the picture that its reference shows, `part` [M] that of the part of its query that shows it, see
+    `isc.match.verification.versions`.
     """
 
     pairs: ImagePairs
@@ -49,6 +50,7 @@ class SearchResult:
     problems: Sequence[Problem] = ()
     flags: npt.NDArray[np.object_] | None = None
     picture: IntArray | None = None
+    part: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     from isc.match.verification.device_compare import device_for
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
-    from isc.match.verification.versions import picture_by_pixels
+    from isc.match.verification.versions import are_sure, part_of, picture_by_pixels
 
     pictures, compared = verification.pictures, verification.options
     store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
@@ -114,7 +116,10 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     _log_problems(problems, looked.verified.not_compared, len(candidates))
     flags = pair_flags(pairs.matches, candidates, looked.verified.evidence)
     picture = picture_by_pixels(pairs.matches, pictures.references, store=store, workers=compared.workers)
-    return SearchResult(pairs, sets, evidence, problems, flags, picture)
+    told = {row: one for row in range(len(pairs.matches)) if (one := evidence.get(pairs.matches.ids(row)))}
+    sure = are_sure(*(np.array([getattr(one, name) for one in told.values()]) for name in ("log_nfa", "agreement")))
+    regions = {row: one.query_region for (row, one), held in zip(told.items(), sure, strict=True) if held}
+    return SearchResult(pairs, sets, evidence, problems, flags, picture, part_of(pairs.matches, regions))
 
 
 def _with_query_views(

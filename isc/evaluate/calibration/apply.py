@@ -24,8 +24,8 @@ COLUMNS = ("query_id", "reference_id", "score", "probability", "accepted")
 class Applied:
     """The pairs of a run, their probabilities [M], and `accepted` [M]: those at or above the wanted threshold.
 
-    `prior` is the share of copies that was estimated for the run, and its number of references; `picture` [M] as in
-    `apply`.
+    `prior` is the share of copies that was estimated for the run, and its number of references; `picture` and `part`
+    [M] as in `apply`.
     """
 
     stored: CalibrationFile
@@ -34,6 +34,7 @@ class Applied:
     accepted: npt.NDArray[np.bool_]
     prior: Prior
     picture: npt.NDArray[np.int64] | None
+    part: npt.NDArray[np.int64] | None
 
 
 def apply(
@@ -44,20 +45,21 @@ def apply(
     references: int,
     unrelated: Floats | None = None,
     picture: npt.NDArray[np.int64] | None = None,
+    part: npt.NDArray[np.int64] | None = None,
 ) -> Applied:
     """Calibrate the scores of a run, and accept the pairs at or above the wanted threshold.
 
     `queries` and `references` are the sizes of the run's sets, which may differ from those of the fit. `unrelated` [M]
     is each pair's distance of the query to unrelated pictures, if the calibration has some; `picture` [M] is the number
-    of the picture of which its reference is a version, None if each is its own. No pair is accepted if the wanted
-    precision was never reached.
+    of the picture of which its reference is a version, None if each is its own, `part` [M] that of the part of its
+    query, None if each is the whole. No pair is accepted if the wanted precision was never reached.
     """
     calibration = stored.calibration
-    fitted = calibration.fitted(matches.score, unrelated, matches.query, picture)
+    fitted = calibration.fitted(matches.score, unrelated, matches.query if part is None else part, picture)
     probability, prior = corrected(fitted, calibration.prior, queries=queries, references=references)
     threshold = calibration.wanted.threshold
     accepted = np.zeros(len(matches), bool) if threshold is None else probability >= threshold
-    return Applied(stored, matches, probability, accepted, prior, picture)
+    return Applied(stored, matches, probability, accepted, prior, picture, part)
 
 
 def write_probabilities(path: Path, applied: Applied) -> None:
@@ -137,7 +139,8 @@ def _doubts(applied: Applied) -> Iterator[str]:
     if here > FAR * fitted:
         yield f"{here:,} references, fitted with {fitted:,}"
     shown = applied.matches.reference if applied.picture is None else applied.picture
-    pictures = np.unique(np.column_stack([applied.matches.query, shown])[applied.accepted], axis=0)
+    query = applied.matches.query if applied.part is None else applied.part
+    pictures = np.unique(np.column_stack([query, shown])[applied.accepted], axis=0)
     more = int((np.bincount(pictures[:, 0]) - 1).clip(0).sum())
     if more >= LEAST_MORE and more > MORE * len(pictures):
         yield (

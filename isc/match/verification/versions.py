@@ -1,11 +1,17 @@
-"""Versions among the candidates of a query, by their pixels; see `isc.evaluate.calibration.versions`."""
+"""Which references of a query speak against one another, by their pixels.
+
+Versions of one picture do not (`isc.evaluate.calibration.versions`), and neither do references that a query shows side
+by side, such as the photos of a collage: each part of a query has rivals of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +30,8 @@ WHOLE = 0.97  # share of a picture that is as good as all of it, since edges are
 AGREEING = 0.7  # agreement over the whole of either picture from which one is a version, perhaps a crop, of the other
 PARTLY_AGREEING = 0.9  # agreement over a part of both from which they are: more than two shots of one thing have
 CONTRADICTING = 0.05  # contradiction from which they are not
+OVERLAPPING = 0.2  # share of the smaller of two regions from which they are one part of a query
+GRID = 64  # squares a side on which regions are compared
 LOOKS = replace(AS_PHOTOS, comparing="comparing likely references")
 
 
@@ -62,3 +70,45 @@ def picture_by_pixels(
         return are_versions(found.evidence)[row.reshape(-1)]
 
     return picture_of(pairs, pairs.score >= LEAST, same)
+
+
+def are_sure(log_nfa: npt.NDArray[np.floating], agreement: npt.NDArray[np.floating]) -> Mask:
+    """Return which pairs [P] show the same beyond doubt, so that their region can be a part of its own."""
+    return np.asarray((log_nfa >= SIGNIFICANT) & (agreement >= AGREEING))
+
+
+def part_of(pairs: Matches, regions: Mapping[int, npt.NDArray[np.float64]]) -> IntArray:
+    """Return the number of the part of its query that each pair [P] shows; pairs of two parts are no rivals.
+
+    `regions` are the regions in the query, corners [K, 2] as fractions, of pairs that `are_sure`, by row. Those that
+    overlap are one part. All other pairs are of the part of the likeliest pair, which has the number of the query.
+    """
+    part, free = pairs.query.copy(), len(pairs.query_ids)
+    rows = [row for row in regions if pairs.score[row] >= LEAST]
+    rows.sort(key=lambda row: (pairs.query[row], -pairs.score[row], pairs.reference[row]))
+    for _, of_query in groupby(rows, key=lambda row: int(pairs.query[row])):
+        group = list(of_query)
+        for others in _connected([_squares(regions[row]) for row in group])[1:]:
+            part[[group[at] for at in others]] = free
+            free += 1
+    return part
+
+
+def _connected(regions: Sequence[Mask]) -> list[list[int]]:
+    """Return the numbers of the regions in groups that overlap, directly or by others; the group of 0 comes first."""
+    groups: list[list[int]] = []
+    for at, region in enumerate(regions):
+        touched = [group for group in groups if any(_overlap(region, regions[other]) for other in group)]
+        groups = [group for group in groups if group not in touched] + [sorted([*chain(*touched), at])]
+    return sorted(groups)
+
+
+def _overlap(one: Mask, other: Mask) -> bool:
+    return bool((one & other).sum() >= OVERLAPPING * max(1, min(one.sum(), other.sum())))
+
+
+def _squares(region: npt.NDArray[np.float64]) -> Mask:
+    """Return the squares of a grid over the query that a region covers [GRID, GRID]."""
+    covered = np.zeros((GRID, GRID), np.uint8)
+    cv2.fillConvexPoly(covered, np.round(region * GRID - 0.5).astype(np.int32), 1)
+    return covered > 0

@@ -24,7 +24,7 @@ from isc.match.flags import COLUMN, flags_of
 from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.feature_store import PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
-from isc.match.verification.versions import LEAST, are_versions
+from isc.match.verification.versions import LEAST, are_sure, are_versions, part_of
 from isc.serve.forgetting import drop_other_indexes, forget_removed
 from isc.serve.kinds import ImageState, Kind
 from isc.serve.living import Near
@@ -136,7 +136,7 @@ class CopyProvider(Provider):
         known = self._known(list(nearest))
         features = {number: one for number, one in self._features(known).items() if one is not None}
         compared = {number: compare(picture.examined.features, other) for number, other in features.items()}
-        judged = self._by_pixels(nearest, known, features, {number: told for number, (told, _) in compared.items()})
+        judged = self._by_pixels(nearest, known, features, compared)
         judged |= self._by_distance({number: nearest[number] for number in known if number not in compared})
         found = [_match(number, nearest[number][0], judged[number], compared.get(number)) for number in known]
         told = sorted((one for one in found if one.verdict != "none"), key=lambda one: -one.score)
@@ -173,14 +173,14 @@ class CopyProvider(Provider):
         nearest: Mapping[int, tuple[float, float]],
         known: Mapping[int, Known],
         features: Mapping[int, LocalFeatures],
-        told: Mapping[int, Evidence],
+        compared: Mapping[int, tuple[Evidence, Alignment | None]],
     ) -> dict[int, Judged]:
-        """Judge the candidates of one picture by their evidence, `told`, all by number."""
-        if not told:
+        """Judge the candidates of one picture by their evidence and alignment, all by number."""
+        if not compared:
             return {}
-        numbers = list(told)
+        numbers = list(compared)
         distance, unrelated = np.array([nearest[number] for number in numbers]).T
-        evidence = np.stack(list(told.values()))
+        evidence = np.stack([told for told, _ in compared.values()])
         fused = self._judge.fusion.probability(distance**2, evidence)
 
         def same(one: IntArray, other: IntArray) -> Mask:
@@ -195,11 +195,14 @@ class CopyProvider(Provider):
         ids = np.array([known[number].sha256 for number in numbers], object)
         pairs = Matches(np.array(["picture"], object), ids, query, np.arange(len(numbers)), fused)
         shows = picture_of(pairs, fused >= LEAST, same)
+        sure = are_sure(evidence[:, COLUMN["log_nfa"]], evidence[:, COLUMN["agreement"]])
+        aligned = enumerate(alignment for _, alignment in compared.values())
+        regions = {at: one.query_region for at, one in aligned if one is not None and sure[at]}
         found = self._judge.probabilities(
             distance**2,
             evidence,
             unrelated=unrelated if self._judge.compares_unrelated else None,
-            suspect=query,
+            suspect=part_of(pairs, regions),
             picture=shows,
             suspects=1,
             photos=max(1, len(self._context.index)),
