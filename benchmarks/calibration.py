@@ -33,7 +33,7 @@ from isc.search.unrelated import unrelated_distance
 
 SHARES = (None, 0.1, 0.02)  # of the queries that have a copy; None: as they are
 DRAWS = 10
-COLUMNS = ("unrelated", "picture", "part")  # of a run, with a value for each pair
+COLUMNS = ("unrelated", "picture", "part", "log_nfa")  # of a run, with a value for each pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Run:
     """Predictions of judged queries with their truth and origin.
 
     `unrelated` [M] is of each pair's query, or None; `picture` [M] says which references are versions of one picture,
-    `part` [M] which part of its query each pair shows.
+    `part` [M] which part of its query each pair shows, `log_nfa` [M] how it is aligned.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Run:
     unrelated: npt.NDArray[np.float64] | None
     picture: npt.NDArray[np.int64] | None = None
     part: npt.NDArray[np.int64] | None = None
+    log_nfa: npt.NDArray[np.float64] | None = None
 
     def with_share(self, share: float | None, seed: int) -> "Run":
         """Leave out queries with a copy at random, until `share` of the queries have one."""
@@ -89,30 +90,24 @@ def read(text: str, calibration: str = MODEL) -> Run:
         row = {query: at for at, query in enumerate(own.ids)}
         rows = np.array([row[query] for query in matches.query_ids])
         unrelated = unrelated_distance(own.vectors[rows], stored.calibration.unrelated)[matches.query]
-    return Run(
-        name,
-        matches,
-        truth,
-        made,
-        stored,
-        unrelated,
-        read_versions(Path(folder), matches),
-        parts(Path(folder), matches),
-    )
+    picture = read_versions(Path(folder), matches)
+    return Run(name, matches, truth, made, stored, unrelated, picture, *aligned(Path(folder), matches))
 
 
-def parts(run: Path, matches: Matches) -> npt.NDArray[np.int64] | None:
-    """Return the part of its query that each pair [M] shows, by the run's evidence.jsonl; None if there is none."""
+def aligned(run: Path, matches: Matches) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | tuple[None, None]:
+    """Return the part of its query that each pair [M] shows, and its log_nfa, by the run's evidence.jsonl, if any."""
     if not (run / "evidence.jsonl").is_file():
-        return None
+        return None, None
     lines = map(json.loads, (run / "evidence.jsonl").read_text(encoding="utf-8").splitlines())
     told = {(line["query_id"], line["reference_id"]): line for line in lines}
-    regions = {}
+    regions, log_nfa = {}, np.full(len(matches), np.nan)
     for row in range(len(matches)):
-        line = told.get(matches.ids(row))
-        if line is not None and are_sure(np.array(line["log_nfa"]), np.array(line["agreement"])):
+        if (line := told.get(matches.ids(row))) is None:
+            continue
+        log_nfa[row] = line["log_nfa"]
+        if are_sure(np.array(line["log_nfa"]), np.array(line["agreement"])):
             regions[row] = np.array(line["query_region"])
-    return part_of(matches, regions)
+    return part_of(matches, regions), log_nfa
 
 
 def row(run: Run, share: float | None) -> dict[str, object]:

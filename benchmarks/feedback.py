@@ -30,10 +30,11 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from benchmarks import save
-from benchmarks.calibration import parts
+from benchmarks.calibration import aligned
 from isc.cli.main import main as isc
 from isc.data.csv_files import read_ground_truth, read_predictions
 from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.calibration.chance import by_alignment
 from isc.evaluate.calibration.files import Calibration, read_calibration
 from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import read_made
@@ -70,21 +71,28 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """All pairs of a run by their fused score, and what else their probabilities depend on, see `apply`."""
+
+    pairs: Matches
+    picture: npt.NDArray[np.int64]
+    part: npt.NDArray[np.int64]
+    log_nfa: Floats
+
+
+@dataclass(frozen=True)
 class Collection:
     """The suggestions of a judge's queries, and the number of its references.
 
-    `every` are all pairs of the run, with the numbers of the picture that each reference shows and of the part of the
-    query that shows it, and `told` [S] the rows of the suggestions among them: a probability depends on the query's
-    other pairs, too.
+    `every` are all pairs of the run, and `told` [S] the rows of the suggestions among them: a probability depends on
+    the query's other pairs, too.
     """
 
     name: str
     pairs: list[Pair]
     queries: list[str]
     references: int
-    every: Matches
-    picture: npt.NDArray[np.int64]
-    part: npt.NDArray[np.int64]
+    every: Scored
     told: list[int]
 
 
@@ -103,9 +111,7 @@ class Run:
     folder: Path
     truth_path: Path
     truth: GroundTruth
-    pairs: Matches
-    picture: npt.NDArray[np.int64]
-    part: npt.NDArray[np.int64]
+    every: Scored
     aligned: list[dict[str, Any]]
     references: int
 
@@ -120,18 +126,18 @@ def read(text: str) -> Run:
     pairs = pairs.take(truth.judged(pairs))
     shown = read_versions(folder, pairs)
     picture = pairs.reference if shown is None else shown
-    shown_parts = parts(folder, pairs)
-    part = pairs.query if shown_parts is None else shown_parts
-    return Run(name, folder, truth_path, truth, pairs, picture, part, lines, made.references)
+    part, log_nfa = aligned(folder, pairs)
+    assert part is not None and log_nfa is not None, "a run of the matching track"  # noqa: PT018
+    return Run(name, folder, truth_path, truth, Scored(pairs, picture, part, log_nfa), lines, made.references)
 
 
 def collection_of(run: Run, base: Calibration) -> Collection:
     """Return the pairs that the provider of copies tells with this calibration."""
     aligned = {(line["query_id"], line["reference_id"]): line for line in run.aligned}
-    shown = probabilities(base, run.pairs, run.picture, run.part, run.references)
+    shown = probabilities(base, run.every, run.references)
     pairs, rows = [], []
-    for row in range(len(run.pairs)):
-        pair = run.pairs.query_ids[run.pairs.query[row]], run.pairs.reference_ids[run.pairs.reference[row]]
+    for row in range(len(shown)):
+        pair = run.every.pairs.ids(row)
         if (line := aligned.get(pair)) is None:
             continue
         told = np.full(len(COLUMN), np.nan, np.float32)
@@ -141,8 +147,7 @@ def collection_of(run: Run, base: Calibration) -> Collection:
             facts = (line["score"], float(shown[row]), line["distance"], verdict, pair in run.truth.pairs)
             pairs.append(Pair(*pair, *facts))
             rows.append(row)
-    queries = sorted(run.truth.queries)
-    return Collection(run.name, pairs, queries, run.references, run.pairs, run.picture, run.part, rows)
+    return Collection(run.name, pairs, sorted(run.truth.queries), run.references, run.every, rows)
 
 
 def _shipped() -> Calibration:
@@ -151,20 +156,16 @@ def _shipped() -> Calibration:
     return found
 
 
-def probabilities(
-    calibration: Calibration,
-    pairs: Matches,
-    picture: npt.NDArray[np.int64],
-    part: npt.NDArray[np.int64],
-    references: int,
-) -> Floats:
+def probabilities(calibration: Calibration, every: Scored, references: int) -> Floats:
     """Return the probabilities [M] of all pairs as the provider of copies computes them: picture by picture."""
-    fitted = calibration.fitted(pairs.score, None, part, picture)
+    pairs, chance = every.pairs, by_alignment(every.log_nfa)
+    fitted = calibration.fitted(pairs.score, None, every.part, every.picture)
     found = np.empty(len(pairs))
     order = np.argsort(pairs.query, kind="stable")
     first = np.flatnonzero(np.diff(pairs.query[order], prepend=-1))
     for rows in np.split(order, first[1:]):
-        found[rows], _ = corrected(fitted[rows], calibration.prior, queries=1, references=references)
+        of_picture = {"queries": 1, "references": references, "chance": chance[rows]}
+        found[rows], _ = corrected(fitted[rows], calibration.prior, **of_picture)
     return found
 
 
@@ -305,7 +306,7 @@ def row(before: str, runs: Sequence[Run], base: Calibration) -> dict[str, object
     rest, after = [], []
     references = sum(one.references for one in collections)
     for one in collections:
-        anew = probabilities(new or base, one.every, one.picture, one.part, references)
+        anew = probabilities(new or base, one.every, references)
         for pair, row in zip(one.pairs, one.told, strict=True):
             if (query := f"{one.name} {pair.query}") not in half:
                 rest.append(replace(pair, query=query))

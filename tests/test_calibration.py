@@ -17,6 +17,7 @@ from isc.data.matches import GroundTruth, Matches
 from isc.errors import InputError
 from isc.evaluate.bootstrap import bootstrap, interval
 from isc.evaluate.calibration.apply import apply, judged, precision_of_cut, warning, write_probabilities
+from isc.evaluate.calibration.chance import by_alignment, by_distance
 from isc.evaluate.calibration.files import Calibration, CalibrationFile, calibration_for, read_calibration
 from isc.evaluate.calibration.fit import LabelledRun, fit
 from isc.evaluate.calibration.maps import (
@@ -38,7 +39,12 @@ from isc.evaluate.calibration.prior import ASSUMED, Prior, estimated, shifted
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, ScoreOrigin
 from isc.evaluate.calibration.thresholds import PRECISIONS, Threshold, find_thresholds, held_out
 from isc.evaluate.metrics import evaluate, wilson
+from isc.find.verdicts import judge_of
+from isc.match.verification.alignment import compare
+from isc.match.verification.features import local_features
+from isc.photos.decode import read_image
 from isc.search.unrelated import NEAREST, unrelated_distance
+from tests.conftest import SAMPLE
 
 QUERIES, COPIES, PER_QUERY = 150, 90, 6
 MADE = ScoreOrigin(
@@ -360,6 +366,28 @@ def test_few_references_raise_no_probability_and_many_lower_them():
     fitted, probability = Prior(0.5, 200), np.array([0.2, 0.9])
     np.testing.assert_allclose(shifted(probability, fitted, Prior(0.5, 3)), probability)
     assert (shifted(probability, fitted, Prior(0.5, 2000)) < probability).all()
+
+
+def test_many_references_lower_only_what_chance_can_make():
+    fitted, many, probability = Prior(0.5, 200), Prior(0.5, 200_000_000), np.array([0.99] * 4)
+    chance = by_alignment(np.array([np.nan, 4.0, 8.0, 12.0]))
+    assert chance.tolist() == [1, 1, 0.5, 0]
+    found = shifted(probability, fitted, many, chance)
+    odds = found / (1 - found) / 99
+    np.testing.assert_allclose(odds, [1e-6, 1e-6, 1e-3, 1])
+    np.testing.assert_allclose(by_distance(np.array([0.1, 0.6, 0.9, 1.2, 2.0]), np.full(5, 1.5)), [0, 0, 0.5, 1, 1])
+
+
+def test_a_sure_copy_is_one_among_a_million_photos_too():
+    """The prior of each photo more made it "perhaps, 0.67" at a million, and "none" at ten million."""
+    judge, own = judge_of("isc_small"), local_features(read_image(SAMPLE / "S003.jpg"))
+    told, _ = compare(local_features(read_image(SAMPLE / "S003.jpg")[20:, 30:]), own)
+    options = {"unrelated": np.array([1.5]), "suspect": np.array([0]), "suspects": 1}
+    for photos in (1_000, 1_000_000, 1_000_000_000):
+        assert judge.probabilities(np.array([0.8]), told[None], photos=photos, **options)[0] > 0.95
+        assert judge.probabilities(np.array([0.2]), photos=photos, **options)[0] > 0.95
+    far, near = (judge.probabilities(np.array([1.1]), photos=photos, **options)[0] for photos in (1_000_000, 1_000))
+    assert far < 0.1 < near
 
 
 @pytest.mark.parametrize("wrong", [(0, 5), (-1, 5), (float("nan"), 5), (float("inf"), 5), (0.5, 0)])

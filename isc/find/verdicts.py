@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.model_files import beside_model
+from isc.evaluate.calibration.chance import by_alignment, by_distance
 from isc.evaluate.calibration.files import FILES, Calibration, read_calibration
 from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, WEIGHTS
@@ -75,12 +76,16 @@ class Judge:
         found = self.fusion.probability(distance, evidence)
         if self.by_pixels is not None and evidence is not None:
             fitted = self.by_pixels.fitted(found, None, suspect, picture)
-            found, _ = corrected(fitted, self.by_pixels.prior, queries=suspects, references=photos)
+            chance = by_alignment(evidence[:, COLUMN["log_nfa"]])
+            found, _ = corrected(fitted, self.by_pixels.prior, queries=suspects, references=photos, chance=chance)
         if self.by_distance is not None and self.compares_unrelated == (unrelated is not None):
             alone = np.isnan(evidence).all(axis=1) if evidence is not None else np.ones(len(distance), bool)
             fitted = self.by_distance.fitted(-distance, unrelated, suspect, picture)
-            by_distance, _ = corrected(fitted[alone], self.by_distance.prior, queries=suspects, references=photos)
-            found[alone] = by_distance if evidence is None else np.minimum(by_distance, found[alone])
+            chance = np.ones(len(distance)) if unrelated is None else by_distance(distance, unrelated)
+            far, _ = corrected(
+                fitted[alone], self.by_distance.prior, queries=suspects, references=photos, chance=chance[alone]
+            )
+            found[alone] = far if evidence is None else np.minimum(far, found[alone])
         return found
 
 

@@ -154,7 +154,7 @@ def _calibrated(
     from isc.evaluate.calibration.apply import apply
 
     unrelated = None
-    picture, part = (None, None) if found is None else (found.picture, found.part)
+    picture, part, log_nfa = (None, None, None) if found is None else (found.picture, found.part, found.log_nfa)
     if stored.calibration.unrelated is not None:
         if found is None or sets is None:
             raise InputError(
@@ -176,4 +176,5 @@ def _calibrated(
         unrelated=unrelated,
         picture=picture,
         part=part,
+        log_nfa=log_nfa,
     )

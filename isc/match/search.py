@@ -41,7 +41,7 @@ class SearchResult:
 
     `flags` [M] says of each pair why its probability may not hold, see `isc.match.flags.pair_flags`; `picture` [M] is
     the number of the picture that its reference shows, `part` [M] that of the part of its query that shows it, see
-    `isc.match.verification.versions`.
+    `isc.match.verification.versions`; `log_nfa` [M] that of its alignment, NaN without one.
     """
 
     pairs: ImagePairs
@@ -51,6 +51,7 @@ class SearchResult:
     flags: npt.NDArray[np.object_] | None = None
     picture: IntArray | None = None
     part: IntArray | None = None
+    log_nfa: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     told = {row: one for row in range(len(pairs.matches)) if (one := evidence.get(pairs.matches.ids(row)))}
     sure = are_sure(*(np.array([getattr(one, name) for one in told.values()]) for name in ("log_nfa", "agreement")))
     regions = {row: one.query_region for (row, one), held in zip(told.items(), sure, strict=True) if held}
-    return SearchResult(pairs, sets, evidence, problems, flags, picture, part_of(pairs.matches, regions))
+    log_nfa = np.full(len(pairs.matches), np.nan)
+    log_nfa[list(told)] = [one.log_nfa for one in told.values()]
+    return SearchResult(pairs, sets, evidence, problems, flags, picture, part_of(pairs.matches, regions), log_nfa)
 
 
 def _with_query_views(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from isc.data.csv_files import write_csv
 from isc.data.matches import GroundTruth, Matches
+from isc.evaluate.calibration.chance import by_alignment, by_distance
 from isc.evaluate.calibration.files import Calibration, CalibrationFile
 from isc.evaluate.calibration.prior import Floats, Prior, corrected
 from isc.evaluate.metrics import reliability
@@ -46,17 +47,24 @@ def apply(
     unrelated: Floats | None = None,
     picture: npt.NDArray[np.int64] | None = None,
     part: npt.NDArray[np.int64] | None = None,
+    log_nfa: npt.NDArray[np.floating] | None = None,
 ) -> Applied:
     """Calibrate the scores of a run, and accept the pairs at or above the wanted threshold.
 
     `queries` and `references` are the sizes of the run's sets, which may differ from those of the fit. `unrelated` [M]
     is each pair's distance of the query to unrelated pictures, if the calibration has some; `picture` [M] is the number
     of the picture of which its reference is a version, None if each is its own, `part` [M] that of the part of its
-    query, None if each is the whole. No pair is accepted if the wanted precision was never reached.
+    query, None if each is the whole, `log_nfa` [M] that of each pair's alignment, NaN or None without one. No pair is
+    accepted if the wanted precision was never reached.
     """
     calibration = stored.calibration
     fitted = calibration.fitted(matches.score, unrelated, matches.query if part is None else part, picture)
-    probability, prior = corrected(fitted, calibration.prior, queries=queries, references=references)
+    chance: Floats | float = 1.0
+    if log_nfa is not None:
+        chance = by_alignment(log_nfa)
+    elif unrelated is not None:
+        chance = by_distance(0.0 - matches.score, unrelated)
+    probability, prior = corrected(fitted, calibration.prior, queries=queries, references=references, chance=chance)
     threshold = calibration.wanted.threshold
     accepted = np.zeros(len(matches), bool) if threshold is None else probability >= threshold
     return Applied(stored, matches, probability, accepted, prior, picture, part)
