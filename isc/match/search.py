@@ -89,7 +89,7 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     from isc.match.verification.device_compare import device_for
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
-    from isc.match.verification.versions import are_sure, part_of, picture_by_pixels
+    from isc.match.verification.versions import picture_by_pixels
 
     pictures, compared = verification.pictures, verification.options
     store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
@@ -117,12 +117,21 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     _log_problems(problems, looked.verified.not_compared, len(candidates))
     flags = pair_flags(pairs.matches, candidates, looked.verified.evidence)
     picture = picture_by_pixels(pairs.matches, pictures.references, store=store, workers=compared.workers)
-    told = {row: one for row in range(len(pairs.matches)) if (one := evidence.get(pairs.matches.ids(row)))}
-    sure = are_sure(*(np.array([getattr(one, name) for one in told.values()]) for name in ("log_nfa", "agreement")))
-    regions = {row: one.query_region for (row, one), held in zip(told.items(), sure, strict=True) if held}
-    log_nfa = np.full(len(pairs.matches), np.nan)
-    log_nfa[list(told)] = [one.log_nfa for one in told.values()]
-    return SearchResult(pairs, sets, evidence, problems, flags, picture, part_of(pairs.matches, regions), log_nfa)
+    return SearchResult(pairs, sets, evidence, problems, flags, picture, *_parts(pairs.matches, evidence))
+
+
+def _parts(
+    pairs: Matches, evidence: Mapping[tuple[str, str], PairEvidence]
+) -> tuple[IntArray, npt.NDArray[np.float64]]:
+    """Return the number of the part of its query that each pair [M] shows, and its log_nfa, NaN without evidence."""
+    from isc.match.verification.versions import are_sure, part_of
+
+    log_nfa, agreement = np.full((2, len(pairs)), np.nan)
+    told = {row: one for row in range(len(pairs)) if (one := evidence.get(pairs.ids(row)))}
+    for row, one in told.items():
+        log_nfa[row], agreement[row] = one.log_nfa, one.agreement
+    sure = are_sure(log_nfa, agreement)
+    return part_of(pairs, {row: one.query_region for row, one in told.items() if sure[row]}), log_nfa
 
 
 def _with_query_views(
