@@ -20,6 +20,7 @@ from isc.data.matches import Matches
 
 FIRST = 5  # better references of the query with which a reference is compared, at most
 NEAR = 0.2  # share of the squared distance to unrelated pictures up to which two references are versions
+LIKELY = 0.8  # share of it below which a reference is likely enough to be compared with others
 BLOCK = 1 << 16  # pairs of references whose descriptors are compared at a time
 FILE, COLUMNS = "versions.csv", ("query_id", "reference_id", "version_of")
 
@@ -68,7 +69,7 @@ def picture_by_distance(
             apart[part] = np.einsum("ij,ij->i", difference, difference)
         return np.asarray((apart <= NEAR * unrelated[one]) & (apart < np.minimum(distance[one], distance[other])))
 
-    return picture_of(pairs, distance < unrelated, same)
+    return picture_of(pairs, distance < LIKELY * unrelated, same)
 
 
 def write_versions(path: Path, pairs: Matches, picture: IntArray) -> None:
