@@ -206,6 +206,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="isc-serve-") as folder:
                 rows += measure(one, Path(folder))
             save("serve", rows)
+    rows.sort(key=lambda row: (int(row["images"].replace(",", "")), row["workers"]))
+    save("serve", rows)
     save("serve_knee", knees(rows))
 
 
