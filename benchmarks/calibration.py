@@ -28,7 +28,7 @@ from isc.evaluate.calibration.fit import LabelledRun
 from isc.evaluate.calibration.score_origin import ScoreOrigin, read_made
 from isc.evaluate.calibration.versions import read_versions
 from isc.evaluate.metrics import reliability, wilson
-from isc.match.verification.versions import are_sure, part_of
+from isc.match.verification.rivals import are_sure, part_of
 from isc.search.unrelated import unrelated_distance
 
 SHARES = (None, 0.1, 0.02)  # of the queries that have a copy; None: as they are

@@ -21,7 +21,7 @@ from isc.evaluate.calibration.versions import NEAR
 from isc.find.verdicts import judge_of
 from isc.match.verification.alignment import compare
 from isc.match.verification.features import local_features
-from isc.match.verification.versions import are_versions
+from isc.match.verification.rivals import are_versions
 from isc.photos.decode import Pixels, read_image
 from isc.photos.folders import list_images
 

@@ -23,7 +23,7 @@ from isc.evaluate.calibration.versions import (
 )
 from isc.match.verification.alignment import compare
 from isc.match.verification.features import local_features
-from isc.match.verification.versions import are_versions, part_of, picture_by_pixels
+from isc.match.verification.rivals import are_versions, part_of, picture_by_pixels
 from isc.photos.decode import read_image
 from tests.conftest import SAMPLE
 

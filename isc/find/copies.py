@@ -33,7 +33,7 @@ from isc.match.flags import COLUMN, NO_PIXELS, flags_of
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.compare import Verified, verify
 from isc.match.verification.feature_store import FeatureStore
-from isc.match.verification.versions import are_sure, part_of, picture_by_pixels
+from isc.match.verification.rivals import are_sure, part_of, picture_by_pixels
 from isc.model.download import cache_folder
 from isc.photos.views import parse_views
 from isc.runtime.cpus import worker_count

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.model_files import beside_model
-from isc.evaluate.calibration.chance import by_alignment, by_distance
+from isc.evaluate.calibration.chance import SIGNIFICANT, by_alignment, by_distance
 from isc.evaluate.calibration.files import FILES, Calibration, read_calibration
 from isc.evaluate.calibration.prior import corrected
 from isc.evaluate.calibration.score_origin import DISTANCE, PROBABILITY, WEIGHTS
@@ -21,8 +21,7 @@ from isc.match.verification.fusion_files import fusion_for
 Floats = npt.NDArray[np.float64]
 
 SURE, POSSIBLE = 0.9, 0.5  # probabilities from which a pair is a copy, or may be one
-SIGNIFICANT = 12.0  # log_nfa from which pixels speak for a copy (chosen on dev judges, docs/results.md)
-AGREEING = 0.4  # agreement of the grey values from which they do
+AGREEING = 0.4  # agreement of the grey values from which significant alignments speak for a copy
 BEYOND_DOUBT = 40.0  # log_nfa from which they do without it: of small and of dark parts the grey values say little
 OTHER_MODEL = "uncalibrated"
 

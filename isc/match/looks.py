@@ -15,8 +15,9 @@ import numpy as np
 from isc.data.descriptors import Descriptors
 from isc.data.groups import rank_in_group
 from isc.data.ids import IntArray
+from isc.evaluate.calibration.chance import ALIGNED
 from isc.match.verification.compare import Verified
-from isc.match.verification.drawings import ALIGNED, FURTHER
+from isc.match.verification.drawings import FURTHER
 from isc.match.verification.quantities import EVIDENCE
 from isc.search.multi_view import ImagePairs, RowSearch, nearest_images, of_images
 

@@ -41,7 +41,7 @@ class SearchResult:
 
     `flags` [M] says of each pair why its probability may not hold, see `isc.match.flags.pair_flags`; `picture` [M] is
     the number of the picture that its reference shows, `part` [M] that of the part of its query that shows it, see
-    `isc.match.verification.versions`; `log_nfa` [M] that of its alignment, NaN without one.
+    `isc.match.verification.rivals`; `log_nfa` [M] that of its alignment, NaN without one.
     """
 
     pairs: ImagePairs
@@ -89,7 +89,7 @@ def _likeliest(sets: DescriptorSets, options: SearchOptions, verification: Verif
     from isc.match.verification.device_compare import device_for
     from isc.match.verification.feature_store import FeatureStore
     from isc.match.verification.rescore import scored
-    from isc.match.verification.versions import picture_by_pixels
+    from isc.match.verification.rivals import picture_by_pixels
 
     pictures, compared = verification.pictures, verification.options
     store = None if compared.features == NO_FEATURES else FeatureStore(_features_folder(compared.features))
@@ -124,7 +124,7 @@ def _parts(
     pairs: Matches, evidence: Mapping[tuple[str, str], PairEvidence]
 ) -> tuple[IntArray, npt.NDArray[np.float64]]:
     """Return the number of the part of its query that each pair [M] shows, and its log_nfa, NaN without evidence."""
-    from isc.match.verification.versions import are_sure, part_of
+    from isc.match.verification.rivals import are_sure, part_of
 
     log_nfa, agreement = np.full((2, len(pairs)), np.nan)
     told = {row: one for row in range(len(pairs)) if (one := evidence.get(pairs.ids(row)))}

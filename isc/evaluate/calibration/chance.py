@@ -1,4 +1,4 @@
-"""How far chance may have made a pair: only such wrong pairs grow with the number of references.
+"""Chance as a maker of wrong pairs, which alone grow in number with the references.
 
 A new reference is one more that may come near a query by chance. It adds nothing to pairs that chance cannot make:
 those whose alignment would occur by chance in one of 10¹² pairs, and those much nearer than unrelated pictures ever
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# log_nfa up to which chance explains an alignment wholly, and from which it cannot
-ALIGNED, SIGNIFICANT = 4.0, 12.0
+ALIGNED = 4.0  # log_nfa from which two pictures are aligned: by chance in one of 10,000 pairs
+SIGNIFICANT = 12.0  # log_nfa from which chance has no part in it (chosen on dev judges, docs/results.md)
 # squared distance of a pair as a share of that to unrelated pictures, below which chance has no part, and from which it
 # has all: of 3.9 million pairs of unrelated photos two are below 0.7, 22 below 0.8, 353 below 0.9, at least ten times
 # fewer for each 0.1 (two dev judges)

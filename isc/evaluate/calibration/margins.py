@@ -3,7 +3,7 @@
 A copy is nearer to its query than anything else. Photos of one kind of thing, dark photos and pages lie near one
 another: a query of them has several references at about the same distance, and the nearest says little. Versions of one
 picture, such as its sizes and crops, lie near one another too, but say no less for it: they count as one, where it is
-known which references are versions (isc.match.verification.versions).
+known which references are versions (isc.match.verification.rivals).
 """
 
 from __future__ import annotations

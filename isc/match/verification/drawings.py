@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.data.matches import Matches
+from isc.evaluate.calibration.chance import ALIGNED
 from isc.match.verification.features import LocalFeatures
 from isc.match.verification.quantities import EVIDENCE
 
 FURTHER = 3  # times the candidates of other queries
 COLOURLESS = 0.1  # chroma below which a query may be a drawing
 LIGHT = 0.5  # grey level that 5 % of it exceed at least: paper, and no photo of the night
-ALIGNED = 4.0  # log_nfa from which a photo is aligned: by chance in one of 10,000 pairs
 CERTAIN, AGREEING = 15.0, 0.35  # least log_nfa and agreement of a drawing: pages align with 25 and 0.14, 14 and 0.67
 # evidence of the pictures as they are
 OF_PHOTOS = [EVIDENCE.index(name) for name in ("colour_difference", "flat", "light")]

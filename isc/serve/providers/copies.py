@@ -24,7 +24,7 @@ from isc.match.flags import COLUMN, flags_of
 from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.feature_store import PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
-from isc.match.verification.versions import LEAST, are_sure, are_versions, part_of
+from isc.match.verification.rivals import LEAST, are_sure, are_versions, part_of
 from isc.serve.forgetting import drop_other_indexes, forget_removed
 from isc.serve.kinds import ImageState, Kind
 from isc.serve.living import Near

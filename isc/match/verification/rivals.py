@@ -1,7 +1,7 @@
-"""Which references of a query speak against one another, by their pixels.
+"""Rivals of a pair: the references of its query that speak against it, found by pixels.
 
-Versions of one picture do not (`isc.evaluate.calibration.versions`), and neither do references that a query shows side
-by side, such as the photos of a collage: each part of a query has rivals of its own.
+Versions of its picture do not (`isc.evaluate.calibration.versions`), and neither do references that the query shows
+beside it, such as the other photos of a collage: each part of a query has rivals of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from isc.data.ids import IntArray
 from isc.data.matches import Matches
+from isc.evaluate.calibration.chance import SIGNIFICANT
 from isc.evaluate.calibration.versions import Mask, picture_of
 from isc.match.verification.compare import Bars, compare_pairs
 from isc.match.verification.feature_store import FeatureStore
@@ -25,7 +26,6 @@ from isc.match.verification.tasks import AS_PHOTOS
 from isc.runtime.progress import progress
 
 LEAST = 0.1  # probability of a pair from which its reference is compared with better ones of the query
-SIGNIFICANT = 12.0  # log_nfa from which two pictures are aligned beyond doubt
 WHOLE = 0.97  # share of a picture that is as good as all of it, since edges are found to a pixel or two
 AGREEING = 0.7  # agreement over the whole of either picture from which one is a version, perhaps a crop, of the other
 PARTLY_AGREEING = 0.9  # agreement over a part of both from which they are: more than two shots of one thing have
