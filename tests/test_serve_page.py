@@ -34,6 +34,11 @@ PAGES = ("/", "/review", "/review?view=grid", "/review?kind=product", "/captions
          "/providers", "/login")  # fmt: skip
 LOOKS = ((360, "light"), (1300, "dark"), (3840, "light"))
 COPIES = 4
+# press Z as soon as the next card is there: a form that htmx does not know yet would be sent as a plain one
+UNDO_AT_ONCE = """addEventListener("htmx:afterSwap", () => {
+  addEventListener("htmx:afterSwap", () => { document.documentElement.dataset.undone = ""; }, {once: true});
+  setTimeout(() => document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "z", bubbles: true})));
+}, {once: true})"""
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +232,9 @@ def test_an_item_of_a_shop_is_shown_beside_the_picture_and_decided_by_keys(page,
     assert min(sizes) > 0
     assert page.locator(".pair.big .region polygon").count() == 1
     assert "Print of a fish, framed in oak" in page.locator("#question").inner_text()
+    page.evaluate(UNDO_AT_ONCE)
     page.keyboard.press("a")
-    page.wait_for_selector("#card:not(:has(form.decide))")
-    page.keyboard.press("z")
+    page.wait_for_selector("html[data-undone]")
     page.wait_for_selector(f"form.decide[data-suggestion='{first}']")
     votes = service.rows(sa.select(schema.vote.c.decision).where(schema.vote.c.suggestion_id == int(first)))
     assert [row.decision for row in votes] == ["accept", "undo"]

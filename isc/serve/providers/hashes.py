@@ -216,8 +216,9 @@ def _words(digits: str) -> Hashes:
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
-def _counted(words: Hashes) -> npt.NDArray[np.int64]:
-    """Return the number of set bits of each row [N, 4]."""
-    if hasattr(np, "bitwise_count"):
-        return np.asarray(np.bitwise_count(words).sum(axis=1, dtype=np.int64))
-    return np.asarray(np.unpackbits(words.view(np.uint8), axis=1).sum(axis=1, dtype=np.int64))
+def _counted(words: Hashes) -> npt.NDArray[np.uint16]:
+    """Return the number of set bits of each row [N, 4], 0…256."""
+    if not hasattr(np, "bitwise_count"):
+        return np.asarray(np.unpackbits(words.view(np.uint8), axis=1).sum(axis=1, dtype=np.uint16))
+    first, second, third, fourth = np.bitwise_count(words).T  # of 8 bits; a sum of two, at most 128, is too
+    return np.add(first + second, third + fourth, dtype=np.uint16)
