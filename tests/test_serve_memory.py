@@ -42,6 +42,7 @@ def _hashes(count):
 
 def test_the_table_grows_in_blocks_and_knows_each_picture_once(monkeypatch):
     monkeypatch.setattr(hashes, "BLOCK", 64)
+    monkeypatch.setattr(hashes, "COMPARED", 32)
     digits = _hashes(500)
     rows = list(zip(np.random.default_rng(4).permutation(5_000)[:500].tolist(), digits, strict=True))
     table = HashTable()
@@ -55,8 +56,18 @@ def test_the_table_grows_in_blocks_and_knows_each_picture_once(monkeypatch):
         assert table.near(one, within=0) == [(0, number)]
 
 
+def test_bits_that_differ_are_counted_up_to_all_256():
+    (digits,) = _hashes(1)
+    known, table = int(digits, 16), HashTable()
+    masks = [0, 1, 1 << 255, (1 << 64) - 1, (1 << 128) - 1, (1 << 256) - 2, (1 << 256) - 1]
+    table.add([(number, f"{known ^ mask:064x}") for number, mask in enumerate(masks)])
+    assert table.near(digits, within=256) == [(0, 0), (1, 1), (1, 2), (64, 3), (128, 4), (255, 5), (256, 6)]
+    assert table.near(digits, within=31) == [(0, 0), (1, 1), (1, 2)]
+
+
 def test_the_table_gives_up_rows_and_holds_nothing_of_them(monkeypatch):
     monkeypatch.setattr(hashes, "BLOCK", 16)
+    monkeypatch.setattr(hashes, "COMPARED", 8)
     digits = dict(enumerate(_hashes(100), 1))
     table, left = HashTable(), dict(digits)
     table.add(list(digits.items()))
