@@ -29,14 +29,17 @@ from isc.products.training_data import ProductData, product_data
 from isc.products.transcripts import Spoken, read_transcript
 from isc.words.ranking import Figure, ranking_figures, ranks_of_right
 
+LETTERS = tuple(one for one in NAMES if one != "meaning")
 CHOICES = {  # of evidence
-    "words alone": WORDS,
+    "words alone": tuple(one for one in WORDS if one in LETTERS),
+    "words alone, and what they mean": WORDS,
     "pixels, best region of any frame": ("best",),
     "pixels, mean of the three best frames": ("top",),
     "pixels, mean over time": ("mean",),
     "pixels, mean by attention": ("attention",),
     "pixels": PIXELS,
-    "pixels and words": NAMES,
+    "pixels and words": LETTERS,
+    "pixels, words and what they mean": NAMES,
 }
 SURE = 0.9  # a promised probability
 BASELINES = ("imagenet", "isc_small")
@@ -51,7 +54,7 @@ def held_clips(model: str, data: ProductData) -> list[Judged]:
     network = load_inference_model(model)
     shop = describe_whole(network, data.shop.pixels)
     cosines = best_of_pictures(describe_regions(network, data.held.pixels) @ shop.T, np.array(data.shop.items))
-    return simulated_clips(cosines, data.held.items, data.catalogue.items, count=CLIPS, seed=0)
+    return simulated_clips(cosines, data.held.items, data.catalogue.items, count=CLIPS, seed=0, sentences=True)
 
 
 def photo_row(name: str, model: str, data: ProductData) -> dict[str, str]:
@@ -135,7 +138,12 @@ def main() -> None:
             if trained or evidence == "pixels":
                 fusion = fit_fusion(simulated, use=use)
                 row = clip_row(
-                    fusion, looks, finder, given.clips, model="" if use == WORDS else name, evidence=evidence
+                    fusion,
+                    looks,
+                    finder,
+                    given.clips,
+                    model="" if evidence.startswith("words") else name,
+                    evidence=evidence,
                 )
                 table.append(row)
                 print(row, flush=True)

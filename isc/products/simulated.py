@@ -17,9 +17,15 @@ NONE, SAID, MISNAMED = 0.25, 0.6, 0.1  # shares of clips: item not in the shop; 
 
 
 def simulated_clips(
-    cosines: npt.NDArray[np.floating], items: Sequence[int], shop: Sequence[Item], *, count: int, seed: int
+    cosines: npt.NDArray[np.floating],
+    items: Sequence[int],
+    shop: Sequence[Item],
+    *,
+    count: int,
+    seed: int,
+    sentences: bool = False,
 ) -> list[Judged]:
-    """Return simulated clips with their evidence.
+    """Return simulated clips with their evidence, with `sentences` also of what texts mean (`ItemWords`).
 
     cosines [H, R, I] are those of regions of held photos with the items of the shop, and items [H] say what the photos
     show. A clip has one to five photos of an item, up to five of others between them, and in three of five clips a
@@ -27,7 +33,7 @@ def simulated_clips(
     """
     rng = np.random.default_rng(seed)
     by_item = rows_by_item(items)
-    known, words, everything = list(by_item), ItemWords(shop), np.arange(len(shop))
+    known, words, everything = list(by_item), ItemWords(shop, sentences=sentences), np.arange(len(shop))
     kinds = np.array([item.kind for item in shop], object)
     found = []
     for _ in range(count):

@@ -31,6 +31,7 @@ from isc.products.views import photo_view, shop_view
 from isc.runtime.allocator import keep_freed_memory
 from isc.train.optimizer import Average, freeze, make_optimizer, schedule, set_training
 from isc.words.ranking import ranking_figures, ranks_of_right
+from isc.words.sentences import require_sentences
 
 log = logging.getLogger(__name__)
 METRICS = "metrics.json"
@@ -42,9 +43,12 @@ def train_products(config: ProductsConfig) -> Path:
     """Train the model, or go on, in the run folder `config.output`; return the path of the finished model.
 
     The folder receives model.safetensors, which every command takes as a model, products.fusion.json, metrics.json
-    with the figures of the split val, and checkpoint.pt. Raises InputError as `product_data` does.
+    with the figures of the split val, and checkpoint.pt. Raises InputError as `product_data` does, and
+    if sentences=true needs a package that is not installed.
     """
     begun, run = time.monotonic(), Path(config.output)
+    if config.sentences:
+        require_sentences("sentences=true")
     state = checkpoint_to_resume(run, config)
     data = product_data(config)
     keep_freed_memory()
@@ -67,7 +71,7 @@ def train_products(config: ProductsConfig) -> Path:
     path = run / MODEL_FILE
     trainer.model.load_state_dict(trainer.average.state)
     save_model(path, trainer.model.eval(), describe(trainer.model))
-    figures = _finished(run, path, data, seed=config.seed)
+    figures = _finished(run, path, data, seed=config.seed, sentences=config.sentences)
     seconds = round(trainer.seconds + time.monotonic() - begun, 1)
     write_json(run / METRICS, {"val": figures, "steps": trainer.step, "photos": len(data.train), "seconds": seconds})
     log.info("%s: %s", run / METRICS, figures)
@@ -178,14 +182,16 @@ class ProductTrainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _finished(run: Path, path: Path, data: ProductData, *, seed: int) -> dict[str, Any] | None:
+def _finished(run: Path, path: Path, data: ProductData, *, seed: int, sentences: bool) -> dict[str, Any] | None:
     """Fit the fusion on the held photos, and return the figures of the split val, None without one."""
     network = load_inference_model(str(path))
     shop = describe_whole(network, data.shop.pixels)
     owners = np.array(data.shop.items)
     if len(data.held):
         cosines = best_of_pictures(describe_regions(network, data.held.pixels) @ shop.T, owners)
-        clips = simulated_clips(cosines, data.held.items, data.catalogue.items, count=CLIPS, seed=seed)
+        clips = simulated_clips(
+            cosines, data.held.items, data.catalogue.items, count=CLIPS, seed=seed, sentences=sentences
+        )
         save_fusion(run / FILE, fit_fusion(clips))
     if not len(data.val):
         return None

