@@ -113,7 +113,7 @@ def _meaning(vectors: Vectors, text: str) -> Floats:
     """Return the cosines [I] of sentence vectors with that of a text, above their mean; 0 for those below."""
     (said,) = sentence_vectors([text], asking=True, wanted=MEANING)
     cosines = (vectors @ said).astype(np.float64)
-    return np.maximum(cosines - cosines.mean(), 0.0)
+    return np.asarray(np.maximum(cosines - cosines.mean(), 0.0))
 
 
 def _own_words(titles: Sequence[str], kinds: Sequence[str]) -> list[set[str]]:

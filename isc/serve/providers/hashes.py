@@ -224,4 +224,4 @@ def _counted(words: Hashes) -> npt.NDArray[np.uint16]:
     if not hasattr(np, "bitwise_count"):
         return np.asarray(np.unpackbits(words.view(np.uint8), axis=1).sum(axis=1, dtype=np.uint16))
     first, second, third, fourth = np.bitwise_count(words).T  # of 8 bits; a sum of two, at most 128, is too
-    return np.add(first + second, third + fourth, dtype=np.uint16)
+    return np.asarray(np.add(first + second, third + fourth, dtype=np.uint16))
