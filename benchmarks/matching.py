@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from benchmarks import save
 from benchmarks.judge_score import _command, _edits, standard_error
+from benchmarks.results import MATCHED
 from isc.cli.fusion import BINS
 from isc.config.match import MatchConfig
 from isc.data.csv_files import read_ground_truth
@@ -307,7 +308,7 @@ def measure(given: argparse.Namespace) -> None:
     rows = parts(one, more, evidence, sets.provenance)
     last, known = as_matched(one, replace(sets, queries=looked), tiles, store)
     probability = fusion_for(MODEL, sets.provenance)[0].probability(last.distance, known)
-    found = row("as match.py does it", last, probability, number=1)
+    found = row(MATCHED, last, probability, number=1)
     number = MatchConfig.candidates
     rows.append({**found, "candidates": f"{number}, {FURTHER * number} of drawings, {SECOND} of tiles"})
     edits = by_edit(given.judge, last, known, probability, number=1)
