@@ -115,6 +115,7 @@ TABLES = {  # the page that shows a table besides docs/results.md
     "words": "docs/words.md",
     "words_pixels": "docs/words.md",
     "words_names": "docs/words.md",
+    "words_scale": "docs/words.md",
     "products_photos": "docs/products.md",
     "products_clips": "docs/products.md",
     "extract": "docs/extraction.md",
