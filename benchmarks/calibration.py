@@ -7,7 +7,7 @@ descriptors, for runs by distance. Each run is also judged with fewer copies amo
 left out at random until the wanted share is left, in DRAWS draws that are counted together. The figures say what a user
 with such a share sees: the precision of the accepted pairs, beside the precision that was asked for. --calibration
 takes another file than the model's, such as one that `isc calibrate` has fitted without a kind of edits; it is not
-published. --table calibration_large is for runs with many more references than the fit had.
+published.
 """
 
 import argparse
@@ -141,11 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN_DIR:GT.csv[:QUERIES.h5]")
     parser.add_argument("--calibration", default=MODEL, metavar="FILE.json")
-    parser.add_argument("--table", default="calibration", choices=("calibration", "calibration_large"))
     given = parser.parse_args()
     rows = [row(run, share) for run in (read(text, given.calibration) for text in given.runs) for share in SHARES]
     if given.calibration == MODEL:
-        save(given.table, rows)
+        save("calibration", rows)
     else:
         print(*rows, sep="\n")
 
