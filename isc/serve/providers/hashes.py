@@ -25,7 +25,7 @@ Hashes = npt.NDArray[np.uint64]
 TOLD = 20  # matches of one picture that are told, the nearest first
 LOOKED_AT = 1_000  # nearest hashes of which those of pictures that are there are told
 BLOCK = 1 << 20  # hashes in one piece of memory
-COMPARED = 1 << 14  # hashes compared at once, a part of a block: what this makes stays in the cache
+COMPARED = 1 << 14  # hashes compared at once; divides BLOCK, and what a comparison makes stays in the cache
 PAGE = 20_000  # hashes read at once
 
 
