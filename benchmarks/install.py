@@ -71,11 +71,10 @@ class Environment:
     def run(self, command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of the environment in its folder."""
         program, *arguments = shlex.split(command)
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return subprocess.run(
             [str(self.python.with_name(program)), *arguments],
             cwd=self.folder,
-            env=environment | {"XDG_CACHE_HOME": str(self.folder / "cache")},
+            env=_outside() | {"XDG_CACHE_HOME": str(self.folder / "cache")},
             capture_output=True,
             text=True,
             check=False,
@@ -118,8 +117,13 @@ def pip(*arguments: str, python: Path | None = None) -> str:
     return _done([str(PYTHON), "-m", "pip", *target, *arguments, "--disable-pip-version-check"])
 
 
+def _outside() -> dict[str, str]:
+    """Return the environment without PYTHONPATH: what lies there would count as installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def _done(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_outside())
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: status {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout

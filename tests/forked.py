@@ -25,6 +25,7 @@ from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.forked_libraries"])
+STARTING = threading.Lock()  # two threads that change the environment at once would leave it changed
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,13 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, er
 
     Standard output and error go into the files `out` and `err`.
     """
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)):  # where it finds what it loads
-        forkserver.ensure_running()
-    process = CONTEXT.Process(
-        target=_run, args=([str(script), *arguments], str(folder), dict(os.environ), str(out), str(err))
-    )
-    process.start()
+    with STARTING:
+        with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)):  # where it finds what it loads
+            forkserver.ensure_running()
+        process = CONTEXT.Process(
+            target=_run, args=([str(script), *arguments], str(folder), dict(os.environ), str(out), str(err))
+        )
+        process.start()
     return process
 
 
