@@ -9,6 +9,8 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install -c requirements.lock
 PDQ = $(INSTALL) -q pdqhash >/dev/null 2>&1 || echo 'PDQ, an outside baseline, is left out: no C++ compiler'
 # needs pdqhash too; without it the tests of the signal type are skipped
 THREATEXCHANGE = $(INSTALL) -q threatexchange >/dev/null 2>&1 || echo 'threatexchange is left out: no C++ compiler'
+# the values that our metrics of captions are held to; without it that test is skipped. A wheel of 104 MB
+COCO = $(INSTALL) -q --no-deps pycocoevalcap==1.2 >/dev/null 2>&1 || echo 'pycocoevalcap is left out: no network'
 # modules are compiled once, not again in each of the hundreds of processes of the tests
 unexport PYTHONDONTWRITEBYTECODE
 LOCKED := setup.cfg pyproject.toml requirements.lock
@@ -33,6 +35,7 @@ $(BIN)/python:
 	$(INSTALL) -e '.[dev,$(FAISS)]'
 	$(PDQ)
 	$(THREATEXCHANGE)
+	$(COCO)
 	@touch $@
 
 demo: .venv/for-demo  ## train, extract, match and judge on the sample photos; at most 5 minutes

@@ -19,6 +19,13 @@ def seconds(action: Callable[[], object], *, repeats: int = 5) -> float:
     return statistics.median(times)
 
 
+def saved(name: str) -> list[dict[str, object]]:
+    """Return the rows that a benchmark wrote before, none if it never did."""
+    path = RESULTS / f"{name}.json"
+    rows: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return rows
+
+
 def save(name: str, rows: list[dict[str, object]]) -> None:
     """Print the rows and write them to benchmarks/results/NAME.json, for docs/results.md."""
     for row in rows:

@@ -14,7 +14,6 @@ its cache instead of unpacking them again.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import RESULTS, save
+from benchmarks import save, saved
 from benchmarks.install_commands import EXTRAS, LIGHT, REFUSED, SHARED, TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -210,13 +209,6 @@ def try_pythons(names: Sequence[str], extras: Sequence[str]) -> bool:
     return not any(str(cell).startswith("failed") for one in rows.values() for cell in one.values())
 
 
-def _saved(name: str) -> list[dict[str, object]]:
-    with contextlib.suppress(FileNotFoundError):
-        rows: list[dict[str, object]] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        return rows
-    return []
-
-
 def _named(extra: str) -> str:
     return f"'.[{extra}]'" if extra else "."
 
@@ -231,7 +223,7 @@ def main() -> None:
         parser.error(f"{unknown[0]!r}: expected some of {', '.join(EXTRAS)}")
     if options.python:
         sys.exit(0 if try_pythons(options.python, extras) else 1)
-    rows = {one["pip install"]: one for one in _saved("install")}
+    rows = {one["pip install"]: one for one in saved("install")}
     with tempfile.TemporaryDirectory() as folder:
         wheel = build_wheel(Path(folder))
         wanted = ",".join(filter(None, extras))

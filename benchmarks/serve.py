@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from benchmarks import RESULTS, save
+from benchmarks import save, saved
 from isc.model.load_inference import load_inference_model
 from isc.serve import schema
 from isc.serve.database import Database
@@ -197,7 +196,7 @@ def main() -> None:
     parser.add_argument("--database", help="an empty PostgreSQL or MariaDB; SQLite without it")
     arguments = parser.parse_args()
     measured = {(f"{images:,}", workers) for images in arguments.images for workers in arguments.workers}
-    earlier = json.loads((RESULTS / "serve.json").read_text()) if (RESULTS / "serve.json").exists() else []
+    earlier = saved("serve")
     rows = [row for row in earlier if (row["images"], row["workers"]) not in measured]
     for images in arguments.images:
         for workers in arguments.workers:

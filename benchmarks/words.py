@@ -2,33 +2,53 @@
 
     python -m benchmarks.words CAPTIONS.csv FOLDER [FOLDER …]
 
-FOLDER is what train.py task=captioning wrote; its metrics.json has the figures of the second half of the dev split,
-on which nothing was fitted. The baselines are judged on the same pictures: one person's caption against the others of
-the picture, and the most frequent caption of the training pictures.
+FOLDER is what train.py task=captioning wrote; its metrics.json has the figures of the second half of the dev split, on
+which nothing was fitted, and judged.csv the captions. The baselines are judged on the same pictures: one person's
+caption against the others of the picture, and the most frequent caption of the training pictures. Rows of networks that
+are in no FOLDER stay. METEOR (Denkowski & Lavie, WMT 2014), of English alone, is by the program that the package
+pycocoevalcap carries; without that package or Java the column has a dash.
 """
 
 import argparse
+import csv
 import json
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import save
+from benchmarks import save, saved
 from isc.words.caption_files import LANGUAGES, Captions, read_captions
 from isc.words.caption_metrics import caption_figures
+from isc.words.train_captioning import JUDGED
 from isc.words.vocabulary import tokens_of
 
-FREQUENT = "the most frequent caption"
+FREQUENT, PERSON = "the most frequent caption", "one person, by the others"
 METHODS = {
     "retrieval": "retrieval and consensus",
     "network": "network alone",
     "retrieval_and_network": "retrieval and network",
 }
+ROWS = [
+    METHODS["retrieval"], "LSTM alone", "VLP alone", "retrieval and LSTM", "retrieval and VLP", FREQUENT, PERSON
+]  # fmt: skip  # of a language, in this order
 
 
-def cells(figures: Mapping[str, Any]) -> dict[str, object]:
-    """Return the columns of a method: BLEU in per cent, CIDEr-D with its interval."""
+def meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+    """Return METEOR, 0…1, of English captions whose words are parted by blanks; None where it cannot run."""
+    try:
+        from pycocoevalcap.meteor.meteor import Meteor
+    except ImportError:
+        return None
+    if shutil.which("java") is None:
+        return None
+    said = {at: [caption] for at, caption in enumerate(captions)}
+    return float(Meteor().compute_score(dict(enumerate(references)), said)[0])
+
+
+def cells(figures: Mapping[str, Any], meteor: float | None) -> dict[str, object]:
+    """Return the columns of a method: BLEU and METEOR in per cent, CIDEr-D with its interval."""
     bleu = {f"BLEU-{order}": f"{100 * figures[f'bleu_{order}'][0]:.1f}" for order in (1, 2, 3)}
     four = [100 * value for value in figures["bleu_4"]]
     value, low, high = figures["cider_d"]
@@ -36,20 +56,43 @@ def cells(figures: Mapping[str, Any]) -> dict[str, object]:
         **bleu,
         "BLEU-4": f"{four[0]:.1f} ({four[1]:.1f}–{four[2]:.1f})",
         "CIDEr-D": f"{value:.3f} ({low:.3f}–{high:.3f})",
+        "METEOR": "–" if meteor is None else f"{100 * meteor:.1f}",
         "pictures": f"{figures['pictures']}",
     }
 
 
-def baselines(captions: Captions, language: str) -> dict[str, Mapping[str, Any]]:
-    """Return the figures of people and of the most frequent caption, on the second half of the dev split."""
+def plain(text: str, language: str) -> str:
+    """Return the words of a text parted by blanks."""
+    return " ".join(tokens_of(text, language))
+
+
+def meteor_of(folder: Path, by: str, right: Captions) -> float | None:
+    """Return METEOR of the English captions in judged.csv that a method wrote; None if the file is not there."""
+    if not (folder / JUDGED).is_file():
+        return None
+    with (folder / JUDGED).open(encoding="utf-8", newline="") as file:
+        said = {
+            row["photo_id"]: row["caption"]
+            for row in csv.DictReader(file)
+            if (row["language"], row["by"]) == ("en", by)
+        }
+    answers = right.by_picture()
+    return meteor([plain(one, "en") for one in said.values()], [[plain(one, "en") for one in answers[n]] for n in said])
+
+
+def baselines(captions: Captions, language: str) -> dict[str, dict[str, object]]:
+    """Return the columns of people and of the most frequent caption, on the second half of the dev split."""
     train = [tuple(tokens_of(text, language)) for text in captions.of(language=language, split="train").texts]
     dev = captions.of(language=language, split="dev").by_picture()
     answers = [[tokens_of(text, language) for text in several] for several in list(dev.values())[1::2]]
-    frequent = Counter(train).most_common(1)[0][0]
-    found = {FREQUENT: caption_figures([frequent] * len(answers), answers)}
+    said = {FREQUENT: ([list(Counter(train).most_common(1)[0][0])] * len(answers), answers)}
     if all(len(several) > 1 for several in answers):
-        found["one person, by the others"] = caption_figures([one[0] for one in answers], [one[1:] for one in answers])
-    return {name: figures.as_dict() for name, figures in found.items()}
+        said[PERSON] = ([one[0] for one in answers], [one[1:] for one in answers])
+    found = {}
+    for name, (ours, others) in said.items():
+        joined = [" ".join(one) for one in ours], [[" ".join(one) for one in several] for several in others]
+        found[name] = cells(caption_figures(ours, others).as_dict(), meteor(*joined) if language == "en" else None)
+    return found
 
 
 def main() -> None:
@@ -68,11 +111,15 @@ def main() -> None:
                 shown = method.replace("network", kind.upper()) if kind != "none" else method
                 known = {(row["language"], row["captions by"]) for row in table}
                 if figures.get(what) and (name, shown) not in known:  # retrieval is the same in every folder
-                    table.append({"language": name, "captions by": shown, **cells(figures[what])})
+                    by = meteor_of(folder, what, captions.of(language="en", split="dev")) if language == "en" else None
+                    table.append({"language": name, "captions by": shown, **cells(figures[what], by)})
             if name not in {row["language"] for row in table if row["captions by"] == FREQUENT}:
                 rows = baselines(captions, language).items()
-                table += [{"language": name, "captions by": what, **cells(one)} for what, one in rows]
-    table.sort(key=lambda row: list(LANGUAGES.values()).index(str(row["language"])))
+                table += [{"language": name, "captions by": what, **one} for what, one in rows]
+    measured = {(row["language"], row["captions by"]) for row in table}
+    table += [{"METEOR": "–", **row} for row in saved("words") if (row["language"], row["captions by"]) not in measured]
+    names = list(LANGUAGES.values())
+    table.sort(key=lambda row: (names.index(str(row["language"])), ROWS.index(str(row["captions by"]))))
     save("words", table)
 
 

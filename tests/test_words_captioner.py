@@ -23,6 +23,7 @@ from isc.words.beam import beam_search
 from isc.words.caption_batches import batches, numbered
 from isc.words.caption_files import read_captions
 from isc.words.caption_losses import masked_loss, matching_loss
+from isc.words.caption_metrics import caption_figures
 from isc.words.caption_model import Writer
 from isc.words.captioner import ALT_TEXT, Caption, Captioner, shortened
 from isc.words.captioner_files import load_captioner, network_of
@@ -200,6 +201,20 @@ def test_figures_of_the_training_are_written(model):
     assert english["shown"]["pictures"] == 4
     assert 0 <= english["shown"]["bleu_4"][0] <= 1
     assert said["loss"]["dev"].keys() == {"en", "de"}
+
+
+def test_the_captions_that_were_judged_give_the_figures(model):
+    english = json.loads((model / "metrics.json").read_text())["languages"]["en"]
+    with (model / "judged.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["language"] for row in rows} == {"en", "de"}
+    answers = read_captions(model.parent / "captions.csv").of(language="en", split="dev").by_picture()
+    assert {row["photo_id"] for row in rows} == set(list(answers)[1::2])
+    for by in ("retrieval", "retrieval_and_network", "network"):
+        said = {row["photo_id"]: row["caption"] for row in rows if (row["language"], row["by"]) == ("en", by)}
+        ours = [tokens_of(text, "en") for text in said.values()]
+        figures = caption_figures(ours, [[tokens_of(one, "en") for one in answers[name]] for name in said])
+        assert figures.as_dict()["bleu_1"] == english[by]["bleu_1"]
 
 
 def test_the_library_takes_paths_and_pixels(model, photos):

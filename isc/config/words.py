@@ -23,6 +23,13 @@ class Writes(Enum):
     vlp = "vlp"  # one transformer over picture and words
 
 
+class Reads(Enum):
+    """What the text tower of task=captions reads in a text."""
+
+    letters = "letters"  # runs of characters, learned from nothing
+    meaning = "meaning"  # vectors of a frozen sentence encoder
+
+
 @dataclass
 class GridConfig:
     """The frozen backbone, whose features of cells are computed once."""
@@ -66,6 +73,7 @@ class WordsConfig:
     output: str = key(REQUIRED, "folder to write")
     languages: list[str] = part(lambda: ["en"], "languages to learn: en, zh, ar, de, fr, cs")
     writes: Writes = key(Writes.lstm, "captioning: the network beside retrieval")
+    reads: Reads = key(Reads.letters, "captions: what the text tower reads; meaning: pip install 'isc[sentences]'")
     least: int = key(5, "times that a word must occur to be written by the network")
     grids: str | None = key(None, "FILE.npy that keeps the grids, for several trainings; default: in output=")
     resume: bool = key(False, "go on after the last finished epoch of output=, if there is one")

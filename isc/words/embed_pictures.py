@@ -23,10 +23,10 @@ def embed_both(model: Path, folder: Path, images: Mapping[str, str], texts: Sequ
 
     Raises InputError for a picture that is not there or cannot be read.
     """
-    towers, weights, shape = load_matcher(model)
+    towers, shape = load_matcher(model)
     network = GridNetwork(shape)
     grids = [network.grids([read_image(file_of(folder, name, url))]) for name, url in images.items()]
-    return embed_grids(towers, np.concatenate(grids)), embed_texts(towers, texts, weights)
+    return embed_grids(towers, np.concatenate(grids)), embed_texts(towers, texts)
 
 
 def file_of(folder: Path, name: str, url: str) -> Path:

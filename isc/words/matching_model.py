@@ -1,4 +1,4 @@
-"""Two towers to one space of unit vectors: grids of pictures, and hashed texts."""
+"""Two towers to one space of unit vectors: grids of pictures, and texts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isc.words.text_grams import BUCKETS
+from isc.config.words import Reads
+from isc.words.text_towers import Rows, text_tower
 
 
 class MatchingModel(nn.Module):
     """Image tower and text tower; `scale` is the logarithm of 1 / temperature, which is learned.
 
-    The image tower pools the cells by learned attention (a query of its own, as in Radford et al., ICML 2021), the text
-    tower sums the embeddings of weighed buckets.
+    The image tower pools the cells by learned attention (a query of its own, as in Radford et al., ICML 2021).
     """
 
-    def __init__(self, *, features: int, dim: int = 256) -> None:
+    def __init__(self, *, features: int, reads: Reads = Reads.letters, dim: int = 256) -> None:
         super().__init__()
         self.features, self.dim = features, dim
         self.look = nn.Linear(features, dim)
         self.energy = nn.Linear(features, 1)
         self.picture = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(0.2))
         self.picture_out = nn.Linear(2 * dim, dim)
-        self.buckets = nn.EmbeddingBag(BUCKETS, dim, mode="sum")
-        self.text = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))
+        self.text = text_tower(reads, dim)
         self.scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def pictures(self, grids: Tensor) -> Tensor:
@@ -36,10 +35,10 @@ class MatchingModel(nn.Module):
         seen = self.look(mean)
         return F.normalize(self.picture_out(self.picture(seen)) + seen)
 
-    def texts(self, columns: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-        """Embed texts, whose buckets with weights stand one behind another from `offsets` [N] on, to [N, dim]."""
-        summed = self.buckets(columns, offsets, per_sample_weights=weights)
-        return F.normalize(self.text(summed) + summed)
+    def texts(self, rows: Rows) -> Tensor:
+        """Embed N texts by what the text tower reads in them to unit vectors [N, dim]."""
+        vectors: Tensor = self.text(rows)
+        return vectors
 
 
 def contrast(pictures: Tensor, texts: Tensor, owners: Tensor, others: Tensor, *, scale: Tensor) -> Tensor:

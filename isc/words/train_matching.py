@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from isc.config.words import WordsConfig
+from isc.config.words import Reads, WordsConfig
 from isc.data.files import write_json
 from isc.errors import InputError
 from isc.model.checkpoint import checkpoint_to_resume
 from isc.words.caption_files import Captions
-from isc.words.embed_towers import embed_grids, embed_texts, texts_of
+from isc.words.embed_towers import embed_grids, embed_texts
 from isc.words.epoch_states import EpochStates
 from isc.words.fit_captions import rate
 from isc.words.grids import Grids
 from isc.words.matcher_files import save_matcher
 from isc.words.matching_model import MatchingModel, contrast
 from isc.words.ranking import ranking_figures, ranks_of_right
-from isc.words.text_grams import gram_counts, rarity, weighed
+from isc.words.sentences import require_sentences
+from isc.words.text_towers import Rows
 from isc.words.training_data import METRICS, training_data
 
 log = logging.getLogger(__name__)
@@ -41,22 +41,23 @@ def train_matching(config: WordsConfig) -> Path:
     captions that is not among the photos, and for a folder whose checkpoint is of another training.
     """
     begun, output = time.monotonic(), Path(config.output)
+    if config.reads is Reads.meaning:
+        require_sentences("reads=meaning")
     state = checkpoint_to_resume(output, config)
     data = training_data(config)
     states = EpochStates.of(config, data, state)
     grids, places = data.pictures.grids, data.pictures.places
     torch.manual_seed(config.seed)
-    model = MatchingModel(features=grids.shape[2])
-    weights = rarity(gram_counts(list(data.train.texts)))
+    model = MatchingModel(features=grids.shape[2], reads=config.reads)
+    rows = model.text.learn(list(data.train.texts), output)
     loss = fit_towers(
-        model, grids, data.train, places, weights, epochs=config.train.epochs, lr=config.train.lr, seed=config.seed,
+        model, grids, data.train, places, rows, epochs=config.train.epochs, lr=config.train.lr, seed=config.seed,
         state=states.last, keep=states.keep,
     )  # fmt: skip
     figures = {
-        language: figures_of(model, grids, data.dev.of(language=language), places, weights)
-        for language in config.languages
+        language: figures_of(model, grids, data.dev.of(language=language), places) for language in config.languages
     }
-    save_matcher(output, model, weights, data.shape)
+    save_matcher(output, model, data.shape, languages=config.languages)
     seconds = round(time.monotonic() - begun, 1)
     write_json(output / METRICS, {"languages": figures, "loss": loss, "seconds": seconds})
     for language, one in figures.items():
@@ -65,17 +66,16 @@ def train_matching(config: WordsConfig) -> Path:
 
 
 def fit_towers(
-    model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int],
-    weights: npt.NDArray[np.float32], *, epochs: int, lr: float, seed: int, state: Mapping[str, Any] | None = None,
+    model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int], rows: Rows, *, epochs: int,
+    lr: float, seed: int, state: Mapping[str, Any] | None = None,
     keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> float:  # fmt: skip
     """Train the towers; return the mean loss of the last epoch. An epoch takes EACH captions of every picture.
 
-    Batches and dropout follow from the seed and the number of the epoch alone, so that a training that goes on from the
-    `state` of an epoch, which `keep` was given after it, takes the steps of one without a pause. Raises InputError if
-    the loss is not finite.
+    `rows` are what the text tower reads in the captions. Batches and dropout follow from the seed and the number of the
+    epoch alone, so that a training that goes on from the `state` of an epoch, which `keep` was given after it, takes
+    the steps of one without a pause. Raises InputError if the loss is not finite.
     """
-    rows = weighed(gram_counts(list(captions.texts)), weights)
     by_picture: dict[str, list[int]] = {}
     for row, picture in enumerate(captions.pictures):
         by_picture.setdefault(picture, []).append(row)
@@ -99,11 +99,10 @@ def fit_towers(
             chosen = [names[at] for at in order[first : first + size]]
             drawn = [rng.choice(by_picture[name], min(EACH, len(by_picture[name])), replace=False) for name in chosen]
             owners = torch.from_numpy(np.repeat(np.arange(size), [len(one) for one in drawn]))
-            taken = texts_of(rows[np.concatenate(drawn)])
             grid = torch.from_numpy(grids[[places[name] for name in chosen]].astype(np.float32))
             for group in optimizer.param_groups:
                 group["lr"] = lr * rate(step, steps)
-            text = model.texts(taken.columns, taken.offsets, taken.weights)
+            text = model.texts(rows[np.concatenate(drawn)])
             loss = contrast(model.pictures(grid), text, owners, memory, scale=model.scale)
             if not torch.isfinite(loss):
                 raise InputError(f"step {step}: the loss is {float(loss)}; expected a lower train.lr")
@@ -124,15 +123,14 @@ def fit_towers(
 
 
 def figures_of(
-    model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int],
-    weights: npt.NDArray[np.float32],
-) -> dict[str, list[float] | int]:  # fmt: skip
+    model: MatchingModel, grids: Grids, captions: Captions, places: Mapping[str, int]
+) -> dict[str, list[float] | int]:
     """Return the ranking figures of finding, among one text of each picture, that of a picture."""
     if not len(captions):
         raise InputError("no caption to judge by; expected a dev split in every language")
     first = {picture: texts[0] for picture, texts in captions.by_picture().items()}
     pictures = embed_grids(model, np.stack([grids[places[name]] for name in first]))
-    texts = embed_texts(model, list(first.values()), weights)
+    texts = embed_texts(model, list(first.values()))
     found = list(first.values())
     right = np.array([[one == other for other in found] for one in found])
     return {**ranking_figures(ranks_of_right(pictures @ texts.T, right)).as_dict(), "texts": len(found)}
