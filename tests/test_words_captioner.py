@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from unittest import mock
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from isc.cli.words import caption, words
 from isc.config.words import GridConfig, Task, WordsConfig, Writes
@@ -34,7 +38,7 @@ from isc.words.grids import GridNetwork, GridShape, kept_grids
 from isc.words.retrieval import pooled
 from isc.words.train import train_words
 from isc.words.vocabulary import Vocabulary, tokens_of, words_of
-from tests.conftest import SAMPLE
+from tests.conftest import REPOSITORY, SAMPLE
 from tests.words_data import PHOTOS, write_captions
 
 SHAPE = GridShape(image_size=96, side=2)
@@ -215,6 +219,16 @@ def test_the_captions_that_were_judged_give_the_figures(model):
         ours = [tokens_of(text, "en") for text in said.values()]
         figures = caption_figures(ours, [[tokens_of(one, "en") for one in answers[name]] for name in said])
         assert figures.as_dict()["bleu_1"] == english[by]["bleu_1"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_picture_of_the_page_is_drawn_from_a_captioner(model, tmp_path):
+    command = [sys.executable, REPOSITORY / "docs" / "captions.py", model, tmp_path / "captions.jpg"]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
+    with Image.open(tmp_path / "captions.jpg") as picture:
+        assert picture.width == 1100
+        assert picture.height > 400
 
 
 def test_the_library_takes_paths_and_pixels(model, photos):

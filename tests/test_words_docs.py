@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 def test_the_commands_of_the_page(folder):
     commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
-    assert len(commands) == 9
+    assert len(commands) == 11
     printed = {}
     for command in commands:
         program, *words = shlex.split(command)
@@ -50,7 +50,7 @@ def test_the_commands_of_the_page(folder):
     assert "ndcg_at_5" in printed["isc words judge submission.csv truth.csv"]
     assert "photo.jpg" in printed["isc caption photo.jpg --model captioner"]
     assert len(printed["isc caption photos --model captioner --language de --format csv"].splitlines()) > 24
-    for name in ("submission.csv", "by-names.csv", "by-meaning.csv"):
+    for name in ("submission.csv", "by-names.csv", "by-meaning.csv", "any-language.csv"):
         assert (folder / name).read_text(encoding="utf-8").count("\n") == 1 + 5 * 24
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     with contextlib.chdir(folder):

@@ -1,0 +1,79 @@
+"""Generator of docs/captions.jpg: what a captioner's network writes about sample photos, in each of its languages.
+
+    python docs/captions.py captioner docs/captions.jpg
+
+`captioner` is a folder that train.py task=captioning wrote. Every fifteenth sample photo is shown, none is chosen. The
+sentences are the network's own, the best by the fusion of evidence; those of training captions are left out, since
+they belong to others. It needs playwright, and chromium on PATH.
+"""
+
+import base64
+import io
+import shutil
+import sys
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from isc.photos.decode import read_image
+from isc.photos.folders import SAMPLE
+from isc.words.caption_model import propose, ranked
+from isc.words.captioner_files import CaptionerParts, load_captioner
+from isc.words.grids import GridNetwork, Grids
+from isc.words.retrieval import pooled
+
+EVERY, WIDTH = 15, 1100
+PAGE = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 16px; font: 15px/1.35 "Noto Sans", "DejaVu Sans", sans-serif; color: #222; background: #fff }}
+main {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: 18px 16px }}
+figure {{ margin: 0 }} img {{ width: 100%; height: 190px; object-fit: cover; border-radius: 4px }}
+p {{ margin: 5px 0 0 }} small {{ color: #777 }}
+</style><main>{figures}</main>"""
+
+
+def sentences(parts: CaptionerParts, grid: Grids, language: str) -> tuple[str, float] | None:
+    """Return the best sentence that the network wrote for a grid [1, C, F], and its probability; None without one."""
+    known = parts.languages[language]
+    (proposed,) = propose(
+        known.retriever, known.flat, grid, pooled(grid), language=language, writer=parts.writer, nearest=parts.nearest
+    )
+    probability = known.fusion.probability(proposed.rows)
+    for at in ranked(proposed, known.fusion):
+        if proposed.written[at] and proposed.captions[at] not in set(known.flat):
+            return known.words.sentence(proposed.captions[at]), float(probability[at])
+    return None
+
+
+def figure(parts: CaptionerParts, network: GridNetwork, path: Path) -> str:
+    """Return a photo with a line in each language."""
+    pixels = read_image(path)
+    grid = network.grids([pixels])
+    shown = io.BytesIO()
+    Image.fromarray(np.asarray(pixels)).convert("RGB").save(shown, "JPEG", quality=90)
+    lines = []
+    for language in parts.languages:
+        if found := sentences(parts, grid, language):
+            lines.append(f'<p dir="auto" lang="{language}">{escape(found[0])} <small>{found[1]:.0%}</small></p>')
+    picture = base64.b64encode(shown.getvalue()).decode()
+    return f'<figure><img src="data:image/jpeg;base64,{picture}">{"".join(lines)}</figure>'
+
+
+def main() -> None:
+    parts, output = load_captioner(Path(sys.argv[1])), Path(sys.argv[2])
+    network = GridNetwork(parts.shape)
+    photos = sorted(SAMPLE.glob("*.jpg"))[::EVERY]
+    page_text = PAGE.format(figures="".join(figure(parts, network, path) for path in photos))
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": 10})
+        page.set_content(page_text)
+        picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+        browser.close()
+    picture.save(output, quality=80, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
