@@ -2,7 +2,7 @@
 
 BLEU: Papineni et al., ACL 2002, equations 1–3, over the whole corpus, with the reference of the closest length.
 CIDEr-D: Vedantam et al., CVPR 2015, equations 1–3 and 6 (σ = 6, n = 1…4, times 10). Both give the values of
-pycocoevalcap on the same tokens; METEOR and SPICE need Java and are not here.
+pycocoevalcap on the same tokens; METEOR and SPICE, which need Java, are not here.
 """
 
 from __future__ import annotations
