@@ -18,7 +18,6 @@ from benchmarks.gpu import pack as packing
 from benchmarks.gpu.__main__ import LIMITS, NAMES, main
 from benchmarks.gpu.predictions import predicted
 from benchmarks.gpu.rows import SMALL, Row, table, write
-from benchmarks.gpu.train_steps import norms
 from isc.config.choices import Engine
 from isc.errors import InputError
 from tests.conftest import REPOSITORY
@@ -55,6 +54,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 
 @pytest.mark.slow
 def test_every_step_runs_on_a_cpu_without_what_that_machine_lacks(tmp_path):
+    """Among them the processes, the group and the queue of two that share their norms."""
     command = [sys.executable, "-c", WITHOUT, "step", *NAMES, "--device", "cpu", "--small", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,6 +67,7 @@ def test_every_step_runs_on_a_cpu_without_what_that_machine_lacks(tmp_path):
         assert all(row["measured"] > 0 for row in found["rows"])
     assert False not in answers.values(), answers
     assert sum(value is True for value in answers.values()) >= 6
+    assert answers["norms: norms of two processes"] is True
     lines = table(tmp_path, list(NAMES)).splitlines()
     assert len(lines) == 2 + len(answers)
 
@@ -92,12 +93,6 @@ def test_the_checks_of_a_gpu_see_what_is_wrong(monkeypatch, tmp_path):
     assert [row.what for row in checks.checks("cpu", SMALL, tmp_path) if not row.right] == [
         "isc_small, gpu_jpeg=true: least cosine"
     ]
-
-
-def test_two_processes_hand_their_norms_over(tmp_path):
-    """The processes, the group and the queue of a GPU, on a CPU: the results are read after the processes ended."""
-    (row,) = norms("cpu", SMALL, tmp_path)
-    assert row.right
 
 
 def test_the_time_limits_are_ten_minutes():

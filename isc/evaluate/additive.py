@@ -91,7 +91,7 @@ def fit_additive(columns: Mapping[str, Floats], copy: Flags, rows: Flags, kind: 
 
     copies, pairs = int(copy[rows].sum()), int(rows.sum())
     if min(copies, pairs - copies) < LEAST_COPIES:
-        raise ValueError(f"{copies} copies among {pairs} pairs; expected {LEAST_COPIES} and as many others")
+        raise ValueError(f"{copies} copies and {pairs - copies} other pairs; expected at least {LEAST_COPIES} of each")
     label = copy[rows].astype(np.float64)
     knots = {name: _knots(columns[name][rows], copy[rows]) for name in kind}
     basis = np.hstack([_steps(columns[name][rows], at) for name, at in knots.items()])
