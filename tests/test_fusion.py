@@ -365,7 +365,7 @@ def test_too_few_copies(short_of):
         "pairs in vain": aligned,
         "everything": np.zeros(600, bool),
     }[short_of]
-    with pytest.raises(ValueError, match=f"expected {LEAST_COPIES}"):
+    with pytest.raises(ValueError, match=f"expected at least {LEAST_COPIES} of each"):
         fit_fusion(distance[rows], evidence[rows], copy[rows])
 
 
