@@ -117,7 +117,8 @@ def main() -> None:
                 rows = baselines(captions, language).items()
                 table += [{"language": name, "captions by": what, **one} for what, one in rows]
     measured = {(row["language"], row["captions by"]) for row in table}
-    table += [{"METEOR": "–", **row} for row in saved("words") if (row["language"], row["captions by"]) not in measured]
+    stay = [row for row in saved("words") if (row["language"], row["captions by"]) not in measured]
+    table += [{column: row.get(column, "–") for column in table[0]} for row in stay]
     names = list(LANGUAGES.values())
     table.sort(key=lambda row: (names.index(str(row["language"])), ROWS.index(str(row["captions by"]))))
     save("words", table)

@@ -2,9 +2,10 @@
 
     python docs/captions.py captioner docs/captions.jpg
 
-`captioner` is a folder that train.py task=captioning wrote. Every fifteenth sample photo is shown, none is chosen. The
-sentences are the network's own, the best by the fusion of evidence; those of training captions are left out, since
-they belong to others. It needs playwright, and chromium on PATH.
+`captioner` is a folder that train.py task=captioning wrote. The first row has the photos that it is surest of, by the
+sentence of its first language; the second every thirtieth sample photo, none of them chosen. The sentences are the
+network's own, the best by the fusion of evidence; those of training captions are left out, since they belong to others.
+It needs playwright, and chromium on PATH.
 """
 
 import base64
@@ -14,7 +15,6 @@ import sys
 from html import escape
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -25,7 +25,7 @@ from isc.words.captioner_files import CaptionerParts, load_captioner
 from isc.words.grids import GridNetwork, Grids
 from isc.words.retrieval import pooled
 
-EVERY, WIDTH = 15, 1100
+SUREST, EVERY, WIDTH = 4, 30, 1100
 PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 16px; font: 15px/1.35 "Noto Sans", "DejaVu Sans", sans-serif; color: #222; background: #fff }}
 main {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: 18px 16px }}
@@ -47,12 +47,10 @@ def sentences(parts: CaptionerParts, grid: Grids, language: str) -> tuple[str, f
     return None
 
 
-def figure(parts: CaptionerParts, network: GridNetwork, path: Path) -> str:
+def figure(parts: CaptionerParts, path: Path, grid: Grids) -> str:
     """Return a photo with a line in each language."""
-    pixels = read_image(path)
-    grid = network.grids([pixels])
     shown = io.BytesIO()
-    Image.fromarray(np.asarray(pixels)).convert("RGB").save(shown, "JPEG", quality=90)
+    Image.fromarray(read_image(path)).convert("RGB").save(shown, "JPEG", quality=90)
     lines = []
     for language in parts.languages:
         if found := sentences(parts, grid, language):
@@ -63,9 +61,11 @@ def figure(parts: CaptionerParts, network: GridNetwork, path: Path) -> str:
 
 def main() -> None:
     parts, output = load_captioner(Path(sys.argv[1])), Path(sys.argv[2])
-    network = GridNetwork(parts.shape)
-    photos = sorted(SAMPLE.glob("*.jpg"))[::EVERY]
-    page_text = PAGE.format(figures="".join(figure(parts, network, path) for path in photos))
+    network, first = GridNetwork(parts.shape), next(iter(parts.languages))
+    grids = {path: network.grids([read_image(path)]) for path in sorted(SAMPLE.glob("*.jpg"))}
+    sure = {path: (sentences(parts, grid, first) or ("", 0.0))[1] for path, grid in grids.items()}
+    shown = [*sorted(grids, key=lambda path: -sure[path])[:SUREST], *list(grids)[::EVERY]]
+    page_text = PAGE.format(figures="".join(figure(parts, path, grids[path]) for path in shown))
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": 10})
