@@ -105,6 +105,11 @@ EXTRAS = {  # what each adds to the commands of the light installation
 SHARED = ("train", "gpu", "export", "backbones", "words", "sentences", "speech")
 REFUSED = {  # commands that the light installation answers with the name of an extra
     "isc train images=photos output=x": "train",
+    "isc train experiment=captions_small images=photos pairs=captions.csv output=x": "words",
+    "isc train experiment=captioning_retrieval images=photos pairs=captions.csv output=x": "words",
+    "isc train experiment=products_small images=photos pairs=labels.csv catalogue=items.csv output=x": "words",
+    "isc caption photos/S003.jpg": "words",
+    "isc words match names.tsv texts.csv -o x.csv": "words",
     "isc extract images=photos output=x.h5 runtime=torch": "train",
     "isc extract images=photos output=x.h5 model=imagenet": "train",
     "isc extract images=photos output=x.h5 runtime=openvino": "openvino",

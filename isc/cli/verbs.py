@@ -52,7 +52,7 @@ def train() -> None:
 
 
 def _train_words(config: WordsConfig) -> None:
-    with needing("train task=", extra="words"):
+    with needing(f"train task={config.task.value}", extra="words"):
         from isc.words.train import train_words
 
     train_words(config)
