@@ -58,7 +58,7 @@ TITLES = {
     "words": "Captions of photos: `python -m benchmarks.words CAPTIONS.csv FOLDER …`",
     "words_pixels": "Captions found by pixels alone: `python -m benchmarks.words_pixels PHOTOS CAPTIONS.csv TOWERS`",
     "words_scale": "Texts found at the size of the competition, synthetic: `python -m benchmarks.words_scale`",
-    "words_names": "Captions found by file names alone, NDCG@5: `python -m benchmarks.words_names STAMPS`",
+    "words_names": "Captions found by file names and pixels, NDCG@5: `python -m benchmarks.words_names STAMPS TOWERS`",
     "products_photos": "Items in single photos: `python -m benchmarks.products RUN_DIR SHOP PHOTOS LABELS.csv CLIPS`",
     "products_clips": "Items in clips: the same command",
     "score": "Judging: `python -m benchmarks.score`",

@@ -1,26 +1,35 @@
-"""What file names are worth in matching captions with pictures: Debian's stamps of Tux Paint, in many languages.
+"""What names and pixels are worth in matching captions with pictures: Debian's stamps of Tux Paint, in many languages.
 
     apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb stamps
-    python -m benchmarks.words_names stamps --languages en de fr es zh_TW ru ar
+    python -m benchmarks.words_names stamps TOWERS --languages en de fr es zh_TW ru ar
 
 Each picture has one caption a language in the .txt beside it. For every language all texts of the test half are ranked
 for each of its pictures by: chance; TF-IDF of hashed runs of characters (the file name alone); rapidfuzz's
 token_set_ratio; the cosine of sentence vectors (multilingual-e5-small, an outside model); and our fusion of all
 evidence of names, with sentence vectors and without, its weights fitted on the other half. The last row has the texts
 of all languages at once; there each text of a picture is right. Halves are whole themes (folders), so that no test
-theme was seen. Pixels take no part here.
+theme was seen. Pixels, alone and in the fusion, are judged by TOWERS, the folder of train.py task=captions;
+rsvg-convert draws the stamps that are drawings.
 """
 
 import argparse
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from benchmarks import save
+from isc.config.words import Reads
+from isc.photos.decode import Pixels, read_image
+from isc.words.embed_towers import embed_grids
+from isc.words.grids import GridNetwork
 from isc.words.match import EVIDENCE, MatchFusion, Ranked, fit_fusion, rank
+from isc.words.matcher_files import load_matcher
 from isc.words.names import name_words
 from isc.words.ranking import ABSENT, ranking_figures, ranks_of_right
 from isc.words.sentences import sentence_vectors
@@ -29,6 +38,8 @@ Stamps = Mapping[str, tuple[str, Mapping[str, str]]]  # {name: (theme, {language
 ALL = "all at once"
 LETTERS = "letters of the name, fitted"
 MEANING = "letters and meaning, fitted"
+PIXELS = "pixels, letters and meaning, fitted"
+KINDS = ("meaning", "pixels")  # of evidence, beside the letters of names
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,15 @@ class Half:
     owner: npt.NDArray[np.int64]
     name_meanings: npt.NDArray[np.float32]
     text_meanings: npt.NDArray[np.float32]
+    pictures: npt.NDArray[np.float32]
+    text_vectors: npt.NDArray[np.float32]
 
-    def ranked(self, fusion: MatchFusion, *, sentences: bool) -> Ranked:
-        meanings = (self.name_meanings, self.text_meanings) if sentences else (None, None)
+    def ranked(self, fusion: MatchFusion, *, uses: Sequence[str]) -> Ranked:
+        """Rank the texts by letters of names and by these other KINDS of evidence."""
+        meanings = (self.name_meanings, self.text_meanings) if "meaning" in uses else (None, None)
+        pixels = (self.pictures, self.text_vectors) if "pixels" in uses else (None, None)
         return rank(
-            self.names, self.texts, pictures=None, text_vectors=None, name_meanings=meanings[0],
+            self.names, self.texts, pictures=pixels[0], text_vectors=pixels[1], name_meanings=meanings[0],
             text_meanings=meanings[1], fusion=fusion,
         )  # fmt: skip
 
@@ -74,7 +89,50 @@ def halves(themes: Sequence[str]) -> tuple[set[str], set[str]]:
     return set(ordered[::2]), set(ordered[1::2])
 
 
-def half_of(pictures: Stamps, themes: set[str], languages: Sequence[str]) -> Half:
+def pixels_of(path: Path) -> Pixels:
+    """Read a picture; a drawing is drawn by rsvg-convert."""
+    if path.suffix != ".svg":
+        return read_image(path)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder) / "drawn.png"
+        subprocess.run(["rsvg-convert", "--width=400", "--output", drawn, path], check=True, timeout=60)
+        return read_image(drawn)
+
+
+class Encoder:
+    """Vectors of names, texts and pictures, each computed once."""
+
+    def __init__(self, folder: Path, towers: Path) -> None:
+        self.model, shape = load_matcher(towers)
+        self.files = {path.stem: path for kind in ("svg", "png") for path in sorted(folder.rglob(f"*.{kind}"))}
+        self._network = GridNetwork(shape)
+        self._sentences: dict[tuple[bool, str], npt.NDArray[np.float32]] = {}
+        self._pictures: dict[str, npt.NDArray[np.float32]] = {}
+
+    def sentences(self, texts: Sequence[str], *, asking: bool) -> npt.NDArray[np.float32]:
+        """Return what texts mean, [N, 384]."""
+        new = list(dict.fromkeys(one for one in texts if (asking, one) not in self._sentences))
+        for one, vector in zip(new, sentence_vectors(new, asking=asking), strict=True):
+            self._sentences[asking, one] = vector
+        return np.stack([self._sentences[asking, one] for one in texts])
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the towers' vectors of texts."""
+        tower = self.model.text
+        rows = self.sentences(texts, asking=False) if tower.reads is Reads.meaning else tower.rows(texts)
+        return np.asarray(self.model.texts(rows).numpy())
+
+    def pictures(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the towers' vectors of pictures."""
+        for name in names:
+            if name not in self._pictures:
+                grid = self._network.grids([pixels_of(self.files[name])])
+                self._pictures[name] = embed_grids(self.model, grid)[0]
+        return np.stack([self._pictures[name] for name in names])
+
+
+def half_of(pictures: Stamps, themes: set[str], languages: Sequence[str], encoder: Encoder) -> Half:
     """Return the pictures of these themes that have a text in one of these languages."""
     chosen = [
         name for name, (theme, texts) in pictures.items() if theme in themes and any(one in texts for one in languages)
@@ -83,14 +141,16 @@ def half_of(pictures: Stamps, themes: set[str], languages: Sequence[str]) -> Hal
         (at, pictures[name][1][one]) for at, name in enumerate(chosen) for one in languages if one in pictures[name][1]
     ]
     texts = [text for _, text in pairs]
-    asked = sentence_vectors([name_words(name) for name in chosen], asking=True)
-    owner = np.array([at for at, _ in pairs], np.int64)
-    return Half(chosen, texts, owner, asked, sentence_vectors(texts, asking=False))
+    return Half(
+        chosen, texts, np.array([at for at, _ in pairs], np.int64),
+        encoder.sentences([name_words(name) for name in chosen], asking=True),
+        encoder.sentences(texts, asking=False), encoder.pictures(chosen), encoder.texts(texts),
+    )  # fmt: skip
 
 
-def right_ranks(half: Half, fusion: MatchFusion, *, sentences: bool) -> npt.NDArray[np.int64]:
+def right_ranks(half: Half, fusion: MatchFusion, *, uses: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the rank of the best right text of each picture."""
-    ranked = half.ranked(fusion, sentences=sentences)
+    ranked = half.ranked(fusion, uses=uses)
     found = []
     for at, (places, rows) in enumerate(zip(ranked.places, ranked.rows, strict=True)):
         scores, right = rows @ np.array(fusion.weights), half.right(at, places)
@@ -102,9 +162,9 @@ def alone(evidence: str) -> MatchFusion:
     return MatchFusion(tuple(float(one == evidence) for one in EVIDENCE))
 
 
-def fitted(half: Half, *, sentences: bool) -> MatchFusion:
+def fitted(half: Half, *, uses: Sequence[str]) -> MatchFusion:
     """Fit the weights to the pictures that have a right text among their candidates."""
-    ranked = half.ranked(MatchFusion(), sentences=sentences)
+    ranked = half.ranked(MatchFusion(), uses=uses)
     rows, right = [], []
     for at, (places, evidence) in enumerate(zip(ranked.places, ranked.rows, strict=True)):
         if (own := half.right(at, places)).any():
@@ -116,11 +176,13 @@ def fitted(half: Half, *, sentences: bool) -> MatchFusion:
 def row(language: str, learned: Half, judged: Half) -> dict[str, object]:
     """Return NDCG@5 of the judged half by each way, with 95 % intervals."""
     ways = {
-        "TF-IDF of the name": (alone("name_cosine"), False),
-        "rapidfuzz, the name": (alone("token_set"), False),
-        "multilingual-e5-small, the name": (alone("meaning"), True),
-        LETTERS: (fitted(learned, sentences=False), False),
-        MEANING: (fitted(learned, sentences=True), True),
+        "TF-IDF of the name": (alone("name_cosine"), ()),
+        "rapidfuzz, the name": (alone("token_set"), ()),
+        "multilingual-e5-small, the name": (alone("meaning"), ("meaning",)),
+        LETTERS: (fitted(learned, uses=()), ()),
+        MEANING: (fitted(learned, uses=("meaning",)), ("meaning",)),
+        "pixels": (alone("pixels"), ("pixels",)),
+        PIXELS: (fitted(learned, uses=KINDS), KINDS),
     }
     print({name: [round(one, 2) for one in fusion.weights] for name, (fusion, _) in ways.items()}, flush=True)
     each = len(judged.texts) / len(judged.names)  # right texts of a picture
@@ -129,8 +191,8 @@ def row(language: str, learned: Half, judged: Half) -> dict[str, object]:
         "language": language, "pictures": str(len(judged.names)), "texts": f"{len(judged.texts):,}",
         "chance": f"{chance:.3f}",
     }  # fmt: skip
-    for name, (fusion, sentences) in ways.items():
-        figure = ranking_figures(right_ranks(judged, fusion, sentences=sentences)).ndcg_at_5
+    for name, (fusion, uses) in ways.items():
+        figure = ranking_figures(right_ranks(judged, fusion, uses=uses)).ndcg_at_5
         said[name] = f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})"
     return said
 
@@ -138,13 +200,15 @@ def row(language: str, learned: Half, judged: Half) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("towers", type=Path)
     parser.add_argument("--languages", nargs="+", default=["en", "de", "fr", "es", "ru", "zh_TW", "ar"])
     given = parser.parse_args()
-    pictures = stamps(given.folder)
+    encoder = Encoder(given.folder, given.towers)
+    pictures = {name: one for name, one in stamps(given.folder).items() if name in encoder.files}
     learned, judged = halves([theme for theme, _ in pictures.values()])
     table: list[dict[str, object]] = []
     for language, languages in [*((one, [one]) for one in given.languages), (ALL, given.languages)]:
-        both = [half_of(pictures, themes, languages) for themes in (learned, judged)]
+        both = [half_of(pictures, themes, languages, encoder) for themes in (learned, judged)]
         table.append(row(language, *both))
         print(table[-1], flush=True)
     save("words_names", table)
