@@ -6,7 +6,6 @@ Runs the steps of .ci/run one after another, then `make test` and `make test-fas
 the output of the first that fails. Rows of other steps stay.
 """
 
-import json
 import os
 import re
 import resource
@@ -15,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import RESULTS, save
+from benchmarks import save, saved
 
 ROOT = Path(__file__).parent.parent
 STEPS = ("demo", "check", "test SLOW=too")  # of .ci/run
@@ -55,9 +54,7 @@ def timed(step: str) -> tuple[float, float, int | None]:
 
 def kept(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """Return these rows and, after them, those of other steps that were saved before."""
-    path = RESULTS / "tests.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [*rows, *(one for one in earlier if one[""] not in {row[""] for row in rows})]
+    return [*rows, *(one for one in saved("tests") if one[""] not in {row[""] for row in rows})]
 
 
 def main() -> None:

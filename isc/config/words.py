@@ -24,7 +24,7 @@ class Writes(Enum):
 
 
 class Reads(Enum):
-    """What the text tower of task=captions reads in a text."""
+    """The input of the text tower of task=captions."""
 
     letters = "letters"  # runs of characters, learned from nothing
     meaning = "meaning"  # vectors of a frozen sentence encoder
