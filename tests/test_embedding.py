@@ -206,6 +206,15 @@ def test_bfloat16_stays_near_float32(network):
     assert FAITHFUL <= least < 1 - 1e-6, "the same to rounding: was it bfloat16 at all?"
 
 
+@pytest.mark.parametrize("precision", [Precision.float32, Precision.bfloat16])
+def test_descriptors_have_unit_length_in_any_precision(model, precision):
+    """isc_small whitens them and subtracts a background after its network; in bfloat16 lengths were 0.002 off."""
+    network = torch_inference_model(model, precision=precision)
+    found = network(torch.from_numpy(np.stack([resize(read_image(path), 64) for path in PATHS[:4]])).permute(0, 3, 1, 2))
+    assert found.dtype is torch.float32
+    assert (found.double().norm(dim=1) - 1).abs().max() < 1e-6
+
+
 def test_precision_auto_takes_what_is_faithful_and_says_so(model, monkeypatch):
     monkeypatch.setattr("isc.model.torch_inference.reduced_precision", lambda device: Precision.bfloat16)
     monkeypatch.setattr("isc.model.torch_inference.least_cosine", lambda *_: 0.9994)

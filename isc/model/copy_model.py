@@ -50,7 +50,11 @@ class CopyModel(nn.Module):
             self.register_buffer("whitening", torch.eye(config.dim))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        embeddings = self.whitened(self.finish(self.project(pictures)))
+        return self.described(self.project(pictures))
+
+    def described(self, projected: Tensor) -> Tensor:
+        """Return the descriptors [B, dim] of projected pictures [B, dim]; in reduced precision these steps stay out."""
+        embeddings = self.whitened(self.finish(projected))
         if not self.config.background:
             return embeddings
         return subtract_background(

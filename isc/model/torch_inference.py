@@ -132,7 +132,7 @@ def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 class _Autocast(nn.Module):
-    """Convolutions and products in less than float32; the model itself pools, normalises and ends in float32."""
+    """The backbone and its projection in less than float32; pooling, whitening, background and norm in float32."""
 
     def __init__(self, model: CopyModel, dtype: torch.dtype) -> None:
         super().__init__()
@@ -140,8 +140,8 @@ class _Autocast(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         with torch.autocast(pictures.device.type, self.dtype):
-            found: Tensor = self.model(pictures)
-        return found
+            projected = self.model.project(pictures)
+        return self.model.described(projected)
 
 
 class _InFloat32(nn.Module):
