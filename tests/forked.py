@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -58,13 +58,26 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, out: Path, er
     Standard output and error go into the files `out` and `err`.
     """
     with STARTING:
-        with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)):  # where it finds what it loads
-            forkserver.ensure_running()
+        _ensure_server()
         process = CONTEXT.Process(
             target=_run, args=([str(script), *arguments], str(folder), dict(os.environ), str(out), str(err))
         )
         process.start()
     return process
+
+
+def start_ranks(work: Callable[..., None], arguments: tuple[object, ...], count: int) -> None:
+    """Call `work(rank, *arguments)` in `count` processes, as `torch.multiprocessing.spawn` does, and wait for them."""
+    from torch.multiprocessing import start_processes
+
+    with STARTING:
+        _ensure_server()
+    start_processes(work, arguments, nprocs=count, start_method="forkserver")
+
+
+def _ensure_server() -> None:
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)):  # where it finds what it loads
+        forkserver.ensure_running()
 
 
 def _run(argv: Sequence[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:

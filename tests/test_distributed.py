@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 import isc.train.checks
@@ -38,6 +37,7 @@ from isc.train.distributed import (
 )
 from isc.train.run import train
 from isc.train.trainer import Trainer
+from tests import forked
 from tests.conftest import REPOSITORY
 from tests.test_train import SAMPLE, SMALL, column, rows_of
 
@@ -154,7 +154,7 @@ def teacher(tmp_path_factory):
 def ranks(photos, teacher, tmp_path_factory):
     """What two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(one_rank, (free_port(), folder, photos, teacher), nprocs=RANKS)
+    forked.start_ranks(one_rank, (free_port(), folder, photos, teacher), RANKS)
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(RANKS)]
 
 

@@ -210,7 +210,9 @@ def test_bfloat16_stays_near_float32(network):
 def test_descriptors_have_unit_length_in_any_precision(model, precision):
     """isc_small whitens them and subtracts a background after its network; in bfloat16 lengths were 0.002 off."""
     network = torch_inference_model(model, precision=precision)
-    found = network(torch.from_numpy(np.stack([resize(read_image(path), 64) for path in PATHS[:4]])).permute(0, 3, 1, 2))
+    found = network(
+        torch.from_numpy(np.stack([resize(read_image(path), 64) for path in PATHS[:4]])).permute(0, 3, 1, 2)
+    )
     assert found.dtype is torch.float32
     assert (found.double().norm(dim=1) - 1).abs().max() < 1e-6
 

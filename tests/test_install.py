@@ -40,6 +40,13 @@ def light(tmp_path_factory):
         pytest.skip(f"pip cannot install here: {str(error).splitlines()[-1]}")
 
 
+@pytest.fixture(scope="module")
+def tried(light):
+    """The light installation, after its commands."""
+    light.try_out(*LIGHT)
+    return light
+
+
 @pytest.mark.slow
 def test_the_light_installation_is_small(light):
     assert light.megabytes() < MEGABYTES
@@ -47,17 +54,15 @@ def test_the_light_installation_is_small(light):
 
 
 @pytest.mark.slow
-def test_the_light_installation_finds_indexes_and_matches(light):
-    light.try_out(*LIGHT)
-    found = light.run("isc find photos photos/S003.jpg --index known --format csv")
+def test_the_light_installation_finds_indexes_and_matches(tried):
+    found = tried.run("isc find photos photos/S003.jpg --index known --format csv")
     assert found.stdout.splitlines()[1].startswith("photos/S003.jpg,photos/S003.jpg,copy,")
 
 
 @pytest.mark.slow
-def test_the_light_installation_names_the_extra_of_what_it_lacks(light):
-    light.try_out(*LIGHT)
+def test_the_light_installation_names_the_extra_of_what_it_lacks(tried):
     for command, extra in REFUSED.items():
-        light.refuse(command, extra)
+        tried.refuse(command, extra)
 
 
 def test_every_extra_is_measured_and_locked():

@@ -57,7 +57,10 @@ SHIPPED, FINETUNED, VERIFIED = (
 )  # fmt: skip
 COLUMNS = ("average_precision", "recall_at_p90", "recall_at_rank1")
 # added to the commands of these
-QUICK = {"train.py": ["train.steps=2", "train.batch_size=4", "train.image_size=64"], "match.py": ["candidates=4"]}
+QUICK = {
+    "train.py": ["train.steps=2", "train.batch_size=4", "train.image_size=64"],
+    "match.py": ["candidates=4", "second_views=whole"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +134,9 @@ def test_training_photos_are_no_query_and_no_reference(finished_demo):
 
 
 def forked_command(verb, *arguments):
-    """Stand for `isc.cli.demo._command`: a verb in a process that need not load its libraries."""
-    done = forked.run(ROOT / f"{verb}.py", arguments, folder=Path.cwd())
+    """Stand for `isc.cli.demo._command`: a verb in a process that need not load its libraries, with few candidates."""
+    extra = QUICK["match.py"] if "track=matching" in arguments else []
+    done = forked.run(ROOT / f"{verb}.py", [*arguments, *extra], folder=Path.cwd())
     assert done.status == 0, done.err
 
 
@@ -174,7 +178,7 @@ def test_every_command_is_run_somewhere():
 
 @pytest.mark.parametrize("number", range(len(HERE)))
 def test_command(workplace, number):
-    """As written, but for a short training and few candidates; forked from a process that has loaded the libraries."""
+    """As written, but for a short training and few candidates, which are looked at once; libraries are loaded."""
     program, *words = shlex.split(HERE[number])
     script = ROOT / words.pop(0) if program == "python" else ROOT / "tests" / "isc_command.py"
     given = [] if program == "python" else ["-1", "/"]

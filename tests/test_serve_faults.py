@@ -22,7 +22,7 @@ from isc.serve.database import Database
 from tests.serving import PHOTOS, edited, free_port, server
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("ISC_SERVE_KILLS", "2"))  # of each kind; 20 in the measurement of docs/results.md
+KILLS = int(os.environ.get("ISC_SERVE_KILLS", "1"))  # of each kind; 20 in the measurement of docs/results.md
 CLIENTS = 2
 PATIENCE = 300.0  # seconds for what takes seconds on a machine that does nothing else
 PAGE = {"accept": "text/html"}
@@ -114,7 +114,8 @@ class Clients:
         return edited(PHOTOS[number % len(PHOTOS)], crop=0.02 + 0.001 * (number % 200), mirror=number % 2 == 0)
 
     def _upload(self) -> None:
-        while not self.stop.wait(0.25 * KILLS):  # so that a long run leaves no backlog that takes longer than itself
+        pause = 0.25 * max(2, KILLS)  # so that a long run leaves no backlog that takes longer than itself
+        while not self.stop.wait(pause):
             data = self._next()
             for _ in range(200):
                 try:
