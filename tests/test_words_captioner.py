@@ -107,7 +107,23 @@ def test_a_beam_of_all_captions_finds_the_most_probable_ones(grids, tmp_path):
             scores[tuple(vocabulary.of("en").decode(row))] = float(sum(logs[i, w] for i, w in enumerate([*row, 0])))
     ours = {one.tokens: one.log_probability for one in found if len(one.tokens) < 3}
     assert ours == pytest.approx(scores, rel=1e-4)
-    assert found == sorted(found, key=lambda one: -one.mean)
+    assert found == sorted(found, key=lambda one: -one.score)
+
+
+def test_the_captions_of_a_picture_do_not_depend_on_its_company(grids):
+    """The search goes on for the slowest of a batch, and must not find more for the others meanwhile: so it was."""
+    vocabulary = Vocabulary({"en": words_of(["a dog near water and two cats"], "en", least=1)})
+    torch.manual_seed(0)
+    network = network_of("lstm", features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=24).eval()
+    with torch.no_grad():
+        network.words.weight *= 8  # a network that is sure of its words, so that they differ from picture to picture
+    pictures = torch.from_numpy(grids.astype(np.float32)) * 4
+    together = beam_search(network, pictures, vocabulary, language="en", beams=4)
+    lengths = {len(found[0].tokens) for found in together}
+    assert len(lengths) > 2, lengths
+    for at, found in enumerate(together):
+        [alone] = beam_search(network, pictures[at : at + 1], vocabulary, language="en", beams=4)
+        assert [one.tokens for one in alone] == [one.tokens for one in found]
 
 
 @pytest.mark.parametrize("kind", ["lstm", "vlp"])

@@ -10,7 +10,8 @@ from torch import Tensor
 from isc.words.networks import CaptionNetwork, State, repeated
 from isc.words.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
 
-LONGEST = 30  # words of a caption
+LONGEST = 30  # words of a caption, the end included
+LENGTH_POWER = 0.8  # of a score; 1 would prefer long captions, 0 short ones (docs/decisions.md)
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Candidate:
     log_probability: float
 
     @property
-    def mean(self) -> float:
-        """The mean log-probability of a word; the end counts as one."""
-        return self.log_probability / (len(self.tokens) + 1)
+    def score(self) -> float:
+        """The log-probability for its length, by which captions are ordered."""
+        return _score(self.log_probability, len(self.tokens) + 1)
 
 
 @torch.inference_mode()
@@ -36,9 +37,11 @@ def beam_search(
     beams: int = 5,
     longest: int = LONGEST,
 ) -> list[list[Candidate]]:
-    """Return the finished captions of each picture of grids [B, C, F], by falling mean log-probability.
+    """Return the finished captions of each picture of grids [B, C, F], by falling score.
 
-    `beams` captions are followed at a time; no word follows itself. A caption that is not finished after `longest`
+    `beams` captions are followed at a time, as long as one can come among the best: what is found for a picture does
+    not depend on the others of the batch. The score is log-probability / length^0.8 (Wu et al., arXiv:1609.08144,
+    equation 14, with lengths counted from 0). No word follows itself. A caption that is not finished after `longest`
     words is left out, unless no other is there.
     """
     words, span = vocabulary.of(language), vocabulary.span(language)
@@ -66,13 +69,13 @@ def beam_search(
         written = torch.cat((written.gather(1, beam[:, :, None].expand(-1, -1, written.shape[2])), word[:, :, None]), 2)
         state = _chosen(state, beam)
         row = (word + span[0]).flatten()
-        if all(_settled(found, best) for found, best in zip(finished, scores, strict=True)):
+        if all(_settled(found, best, longest) for found, best in zip(finished, scores, strict=True)):
             break
     for at, found in enumerate(finished):
         if not found:
             best = int(scores[at].argmax())
             found.append(Candidate(tuple(words.decode(written[at, best].tolist())), float(scores[at, best])))
-    return [sorted(found, key=lambda one: -one.mean) for found in finished]
+    return [sorted(found, key=lambda one: -one.score) for found in finished]
 
 
 def _finish(finished: list[list[Candidate]], written: Tensor, ending: Tensor, decode: object) -> None:
@@ -80,21 +83,27 @@ def _finish(finished: list[list[Candidate]], written: Tensor, ending: Tensor, de
     assert callable(decode)
     beams = written.shape[1]
     for at, found in enumerate(finished):
-        least = sorted((one.mean for one in found), reverse=True)[beams - 1 : beams]
+        least = sorted((one.score for one in found), reverse=True)[beams - 1 : beams]
         for beam in range(beams):
-            score = float(ending[at, beam])
-            if score == float("-inf") or (least and score / (written.shape[2] + 1) <= least[0]):
+            total = float(ending[at, beam])
+            if total == float("-inf") or (least and _score(total, written.shape[2] + 1) <= least[0]):
                 continue
-            found.append(Candidate(tuple(decode(written[at, beam].tolist())), score))
+            found.append(Candidate(tuple(decode(written[at, beam].tolist())), total))
 
 
-def _settled(found: list[Candidate], scores: Tensor) -> bool:
-    """Return whether enough captions are finished, and none that is followed can become more probable than they."""
-    beams = len(scores)
-    return (
-        len(found) >= beams
-        and float(scores.max()) < sorted((c.log_probability for c in found), reverse=True)[beams - 1]
-    )
+def _settled(found: list[Candidate], followed: Tensor, longest: int) -> bool:
+    """Return whether `found` holds enough captions, and none that is followed can come among the best of them.
+
+    At best, a followed caption ends at the greatest length with the log-probability that it has now.
+    """
+    beams = len(followed)
+    least = sorted((one.score for one in found), reverse=True)[beams - 1 : beams]
+    return bool(least) and _score(float(followed.max()), longest) <= least[0]
+
+
+def _score(log_probability: float, words: int) -> float:
+    """Return the score of a caption of so many words, the end included."""
+    return log_probability / words**LENGTH_POWER
 
 
 def _chosen(state: State, beam: Tensor) -> State:
