@@ -103,7 +103,7 @@ def _settled(found: list[Candidate], followed: Tensor, longest: int) -> bool:
 
 def _score(log_probability: float, words: int) -> float:
     """Return the score of a caption of so many words, the end included."""
-    return log_probability / words**LENGTH_POWER
+    return log_probability / float(words**LENGTH_POWER)
 
 
 def _chosen(state: State, beam: Tensor) -> State:
