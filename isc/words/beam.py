@@ -102,7 +102,7 @@ def _settled(found: list[Candidate], followed: Tensor, longest: int) -> bool:
 
 
 def _score(log_probability: float, words: int) -> float:
-    """Return the score of a caption of so many words, the end included."""
+    """Return log-probability / words^0.8 of a caption; its end counts as a word."""
     return log_probability / float(words**LENGTH_POWER)
 
 
