@@ -29,9 +29,12 @@ METHODS = {
     "retrieval": "retrieval and consensus",
     "network": "network alone",
     "retrieval_and_network": "retrieval and network",
+    "all evidence but the matching head": "retrieval and network, without its matching head",
+    "all evidence": "retrieval and network, with its matching head",
 }
 ROWS = [
-    METHODS["retrieval"], "LSTM alone", "VLP alone", "retrieval and LSTM", "retrieval and VLP", FREQUENT, PERSON
+    METHODS["retrieval"], "LSTM alone", "VLP alone", "retrieval and LSTM", "retrieval and VLP",
+    "retrieval and VLP, without its matching head", "retrieval and VLP, with its matching head", FREQUENT, PERSON,
 ]  # fmt: skip  # of a language, in this order
 
 

@@ -28,10 +28,10 @@ from isc.words.caption_batches import batches, numbered
 from isc.words.caption_files import read_captions
 from isc.words.caption_losses import masked_loss, matching_loss
 from isc.words.caption_metrics import caption_figures
-from isc.words.caption_model import Writer
+from isc.words.caption_model import Writer, network_evidence
 from isc.words.captioner import ALT_TEXT, Caption, Captioner, shortened
 from isc.words.captioner_files import load_captioner, network_of
-from isc.words.evidence import fit_fusion
+from isc.words.evidence import NAMES, fit_fusion
 from isc.words.export import export_captioner
 from isc.words.fit_captions import Schedule, fit, grid_tensor
 from isc.words.grids import GridNetwork, GridShape, kept_grids
@@ -354,7 +354,7 @@ def test_words_come_back_as_people_write_them():
 
 def test_the_fusion_finds_what_tells_good_captions():
     rng = np.random.default_rng(0)
-    rows = [rng.random((8, 5)) for _ in range(200)]
+    rows = [rng.random((8, len(NAMES))) for _ in range(200)]
     quality = [np.clip(2 * one[:, 0] - 0.5 * one[:, 3] + rng.normal(0, 0.1, 8), 0, None) for one in rows]
     fusion = fit_fusion(rows[:100], quality[:100], good=1.5)
     picked = [values[fusion.expected(one).argmax()] for one, values in zip(rows[100:], quality[100:], strict=True)]
@@ -362,6 +362,35 @@ def test_the_fusion_finds_what_tells_good_captions():
     assert np.mean(picked) > 0.95 * np.mean(best)
     probability = np.array([fusion.probability(one).max() for one in rows[100:]])
     assert probability.mean() == pytest.approx(np.mean(np.array(picked) >= 1.5), abs=0.1)
+
+
+def test_the_matching_head_judges_each_caption_for_itself(grids):
+    """Padding to the longest of the captions changes nothing, and an LSTM, which has no such head, says nothing."""
+    vocabulary = Vocabulary({"en": words_of(["a dog near water"], "en", least=1)})
+    captions = [("a", "dog", "near", "water"), ("water",), ("a", "cat")]
+    for kind in ("vlp", "lstm"):
+        torch.manual_seed(0)
+        network = network_of(kind, features=grids.shape[2], shape=SHAPE, rows=len(vocabulary), width=16).eval()
+        writer = Writer(network, vocabulary)
+        mean, matching = network_evidence(writer, grids[:1], captions, language="en")
+        for at, one in enumerate(captions):
+            alone = network_evidence(writer, grids[:1], [one], language="en")
+            assert alone[0][0] == pytest.approx(mean[at], abs=1e-5)
+            if matching is not None:
+                assert alone[1][0] == pytest.approx(matching[at], abs=1e-5)
+        assert (matching is not None) == (kind == "vlp")
+    assert len(set(mean)) == 3
+
+
+def test_a_captioner_from_before_the_matching_head_orders_as_it_did(model, tmp_path):
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    card = json.loads((tmp_path / "captioner.json").read_text())
+    for language in card["languages"].values():
+        del language["fusion"]["weights"][NAMES.index("matching") :]
+    (tmp_path / "captioner.json").write_text(json.dumps(card))
+    older, newer = load_captioner(tmp_path).languages, load_captioner(model).languages
+    assert older["en"].fusion == newer["en"].fusion  # an LSTM gives the head no weight
 
 
 def test_pooled_features_have_unit_length(grids):

@@ -12,7 +12,7 @@ from isc.words.beam import beam_search
 from isc.words.caption_metrics import Tokens
 from isc.words.evidence import CaptionFusion, Floats, evidence
 from isc.words.grids import Grids
-from isc.words.networks import CaptionNetwork
+from isc.words.networks import CaptionNetwork, GridTransformer
 from isc.words.retrieval import Array, Retriever, best_neighbours, neighbours
 from isc.words.vocabulary import BOUNDARY, UNKNOWN, Vocabulary
 
@@ -31,7 +31,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Proposed:
-    """Candidates for a picture: their words, their evidence [N, 5], and which of them the network wrote."""
+    """Candidates for a picture: their words, their evidence [N, 6], and which of them the network wrote."""
 
     captions: tuple[tuple[str, ...], ...]
     rows: Floats
@@ -67,12 +67,12 @@ def propose(
         near = neighbours(retriever, likeness[at], count=nearest.count, sharpness=nearest.sharpness)
         own = [tuple(flat[row]) for row in best_neighbours(retriever, near, count=RETRIEVED)]
         captions = tuple(dict.fromkeys([*written[at], *own]))
-        log_probability = None
+        log_probability, matching = None, None
         if writer is not None:
-            log_probability = log_probabilities(writer, grids[at : at + 1], captions, language=language)
+            log_probability, matching = network_evidence(writer, grids[at : at + 1], captions, language=language)
         mean = float(np.sort(likeness[at])[-10:].mean())
         rows = evidence(
-            retriever, near, texts[at], captions, log_probability=log_probability, likeness=mean
+            retriever, near, texts[at], captions, log_probability=log_probability, likeness=mean, matching=matching
         )  # fmt: skip
         proposed.append(Proposed(captions, rows, tuple(one in written[at] for one in captions)))
     return proposed
@@ -84,10 +84,14 @@ def ranked(proposed: Proposed, fusion: CaptionFusion) -> list[int]:
 
 
 @torch.inference_mode()
-def log_probabilities(writer: Writer, grid: Grids, captions: Sequence[Tokens], *, language: str) -> Floats:
-    """Return the mean log-probability of a word of each caption [N] of one picture of grid [1, C, F].
+def network_evidence(
+    writer: Writer, grid: Grids, captions: Sequence[Tokens], *, language: str
+) -> tuple[Floats, Floats | None]:
+    """Return what the network says of each caption [N] of one picture of grid [1, C, F].
 
-    Words that the network does not know are left out of the mean.
+    First the mean log-probability of a word, words that the network does not know left out; then the log-odds of the
+    caption fitting the picture, by a transformer's matching head, which reads the caption in both directions; None for
+    an LSTM.
     """
     words, (first, last) = writer.vocabulary.of(language), writer.vocabulary.span(language)
     rows = [[words.place.get(token, UNKNOWN) for token in one] for one in captions]
@@ -99,9 +103,13 @@ def log_probabilities(writer: Writer, grid: Grids, captions: Sequence[Tokens], *
         targets[0, at, : len(row)], targets[0, at, len(row)] = row, BOUNDARY
     lengths = torch.tensor([[len(row) + 1 for row in rows]])
     memory = writer.network.encode(torch.from_numpy(np.asarray(grid, np.float32)))
-    vectors = writer.network.read(memory, torch.from_numpy(inputs + first), lengths)
+    numbers = torch.from_numpy(inputs + first)
+    vectors = writer.network.read(memory, numbers, lengths)
     logs = writer.network.outputs(vectors, (first, last)).log_softmax(-1)
     target = torch.from_numpy(targets)
     each = logs.gather(3, target[..., None])[0, :, :, 0]
     known = (target[0] != UNKNOWN).float()
-    return np.asarray(((each * known).sum(1) / known.sum(1).clamp(min=1)).numpy(), np.float64)
+    mean = np.asarray(((each * known).sum(1) / known.sum(1).clamp(min=1)).numpy(), np.float64)
+    if not isinstance(writer.network, GridTransformer):
+        return mean, None
+    return mean, np.asarray(writer.network.matching(memory, numbers, lengths)[0].numpy(), np.float64)

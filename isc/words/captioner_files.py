@@ -18,7 +18,7 @@ from isc.data.json_files import read_json
 from isc.errors import InputError
 from isc.words.caption_files import Captions, read_captions
 from isc.words.caption_model import Nearest, Writer
-from isc.words.evidence import CaptionFusion
+from isc.words.evidence import NAMES, CaptionFusion
 from isc.words.gram_space import GramSpace
 from isc.words.grids import GridShape
 from isc.words.networks import AttentionLstm, CaptionNetwork, GridTransformer
@@ -131,6 +131,8 @@ def _language(
     if len(parts["axes"]) != space.size or len(parts["pictures"]) != len(several):
         raise ValueError(f"captions.csv does not belong to {RETRIEVAL}")
     flat = tuple(tuple(one) for group in several for one in group)
-    fusion = CaptionFusion(**said["fusion"])
+    weights = said["fusion"]["weights"]
+    weights = [*weights, *[0.0] * (len(NAMES) - len(weights))]  # a captioner from before the last kinds of evidence
+    fusion = CaptionFusion(**said["fusion"] | {"weights": weights})
     words = words_of([text for one in texts.values() for text in one], name, least=1)
     return Language(Retriever(space, **parts), flat, words, fusion, bool(said["uses_network"]) and networked)

@@ -14,26 +14,30 @@ from isc.errors import InputError
 from isc.words.caption_metrics import Tokens
 from isc.words.retrieval import Array, Neighbours, Retriever, consensus
 
-NAMES = ("consensus", "text_cosine", "log_probability", "length", "likeness")
+NAMES = ("consensus", "text_cosine", "log_probability", "length", "likeness", "matching")
 Floats = npt.NDArray[np.float64]
 
 
 def evidence(
     retriever: Retriever, near: Neighbours, text: Array, captions: Sequence[Tokens], *,
-    log_probability: Floats | None, likeness: float,
+    log_probability: Floats | None, likeness: float, matching: Floats | None = None,
 ) -> Floats:  # fmt: skip
-    """Return the evidence [N, 5] for captions of one picture, in the order of NAMES.
+    """Return the evidence [N, 6] for captions of one picture, in the order of NAMES.
 
     consensus        agreement with the captions of the nearest training pictures, 0…1
     text_cosine      cosine of the caption's text vector and `text` [D], the one that the picture leads to
     log_probability  mean log-probability of a word by the network; 0 without one
     length           words, in tens
     likeness         mean likeness of the nearest pictures, the same for all captions of the picture
+    matching         log-odds of fitting the picture by the transformer's matching head; 0 without one
     """
+    none = np.zeros(len(captions))
     cosine = retriever.vectors(captions) @ text
-    mean = np.zeros(len(captions)) if log_probability is None else log_probability
     length = np.array([len(one) / 10 for one in captions])
-    columns = (consensus(retriever, near, captions), cosine, mean, length, np.full(len(captions), likeness))
+    columns = (
+        consensus(retriever, near, captions), cosine, none if log_probability is None else log_probability, length,
+        np.full(len(captions), likeness), none if matching is None else matching,
+    )  # fmt: skip
     return np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
 
 
@@ -58,7 +62,7 @@ class CaptionFusion:
             raise InputError(f"a fusion of {len(self.weights)} weights; expected {len(NAMES)} finite numbers")
 
     def expected(self, rows: Floats) -> Floats:
-        """Return the expected CIDEr-D of each row of evidence [N, 5]."""
+        """Return the expected CIDEr-D of each row of evidence [N, 6]."""
         return np.asarray(rows @ np.array(self.weights) + self.bias)
 
     def probability(self, rows: Floats) -> Floats:
@@ -72,7 +76,7 @@ class CaptionFusion:
 def fit_fusion(
     rows: Sequence[Floats], cider: Sequence[Floats], *, good: float, use: Sequence[str] = NAMES, ridge: float = 1e-3
 ) -> CaptionFusion:
-    """Fit the fusion to captions of known CIDEr-D: evidence [N, 5] and values [N] for each picture.
+    """Fit the fusion to captions of known CIDEr-D: evidence [N, 6] and values [N] for each picture.
 
     Evidence that is not in `use` has no weight.
     The weights are those of least squares with a small ridge on standardised evidence. Slope and offset are Platt's

@@ -24,13 +24,19 @@ from isc.words.captioner_files import CaptionerParts, Language, network_of, save
 from isc.words.epoch_states import EpochStates
 from isc.words.evidence import NAMES, CaptionFusion, Floats, fit_fusion
 from isc.words.fit_captions import Schedule, fit, held_out_loss
+from isc.words.networks import GridTransformer
 from isc.words.retrieval import fit_retriever, pooled
 from isc.words.training_data import METRICS, TrainingData, training_data
 from isc.words.vocabulary import Vocabulary, tokens_of, words_of
 
 log = logging.getLogger(__name__)
 Said = Mapping[int, Sequence[str]]  # the caption of each judged picture, by its place in the dev split
-ORDERS = {"consensus": ("consensus", "likeness"), "all evidence": NAMES}  # likeness is one for a whole picture
+UNMATCHED = tuple(name for name in NAMES if name != "matching")
+ORDERS = {
+    "consensus": ("consensus", "likeness"),  # likeness is one for a whole picture
+    "all evidence but the matching head": UNMATCHED,
+    "all evidence": NAMES,
+}
 JUDGED = "judged.csv"
 QUARTER = 0.25  # a caption is good if it agrees with people as well as all but the worst quarter of people's captions
 
@@ -129,11 +135,13 @@ def _language(
         rows, values = [proposed[at].rows for at in chosen], [quality[at] for at in chosen]
         fusions = {name: fit_fusion(rows, values, good=good, use=use) for name, use in ORDERS.items()}
         worth = {name: worth_of(proposed, fusion, answers, chosen) for name, fusion in fusions.items()}
-        order = max(worth, key=lambda name: worth[name])
+        order = max(worth, key=lambda name: worth[name])  # the first of equals: the fewest kinds of evidence
         name = "retrieval" if option is None else "retrieval_and_network"
         judged[name] = best_captions(proposed, fusions[order], second)
         if option is not None:
             judged["network"] = network_captions(proposed, second)
+            for way in list(ORDERS)[1:] if isinstance(option.network, GridTransformer) else []:
+                judged[way] = best_captions(proposed, fusions[way], second)
         if best is None or worth[order] > best[0]:
             best = (worth[order], option, proposed, fusions[order], order)
     assert best is not None
