@@ -1,5 +1,7 @@
 """Commands that try each way to install: those of the light installation, and what each extra adds to them."""
 
+import shlex
+
 LIGHT = (
     "isc find photos photos/S003.jpg --index known",
     "isc duplicates photos --index known",
@@ -37,6 +39,18 @@ SPEECH = (
     "import numpy; from isc.products.listening import recogniser; "
     "list(recogniser('pocketsphinx')(numpy.zeros(16000, numpy.int16), 16000))"
 )
+# a tiny model as open_clip writes it
+CLIP = """
+import json, open_clip, pathlib, safetensors.torch
+seen = dict(image_size=32, layers=1, width=32, head_width=16, patch_size=16)
+read = dict(context_length=16, vocab_size=49408, width=32, heads=2, layers=1)
+model = dict(embed_dim=16, vision_cfg=seen, text_cfg=read)
+folder = pathlib.Path('clip')
+folder.mkdir()
+card = json.dumps(dict(model_cfg=model, preprocess_cfg=dict()))
+(folder / 'open_clip_config.json').write_text(card)
+safetensors.torch.save_file(open_clip.model.CLIP(**model).state_dict(), folder / 'open_clip_model.safetensors')
+"""
 # comes up, says that it is well, and ends when it is asked to
 ANSWERS = """
 import pathlib, socket, subprocess, sys, time, urllib.request
@@ -86,6 +100,12 @@ EXTRAS = {  # what each adds to the commands of the light installation
         "isc caption photos/S003.jpg --model captioner",
     ),
     "sentences": ("isc words match names.tsv texts.csv --sentences -o by-meaning.csv",),
+    "encoders": (
+        "python -c 'from sentence_transformers import SentenceTransformer'",
+        f"python -c {shlex.quote(CLIP)}",
+        "isc train experiment=captions_small languages=en reads=meaning encoder=clip train.epochs=1 images=photos "
+        "pairs=captions.csv output=towers",
+    ),
     "speech": (
         f'python -c "{SPEECH}"',
         "isc train experiment=products_small images=photos pairs=labels.csv catalogue=items.csv held=0.4 "
@@ -102,7 +122,7 @@ EXTRAS = {  # what each adds to the commands of the light installation
     "dev,approximate": ("python -m pytest --version",),
 }
 # all bring torch; one environment of --python
-SHARED = ("train", "gpu", "export", "backbones", "words", "sentences", "speech")
+SHARED = ("train", "gpu", "export", "backbones", "words", "sentences", "encoders", "speech")
 REFUSED = {  # commands that the light installation answers with the name of an extra
     "isc train images=photos output=x": "train",
     "isc train experiment=captions_small images=photos pairs=captions.csv output=x": "words",

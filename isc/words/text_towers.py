@@ -15,7 +15,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from isc.config.words import Reads
-from isc.words.sentences import NUMBERS, kept_vectors, sentence_vectors
+from isc.words.sentences import TextEncoder, encoded, kept_vectors
 from isc.words.text_grams import BUCKETS, gram_counts, rarity, weighed
 
 Rows: TypeAlias = "sparse.csr_matrix | npt.NDArray[np.float32]"  # read in N texts; rows[places] takes some
@@ -75,20 +75,21 @@ class MeaningTower(TextTower):
     center: Tensor
     spread: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, encoder: TextEncoder) -> None:
         super().__init__()
-        self.register_buffer("center", torch.zeros(NUMBERS))
-        self.register_buffer("spread", torch.ones(NUMBERS))
-        self.project = nn.Linear(NUMBERS, dim)
+        self.encoder = encoder
+        self.register_buffer("center", torch.zeros(encoder.numbers))
+        self.register_buffer("spread", torch.ones(encoder.numbers))
+        self.project = nn.Linear(encoder.numbers, dim)
         self.change = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(2 * dim, dim)
         )
 
     def rows(self, texts: Sequence[str]) -> Rows:
-        return sentence_vectors(texts, asking=False, wanted="reads=meaning")
+        return encoded(texts, self.encoder, asking=False)
 
     def learn(self, texts: Sequence[str], folder: Path) -> Rows:
-        vectors = kept_vectors(folder / KEPT, texts, wanted="reads=meaning")
+        vectors = kept_vectors(folder / KEPT, texts, self.encoder)
         self.center = torch.from_numpy(vectors.mean(axis=0))
         self.spread = torch.from_numpy(np.maximum(vectors.std(axis=0), 1e-6))
         return vectors
@@ -96,8 +97,3 @@ class MeaningTower(TextTower):
     def forward(self, rows: Rows) -> Tensor:
         projected = self.project((torch.from_numpy(rows) - self.center) / self.spread)
         return F.normalize(self.change(projected) + projected)
-
-
-def text_tower(reads: Reads, dim: int) -> TextTower:
-    """Return an untrained tower."""
-    return {Reads.letters: LetterTower, Reads.meaning: MeaningTower}[reads](dim)

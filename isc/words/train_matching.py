@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from isc.config.words import Reads, WordsConfig
+from isc.config.words import WordsConfig
 from isc.data.files import write_json
 from isc.errors import InputError
 from isc.model.checkpoint import checkpoint_to_resume
@@ -20,14 +20,14 @@ from isc.words.embed_towers import embed_grids, embed_texts
 from isc.words.epoch_states import EpochStates
 from isc.words.fit_captions import rate
 from isc.words.grids import Grids
-from isc.words.matcher_files import save_matcher
+from isc.words.matcher_files import save_matcher, text_tower
 from isc.words.matching_model import MatchingModel, contrast
 from isc.words.ranking import ranking_figures, ranks_of_right
-from isc.words.sentences import require_sentences
 from isc.words.text_towers import Rows
 from isc.words.training_data import METRICS, training_data
 
 log = logging.getLogger(__name__)
+DIM = 256  # numbers of a vector
 MEMORY = 2048  # texts of earlier steps that are wrong for every picture of a batch
 PICTURES = 128  # of a batch
 EACH = 2  # texts of a picture in a batch
@@ -41,14 +41,13 @@ def train_matching(config: WordsConfig) -> Path:
     captions that is not among the photos, and for a folder whose checkpoint is of another training.
     """
     begun, output = time.monotonic(), Path(config.output)
-    if config.reads is Reads.meaning:
-        require_sentences("reads=meaning")
+    text_tower(config.reads, config.encoder, DIM)  # refused here, before any photo is read, if it cannot be had
     state = checkpoint_to_resume(output, config)
     data = training_data(config)
     states = EpochStates.of(config, data, state)
     grids, places = data.pictures.grids, data.pictures.places
     torch.manual_seed(config.seed)
-    model = MatchingModel(features=grids.shape[2], reads=config.reads)
+    model = MatchingModel(text_tower(config.reads, config.encoder, DIM), features=grids.shape[2], dim=DIM)
     rows = model.text.learn(list(data.train.texts), output)
     loss = fit_towers(
         model, grids, data.train, places, rows, epochs=config.train.epochs, lr=config.train.lr, seed=config.seed,
