@@ -291,6 +291,15 @@ def test_training_page_names_keys_that_there_are():
     assert set(named) - {"train.py", "model.safetensors"} <= set(keys(TrainConfig))
 
 
+def test_scale_page_names_what_kubernetes_takes():
+    """Names are those of RFC 1123: small letters, digits and hyphens."""
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    names = re.findall(r"(?:name|claimName): ([^,}\n]+)", page)
+    names += re.findall(r"kubectl get \w+ ([^`]+)`", page)
+    assert names
+    assert not [name for name in names if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)]
+
+
 def test_extraction_page_example(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     page = (ROOT / "docs" / "extraction.md").read_text(encoding="utf-8")

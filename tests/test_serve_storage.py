@@ -16,7 +16,7 @@ from isc.errors import InputError
 from isc.serve import schema
 from isc.serve.backup import read_backup, write_backup
 from isc.serve.circuit import Circuit
-from isc.serve.database import HEAD, MIGRATIONS, Database, DatabaseAway, insert_ignoring
+from isc.serve.database import HEAD, MIGRATIONS, Database, DatabaseAway, insert_ignoring, rows_among
 from isc.serve.forgetting import delete_image
 from isc.serve.intake import NewImage, take_in
 from isc.serve.kinds import Decision, RequestState, SuggestionState
@@ -186,6 +186,15 @@ def test_texts_compare_by_bytes(service):
         assert insert_ignoring(connection, schema.listing, {**row, "value": "cat"})
         assert insert_ignoring(connection, schema.listing, {**row, "value": "cät"})
         assert not insert_ignoring(connection, schema.listing, {**row, "value": "cat"})
+
+
+def test_rows_among_more_values_than_a_statement_takes_are_found(service):
+    numbers, _ = _asked(service, 2)
+    wanted = [*range(1_000_000, 1_070_000), *numbers]
+    with service.database.reading() as connection:
+        found = rows_among(connection, sa.select(schema.image.c.id), schema.image.c.id, wanted)
+        assert rows_among(connection, sa.select(schema.image.c.id), schema.image.c.id, []) == []
+    assert [row.id for row in found] == sorted(numbers)
 
 
 def test_a_picture_is_taken_in_once_and_asked_about_once(service):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ BUSY = 30.0  # seconds that a statement waits for another writer
 MIGRATIONS = Path(__file__).parent / "migrations"
 CLASHES = ("1213", "1205", "1020", "40001", "40P01", "database is locked")  # of transactions; tried again
 TRIES = 8
+PARAMETERS = 10_000  # values of one statement
 HEAD = "0008"  # the last revision of MIGRATIONS; a start on tables of this one needs no Alembic
 DATABASE_WAIT = 60.0  # seconds that a start waits for the database
 
@@ -175,6 +176,21 @@ def insert_ignoring(connection: Connection, table: sa.Table, values: dict[str, A
     else:
         statement = sa.insert(table).values(values).prefix_with("OR IGNORE")
     return bool(connection.execute(statement).rowcount)
+
+
+def rows_among(
+    connection: Connection, statement: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[Any]
+) -> list[sa.Row[Any]]:
+    """Return the rows of a query whose `column` is among the values, however many there are.
+
+    They are asked for in parts, in the order of the values: a database takes so many parameters in one statement
+    (SQLite 32,766, PostgreSQL 65,535). Each part has the statement's own order.
+    """
+    wanted = list(dict.fromkeys(values))
+    found: list[sa.Row[Any]] = []
+    for first in range(0, len(wanted), PARAMETERS):
+        found += connection.execute(statement.where(column.in_(wanted[first : first + PARAMETERS]))).all()
+    return found
 
 
 def column_pairs(connection: Connection, statement: Any) -> dict[Any, Any]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from isc.serve.captions import standing_answers
-from isc.serve.database import Database
+from isc.serve.database import Database, rows_among
 from isc.serve.kinds import Kind, SuggestionState
 from isc.serve.schema import copy_match, image, product, provider, suggestion, vote
 from isc.serve.votes import verdict_body
@@ -91,8 +91,8 @@ def labelled_pairs(database: Database, *, provider_name: str = "copy") -> list[L
     with database.reading() as connection:
         rows = connection.execute(wanted).all()
         versions = {row.evidence["version_of"] for row in rows if "version_of" in row.evidence}
-        digests = sa.select(image.c.id, image.c.sha256).where(image.c.id.in_(versions))
-        known = {row.id: row.sha256 for row in connection.execute(digests)}
+        digests = rows_among(connection, sa.select(image.c.id, image.c.sha256), image.c.id, versions)
+        known = {row.id: row.sha256 for row in digests}
     for a, sha_a, path_a, b, sha_b, path_b, distance, score, evidence, state, audit in rows:
         pair = (sha_a, sha_b, path_a, path_b) if a > b else (sha_b, sha_a, path_b, path_a)
         copy = state == SuggestionState.accepted

@@ -19,7 +19,7 @@ from isc.evaluate.calibration.versions import COLUMNS as VERSION_COLUMNS
 from isc.evaluate.calibration.versions import FILE as VERSIONS
 from isc.find.verdicts import judge_of
 from isc.serve.captions import written_captions
-from isc.serve.database import Database
+from isc.serve.database import Database, rows_among
 from isc.serve.feedback import LabelledPair, decided_lines, labelled_pairs, shown_items
 from isc.serve.files import PictureFiles
 from isc.serve.schema import descriptor, image
@@ -102,19 +102,16 @@ def _write_vectors(folder: Path, database: Database, pairs: Sequence[LabelledPai
     """Write the descriptors of both sides, for `isc fusion fit`."""
     for name, wanted in (("queries", {p.query for p in pairs}), ("references", {p.reference for p in pairs})):
         with database.reading() as connection:
-            rows = connection.execute(
-                sa.select(image.c.sha256, descriptor.c.vector, descriptor.c.model)
-                .join(descriptor, descriptor.c.image_id == image.c.id)
-                .where(image.c.sha256.in_(wanted))
-                .order_by(image.c.sha256)
-            ).all()
+            vectors = sa.select(image.c.sha256, descriptor.c.vector, descriptor.c.model)
+            joined = vectors.join(descriptor, descriptor.c.image_id == image.c.id).order_by(image.c.sha256)
+            rows = rows_among(connection, joined, image.c.sha256, sorted(wanted))
         if not rows:
             return
         model = rows[-1].model
         kept = [row for row in rows if row.model == model]
         ids = np.array([row.sha256 for row in kept], dtype=object)
-        vectors = np.frombuffer(b"".join(row.vector for row in kept), "<f4").reshape(len(kept), -1)
-        write_descriptors(folder / f"{name}.h5", Descriptors(ids, vectors), {"weights_sha256": model})
+        numbers = np.frombuffer(b"".join(row.vector for row in kept), "<f4").reshape(len(kept), -1)
+        write_descriptors(folder / f"{name}.h5", Descriptors(ids, numbers), {"weights_sha256": model})
 
 
 def _link_photos(folder: Path, settings: Settings, photos: Mapping[str, str | None]) -> None:
