@@ -8,15 +8,11 @@ network's own, the best by the fusion of evidence; those of training captions ar
 It needs playwright, and chromium on PATH.
 """
 
-import base64
-import io
-import shutil
 import sys
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
+from browser import draw, image_tag
 
 from isc.photos.decode import read_image
 from isc.photos.folders import SAMPLE
@@ -25,13 +21,7 @@ from isc.words.captioner_files import CaptionerParts, load_captioner
 from isc.words.grids import GridNetwork, Grids
 from isc.words.retrieval import pooled
 
-SUREST, EVERY, WIDTH = 4, 30, 1100
-PAGE = """<!doctype html><meta charset="utf-8"><style>
-body {{ margin: 16px; font: 15px/1.35 "Noto Sans", "DejaVu Sans", sans-serif; color: #222; background: #fff }}
-main {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: 18px 16px }}
-figure {{ margin: 0 }} img {{ width: 100%; height: 190px; object-fit: cover; border-radius: 4px }}
-p {{ margin: 5px 0 0 }} small {{ color: #777 }}
-</style><main>{figures}</main>"""
+SUREST, EVERY = 4, 30
 
 
 def sentences(parts: CaptionerParts, grid: Grids, language: str) -> tuple[str, float] | None:
@@ -49,14 +39,11 @@ def sentences(parts: CaptionerParts, grid: Grids, language: str) -> tuple[str, f
 
 def figure(parts: CaptionerParts, path: Path, grid: Grids) -> str:
     """Return a photo with a line in each language."""
-    shown = io.BytesIO()
-    Image.fromarray(read_image(path)).convert("RGB").save(shown, "JPEG", quality=90)
     lines = []
     for language in parts.languages:
         if found := sentences(parts, grid, language):
             lines.append(f'<p dir="auto" lang="{language}">{escape(found[0])} <small>{found[1]:.0%}</small></p>')
-    picture = base64.b64encode(shown.getvalue()).decode()
-    return f'<figure><img src="data:image/jpeg;base64,{picture}">{"".join(lines)}</figure>'
+    return f"<figure>{image_tag(read_image(path))}{''.join(lines)}</figure>"
 
 
 def main() -> None:
@@ -65,14 +52,7 @@ def main() -> None:
     grids = {path: network.grids([read_image(path)]) for path in sorted(SAMPLE.glob("*.jpg"))}
     sure = {path: (sentences(parts, grid, first) or ("", 0.0))[1] for path, grid in grids.items()}
     shown = [*sorted(grids, key=lambda path: -sure[path])[:SUREST], *list(grids)[::EVERY]]
-    page_text = PAGE.format(figures="".join(figure(parts, path, grids[path]) for path in shown))
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": WIDTH, "height": 10})
-        page.set_content(page_text)
-        picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-        browser.close()
-    picture.save(output, quality=80, optimize=True)
+    draw("".join(figure(parts, path, grids[path]) for path in shown), output)
 
 
 if __name__ == "__main__":

