@@ -11,12 +11,13 @@ from isc.match.verification import compare
 from isc.match.verification.compare import verify
 from isc.match.verification.drawings import (
     AGREEMENT,
+    AS_THEY_ARE,
     CERTAIN,
     LOG_NFA,
     counts,
     may_be_a_drawing,
     rows_of_drawings,
-    with_drawings,
+    with_changed,
 )
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import drawn_features, local_features, stroke_features
@@ -145,7 +146,7 @@ def test_which_drawings_count():
     assert counts(drawn).tolist() == [False, True, False, False]
     evidence = np.zeros((3, len(EVIDENCE)), np.float32)
     evidence[:, EVIDENCE.index("flat")] = 0.7
-    joined = with_drawings(evidence, drawn[[1]], np.array([2]))
+    joined = with_changed(evidence, drawn[[1]], np.array([2]), stay=AS_THEY_ARE)
     assert joined[:2].tolist() == evidence[:2].tolist()
     assert joined[2, LOG_NFA] == CERTAIN
     assert joined[2, AGREEMENT] == 1

@@ -19,15 +19,16 @@ from isc.data.csv_files import write_csv
 from isc.data.ids import IntArray
 from isc.data.matches import Matches
 from isc.errors import InputError
+from isc.match.verification import drawings, negatives
 from isc.match.verification.alignment import Alignment
 from isc.match.verification.device_compare import compared_on
-from isc.match.verification.drawings import counts, rows_of_drawings, with_drawings
 from isc.match.verification.feature_store import FeatureStore, photo_key
 from isc.match.verification.features import LocalFeatures
 from isc.match.verification.quantities import EVIDENCE
 from isc.match.verification.shelf import FeatureShelf
 from isc.match.verification.tasks import (
     AS_DRAWINGS,
+    AS_NEGATIVES,
     AS_PHOTOS,
     Compare,
     Compared,
@@ -117,12 +118,13 @@ def verify(
     """Compare every candidate pair; the result does not depend on the number of `workers` (None: one per core).
 
     First the local features of the references that are not in the `store` are made and stored, then each query is
-    compared with its candidates. Queries without an alignment that may be drawings are compared once more, with line
+    compared with its candidates. The nearest candidates of a query without an alignment are compared with its negative
+    (`isc.match.verification.negatives`). Queries without one still that may be drawings are compared again, with line
     drawings of their references (`isc.match.verification.drawings`), and also with those of their `further` pairs,
     which are no candidates and have the same id tables: the answer holds those of them that align. Features that cannot
     be stored are held in memory, up to `HELD` bytes; beyond that they are made again for every query that needs them.
     `on` names a device of torch that searches for the maps of many pairs at once; its evidence agrees to rounding.
-    `bars` makes the two progress bars. A picture that cannot be read, or a candidate that cannot be compared, becomes a
+    `bars` makes the progress bars. A picture that cannot be read, or a candidate that cannot be compared, becomes a
     `Problem` and does not end the run. Raises InputError if `workers` is below 1, the store is damaged, or a process
     ends by itself.
     """
@@ -132,21 +134,33 @@ def verify(
         compare_pairs, query_images=query_images, reference_images=reference_images, workers=workers, on=on, bars=bars
     )
     verified = compared(candidates, looks=AS_PHOTOS, store=store)
-    rows = rows_of_drawings(candidates, verified.evidence, verified.drawings)
+    rows = negatives.rows_of_negatives(candidates, verified.evidence)
+    if len(rows):
+        seen = compared(candidates.take(rows), looks=AS_NEGATIVES, store=store)
+        found = np.flatnonzero(drawings.counts(seen.evidence))
+        verified = _with_changed(verified, seen, rows[found], found, negatives.AS_THEY_ARE)
+    rows = drawings.rows_of_drawings(candidates, verified.evidence, verified.drawings)
     if not len(rows):
         return verified
     far = candidates.take(np.zeros(0, np.int64)) if further is None else further
     more = np.flatnonzero(np.isin(far.query, candidates.query[rows]))
-    drawings = store.drawings if store is not None and store.writable else None
-    drawn = compared(candidates.take(rows).joined(far.take(more)), looks=AS_DRAWINGS, store=drawings)
-    found = np.flatnonzero(counts(drawn.evidence))
+    kept = store.drawings if store is not None and store.writable else None
+    drawn = compared(candidates.take(rows).joined(far.take(more)), looks=AS_DRAWINGS, store=kept)
+    found = np.flatnonzero(drawings.counts(drawn.evidence))
     own, new = found[found < len(rows)], more[found[found >= len(rows)] - len(rows)]
     as_photos = compared(far.take(new), looks=AS_PHOTOS, store=store)
     at = np.r_[rows[own], len(candidates) + np.arange(len(new))]
-    evidence = with_drawings(np.concatenate([verified.evidence, as_photos.evidence]), drawn.evidence[found], at)
-    aligned = {row: drawn.alignments[one] for row, one in zip(at.tolist(), found.tolist(), strict=True)}
-    alignments = dict(sorted({**verified.alignments, **aligned}.items()))
-    return Verified(evidence, alignments, verified.problems, verified.drawings, new)
+    every = replace(verified, evidence=np.concatenate([verified.evidence, as_photos.evidence]), further=new)
+    return _with_changed(every, drawn, at, found, drawings.AS_THEY_ARE)
+
+
+def _with_changed(
+    verified: Verified, changed: Verified, rows: IntArray, found: IntArray, stay: Sequence[int]
+) -> Verified:
+    """Return the results with those of changed pictures that count, the pairs `found`, in these rows."""
+    evidence = drawings.with_changed(verified.evidence, changed.evidence[found], rows, stay=stay)
+    aligned = {row: changed.alignments[one] for row, one in zip(rows.tolist(), found.tolist(), strict=True)}
+    return replace(verified, evidence=evidence, alignments=dict(sorted({**verified.alignments, **aligned}.items())))
 
 
 def compare_pairs(

@@ -8,7 +8,7 @@ Its descriptor is far from the photo's, too: a drawing is compared with FURTHER 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,10 @@ from isc.match.verification.quantities import EVIDENCE
 FURTHER = 3  # times the candidates of other queries
 COLOURLESS = 0.1  # chroma below which a query may be a drawing
 LIGHT = 0.5  # grey level that 5 % of it exceed at least: paper, and no photo of the night
-CERTAIN, AGREEING = 15.0, 0.35  # least log_nfa and agreement of a drawing: pages align with 25 and 0.14, 14 and 0.67
-# evidence of the pictures as they are
-OF_PHOTOS = [EVIDENCE.index(name) for name in ("colour_difference", "flat", "light")]
+# least log_nfa and agreement of a changed picture: pages align with 25 and 0.14, 14 and 0.67
+CERTAIN, AGREEING = 15.0, 0.35
+# evidence that is said of the pictures as they are
+AS_THEY_ARE = [EVIDENCE.index(name) for name in ("colour_difference", "flat", "light")]
 LOG_NFA, AGREEMENT = EVIDENCE.index("log_nfa"), EVIDENCE.index("agreement")
 
 Floats = npt.NDArray[np.float32]
@@ -45,19 +46,16 @@ def rows_of_drawings(candidates: Matches, evidence: Floats, drawings: Collection
     return np.flatnonzero(np.isin(candidates.query, list(drawings)) & ~np.isin(candidates.query, aligned) & compared)
 
 
-def counts(drawn: Floats) -> npt.NDArray[np.bool_]:
-    """Return [R] whether the evidence of drawings [R, E] counts: log_nfa ≥ CERTAIN and agreement ≥ AGREEING."""
-    known = np.nan_to_num(drawn)
+def counts(changed: Floats) -> npt.NDArray[np.bool_]:
+    """Return [R] whether the evidence of changed pictures [R, E] counts: log_nfa ≥ CERTAIN, agreement ≥ AGREEING."""
+    known = np.nan_to_num(changed)
     return np.asarray((known[:, LOG_NFA] >= CERTAIN) & (known[:, AGREEMENT] >= AGREEING))
 
 
-def with_drawings(evidence: Floats, drawn: Floats, rows: npt.NDArray[np.int64]) -> Floats:
-    """Return the evidence [P, E] with that of drawings that count [R, E] in these rows [R].
-
-    The colours and grey levels of whole pictures stay those of the pictures as they are.
-    """
-    taken = drawn.copy()
-    taken[:, OF_PHOTOS] = evidence[rows][:, OF_PHOTOS]
+def with_changed(evidence: Floats, changed: Floats, rows: npt.NDArray[np.int64], *, stay: Sequence[int]) -> Floats:
+    """Return the evidence [P, E] with that of changed pictures [R, E] in these rows [R]; the columns `stay` stay."""
+    taken = changed.copy()
+    taken[:, stay] = evidence[rows][:, stay]
     joined = evidence.copy()
     joined[rows] = taken
     return joined

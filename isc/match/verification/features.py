@@ -104,6 +104,11 @@ def local_features(pixels: Pixels) -> LocalFeatures:
     )
 
 
+def negative_features(pixels: Pixels) -> LocalFeatures:
+    """Compute the features of the negative of a picture [H, W, 3]."""
+    return local_features(np.asarray(255 - pixels, np.uint8))
+
+
 def drawn_features(pixels: Pixels) -> LocalFeatures:
     """Compute the features of a photo [H, W, 3] made into a line drawing: black where grey levels change the most.
 

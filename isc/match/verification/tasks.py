@@ -14,7 +14,13 @@ from isc.match.verification.affine_fit import Fit
 from isc.match.verification.alignment import Alignment, compare, evidence_of
 from isc.match.verification.drawings import may_be_a_drawing
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
-from isc.match.verification.features import LocalFeatures, drawn_features, local_features, stroke_features
+from isc.match.verification.features import (
+    LocalFeatures,
+    drawn_features,
+    local_features,
+    negative_features,
+    stroke_features,
+)
 from isc.photos.decode import Pixels, read_image
 
 Floats = npt.NDArray[np.float32]
@@ -36,6 +42,8 @@ class Looks:
 
 
 AS_PHOTOS = Looks(local_features, local_features)
+# queries that may be negatives of the references
+AS_NEGATIVES = Looks(negative_features, local_features, comparing="comparing negatives")
 # queries that may be drawings of the references
 AS_DRAWINGS = Looks(stroke_features, drawn_features, "line drawings of references", "comparing drawings")
 

@@ -1,0 +1,68 @@
+"""Negatives of photos: the nearest candidates of a query without an alignment are compared with its negative."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from isc.data.matches import Matches
+from isc.match.verification.compare import verify
+from isc.match.verification.drawings import CERTAIN
+from isc.match.verification.features import local_features, negative_features
+from isc.match.verification.negatives import LOG_NFA, NEAREST, rows_of_negatives
+from isc.match.verification.quantities import EVIDENCE
+from isc.photos.decode import read_image
+from isc.photos.folders import list_images
+from tests.conftest import SAMPLE
+
+PHOTOS = list_images(SAMPLE)
+NAMES = sorted(PHOTOS)[:4]
+
+
+def negative(photo):
+    """The negative of a crop, saved again."""
+    height, width = photo.shape[:2]
+    return cv2.imencode(".jpg", 255 - photo[height // 10 :, : width * 9 // 10, ::-1])[1].tobytes()
+
+
+@pytest.mark.parametrize("on", [None, "cpu"])
+def test_a_negative_is_found_among_the_nearest_candidates(on, tmp_path):
+    """The right photo is the second candidate of one query and the third, which is not looked at, of another."""
+    queries = {}
+    for name in NAMES[:2]:
+        queries[f"negative-{name}"] = tmp_path / f"{name}.jpg"
+        queries[f"negative-{name}"].write_bytes(negative(read_image(PHOTOS[name])))
+    queries["positive"] = PHOTOS[NAMES[3]]
+    first, second = list(queries)[:2]
+    pairs = [
+        (first, NAMES[2]), (first, NAMES[0]), (second, NAMES[2]), (second, NAMES[3]), (second, NAMES[1]),
+        ("positive", NAMES[3]),
+    ]  # fmt: skip
+    candidates = Matches.from_ids(*zip(*pairs, strict=True), -np.arange(len(pairs), dtype=float))
+    verified = verify(candidates, queries, {name: PHOTOS[name] for name in NAMES}, on=on)
+    found = [row for row in range(len(pairs)) if verified.evidence[row, LOG_NFA] >= CERTAIN]
+    assert [pairs[row] for row in found] == [(first, NAMES[0]), ("positive", NAMES[3])]
+    assert sorted(verified.alignments) == found
+    region = verified.alignments[1].reference_region
+    assert region.min(axis=0) == pytest.approx([0, 0.1], abs=0.02)
+    assert region.max(axis=0) == pytest.approx([0.9, 1], abs=0.02)
+    dark, light = (local_features(one).light for one in (read_image(queries[first]), read_image(PHOTOS[NAMES[0]])))
+    assert verified.evidence[1, EVIDENCE.index("light")] == pytest.approx(min(dark, light), abs=1e-6)
+
+
+def test_which_pairs_are_compared_as_negatives():
+    candidates = Matches.from_ids(list("aaabbccd"), list("xyzxyxyx"), np.zeros(8))
+    evidence = np.ones((8, len(EVIDENCE)), np.float32)
+    evidence[4, LOG_NFA] = 30  # b is aligned with y
+    evidence[5] = np.nan
+    evidence[7, EVIDENCE.index("features_query")] = 0
+    assert NEAREST == 2
+    assert rows_of_negatives(candidates, evidence).tolist() == [0, 1, 6]
+
+
+def test_the_negative_of_a_negative_has_the_features_of_the_photo():
+    photo = read_image(PHOTOS[NAMES[0]])
+    again, before = negative_features(255 - photo), local_features(photo)
+    assert (again.descriptors == before.descriptors).all()
+    assert not np.array_equal(negative_features(photo).descriptors, before.descriptors)
