@@ -125,8 +125,6 @@ TABLES = {  # the page that shows a table besides docs/results.md
 }
 SHIPPED = "isc_small, as shipped"
 MATCHED = "as match.py does it"  # the row of benchmarks.matching
-BEFORE = {"candidates", "candidates_edits"}  # measured with the weights of release 0.1.0, on its judge
-BEFORE_NOTE = "*With the weights of release 0.1.0, on its judge of 956 references.*\n\n"
 
 
 def _found(edits: str) -> Callable[[Mapping[str, Rows]], str]:
@@ -227,11 +225,7 @@ def adopt(folder: Path) -> dict[str, Rows]:
 def pages(tables: Mapping[str, Rows]) -> dict[Path, str]:
     """Return every page with figures, by its path in the repository, filled from the tables."""
     parts = ["# Results", "Made by `python -m benchmarks.results` from the JSON files in `benchmarks/results`."]
-    parts += [
-        f"## {title}\n\n{BEFORE_NOTE * (name in BEFORE)}{markdown_table(tables[name])}"
-        for name, title in TITLES.items()
-        if name in tables
-    ]
+    parts += [f"## {title}\n\n{markdown_table(tables[name])}" for name, title in TITLES.items() if name in tables]
     tables = {**tables, "headline": headline(tables)}
     made = {Path("docs/results.md"): "\n\n".join(parts) + "\n"}
     for page in sorted({*map(Path, TABLES.values()), *map(Path, WITH_FIGURES)}):

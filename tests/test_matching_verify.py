@@ -325,7 +325,7 @@ def test_a_picture_without_features_by_an_error_is_listed(monkeypatch):
     def broken(pixels):
         raise cv2.error("out of luck")
 
-    monkeypatch.setattr(module, "AS_PHOTOS", tasks.Looks(broken, broken))
+    monkeypatch.setattr(module, "WITH_NEGATIVES", tasks.Looks(broken, broken))
     found = verify(pairs(("S000", "S001")), PHOTOS, PHOTOS, workers=1)
     assert [(one.side, one.id, one.reason) for one in found.problems] == [
         ("query", "S000", "has no local features (error: out of luck)"),

@@ -30,6 +30,7 @@ from isc.match.verification.tasks import (
     AS_DRAWINGS,
     AS_NEGATIVES,
     AS_PHOTOS,
+    WITH_NEGATIVES,
     Compare,
     Compared,
     Describe,
@@ -133,9 +134,9 @@ def verify(
     compared = partial(
         compare_pairs, query_images=query_images, reference_images=reference_images, workers=workers, on=on, bars=bars
     )
-    verified = compared(candidates, looks=AS_PHOTOS, store=store)
+    verified = compared(candidates, looks=WITH_NEGATIVES if on is None else AS_PHOTOS, store=store)
     rows = negatives.rows_of_negatives(candidates, verified.evidence)
-    if len(rows):
+    if on is not None and len(rows):  # elsewhere a process does it with the features that it has
         seen = compared(candidates.take(rows), looks=AS_NEGATIVES, store=store)
         found = np.flatnonzero(drawings.counts(seen.evidence))
         verified = _with_changed(verified, seen, rows[found], found, negatives.AS_THEY_ARE)

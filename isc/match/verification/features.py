@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,9 @@ SOFT = 2.0  # pixels, standard deviation of the blur that makes strokes of diffe
 # the position of each bin of a SIFT descriptor, 4 × 4 cells of 8 directions, in the mirrored picture: the cells change
 # sides across the point's own direction, and the directions change their sign
 _MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][:, :, [0, 7, 6, 5, 4, 3, 2, 1]].ravel()
+
+# the same in the negative: all slopes point the other way, so that the cells turn by 180° with the point's direction
+_NEGATIVE = np.arange(128).reshape(4, 4, 8)[::-1, ::-1].ravel()
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,17 @@ def local_features(pixels: Pixels) -> LocalFeatures:
     )
 
 
+def negative_of(features: LocalFeatures) -> LocalFeatures:
+    """Return the features of the negative, without reading it: points stay, and their directions turn about."""
+    return replace(
+        features, angles=(features.angles + 180) % 360, descriptors=features.descriptors[:, _NEGATIVE],
+        thumbnail=255 - features.thumbnail, colours=255 - features.colours,
+    )  # fmt: skip
+
+
 def negative_features(pixels: Pixels) -> LocalFeatures:
     """Compute the features of the negative of a picture [H, W, 3]."""
-    return local_features(np.asarray(255 - pixels, np.uint8))
+    return negative_of(local_features(pixels))
 
 
 def drawn_features(pixels: Pixels) -> LocalFeatures:

@@ -24,13 +24,18 @@ LOG_NFA = EVIDENCE.index("log_nfa")
 Floats = npt.NDArray[np.float32]
 
 
+def aligned(evidence: Floats) -> bool:
+    """Return whether a pair with this evidence [len(EVIDENCE)] is aligned."""
+    return bool(evidence[LOG_NFA] >= ALIGNED)
+
+
 def rows_of_negatives(candidates: Matches, evidence: Floats) -> npt.NDArray[np.int64]:
     """Return the rows of the candidates, rising, to compare with the negatives of their queries.
 
     They are the NEAREST candidates, the first in the order of the rows, of queries with no pair that is aligned by its
     `evidence` [P, len(EVIDENCE)]. Pairs that could not be compared, or of a picture without features, are left out.
     """
-    aligned = np.unique(candidates.query[evidence[:, LOG_NFA] >= ALIGNED])
+    done = np.unique(candidates.query[evidence[:, LOG_NFA] >= ALIGNED])
     near = rank_in_group(candidates.query) < NEAREST
     usable = (np.nan_to_num(evidence[:, FEATURES]) > 0).all(axis=1)
-    return np.flatnonzero(near & ~np.isin(candidates.query, aligned) & usable)
+    return np.flatnonzero(near & ~np.isin(candidates.query, done) & usable)

@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.errors import InputError
+from isc.match.verification import negatives
 from isc.match.verification.affine_fit import Fit
 from isc.match.verification.alignment import Alignment, compare, evidence_of
-from isc.match.verification.drawings import may_be_a_drawing
+from isc.match.verification.drawings import counts, may_be_a_drawing, with_changed
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
 from isc.match.verification.features import (
     LocalFeatures,
     drawn_features,
     local_features,
     negative_features,
+    negative_of,
     stroke_features,
 )
 from isc.photos.decode import Pixels, read_image
@@ -28,12 +30,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Looks:
-    """Functions that turn the pictures of either side into local features, and what the progress bars say."""
+    """Functions that turn the pictures of either side into local features, and what the progress bars say.
+
+    With `negatives`, the nearest candidates of a query that aligns with none are compared with its negative.
+    """
 
     query: Callable[[Pixels], LocalFeatures]
     reference: Callable[[Pixels], LocalFeatures]
     making: str = "local features of references"
     comparing: str = "comparing pixels"
+    negatives: bool = False
 
     @property
     def alike(self) -> bool:
@@ -42,7 +48,8 @@ class Looks:
 
 
 AS_PHOTOS = Looks(local_features, local_features)
-# queries that may be negatives of the references
+WITH_NEGATIVES = replace(AS_PHOTOS, negatives=True)
+# the same in a second run, where a device looks for the maps
 AS_NEGATIVES = Looks(negative_features, local_features, comparing="comparing negatives")
 # queries that may be drawings of the references
 AS_DRAWINGS = Looks(stroke_features, drawn_features, "line drawings of references", "comparing drawings")
@@ -127,15 +134,20 @@ class PairWork:
         found: dict[int, tuple[Floats, Alignment | None]] = {}
         reference_problems: dict[int, str] = {}
         pair_problems: dict[int, str] = {}
-        for one in item.references:
+        near: dict[int, LocalFeatures] = {}
+        for place, one in enumerate(item.references):
             reference = self._reference(one, stored.get(keys[one.number]) if one.number in keys else None)
             if isinstance(reference, str):
                 reference_problems[one.number] = reference
                 continue
+            if place < negatives.NEAREST:
+                near[one.number] = reference
             try:
                 found[one.number] = compare(query, reference)
             except Exception as error:  # of OpenCV or of linear algebra, for unexpected pictures
                 pair_problems[one.number] = cannot_be_compared(error)
+        if self.looks.negatives:
+            found |= seen_as_negative(query, near, found)
         return Compared(item.query, None, found, reference_problems, pair_problems, may_be_a_drawing(query))
 
     def _stored(self, item: Compare) -> tuple[PhotoKey | None, dict[int, PhotoKey], dict[PhotoKey, LocalFeatures]]:
@@ -158,6 +170,29 @@ class PairWork:
         if one.features is not None:
             return replace(one.features)  # a copy: its cached vectors are not held
         return stored if stored is not None else _features(one.file, self.looks.reference)
+
+
+def seen_as_negative(
+    query: LocalFeatures, near: Mapping[int, LocalFeatures], found: Mapping[int, tuple[Floats, Alignment | None]]
+) -> dict[int, tuple[Floats, Alignment | None]]:
+    """Return by number what counts of the comparisons of a query's negative with its nearest references.
+
+    `found` is what the query as it is gave; if any of it is aligned, nothing is compared.
+    """
+    if any(negatives.aligned(evidence) for evidence, _ in found.values()):
+        return {}
+    changed = {}
+    for number, reference in near.items():
+        if number in found and len(query) and len(reference):
+            try:
+                evidence, alignment = compare(negative_of(query), reference)
+            except Exception:  # the pair as it is was compared, and stays
+                continue
+            if counts(evidence[None])[0]:
+                before = found[number][0][None]
+                taken = with_changed(before, evidence[None], np.zeros(1, np.int64), stay=negatives.AS_THEY_ARE)
+                changed[number] = (taken[0], alignment)
+    return changed
 
 
 def _finished(item: Finish) -> Compared:
