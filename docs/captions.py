@@ -5,7 +5,7 @@
 `captioner` is a folder that train.py task=captioning wrote. The first row has the photos that it is surest of, by the
 sentence of its first language; the second every thirtieth sample photo, none of them chosen. The sentences are the
 network's own, the best by the fusion of evidence; those of training captions are left out, since they belong to others.
-It needs playwright, and chromium on PATH.
+It needs playwright, chromium on PATH, and fonts of the scripts (fonts-droid-fallback).
 """
 
 import sys

@@ -5,7 +5,8 @@
 TOWERS is a folder that train.py task=captions wrote. Every eighth sample photo, none of them chosen, is shown with the
 sentence that comes first among those of all these photos, language by language: green if it is its own. Where another
 comes first, the rank of its own sentence follows. The sentences below were written for this picture. The shares of
-photos whose sentence comes first are printed. It needs playwright, and chromium on PATH.
+photos whose sentence comes first are printed. It needs playwright, chromium on PATH, and fonts of the scripts
+(fonts-droid-fallback).
 """
 
 import sys

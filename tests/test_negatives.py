@@ -36,10 +36,10 @@ def test_a_negative_is_found_among_the_nearest_candidates(on, tmp_path):
     queries["positive"] = PHOTOS[NAMES[3]]
     first, second = list(queries)[:2]
     pairs = [
-        (first, NAMES[2]), (first, NAMES[0]), (second, NAMES[2]), (second, NAMES[3]), (second, NAMES[1]),
-        ("positive", NAMES[3]),
+        (first, NAMES[3]), (first, NAMES[0]), (first, NAMES[2]), (second, NAMES[1]), (second, NAMES[3]),
+        (second, NAMES[2]), ("positive", NAMES[3]),
     ]  # fmt: skip
-    candidates = Matches.from_ids(*zip(*pairs, strict=True), -np.arange(len(pairs), dtype=float))
+    candidates = Matches.from_ids(*zip(*pairs, strict=True), np.array([-3, -2, -1, -3, -2, -1, -1.0]))
     verified = verify(candidates, queries, {name: PHOTOS[name] for name in NAMES}, on=on)
     found = [row for row in range(len(pairs)) if verified.evidence[row, LOG_NFA] >= CERTAIN]
     assert [pairs[row] for row in found] == [(first, NAMES[0]), ("positive", NAMES[3])]
@@ -52,7 +52,7 @@ def test_a_negative_is_found_among_the_nearest_candidates(on, tmp_path):
 
 
 def test_which_pairs_are_compared_as_negatives():
-    candidates = Matches.from_ids(list("aaabbccd"), list("xyzxyxyx"), np.zeros(8))
+    candidates = Matches.from_ids(list("aaabbccd"), list("xyzxyxyx"), np.array([-2.0, -1, -3, 0, 0, 0, 0, 0]))
     evidence = np.ones((8, len(EVIDENCE)), np.float32)
     evidence[4, LOG_NFA] = 30  # b is aligned with y
     evidence[5] = np.nan

@@ -80,6 +80,16 @@ def test_a_picture_that_is_there_in_many_sizes_is_found_in_each(service, tmp_pat
     assert sum("version_of" not in row.evidence for row in told.values()) == 1
 
 
+def test_a_negative_is_found(service, tmp_path):
+    known = service.take(*PHOTOS[:6])
+    service.worker.drain()
+    cv2.imwrite(str(tmp_path / "negative.jpg"), 255 - read_image(PHOTOS[3])[:, :, ::-1])
+    (copy,) = service.take(tmp_path / "negative.jpg")
+    service.worker.drain()
+    match = service.rows(sa.select(schema.copy_match))[0]
+    assert (match.image_id, match.other_id, match.verdict) == (copy, known[3], "copy")
+
+
 def test_copies_that_arrive_together_make_one_suggestion(service):
     service.take(PHOTOS[0], edited(PHOTOS[0], mirror=False))
     service.worker.drain()

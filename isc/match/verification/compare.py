@@ -219,7 +219,7 @@ class _Plan:
 
 def _planned(candidates: Matches, queries: Mapping[str, Path], references: Mapping[str, Path]) -> _Plan:
     query_files, query_problems = _files(np.unique(candidates.query), candidates.query_ids, queries)
-    order = np.argsort(candidates.query, kind="stable")
+    order = np.lexsort((-candidates.score, candidates.query))  # the nearest references of a query first
     numbers, first = np.unique(candidates.query[order], return_index=True)
     groups = dict(zip(numbers.tolist(), np.split(order, first[1:]), strict=True)) if len(order) else {}
     usable = {query: rows for query, rows in groups.items() if query in query_files}

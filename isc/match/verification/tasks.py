@@ -10,19 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from isc.errors import InputError
-from isc.match.verification import negatives
 from isc.match.verification.affine_fit import Fit
 from isc.match.verification.alignment import Alignment, compare, evidence_of
-from isc.match.verification.drawings import counts, may_be_a_drawing, with_changed
+from isc.match.verification.drawings import may_be_a_drawing
 from isc.match.verification.feature_store import FeatureStore, PhotoKey, photo_key
 from isc.match.verification.features import (
     LocalFeatures,
     drawn_features,
     local_features,
     negative_features,
-    negative_of,
     stroke_features,
 )
+from isc.match.verification.negatives import NEAREST, seen_as_negative
 from isc.photos.decode import Pixels, read_image
 
 Floats = npt.NDArray[np.float32]
@@ -140,7 +139,7 @@ class PairWork:
             if isinstance(reference, str):
                 reference_problems[one.number] = reference
                 continue
-            if place < negatives.NEAREST:
+            if place < NEAREST:
                 near[one.number] = reference
             try:
                 found[one.number] = compare(query, reference)
@@ -170,29 +169,6 @@ class PairWork:
         if one.features is not None:
             return replace(one.features)  # a copy: its cached vectors are not held
         return stored if stored is not None else _features(one.file, self.looks.reference)
-
-
-def seen_as_negative(
-    query: LocalFeatures, near: Mapping[int, LocalFeatures], found: Mapping[int, tuple[Floats, Alignment | None]]
-) -> dict[int, tuple[Floats, Alignment | None]]:
-    """Return by number what counts of the comparisons of a query's negative with its nearest references.
-
-    `found` is what the query as it is gave; if any of it is aligned, nothing is compared.
-    """
-    if any(negatives.aligned(evidence) for evidence, _ in found.values()):
-        return {}
-    changed = {}
-    for number, reference in near.items():
-        if number in found and len(query) and len(reference):
-            try:
-                evidence, alignment = compare(negative_of(query), reference)
-            except Exception:  # the pair as it is was compared, and stays
-                continue
-            if counts(evidence[None])[0]:
-                before = found[number][0][None]
-                taken = with_changed(before, evidence[None], np.zeros(1, np.int64), stay=negatives.AS_THEY_ARE)
-                changed[number] = (taken[0], alignment)
-    return changed
 
 
 def _finished(item: Finish) -> Compared:

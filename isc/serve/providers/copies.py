@@ -24,6 +24,7 @@ from isc.match.flags import COLUMN, flags_of
 from isc.match.verification.alignment import Alignment, compare
 from isc.match.verification.feature_store import PhotoKey, photo_key
 from isc.match.verification.features import LocalFeatures
+from isc.match.verification.negatives import NEAREST, seen_as_negative
 from isc.match.verification.rivals import LEAST, are_sure, are_versions, part_of
 from isc.serve.forgetting import drop_other_indexes, forget_removed
 from isc.serve.kinds import ImageState, Kind
@@ -135,7 +136,10 @@ class CopyProvider(Provider):
         nearest.pop(picture.id, None)
         known = self._known(list(nearest))
         features = {number: one for number, one in self._features(known).items() if one is not None}
-        compared = {number: compare(picture.examined.features, other) for number, other in features.items()}
+        query = picture.examined.features
+        compared = {number: compare(query, other) for number, other in features.items()}
+        near = sorted(features, key=lambda number: nearest[number])[:NEAREST]
+        compared |= seen_as_negative(query, {number: features[number] for number in near}, compared)
         judged = self._by_pixels(nearest, known, features, compared)
         judged |= self._by_distance({number: nearest[number] for number in known if number not in compared})
         found = [_match(number, nearest[number][0], judged[number], compared.get(number)) for number in known]
