@@ -221,6 +221,7 @@ def test_figures_of_the_training_are_written(model):
     assert english["shown"]["pictures"] == 4
     assert 0 <= english["shown"]["bleu_4"][0] <= 1
     assert said["loss"]["dev"].keys() == {"en", "de"}
+    assert 100 < said["memory_mb"] < 10_000
 
 
 def test_the_captions_that_were_judged_give_the_figures(model):

@@ -26,7 +26,7 @@ from isc.words.evidence import NAMES, CaptionFusion, Floats, fit_fusion
 from isc.words.fit_captions import Schedule, fit, held_out_loss
 from isc.words.networks import GridTransformer
 from isc.words.retrieval import fit_retriever, pooled
-from isc.words.training_data import METRICS, TrainingData, training_data
+from isc.words.training_data import METRICS, TrainingData, peak_memory, training_data
 from isc.words.vocabulary import Vocabulary, tokens_of, words_of
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ def train_captioning(config: WordsConfig) -> Path:
 
     The captions with split `train` are learned from. Those of `dev`, or every tenth picture without any, choose: one
     half fits the fusion of evidence, the other gives the figures of metrics.json, whose captions are in judged.csv. A
-    checkpoint is kept after every
-    epoch of the network. Raises InputError for a language without captions, for a picture with captions that is not
-    among the photos, and for a folder whose checkpoint is of another training.
+    checkpoint is kept after every epoch of the network. Seconds and memory are those of this process alone. Raises
+    InputError for a language without captions, for a picture with captions that is not among the photos, and for a
+    folder whose checkpoint is of another training.
     """
     begun, output = time.monotonic(), Path(config.output)
     state = checkpoint_to_resume(output, config)
@@ -70,7 +70,7 @@ def train_captioning(config: WordsConfig) -> Path:
     save_captioner(output, parts, data.train)
     seconds = {name: round(value, 1) for name, value in seconds.items()}
     write_csv(output / JUDGED, ("photo_id", "language", "by", "caption"), iter(judged))
-    write_json(output / METRICS, {"languages": figures, "loss": losses, "seconds": seconds})
+    write_json(output / METRICS, {"languages": figures, "loss": losses, "seconds": seconds, "memory_mb": peak_memory()})
     log.info("%s: a captioner in %s, after %.0f s", output, ", ".join(languages), time.monotonic() - begun)
     return output
 

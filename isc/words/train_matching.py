@@ -24,7 +24,7 @@ from isc.words.matcher_files import save_matcher, text_tower
 from isc.words.matching_model import MatchingModel, contrast
 from isc.words.ranking import ranking_figures, ranks_of_right
 from isc.words.text_towers import Rows
-from isc.words.training_data import METRICS, training_data
+from isc.words.training_data import METRICS, peak_memory, training_data
 
 log = logging.getLogger(__name__)
 DIM = 256  # numbers of a vector
@@ -58,7 +58,7 @@ def train_matching(config: WordsConfig) -> Path:
     }
     save_matcher(output, model, data.shape, languages=config.languages)
     seconds = round(time.monotonic() - begun, 1)
-    write_json(output / METRICS, {"languages": figures, "loss": loss, "seconds": seconds})
+    write_json(output / METRICS, {"languages": figures, "loss": loss, "seconds": seconds, "memory_mb": peak_memory()})
     for language, one in figures.items():
         log.info("%s: %s", language, one)
     return output

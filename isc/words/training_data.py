@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,12 @@ from isc.words.grids import GridShape
 from isc.words.picture_rows import PictureRows, picture_rows
 
 METRICS = "metrics.json"
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
 
 
 @dataclass(frozen=True)
