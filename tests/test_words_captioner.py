@@ -214,6 +214,31 @@ def test_the_command_writes_captions(model, photos):
     assert "alt " in text
 
 
+def test_a_picture_unlike_all_that_was_learned_from_says_so(model, photos, tmp_path):
+    """Probabilities were fitted on photos like those of the training: noise gets none that is believed."""
+    noise = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)).save(noise)
+    captioner = Captioner(model)
+    [strange], [known] = captioner.caption(noise, photos / f"{PHOTOS[0]}.jpg", count=1)
+    assert (strange.familiar, known.familiar) == (False, True)
+    assert not replace(strange, probability=0.99).sure
+    assert strange.shown.startswith("May show: ")
+    text = CliRunner().invoke(caption, [str(noise), "--model", str(model)]).output
+    assert "flag  unfamiliar: unlike the photos that were learned from" in text
+    said = json.loads(CliRunner().invoke(caption, [str(noise), "--model", str(model), "--format", "json"]).output)
+    assert said[0]["flags"] == ["unfamiliar"]
+    table = CliRunner().invoke(caption, [str(noise), "--model", str(model), "--format", "csv", "--count", "1"]).output
+    assert next(csv.DictReader(io.StringIO(table)))["flags"] == "unfamiliar"
+    card = json.loads((model / "captioner.json").read_text())
+    for path in model.iterdir():
+        if path.name != "captioner.json":
+            (tmp_path / path.name).symlink_to(path)
+    for language in card["languages"].values():
+        del language["familiar"]  # a captioner from before
+    (tmp_path / "captioner.json").write_text(json.dumps(card))
+    assert Captioner(tmp_path).caption(noise, count=1)[0][0].familiar
+
+
 def test_figures_of_the_training_are_written(model):
     said = json.loads((model / "metrics.json").read_text())
     english = said["languages"]["en"]

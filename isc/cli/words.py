@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from isc.words.captioner import Caption
 
 FORMATS = ("text", "csv", "json")
-COLUMNS = ("photo", "rank", "language", "probability", "caption", "alt_text")
+COLUMNS = ("photo", "rank", "language", "probability", "caption", "alt_text", "flags")
+UNFAMILIAR = "unfamiliar"
 PATH = click.Path(path_type=Path)
 Row = tuple[str, "Sequence[Caption]"]
 
@@ -34,8 +35,9 @@ Row = tuple[str, "Sequence[Caption]"]
 def caption(photos: tuple[Path, ...], *, model: Path | None, language: str, count: int, form: str) -> None:
     """Write captions for PHOTOS, files or folders.
 
-    The probability is that of being as good as most people's captions; one below 0.5 begins with "May show". The first
-    caption, in at most 125 characters, is the alternative text.
+    The probability is that of being as good as most people's captions; one below 0.5 begins with "May show". So does
+    that of a photo with the flag "unfamiliar": it is unlike those that the model learned from, and its probability may
+    not hold. The first caption, in at most 125 characters, is the alternative text.
 
     \b
     isc caption photo.jpg --model captioner
@@ -65,6 +67,10 @@ def _as_text(rows: Sequence[Row]) -> str:
     for path, captions in rows:
         lines += [f"{path}\n", *(f"  {one.probability:4.0%}  {one.shown}\n" for one in captions)]
         lines.append(f"  alt   {captions[0].alt_text}\n")
+        if not captions[0].familiar:
+            lines.append(
+                f"  flag  {UNFAMILIAR}: unlike the photos that were learned from; probabilities may not hold\n"
+            )
     return "".join(lines)
 
 
@@ -74,7 +80,8 @@ def _as_csv(rows: Sequence[Row]) -> str:
     writer.writerow(COLUMNS)
     for path, captions in rows:
         for rank, one in enumerate(captions, start=1):
-            writer.writerow((path, rank, one.language, f"{one.probability:.4f}", one.text, one.alt_text))
+            flags = "" if one.familiar else UNFAMILIAR
+            writer.writerow((path, rank, one.language, f"{one.probability:.4f}", one.text, one.alt_text, flags))
     return text.getvalue()
 
 
@@ -88,6 +95,7 @@ def _as_json(rows: Sequence[Row]) -> str:
                 for one in captions
             ],
             "language": captions[0].language,
+            "flags": [] if captions[0].familiar else [UNFAMILIAR],
         }
         for path, captions in rows
     ]

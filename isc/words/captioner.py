@@ -30,12 +30,14 @@ MAY_SHOW = {
 class Caption:
     """A sentence about a picture, and the probability, 0…1, that it is as good as most people's.
 
+    The probability was fitted on pictures like those of the training; of one that is not `familiar` it may not hold.
     Raises InputError for a probability outside 0…1, or an empty sentence.
     """
 
     text: str
     probability: float
     language: str
+    familiar: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1 or not self.text:
@@ -43,7 +45,7 @@ class Caption:
 
     @property
     def sure(self) -> bool:
-        return self.probability >= SURE
+        return self.familiar and self.probability >= SURE
 
     @property
     def shown(self) -> str:
@@ -119,9 +121,10 @@ class Captioner:
                 known.retriever, known.flat, grids, pooled(grids), language=language, writer=writer,
                 nearest=self.parts.nearest,
             )  # fmt: skip
-            probability = known.fusion.probability(proposed.rows)
+            probability = known.fusion.probability(proposed.rows).tolist()
+            familiar = bool(known.retriever.familiarity(pooled(grids))[0] >= known.familiar)
             best = ranked(proposed, known.fusion)[:count]
-            yield [Caption(words.sentence(proposed.captions[at]), float(probability[at]), language) for at in best]
+            yield [Caption(words.sentence(proposed.captions[at]), probability[at], language, familiar) for at in best]
 
     def check(self, language: str) -> None:
         """Raise InputError for a language that the model does not write."""

@@ -40,6 +40,7 @@ class Language:
     words: Words
     fusion: CaptionFusion
     uses_network: bool
+    familiar: float  # Retriever.familiarity from which on probabilities hold
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def save_captioner(folder: Path, parts: CaptionerParts, captions: Captions) -> N
     card: dict[str, Any] = {
         "format": FORMAT, "kind": parts.kind, "grid": asdict(parts.shape), "nearest": asdict(parts.nearest),
         "languages": {
-            name: {"fusion": one.fusion.as_dict(), "uses_network": one.uses_network}
+            name: {"fusion": one.fusion.as_dict(), "uses_network": one.uses_network, "familiar": one.familiar}
             for name, one in parts.languages.items()
         },
         "made": dict(parts.made),
@@ -135,4 +136,5 @@ def _language(
     weights = [*weights, *[0.0] * (len(NAMES) - len(weights))]  # a captioner from before the last kinds of evidence
     fusion = CaptionFusion(**said["fusion"] | {"weights": weights})
     words = words_of([text for one in texts.values() for text in one], name, least=1)
-    return Language(Retriever(space, **parts), flat, words, fusion, bool(said["uses_network"]) and networked)
+    used, familiar = bool(said["uses_network"]) and networked, float(said.get("familiar", -1.0))  # older ones lack it
+    return Language(Retriever(space, **parts), flat, words, fusion, used, familiar)

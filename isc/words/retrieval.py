@@ -17,6 +17,7 @@ from isc.words.gram_space import GramSpace, agreement
 Array = npt.NDArray[np.float32]
 TEXT_DIM = 256  # numbers of a picture's text vector
 RIDGE = 1.0  # of the regression, × the mean variance of a feature
+ALIKE = 10  # training pictures by which a picture is familiar or not
 POWER = 0.5  # of the features of a picture, which are 0 or more: large ones count less
 
 
@@ -55,6 +56,11 @@ class Retriever:
     def vectors(self, captions: Sequence[Tokens]) -> Array:
         """Return the text vectors [N, D], of unit length, of captions."""
         return unit(np.asarray(self.space.vectors(captions) @ self.axes, np.float32))
+
+    def familiarity(self, pictures: Array) -> Array:
+        """Return the mean cosine [B] of pooled features [B, F] with those of the ALIKE likest training pictures."""
+        cosines = np.sort(pictures @ self.pictures.T, axis=1)
+        return np.asarray(cosines[:, -ALIKE:].mean(axis=1), np.float32)
 
     def likeness(self, pictures: Array, *, by_text: float) -> Array:
         """Return how like pooled features [B, F] are to each training picture [B, N].

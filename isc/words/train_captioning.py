@@ -38,6 +38,7 @@ ORDERS = {
     "all evidence": NAMES,
 }
 JUDGED = "judged.csv"
+STRANGE = 0.02  # share of the pictures to choose with that are less familiar than those whose probabilities hold
 QUARTER = 0.25  # a caption is good if it agrees with people as well as all but the worst quarter of people's captions
 
 
@@ -152,7 +153,9 @@ def _language(
         for name, said in judged.items()
     }
     figures["uses_network"], figures["ordered_by"] = used is not None, order
-    figures["good"] = fusion.good
+    familiarity = retriever.familiarity(pooled(grids))
+    familiar = float(np.quantile(familiarity[::2], STRANGE))
+    figures["good"], figures["familiar"] = fusion.good, float((familiarity[1::2] >= familiar).mean())
     figures["reliability"] = reliability_of(proposed, fusion, answers, second)
     words = words_of(data.train.of(language=language).texts, language, least=1)
     names = list(held)
@@ -160,7 +163,7 @@ def _language(
         (names[at], language, by, words.sentence(caption))
         for by, said in judged.items() if by != "shown" for at, caption in said.items()
     ]  # fmt: skip
-    return Language(retriever, flat, words, fusion, used is not None), figures, lines
+    return Language(retriever, flat, words, fusion, used is not None, familiar), figures, lines
 
 
 def worth_of(

@@ -53,5 +53,6 @@ class CaptionProvider(Provider):
         found: list[Result] = []
         for language in self._languages:
             [captions] = self._captioner.caption(pixels, language=language, count=self._count)
-            found += [Caption(one.text, language, one.probability) for one in captions]
+            # of an unfamiliar picture no probability is told, since it may not hold
+            found += [Caption(one.text, language, one.probability if one.familiar else None) for one in captions]
         return found
