@@ -13,7 +13,7 @@ WORKDIR /opt/isc
 COPY setup.cfg pyproject.toml requirements.lock LICENSE THIRD_PARTY.md README.md ./
 COPY isc isc
 RUN python -m venv --without-pip .venv \
- && python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock .
+ && /usr/local/bin/python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock .
 
 ENV PATH=/opt/isc/.venv/bin:$PATH
 # by its number, so that a host which forbids root can see that it is none
@@ -22,12 +22,13 @@ USER 1000
 WORKDIR /data
 CMD ["isc", "--help"]
 
+# /usr/local/bin/python has pip; the one of .venv, which PATH finds first, has none
 # the review service: docker compose up (docker-compose.yml)
 FROM light AS serve
 
 USER 0
 WORKDIR /opt/isc
-RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[serve]' \
+RUN /usr/local/bin/python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[serve]' \
  && mkdir /data && chown isc /data
 USER 1000
 WORKDIR /data
@@ -47,6 +48,6 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ fonts-noto-color-emoji fonts-noto-core fonts-dejavu-core \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/isc
-RUN python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[gpu]'
+RUN /usr/local/bin/python -m pip --python .venv/bin/python install --no-cache-dir -c requirements.lock '.[gpu]'
 USER 1000
 WORKDIR /data

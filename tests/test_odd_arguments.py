@@ -96,6 +96,7 @@ def refused(place: Workplace, command: str, *arguments: str) -> str:
         (("--cfg",), "--cfg: has no value; expected --cfg job|hydra|all"),
         (("--config-name",), "--config-name: has no value"),
         (("hydra.searchpath=7",), "hydra.searchpath"),
+        (("hydra/launcher=nosuch_slurm",), "no such launcher is installed; pip install hydra-nosuch-launcher"),
         (("nonsense\x1b[31m=1",), r"nonsense\x1b[31m"),
         (("images=/dev/zero",), "/dev/zero"),
         (("images=" + LONG,), "xxxx"),

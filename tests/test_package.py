@@ -156,6 +156,7 @@ def test_the_dockerfile_installs_as_make_setup_does():
     install = r"-m pip --python \.venv/bin/python install --no-cache-dir -c requirements\.lock"
     assert re.search(rf"{install} \.$", light, re.MULTILINE)
     assert re.search(rf"{install} '\.\[gpu\]'$", full, re.MULTILINE)
+    assert len(re.findall(r"/usr/local/bin/python -m pip", docker)) == docker.count("-m pip")  # that of .venv has none
     for image in (light, full):
         assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] == "1000"  # not root
     assert "useradd --uid 1000" in light

@@ -168,10 +168,17 @@ def explain(error: Exception, schema: type[Any]) -> str:
     if wrong := re.search(r"In '(\S+)': .*\n.*not a ListConfig.*\n\s*full_key: (\S+)", text):
         return f"{wrong.group(1)}.yaml: {wrong.group(2)} is a single value; expected a list, such as [a, b]"
     if absent := re.search(r"Could not find '(\w+)/([^']*)'", text):
-        group, name = absent.groups()
-        known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return f"{group}={name}: no such {group}; expected one of {', '.join(known)}, or a file of --config-dir"
+        return _absent(*absent.groups())
     return re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", text.replace("\n", " "))
+
+
+def _absent(group: str, name: str) -> str:
+    """Return a one-line message for a file of a group of the configuration that is not there."""
+    if group == "hydra" and (launcher := name.removeprefix("launcher/")) != name:
+        package = f"hydra-{launcher.partition('_')[0]}-launcher"
+        return f"hydra/launcher={launcher}: no such launcher is installed; pip install {package}"
+    known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return f"{group}={name}: no such {group}; expected one of {', '.join(known)}, or a file of --config-dir"
 
 
 def _unknown(key: str, holder: str, schema: type[Any]) -> str:

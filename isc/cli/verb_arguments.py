@@ -23,6 +23,7 @@ CHOICES = {"--cfg": CFG, "-c": CFG, "--info": INFO, "-i": INFO}
 FLAGS = VALUED | {"--hydra-help", "--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc"}
 GROUPS = frozenset(("experiment",))  # keys that choose files of the configuration
 OF_HYDRA = frozenset(("hydra",))
+LAUNCHER = "hydra/launcher"  # chooses where the jobs of --multirun run
 WANTED = {  # the keys that paths without a key are meant for, in their order, and what stands for one that is missing
     "train": {"images": "PHOTOS", "output": "RUN_DIR"},
     "extract": {"images": "PHOTOS", "output": "FILE.h5"},
@@ -99,7 +100,7 @@ def _refuse_odd_overrides(arguments: Sequence[str]) -> None:
             raise InputError(f"{argument}: a key cannot be taken away; leave {argument.lstrip('~')} out")
         if equals and key in GROUPS and value in ("", "null", "~"):
             raise InputError(f"{argument}: is no {key}; expected a name")
-        if equals and (key in OF_HYDRA or key.startswith("hydra/")):
+        if equals and (key in OF_HYDRA or (key.startswith("hydra/") and key != LAUNCHER)):
             raise InputError(f"{argument}: this command needs its own settings of Hydra; leave it out")
     if "--resolve" in arguments and not any(one.partition("=")[0] in ("--cfg", "-c") for one in arguments):
         raise InputError("--resolve: goes with --cfg job alone")
